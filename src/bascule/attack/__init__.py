@@ -1,0 +1,47 @@
+"""Evasion attacks. One file each: model, images, labels -> perturbed images inside a ball.
+
+An attack only proposes: `_run` calls it in eval mode with frozen parameters, projects what it returns, counts success
+itself and keeps the worst case over attacks and restarts. Attacks are untargeted, on logits, and draw from the
+generator they are given.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Annotated
+
+import torch
+from annotated_types import Ge
+from torch import Tensor, nn
+
+from bascule.core import catalog
+from bascule.core.ball import Ball, Eps, Norm, ball
+
+
+@catalog.contract("attack")
+@catalog.component
+class Attack(ABC):
+    """Settings of an evasion attack."""
+
+    norm: Norm = "linf"
+    """Norm of the ball: `linf` or `l2`."""
+    eps: Eps
+    """Radius of the ball in [0, 1] pixel units."""
+    restarts: Annotated[int, Ge(1)] = 1
+    """Independent tries; a later one runs only on images that withstood the earlier ones."""
+
+    @property
+    def ball(self) -> Ball:
+        """The threat model."""
+        return ball(self.norm, self.eps)
+
+    @abstractmethod
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:
+        """Perturbed copies of `x`, one try.
+
+        Args:
+            model: From [0, 1] images to logits, in eval mode, parameters frozen.
+            x: Floats in [0, 1], B x C x H x W.
+            y: int64 labels to move away from, shape (B,).
+            generator: On the device of `x`.
+        """

@@ -1,0 +1,50 @@
+"""Running an attack: what is guaranteed whatever the attack returns."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from bascule.attack import Attack
+from bascule.core.restore import untouched
+
+
+class Attacked(NamedTuple):
+    """Worst case over the restarts of one attack."""
+
+    x: Tensor
+    """Perturbed images, in the ball and in [0, 1]; where the attack failed, its last try."""
+    prediction: Tensor
+    """int64, shape (B,): what the model takes them for."""
+
+
+def attacked(model: nn.Module, attack: Attack, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Attacked:
+    """Run `attack` on images the model gets right, each restart only on those that withstood the earlier ones.
+
+    The model is in eval mode with frozen parameters during the attack and found as it was afterwards. Proposals are
+    projected into the ball and [0, 1], a non-finite proposal counts as no perturbation, and success is measured by a
+    pass of our own.
+
+    Args:
+        model: From [0, 1] images to logits.
+        attack: The search.
+        x: Floats in [0, 1], B x C x H x W.
+        y: int64 labels, shape (B,).
+        generator: On the device of `x`.
+    """
+    ball = attack.ball
+    best, prediction = x.clone(), y.clone()
+    with untouched(model):
+        for _ in range(attack.restarts):
+            alive = (prediction == y).nonzero().squeeze(1)
+            if len(alive) == 0:
+                break
+            origin, labels = x[alive], y[alive]
+            proposal = attack.perturb(model, origin, labels, generator=generator).detach()
+            proposal = ball.project(torch.where(proposal.isfinite(), proposal, origin), origin)
+            with torch.no_grad():
+                prediction[alive] = model(proposal).argmax(1)
+            best[alive] = proposal
+    return Attacked(best, prediction)

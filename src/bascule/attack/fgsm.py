@@ -1,0 +1,31 @@
+"""The fast gradient sign method."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bascule.attack import Attack
+from bascule.attack._ascent import ascend, cross_entropy
+from bascule.core.catalog import component
+
+
+@component
+class Fgsm(Attack):
+    """One gradient step of length eps from the image itself (Goodfellow et al. 2015; in L2 the fast gradient method).
+
+    Weak on purpose: a lower bound on what an attacker can do, and a sanity check, since PGD must never do worse.
+    """
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:
+        return ascend(
+            model,
+            x,
+            y,
+            ball=self.ball,
+            start=x,
+            steps=1,
+            step_size=self.eps,
+            loss=cross_entropy,
+            stop_when_fooled=False,
+        )

@@ -1,0 +1,97 @@
+"""Threat models: the set of perturbed images an attacker may choose from."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Ge
+from torch import Tensor
+
+Norm = Literal["linf", "l2"]
+Eps = Annotated[float, Ge(0)]
+"""Radius in [0, 1] pixel units: 8/255 is 0.0314."""
+
+
+def _per_image(values: Tensor, like: Tensor) -> Tensor:
+    return values.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Each image scaled to L2 length one; an all-zero image stays zero."""
+    length = x.flatten(1).norm(dim=1)
+    return x / _per_image(length.clamp_min(torch.finfo(x.dtype).tiny), x)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ball(ABC):
+    """All images in [0, 1] within `eps` of an origin. Tensors are B x C x H x W, floating point."""
+
+    eps: float
+
+    @abstractmethod
+    def distance(self, x: Tensor, origin: Tensor) -> Tensor:
+        """Distance of each image from its origin, shape (B,)."""
+
+    @abstractmethod
+    def project(self, x: Tensor, origin: Tensor) -> Tensor:
+        """A point of the ball and of [0, 1] near `x`; points already inside are unchanged. `origin` is in [0, 1]."""
+
+    @abstractmethod
+    def step(self, x: Tensor, gradient: Tensor, size: float) -> Tensor:
+        """One step of length `size` in the direction that raises a linear loss fastest; not projected."""
+
+    @abstractmethod
+    def random_point(self, origin: Tensor, *, generator: torch.Generator) -> Tensor:
+        """A point drawn uniformly from the ball, then clipped to [0, 1]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinfBall(Ball):
+    """Every entry within `eps` of the origin."""
+
+    def distance(self, x: Tensor, origin: Tensor) -> Tensor:
+        return (x - origin).abs().flatten(1).amax(dim=1)
+
+    def project(self, x: Tensor, origin: Tensor) -> Tensor:
+        return torch.clamp(x, (origin - self.eps).clamp_min_(0), (origin + self.eps).clamp_max_(1))
+
+    def step(self, x: Tensor, gradient: Tensor, size: float) -> Tensor:
+        return torch.add(x, gradient.sign(), alpha=size)
+
+    def random_point(self, origin: Tensor, *, generator: torch.Generator) -> Tensor:
+        noise = torch.empty_like(origin).uniform_(-self.eps, self.eps, generator=generator)
+        return noise.add_(origin).clamp_(0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class L2Ball(Ball):
+    """Euclidean length of the whole perturbation at most `eps`."""
+
+    def distance(self, x: Tensor, origin: Tensor) -> Tensor:
+        return (x - origin).flatten(1).norm(dim=1)
+
+    def project(self, x: Tensor, origin: Tensor) -> Tensor:
+        delta = x - origin
+        length = delta.flatten(1).norm(dim=1).clamp_min(torch.finfo(x.dtype).tiny)
+        # Clipping afterwards moves each entry towards the origin, which lies in [0, 1], so it cannot leave the ball.
+        return (origin + delta * _per_image((self.eps / length).clamp_max(1), x)).clamp_(0, 1)
+
+    def step(self, x: Tensor, gradient: Tensor, size: float) -> Tensor:
+        return torch.add(x, _unit(gradient), alpha=size)
+
+    def random_point(self, origin: Tensor, *, generator: torch.Generator) -> Tensor:
+        direction = _unit(torch.empty_like(origin).normal_(generator=generator))
+        dimensions = origin[0].numel()
+        share = torch.empty(len(origin), dtype=origin.dtype, device=origin.device).uniform_(generator=generator)
+        return (origin + direction * _per_image(self.eps * share ** (1 / dimensions), origin)).clamp_(0, 1)
+
+
+_BALLS: dict[str, type[Ball]] = {"linf": LinfBall, "l2": L2Ball}
+
+
+def ball(norm: Norm, eps: float) -> Ball:
+    """The ball of radius `eps` in `norm`."""
+    return _BALLS[norm](eps=eps)

@@ -1,0 +1,335 @@
+"""The catalogue: components are found by scanning their room's folder and built from plain settings.
+
+A component is a frozen, keyword-only dataclass whose fields are its whole configuration, so every field can change its
+result. `filter/spectral_signatures.py` holds the class `SpectralSignatures` and is named `filter/spectral-signatures`.
+Other packages add components through entry points in the group `bascule.<room>`. Names and descriptions are read from
+the source text: listing imports nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, TypeVar, dataclass_transform
+
+import pydantic
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+from pydantic_core import core_schema
+
+from bascule.core.errors import RequestError, unknown
+
+ROOMS: dict[str, str] = {
+    "data": "sources of images",
+    "models": "architectures",
+    "poison": "backdoor triggers",
+    "attack": "evasion attacks",
+    "train": "training objectives",
+    "measure": "metrics",
+}
+"""Rooms that hold components, with what is in them."""
+
+T = TypeVar("T")
+_ROOT = Path(__file__).parents[1]
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(dataclasses.field,))
+def component(cls: type[T]) -> type[T]:
+    """Make `cls` a component: a frozen, keyword-only dataclass that checks its fields' types and ranges strictly."""
+    config = pydantic.ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True)
+    return pydantic_dataclass(cls, frozen=True, kw_only=True, config=config)  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Of:
+    """Annotation for a field that holds a component of a room: `trigger: Annotated[Trigger, Of("poison")]`.
+
+    The field accepts an instance, a name, or a mapping with the key `name` and the component's own settings.
+    """
+
+    room: str
+    many: bool = False
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: pydantic.GetCoreSchemaHandler) -> Any:
+        return core_schema.with_info_plain_validator_function(self._build)
+
+    def _build(self, value: Any, info: core_schema.ValidationInfo[Any]) -> Any:
+        field = info.field_name or self.room
+        if value is None:
+            return None
+        if not self.many:
+            return self._one(value, field)
+        if not isinstance(value, (list, tuple)):
+            value = [value]
+        return tuple(self._one(item, f"{field}[{i}]") for i, item in enumerate(value))
+
+    def _one(self, value: Any, *place: str) -> Any:
+        try:
+            return build(self.room, value)
+        except RequestError as error:
+            raise error.at(*place) from None
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+def _plugins(room: str) -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=f"bascule.{room}")}
+
+
+def _check_room(room: str) -> None:
+    if room not in ROOMS:
+        raise RequestError(unknown("kind", room, ROOMS))
+
+
+@cache
+def names(room: str) -> tuple[str, ...]:
+    """Names of all components of a room, built in and from other packages, sorted. Imports none of them."""
+    _check_room(room)
+    files = (path.stem for path in (_ROOT / room).glob("*.py"))
+    own = {stem.replace("_", "-") for stem in files if not stem.startswith("_")}
+    return tuple(sorted(own | set(_plugins(room))))
+
+
+def load(room: str, name: str) -> Any:
+    """The component class called `name`, or for `module:attribute` (a module name or a .py file) that attribute.
+
+    Raises:
+        RequestError: No such name, or the user's module cannot be imported.
+    """
+    if ":" in name:
+        return _load_foreign(name)
+    if name not in names(room):
+        raise RequestError(unknown(f"{room} name", name, names(room)))
+    plugin = _plugins(room).get(name)
+    if plugin is not None:
+        return plugin.load()
+    stem = name.replace("-", "_")
+    module = importlib.import_module(f"bascule.{room}.{stem}")
+    wanted = stem.replace("_", "")
+    return next(value for key, value in vars(module).items() if key.lower() == wanted and inspect.isclass(value))
+
+
+def _load_foreign(name: str) -> Any:
+    where, _, attribute = name.rpartition(":")
+    try:
+        module = _import_file(Path(where)) if where.endswith(".py") else _import_module(where)
+    except RequestError:
+        raise
+    except Exception as error:
+        raise RequestError(f"cannot import {where!r}: {type(error).__name__}: {error}") from error
+    if not hasattr(module, attribute):
+        public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise RequestError(unknown(f"name in {where}", attribute, public))
+    return getattr(module, attribute)
+
+
+def _import_module(where: str) -> types.ModuleType:
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    return importlib.import_module(where)
+
+
+@cache
+def _import_file(path: Path) -> types.ModuleType:
+    if not path.is_file():
+        raise RequestError(f"no file {str(path)!r}; give module:attribute or path/to/file.py:attribute")
+    # Named after its place: two users' `nets.py` must not answer for each other.
+    name = f"bascule_user_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+# --- building and describing -----------------------------------------------------------------------------------------
+
+
+def build(room: str, spec: Any) -> Any:
+    """A component of `room` from an instance, a name, or a mapping with `name` and settings.
+
+    Raises:
+        RequestError: Unknown name or key, or a value that is not allowed, with its place inside `spec`.
+    """
+    if isinstance(spec, str):
+        spec = {"name": spec}
+    if not isinstance(spec, Mapping):
+        if dataclasses.is_dataclass(spec) and not isinstance(spec, type):
+            return spec
+        raise RequestError(f"expected a name or a mapping with the key 'name', got {spec!r}. {_listing(room)}")
+    settings = dict(spec)
+    name = settings.pop("name", None)
+    if not isinstance(name, str):
+        raise RequestError(f"expected a mapping with the key 'name', got {dict(spec)!r}. {_listing(room)}")
+    found = load(room, name)
+    if dataclasses.is_dataclass(found):
+        return construct(typing.cast(type, found), settings)
+    adopt = getattr(importlib.import_module(f"bascule.{room}"), "adopt", None)
+    if adopt is None or not callable(found):
+        raise RequestError(f"{name!r} is not a component of {room!r}")
+    return adopt(name, settings)
+
+
+def _listing(room: str) -> str:
+    return f"Names: {', '.join(names(room))}."
+
+
+def construct(cls: type[T], settings: Mapping[str, Any]) -> T:
+    """`cls(**settings)` for settings that come from a file: lists become tuples, errors say the place.
+
+    Raises:
+        RequestError: Unknown key, missing key, wrong type, or a value out of range.
+    """
+    try:
+        return cls(**{str(key): _tuples(value) for key, value in settings.items()})
+    except pydantic.ValidationError as error:
+        raise _translate(cls, error) from None
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return tuple(_tuples(item) for item in value)
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return value
+
+
+def _translate(cls: type, error: pydantic.ValidationError) -> RequestError:
+    """The first problem pydantic found, unknown keys before all others since they explain missing ones."""
+    problems = sorted(error.errors(), key=lambda p: p["type"] not in ("unexpected_keyword_argument", "extra_forbidden"))
+    first = problems[0]
+    place = tuple(str(key) for key in first["loc"])
+    kind, given = first["type"], first.get("input")
+    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
+        fields = [field.name for field in dataclasses.fields(_class_at(cls, place[:-1]))]
+        return RequestError(unknown("key", place[-1], fields), place=place[:-1])
+    if kind in ("missing", "missing_argument", "missing_keyword_only_argument"):
+        return RequestError(f"the key {place[-1]!r} is missing", place=place[:-1])
+    if kind == "value_error":
+        return RequestError(str(first["ctx"]["error"]), place=place)
+    if kind == "literal_error" and isinstance(given, str):
+        allowed = [word.strip(" '") for word in first["ctx"]["expected"].replace(" or ", ", ").split(",")]
+        return RequestError(unknown("value", given, allowed), place=place)
+    rule = first["msg"].replace("Input should be", "must be")
+    return RequestError(f"{rule}; got {given!r}", place=place)
+
+
+def _class_at(cls: type, place: tuple[str, ...]) -> type:
+    """The dataclass found by following field names from `cls`."""
+    for key in place:
+        hint = typing.get_type_hints(cls).get(key)
+        options = (hint, *typing.get_args(hint))
+        cls = next((o for o in options if isinstance(o, type) and dataclasses.is_dataclass(o)), cls)
+    return cls
+
+
+def name_of(instance: object) -> str:
+    """The catalogue name that `instance` was built from."""
+    given = getattr(instance, "catalogue_name", None)
+    if isinstance(given, str):
+        return given
+    module = type(instance).__module__
+    parts = module.split(".")
+    if parts[0] == "bascule" and len(parts) == 3:
+        return parts[2].replace("_", "-")
+    return f"{module}:{type(instance).__qualname__}"
+
+
+def is_named(instance: object) -> bool:
+    """Whether `instance` belongs to a room, so that its description needs a name."""
+    return getattr(type(instance), "room", None) is not None
+
+
+def describe(value: Any) -> Any:
+    """Plain JSON-ready settings of a component, nested ones included, defaults filled in.
+
+    `build(room, describe(x)) == x` for every component `x` of a room.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"name": name_of(value), **fields} if is_named(value) else fields
+    if isinstance(value, (list, tuple)):
+        return [describe(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): describe(item) for key, item in value.items()}
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    raise TypeError(f"a component field holds {type(value).__name__}, which has no plain description")
+
+
+# --- documentation, read from the source text ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FieldDoc:
+    """One setting of a component, as written in its source."""
+
+    name: str
+    type: str
+    default: str | None
+    text: str
+
+
+@dataclass(frozen=True)
+class Documentation:
+    """What `bascule show` prints of a component."""
+
+    summary: str
+    text: str
+    fields: tuple[FieldDoc, ...]
+
+
+def documentation(room: str, name: str) -> Documentation:
+    """Docstring and settings of a component, without importing it when it is one of ours."""
+    _check_room(room)
+    if name not in names(room):
+        raise RequestError(unknown(f"{room} name", name, names(room)))
+    path = _ROOT / room / f"{name.replace('-', '_')}.py"
+    if not path.is_file() or name in _plugins(room):
+        path = Path(inspect.getsourcefile(load(room, name)) or "")
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    wanted = name.replace("-", "").lower()
+    own = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name.lower() == wanted)
+    base = ast.parse((_ROOT / room / "__init__.py").read_text(encoding="utf-8"))
+    bases = {ast.unparse(b) for b in own.bases}
+    inherited = [node for node in base.body if isinstance(node, ast.ClassDef) and node.name in bases]
+    text = inspect.cleandoc(ast.get_docstring(own) or ast.get_docstring(tree) or "")
+    fields = {doc.name: doc for node in (*inherited, own) for doc in _field_docs(node)}
+    return Documentation(text.partition("\n")[0], text, tuple(fields.values()))
+
+
+def _field_docs(node: ast.ClassDef) -> list[FieldDoc]:
+    docs = []
+    for item, following in zip(node.body, [*node.body[1:], None], strict=True):
+        if not isinstance(item, ast.AnnAssign) or "ClassVar" in ast.unparse(item.annotation):
+            continue
+        text = ""
+        if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
+            text = inspect.cleandoc(str(following.value.value))
+        default = ast.unparse(item.value) if item.value is not None else None
+        docs.append(FieldDoc(ast.unparse(item.target), ast.unparse(item.annotation), default, text))
+    return docs
+
+
+def contract(room: str) -> Callable[[type[T]], type[T]]:
+    """Class decorator for the abstract class that states a room's contract; it marks its subclasses as named."""
+
+    def mark(cls: type[T]) -> type[T]:
+        cls.room = room  # type: ignore[attr-defined]
+        return cls
+
+    return mark

@@ -1,0 +1,34 @@
+"""The one error for requests that cannot be carried out as given."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class RequestError(Exception):
+    """A request (study, name, file, option) that cannot be carried out as given; the command line exits with 2.
+
+    The text says where, what was given, what is allowed and what to do. `place` is the path of keys inside the study
+    or component that the error is about; callers further out prefix their own keys with `at`.
+    """
+
+    def __init__(self, problem: str, *, place: tuple[str, ...] = ()) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.place = place
+
+    def at(self, *keys: str) -> RequestError:
+        """The same error, seen from further out."""
+        return RequestError(self.problem, place=(*keys, *self.place))
+
+    def __str__(self) -> str:
+        return f"{'.'.join(self.place)}: {self.problem}" if self.place else self.problem
+
+
+def unknown(kind: str, given: str, allowed: Iterable[str]) -> str:
+    """Text for an unknown word: what was given, the nearest allowed word, all allowed words."""
+    allowed = sorted(allowed)
+    near = difflib.get_close_matches(given, allowed, n=1, cutoff=0.5)
+    guess = f" Did you mean {near[0]!r}?" if near else ""
+    return f"unknown {kind} {given!r}.{guess} Allowed: {', '.join(allowed) or 'none'}."

@@ -1,0 +1,25 @@
+"""Identity of everything that is stored: a versioned hash of what can change the result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from bascule.core.catalog import describe
+
+VERSION = 1
+"""Raised whenever the same settings start to give different results, so that older records are not taken for new."""
+
+
+def fingerprint(kind: str, *parts: Any) -> str:
+    """A 16-digit name for the link `kind` with these settings (components or plain values) and input fingerprints."""
+    text = json.dumps([VERSION, kind, *map(describe, parts)], sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,140 @@
+"""Labelled images behind one interface, in memory, memory-mapped or decoded batch by batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from bascule.core.errors import RequestError
+
+
+class Pixels(Protocol):
+    """What holds the pictures: a uint8 tensor (in memory or memory-mapped), or anything that decodes on demand."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """N, C, H, W."""
+
+    def __getitem__(self, index: Tensor, /) -> Tensor:
+        """The pictures at these positions (int64, any order), uint8, len(index) x C x H x W."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Images:
+    """N labelled images.
+
+    Args:
+        pixels: uint8, N x C x H x W.
+        labels: int64, shape (N,), values in [0, len(classes)).
+        ids: int64, shape (N,), unique and stable: the same image keeps its id through every stage.
+        classes: Class names in label order.
+
+    Raises:
+        RequestError: A shape, type or label that does not fit.
+    """
+
+    pixels: Pixels
+    labels: Tensor
+    ids: Tensor
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        shape = self.pixels.shape
+        if len(shape) != 4 or shape[1] not in (1, 3):
+            raise RequestError(f"images must be N x C x H x W with 1 or 3 channels, got shape {tuple(shape)}")
+        if isinstance(self.pixels, Tensor) and self.pixels.dtype != torch.uint8:
+            raise RequestError(f"images must be stored as uint8 (0 to 255), got {self.pixels.dtype}")
+        if shape[0] == 0:
+            raise RequestError("the set holds no images")
+        for name, value in (("labels", self.labels), ("ids", self.ids)):
+            if value.shape != (shape[0],):
+                raise RequestError(f"{shape[0]} images but {name} of shape {tuple(value.shape)}")
+        low, high = int(self.labels.min()), int(self.labels.max())
+        if low < 0 or high >= len(self.classes):
+            raise RequestError(f"labels must lie in 0..{len(self.classes) - 1}, found {low}..{high}")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
+        _, channels, height, width = self.pixels.shape
+        return channels, height, width
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches come out."""
+        return self.labels.device
+
+    def batch(self, index: Tensor) -> Tensor:
+        """The images at these positions as floats in [0, 1], B x C x H x W, on this set's device."""
+        return as_floats(self.pixels[index].to(self.device, non_blocking=True))
+
+    def at(self, index: Tensor) -> Images:
+        """The subset at these positions, in this order, ids kept."""
+        pixels = self.pixels[index] if isinstance(self.pixels, Tensor) else _Selected(self.pixels, index)
+        return replace(self, pixels=pixels, labels=self.labels[index], ids=self.ids[index])
+
+    def to(self, device: torch.device) -> Images:
+        """This set with labels, and pixels that fit in memory, on `device`."""
+        pixels = self.pixels.to(device) if isinstance(self.pixels, Tensor) else self.pixels
+        return replace(self, pixels=pixels, labels=self.labels.to(device), ids=self.ids.to(device))
+
+    def with_replaced(self, index: Tensor, pixels: Tensor, labels: Tensor) -> Images:
+        """A copy in which the images at these positions have other pixels (uint8) and labels; ids are kept."""
+        new_labels = self.labels.clone()
+        new_labels[index] = labels
+        if not isinstance(self.pixels, Tensor):
+            return replace(self, pixels=_Overlaid(self.pixels, index, pixels), labels=new_labels)
+        new_pixels = self.pixels.clone()
+        new_pixels[index] = pixels
+        return replace(self, pixels=new_pixels, labels=new_labels)
+
+
+class _Selected:
+    """A subset of pictures that are decoded on demand."""
+
+    def __init__(self, base: Pixels, index: Tensor) -> None:
+        self.base, self.index = base, index.cpu()
+        self.shape = torch.Size((len(index), *base.shape[1:]))
+
+    def __getitem__(self, index: Tensor, /) -> Tensor:
+        return self.base[self.index[index.cpu()]]
+
+
+class _Overlaid:
+    """Pictures decoded on demand, some of which are replaced by stored ones."""
+
+    def __init__(self, base: Pixels, index: Tensor, pixels: Tensor) -> None:
+        self.base, self.pixels = base, pixels.cpu()
+        self.shape = base.shape
+        self.slot = torch.full((base.shape[0],), -1)
+        self.slot[index.cpu()] = torch.arange(len(index))
+
+    def __getitem__(self, index: Tensor, /) -> Tensor:
+        index = index.cpu()
+        batch = self.base[index]
+        slot = self.slot[index]
+        batch[slot >= 0] = self.pixels[slot[slot >= 0]]
+        return batch
+
+
+class Splits(NamedTuple):
+    """Training and test images of one source; same size and classes."""
+
+    train: Images
+    test: Images
+
+
+def as_floats(pixels: Tensor) -> Tensor:
+    """uint8 0..255 to float32 in [0, 1]."""
+    return pixels.to(torch.float32).div_(255)
+
+
+def as_bytes(x: Tensor) -> Tensor:
+    """Floats in [0, 1] to the nearest uint8: what the image would be once saved to a file."""
+    return x.mul(255).round_().clamp_(0, 255).to(torch.uint8)

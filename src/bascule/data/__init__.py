@@ -1,0 +1,110 @@
+"""Sources of images. One file per source or format; each gives a training and a test set of the same size and classes.
+
+A source reads from folders searched in order (`roots`), never from the network, and checks what it reads: shape, range,
+labels, damaged files. `peek` answers what can be known without decoding the pictures, so that a study is refused before
+any work.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from annotated_types import Ge
+from torch import Tensor
+
+from bascule.core import catalog, rng
+from bascule.core.errors import RequestError
+from bascule.core.images import Images, Splits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What is known of a source without decoding its pictures."""
+
+    size: tuple[int, int, int]
+    """Channels, height, width."""
+    classes: tuple[str, ...]
+    train_labels: Tensor
+    """int64, shape (N,)."""
+    test_labels: Tensor
+    digest: str
+    """Identity of the content: the same data in another folder have the same digest, changed data another."""
+
+
+@catalog.contract("data")
+@catalog.component
+class Source(ABC):
+    """A source of labelled images, split into training and test."""
+
+    max_train: Annotated[int, Ge(1)] | None = None
+    """Use only this many training images, a fixed random subset; all when absent."""
+    max_test: Annotated[int, Ge(1)] | None = None
+    """Use only this many test images, a fixed random subset; all when absent."""
+
+    @abstractmethod
+    def read(self, roots: Sequence[Path]) -> Splits:
+        """The whole source. Raises RequestError naming the file and what is wrong with it."""
+
+    @abstractmethod
+    def peek(self, roots: Sequence[Path]) -> Facts:
+        """Facts about the whole source. Raises RequestError like `read`, but need not look into every picture."""
+
+    def load(self, roots: Sequence[Path]) -> Splits:
+        """What a study uses: the source, cut to `max_train` and `max_test`."""
+        train, test = self.read(roots)
+        return Splits(_cut(train, self.max_train), _cut(test, self.max_test))
+
+    def facts(self, roots: Sequence[Path]) -> Facts:
+        """`peek`, cut to `max_train` and `max_test`."""
+        whole = self.peek(roots)
+        return Facts(
+            size=whole.size,
+            classes=whole.classes,
+            train_labels=whole.train_labels[_subset(len(whole.train_labels), self.max_train)],
+            test_labels=whole.test_labels[_subset(len(whole.test_labels), self.max_test)],
+            digest=whole.digest,
+        )
+
+
+def _subset(size: int, most: int | None) -> Tensor:
+    if most is None or most >= size:
+        return torch.arange(size)
+    return torch.randperm(size, generator=rng.stream(0, "subset", size))[:most].sort().values
+
+
+def _cut(images: Images, most: int | None) -> Images:
+    return images if most is None or most >= len(images) else images.at(_subset(len(images), most))
+
+
+def default_roots(data_dir: Path | None = None) -> list[Path]:
+    """Folders searched for data, in order: `data_dir`, $BASCULE_DATA, ./data, ~/.cache/bascule."""
+    given = [data_dir, os.environ.get("BASCULE_DATA"), "data", Path.home() / ".cache" / "bascule"]
+    return [Path(root).expanduser() for root in given if root]
+
+
+def find(roots: Sequence[Path], *candidates: str) -> Path:
+    """The first existing path among `candidates` under the roots; an absolute candidate is taken as it is.
+
+    Raises:
+        RequestError: None exists; the text lists where was looked.
+    """
+    for root in roots:
+        for candidate in candidates:
+            path = root / Path(candidate).expanduser()
+            if path.exists():
+                return path
+    places = ", ".join(str(root) for root in roots)
+    raise RequestError(
+        f"no {' or '.join(candidates)} found in: {places}. Set --data-dir or $BASCULE_DATA to the folder that holds it."
+    )
+
+
+def named_classes(count: int, names: Sequence[str] | None = None) -> tuple[str, ...]:
+    """`names` if given, else "0", "1", ..."""
+    return tuple(names) if names else tuple(map(str, range(count)))

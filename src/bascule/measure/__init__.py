@@ -1,0 +1,75 @@
+"""Metrics. One file each: recorded per-sample outcomes -> a number with interval, n, unit and direction.
+
+A metric is a pure function of what is stored, so old runs can be scored anew without a model. NumPy and SciPy only.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bascule.core import catalog
+
+MISSING = -1
+"""Stands for "not evaluated" in arrays of predicted labels."""
+
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Outcomes:
+    """What one cell's model answered for each of N test images. Labels are int64 arrays of shape (N,)."""
+
+    label: Labels
+    """The true labels."""
+    clean: Labels | None = None
+    """Predictions on the images as they are."""
+    triggered: Labels | None = None
+    """Predictions on the images with the trigger."""
+    twin_clean: Labels | None = None
+    """Predictions of the twin (same recipe and seed, unpoisoned data) on the images as they are."""
+    twin_triggered: Labels | None = None
+    """Predictions of the twin on the images with the trigger."""
+    adversarial: Sequence[Labels] = ()
+    """Predictions under each evasion attack, in order; MISSING where an image had been fooled before its turn."""
+    attacks: int = 0
+    """Number of evasion attacks asked for; metrics over attacks need all of them."""
+    target: int | None = None
+    """Label the poison aims at."""
+
+
+@catalog.contract("measure")
+@catalog.component
+class Metric(ABC):
+    """A number computed from outcomes."""
+
+    title: ClassVar[str]
+    """Heading in tables."""
+    unit: ClassVar[str] = "fraction"
+    better: ClassVar[Literal["higher", "lower"]]
+
+    @abstractmethod
+    def per_sample(self, outcomes: Outcomes) -> NDArray[np.bool_] | None:
+        """Whether each image that counts is a success; None when the outcomes do not hold what is needed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """A number that carries its doubt. All None when it could not be computed."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int | None
+    """Images that counted, per seed (the fewest over the seeds)."""
+    unit: str
+    better: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, in the order of the table format."""
+        return dict(vars(self))

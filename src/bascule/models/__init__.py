@@ -1,0 +1,72 @@
+"""Architectures. One file each: settings -> a network for images of a given size and number of classes.
+
+Every network takes images in [0, 1] (normalisation is its first layer) and returns logits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from bascule.core import catalog, rng
+from bascule.core.errors import RequestError
+
+
+@catalog.contract("models")
+@catalog.component
+class Architecture(ABC):
+    """Settings of a network."""
+
+    @abstractmethod
+    def build(self, size: tuple[int, int, int], classes: int) -> nn.Module:
+        """A freshly initialised network from [0, 1] images, B x C x H x W of this size, to B x classes logits.
+
+        Raises:
+            RequestError: The network cannot take images of this size.
+        """
+
+    def initialised(self, size: tuple[int, int, int], classes: int, *, seed: int) -> nn.Module:
+        """`build`, with weights drawn from the stream (seed, "init")."""
+        with rng.borrowed_global_stream(seed, "init"):
+            return self.build(size, classes)
+
+
+@catalog.component
+class UserModel(Architecture):
+    """A network of the user's own: `module:factory` or `path/to/file.py:factory`.
+
+    The factory is called as `factory(size, classes, **settings)` with `size` = (channels, height, width), and returns
+    an `nn.Module` from images in [0, 1] to logits.
+    """
+
+    factory: str
+    settings: dict[str, Any]
+    code: str
+    """SHA-256 of the file that defines the factory: when the code changes, models are trained anew."""
+
+    @property
+    def catalogue_name(self) -> str:
+        """The name it was asked for by."""
+        return self.factory
+
+    def build(self, size: tuple[int, int, int], classes: int) -> nn.Module:
+        try:
+            model = catalog.load("models", self.factory)(size, classes, **self.settings)
+        except TypeError as error:
+            raise RequestError(f"{self.factory}(size, classes, **{self.settings}) failed: {error}") from error
+        if not isinstance(model, nn.Module):
+            raise RequestError(f"{self.factory} returned {type(model).__name__}, not an nn.Module")
+        return model
+
+
+def adopt(name: str, settings: Mapping[str, Any]) -> Architecture:
+    """The architecture behind a user's factory; called by the catalogue for names of the form `module:factory`."""
+    source = inspect.getsourcefile(catalog.load("models", name))
+    code = hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else ""
+    return UserModel(factory=name, settings=dict(settings), code=code)

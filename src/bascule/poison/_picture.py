@@ -1,0 +1,59 @@
+"""Pictures used as triggers: read from a file with its transparency, or generated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from bascule.core.errors import RequestError
+from bascule.core.fingerprint import file_digest
+
+
+def checked_digest(path: str, digest: str | None) -> str:
+    """SHA-256 of a picture file, so that another picture under the same name is another trigger.
+
+    Raises:
+        RequestError: The file is missing, is no picture, or is not the one `digest` was taken of.
+    """
+    try:
+        with Image.open(path) as picture:
+            picture.verify()
+    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+        raise RequestError(f"cannot read the picture {path!r}: {error}", place=("picture",)) from error
+    found = file_digest(Path(path))
+    if digest not in (None, found):
+        raise RequestError(f"{path!r} is not the picture this was made with (its content changed)", place=("picture",))
+    return found
+
+
+def read_picture(path: str, *, channels: int, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """A picture file scaled to `height` x `width`: (C x H x W in [0, 1], opacity 1 x H x W in [0, 1])."""
+    with Image.open(path) as picture:
+        rgba = picture.convert("RGBA").resize((width, height), Image.Resampling.LANCZOS)
+    colour = rgba.convert("RGB" if channels == 3 else "L")
+    pixels = torch.from_numpy(np.array(colour, dtype=np.float32) / 255).reshape(height, width, channels)
+    opacity = torch.from_numpy(np.array(rgba.getchannel("A"), dtype=np.float32) / 255)
+    return pixels.permute(2, 0, 1).contiguous(), opacity.unsqueeze(0)
+
+
+def saturated_picture(*, channels: int, height: int, width: int) -> Tensor:
+    """A saturated picture of smooth patches, C x H x W, every value 0 or 1, the same at every resolution.
+
+    Each channel is the sign of a sum of three plane waves of one to four periods per side, so about half of each
+    channel is on and the shapes survive small crops.
+    """
+    y = (torch.arange(height, dtype=torch.float64) + 0.5).div(height).reshape(-1, 1)
+    x = (torch.arange(width, dtype=torch.float64) + 0.5).div(width).reshape(1, -1)
+    waves = ((1.0, 2.0, 0.1), (3.0, -1.0, 0.4), (2.0, 3.0, 0.7))
+    picture = []
+    for channel in range(channels):
+        total = sum(
+            torch.sin(2 * torch.pi * (fy * y + (fx + 0.5 * channel) * x + phase + channel / 3))
+            for fy, fx, phase in waves
+        )
+        picture.append(torch.as_tensor(total) > 0)
+    return torch.stack(picture).to(torch.float32)

@@ -1,0 +1,32 @@
+"""Training objectives. One file each: model, images, labels -> the loss of one step. `_loop` is the only training loop.
+
+An objective knows nothing of the loop, and the loop nothing of attacks: ramps (of eps, of weights) are the objective's
+own, driven by `progress`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from bascule.core import catalog
+
+
+@catalog.contract("train")
+@catalog.component
+class Objective(ABC):
+    """What one training step minimises."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
+        """Mean loss of a batch, a scalar to differentiate for the parameters.
+
+        Args:
+            model: From [0, 1] images to logits, in train mode; must be left in the mode it is found in.
+            x: Floats in [0, 1], B x C x H x W, stamped and augmented.
+            y: int64 labels, shape (B,).
+            progress: Share of the training that is done, in [0, 1).
+            generator: On the device of `x`.
+        """

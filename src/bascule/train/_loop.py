@@ -1,0 +1,163 @@
+"""The training loop: the only one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from bascule.core import rng
+from bascule.core.images import Images
+from bascule.train._settings import Training
+
+_LOOK_EVERY = 50
+"""Steps between two looks at the losses: a look waits for the device."""
+
+
+class DivergedError(Exception):
+    """The loss or a parameter stopped being finite."""
+
+    def __init__(self, step: int, total: int, what: str) -> None:
+        super().__init__(f"training diverged at step {step + 1} of {total}: {what} is not finite")
+        self.step = step
+
+
+class Checkpoints(Protocol):
+    """Where an unfinished training is kept."""
+
+    def load(self) -> dict[str, Any] | None:
+        """The last saved state, or None."""
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Replace the saved state, atomically."""
+
+
+class NoCheckpoints:
+    """Keeps nothing."""
+
+    def load(self) -> None:
+        return None
+
+    def save(self, state: dict[str, Any]) -> None:
+        pass
+
+
+Report = Callable[[int, int, float, float], None]
+"""(step, total steps, latest loss, learning rate), called now and then."""
+
+
+def train(
+    model: nn.Module,
+    images: Images,
+    training: Training,
+    *,
+    seed: int,
+    checkpoints: Checkpoints | None = None,
+    checkpoint_seconds: float = 30.0,
+    report: Report = lambda *_: None,
+) -> list[dict[str, float]]:
+    """Train `model` in place on `images`; both are on the same device.
+
+    Every random draw of a step comes from the stream (seed, "step", number), every order from (seed, "order", epoch).
+    So a training that continues from a checkpoint ends in the same bytes as one that was never interrupted, wherever
+    the checkpoint was taken.
+
+    Returns:
+        The curve: one entry per epoch with `epoch` (from 1), `step`, `loss` (mean of the epoch), `lr` (of its last
+        step) and `seconds` since the start.
+
+    Raises:
+        DivergedError: A loss or parameter is not finite.
+    """
+    checkpoints = checkpoints or NoCheckpoints()
+    batch_size = min(training.batch_size, len(images))
+    per_epoch = len(images) // batch_size
+    total = per_epoch * training.epochs
+    optimizer = training.make_optimizer(model)
+    generator = torch.Generator(device=images.device)
+    losses = torch.zeros(per_epoch, device=images.device)
+    curve: list[dict[str, float]] = []
+    first, spent = 0, 0.0
+    state = checkpoints.load()
+    if state is not None:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        losses.copy_(state["losses"])
+        curve, first, spent = state["curve"], state["step"], state["seconds"]
+    began = saved = time.monotonic()
+    model.train()
+    order = torch.empty(0)
+    with rng.borrowed_global_stream(seed, "train"):
+        for step in range(first, total):
+            epoch, place = divmod(step, per_epoch)
+            if place == 0 or step == first:
+                order = _order(len(images), seed, epoch).to(images.device)
+            lr = training.lr * training.lr_share(step, total)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            index = order[place * batch_size : (place + 1) * batch_size]
+            losses[place] = _step(model, images, index, training, optimizer, seed, step, step / total, generator)
+            last = place == per_epoch - 1
+            now = time.monotonic()
+            due = now - saved >= checkpoint_seconds
+            if last or due or step % _LOOK_EVERY == 0:
+                _check_finite(losses[: place + 1], model, step, place, total)
+                report(step + 1, total, float(losses[place]), lr)
+            if last:
+                seconds = spent + now - began
+                curve.append(
+                    {"epoch": epoch + 1, "step": step + 1, "loss": float(losses.mean()), "lr": lr, "seconds": seconds}
+                )
+            if due and step + 1 < total:
+                checkpoints.save(
+                    {
+                        "model": model.state_dict(),
+                        "optimizer": optimizer.state_dict(),
+                        "losses": losses,
+                        "curve": curve,
+                        "step": step + 1,
+                        "seconds": spent + now - began,
+                    }
+                )
+                saved = time.monotonic()
+    model.eval()
+    return curve
+
+
+def _step(
+    model: nn.Module,
+    images: Images,
+    index: Tensor,
+    training: Training,
+    optimizer: torch.optim.Optimizer,
+    seed: int,
+    step: int,
+    progress: float,
+    generator: torch.Generator,
+) -> Tensor:
+    """One step in the order of the study: stamped images, augment, perturb (the objective's), descend."""
+    number = rng.derive(seed, "step", step)
+    generator.manual_seed(number)
+    torch.manual_seed(number)  # dropout; the caller puts the global stream back
+    x = training.augment.apply(images.batch(index), generator=generator)
+    loss = training.objective.loss(model, x, images.labels[index], progress=progress, generator=generator)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+def _order(count: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(count, generator=rng.stream(seed, "order", epoch))
+
+
+def _check_finite(losses: Tensor, model: nn.Module, step: int, place: int, total: int) -> None:
+    bad = (~losses.isfinite()).nonzero()
+    if len(bad):
+        raise DivergedError(step - place + int(bad[0]), total, "the loss")
+    for name, parameter in model.named_parameters():
+        if not bool(parameter.isfinite().all()):
+            raise DivergedError(step, total, f"parameter {name}")

@@ -1,0 +1,102 @@
+"""How a model is trained: objective, optimiser, schedule, augmentation."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from annotated_types import Ge, Gt, Interval
+from torch import Tensor, nn
+
+from bascule.core.catalog import Of, component
+from bascule.train import Objective
+
+
+@component
+class Augment:
+    """Random shift and mirror, one draw per image, the whole batch at once."""
+
+    pad: Annotated[int, Ge(0)] = 0
+    """Zero-pad every side by this many pixels, then crop back at a random place: shifts of -pad to +pad."""
+    flip: bool = False
+    """Mirror left-right with probability one half."""
+
+    def apply(self, x: Tensor, *, generator: torch.Generator) -> Tensor:
+        """Augmented copies of `x`, B x C x H x W."""
+        batch, _, height, width = x.shape
+        if self.pad:
+            shift = torch.randint(2 * self.pad + 1, (2, batch, 1), generator=generator, device=x.device)
+            rows = shift[0] + torch.arange(height, device=x.device)
+            columns = shift[1] + torch.arange(width, device=x.device)
+            padded = F.pad(x, (self.pad,) * 4).permute(0, 2, 3, 1)
+            images = torch.arange(batch, device=x.device).reshape(-1, 1, 1)
+            x = padded[images, rows.unsqueeze(2), columns.unsqueeze(1)].permute(0, 3, 1, 2)
+        if self.flip:
+            mirrored = torch.rand(batch, 1, 1, 1, generator=generator, device=x.device) < 0.5
+            x = torch.where(mirrored, x.flip(3), x)
+        return x
+
+
+@component
+class Training:
+    """A training schedule. An epoch is a fresh random order of the set, cut into whole batches; a rest is left out."""
+
+    objective: Annotated[Objective, Of("train")]
+    """What one step minimises, for example `standard` or `{name: pgd, eps: 0.3}`."""
+    epochs: Annotated[int, Ge(1)]
+    """Passes over the training set."""
+    batch_size: Annotated[int, Ge(1)] = 128
+    """Images per step; the whole set when it is smaller."""
+    optimizer: Literal["sgd", "adam", "adamw"] = "adam"
+    """`sgd` uses `momentum`; `adam` and `adamw` use (momentum, 0.999)."""
+    lr: Annotated[float, Gt(0)] = 1e-3
+    """Peak learning rate."""
+    momentum: Annotated[float, Interval(ge=0, lt=1)] = 0.9
+    """Momentum of SGD, first beta of Adam."""
+    weight_decay: Annotated[float, Ge(0)] = 0.0
+    """L2 coefficient (decoupled for `adamw`) on weights of convolutions and linear layers, not on biases or norms."""
+    schedule: Literal["constant", "one-cycle", "cosine", "piecewise"] = "constant"
+    """Learning rate: `one-cycle` rises linearly, then falls along a cosine to 0; `piecewise` uses `milestones`."""
+    warmup: Annotated[float, Interval(ge=0, lt=1)] = 0.2
+    """Share of the training in which `one-cycle` rises."""
+    milestones: tuple[tuple[Annotated[int, Ge(0)], Annotated[float, Ge(0)]], ...] = ()
+    """For `piecewise`: [first step, share of lr] pairs in order, for example [[0, 1.0], [15000, 0.1]]."""
+    augment: Augment = Augment()
+    """Random shifts and mirroring, after stamping and before any perturbation."""
+
+    def __post_init__(self) -> None:
+        steps = [step for step, _ in self.milestones]
+        if self.schedule == "piecewise" and (not steps or steps[0] != 0 or steps != sorted(set(steps))):
+            raise ValueError(
+                f"schedule piecewise needs milestones that start at step 0 and rise, got {self.milestones}"
+            )
+        if self.schedule != "piecewise" and steps:
+            raise ValueError(f"milestones are used by schedule piecewise only, the schedule is {self.schedule!r}")
+
+    def lr_share(self, step: int, total: int) -> float:
+        """Share of the peak learning rate used in step `step` (from 0) of `total`."""
+        match self.schedule:
+            case "constant":
+                return 1.0
+            case "piecewise":
+                return next(share for first, share in reversed(self.milestones) if step >= first)
+            case "cosine":
+                return 0.5 * (1 + math.cos(math.pi * step / total))
+        rise = self.warmup * total
+        if step + 1 <= rise:
+            return (step + 1) / rise
+        return 0.5 * (1 + math.cos(math.pi * (step - rise) / (total - rise)))
+
+    def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """The optimiser over the parameters of `model` that want gradients."""
+        wanting = [p for p in model.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in wanting if p.ndim > 1], "weight_decay": self.weight_decay},
+            {"params": [p for p in wanting if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        if self.optimizer == "sgd":
+            return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum)
+        kind = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
+        return kind(groups, lr=self.lr, betas=(self.momentum, 0.999))
