@@ -194,10 +194,29 @@ def construct(cls: type[T], settings: Mapping[str, Any]) -> T:
     Raises:
         RequestError: Unknown key, missing key, wrong type, or a value out of range.
     """
+    hints = typing.get_type_hints(cls, include_extras=True)
+    values: dict[str, Any] = {}
+    for key, value in settings.items():
+        part = _plain_component(hints.get(key))
+        if part is not None and isinstance(value, Mapping):
+            try:
+                values[str(key)] = construct(part, value)
+            except RequestError as error:
+                raise error.at(str(key)) from None
+        else:
+            values[str(key)] = _tuples(value)
     try:
-        return cls(**{str(key): _tuples(value) for key, value in settings.items()})
+        return cls(**values)
     except pydantic.ValidationError as error:
         raise _translate(cls, error) from None
+
+
+def _plain_component(hint: Any) -> type | None:
+    """The component class that a field holds, unless the field's value names one of a room."""
+    if any(isinstance(extra, Of) for extra in getattr(hint, "__metadata__", ())):
+        return None
+    options = (hint, *typing.get_args(hint))
+    return next((o for o in options if isinstance(o, type) and dataclasses.is_dataclass(o)), None)
 
 
 def _tuples(value: Any) -> Any:
@@ -215,7 +234,7 @@ def _translate(cls: type, error: pydantic.ValidationError) -> RequestError:
     place = tuple(str(key) for key in first["loc"])
     kind, given = first["type"], first.get("input")
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
-        fields = [field.name for field in dataclasses.fields(_class_at(cls, place[:-1]))]
+        fields = [field.name for field in dataclasses.fields(typing.cast(Any, cls))]
         return RequestError(unknown("key", place[-1], fields), place=place[:-1])
     if kind in ("missing", "missing_argument", "missing_keyword_only_argument"):
         return RequestError(f"the key {place[-1]!r} is missing", place=place[:-1])
@@ -226,15 +245,6 @@ def _translate(cls: type, error: pydantic.ValidationError) -> RequestError:
         return RequestError(unknown("value", given, allowed), place=place)
     rule = first["msg"].replace("Input should be", "must be")
     return RequestError(f"{rule}; got {given!r}", place=place)
-
-
-def _class_at(cls: type, place: tuple[str, ...]) -> type:
-    """The dataclass found by following field names from `cls`."""
-    for key in place:
-        hint = typing.get_type_hints(cls).get(key)
-        options = (hint, *typing.get_args(hint))
-        cls = next((o for o in options if isinstance(o, type) and dataclasses.is_dataclass(o)), cls)
-    return cls
 
 
 def name_of(instance: object) -> str:

@@ -1,0 +1,1 @@
+"""From a study file to a finished record: plan, run, resume, read."""

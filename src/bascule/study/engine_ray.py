@@ -1,0 +1,42 @@
+"""Cells on a Ray cluster, or on several processes of one machine. Needs the extra `bascule[ray]`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from bascule.core.errors import RequestError
+from bascule.study.cell import Workshop
+from bascule.study.plan import Cell
+from bascule.study.record import RunRecord
+
+if TYPE_CHECKING:
+    from bascule.study.run import Failure
+
+
+def run_cells(cells: Sequence[Cell], run: RunRecord, workshop: Workshop) -> list[Failure]:
+    """One Ray task per cell; the run folder must be on storage that every node shares."""
+    from bascule.study.run import Failure, attempt
+
+    try:
+        import ray
+    except ImportError as error:
+        raise RequestError("--engine ray needs Ray: pip install 'bascule[ray]'") from error
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, include_dashboard=False)
+    device, roots = workshop.device, workshop.roots
+
+    @ray.remote(num_cpus=1, num_gpus=1 if device.type == "cuda" else 0, max_retries=2)  # type: ignore[untyped-decorator]
+    def work(cell: Cell) -> str | None:
+        return attempt(cell, run, Workshop(device=device, roots=roots))
+
+    waiting = {work.remote(cell): cell for cell in cells}
+    failures = []
+    while waiting:
+        (ready,), _ = ray.wait(list(waiting), num_returns=1)
+        cell = waiting.pop(ready)
+        with workshop.progress.cell(cell.label):
+            message = ray.get(ready)
+        if message is not None:
+            failures.append(Failure(cell.label, message))
+    return failures

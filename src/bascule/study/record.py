@@ -1,0 +1,234 @@
+"""The record of a run: one folder per cell, written atomically, read without torch.
+
+```
+runs/<study>/study.json                  the plan: rows, seeds, and which cells and columns they stand for
+runs/<study>/cells/<fingerprint>/
+    cell.json                            settings, versions, commit, host, times; or why the cell failed
+    model.safetensors                    the trained model
+    outcomes.parquet                     one row per test image, one column per evaluation
+    curve.jsonl                          one line per epoch
+    checkpoint.pt                        only while training
+    artefacts/                           poisoned indices, trigger pictures
+```
+
+What is done is read from these files alone: a cell is trained when its model is there, an evaluation is done when its
+column is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from bascule.core.errors import RequestError
+from bascule.measure import MISSING, Labels
+
+FORMAT = 1
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Call `write` on a temporary file beside `path`, force it to disk, then put it in place in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write plain values as JSON, atomically; NaN is refused since JSON has none."""
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file of ours.
+
+    Raises:
+        RequestError: Missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RequestError(f"cannot read {path}: {error}") from error
+
+
+@dataclass(frozen=True)
+class OutcomeTable:
+    """Predictions per test image: `id`, `label`, and one array per evaluation, MISSING where not evaluated."""
+
+    id: Labels
+    label: Labels
+    columns: dict[str, Labels]
+
+
+class CellRecord:
+    """The folder of one cell."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.info_file = path / "cell.json"
+        self.model_file = path / "model.safetensors"
+        self.outcomes_file = path / "outcomes.parquet"
+        self.curve_file = path / "curve.jsonl"
+        self.checkpoint_file = path / "checkpoint.pt"
+        self.artefacts = path / "artefacts"
+
+    @property
+    def trained(self) -> bool:
+        """Whether the model is there; it is the last file a training writes."""
+        return self.model_file.is_file()
+
+    def info(self) -> dict[str, Any]:
+        """`cell.json`, or an empty mapping when there is none yet."""
+        return dict(read_json(self.info_file)) if self.info_file.is_file() else {}
+
+    def failure(self) -> str | None:
+        """Why the last try failed, or None."""
+        failure = self.info().get("failure")
+        return None if failure is None else str(failure["message"])
+
+    def write_info(self, content: Mapping[str, Any]) -> None:
+        """Replace `cell.json`."""
+        write_json(self.info_file, {"format": FORMAT, **content})
+
+    def write_curve(self, curve: Sequence[Mapping[str, float]]) -> None:
+        """Replace the training curve."""
+        text = "".join(json.dumps(entry) + "\n" for entry in curve)
+        write_atomically(self.curve_file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+    def curve(self) -> list[dict[str, float]]:
+        """One entry per finished epoch."""
+        if not self.curve_file.is_file():
+            return []
+        return [json.loads(line) for line in self.curve_file.read_text(encoding="utf-8").splitlines()]
+
+    def done(self) -> frozenset[str]:
+        """Keys of the evaluations that are recorded."""
+        if not self.outcomes_file.is_file():
+            return frozenset()
+        return frozenset(pq.read_schema(self.outcomes_file).names) - {"id", "label"}
+
+    def outcomes(self) -> OutcomeTable:
+        """All recorded predictions; empty when there are none."""
+        if not self.outcomes_file.is_file():
+            return OutcomeTable(_no_labels(), _no_labels(), {})
+        table = pq.read_table(self.outcomes_file)
+        arrays = {name: _filled(table.column(name)) for name in table.column_names}
+        return OutcomeTable(arrays.pop("id"), arrays.pop("label"), arrays)
+
+    def add_outcomes(
+        self, ids: Labels, labels: Labels, predictions: Labels, *, key: str, info: Mapping[str, Any]
+    ) -> None:
+        """Add or replace the column `key`; `info` is kept beside it. Images not known yet add rows."""
+        old = self.outcomes()
+        all_ids = np.union1d(old.id, ids)
+        old_places, new_places = np.searchsorted(all_ids, old.id), np.searchsorted(all_ids, ids)
+
+        def spread(*parts: tuple[NDArray[np.intp], Labels]) -> Labels:
+            column = np.full(len(all_ids), MISSING, dtype=np.int64)
+            for places, values in parts:
+                column[places] = values
+            return column
+
+        columns = {name: spread((old_places, values)) for name, values in old.columns.items()}
+        columns[key] = spread((new_places, predictions))
+        fields = self._column_info() | {key: json.dumps(dict(info), ensure_ascii=False)}
+        arrays = {"id": all_ids, "label": spread((old_places, old.label), (new_places, labels)), **columns}
+        schema = pa.schema(
+            [
+                pa.field(name, pa.int64(), metadata={"evaluation": fields[name]} if name in fields else None)
+                for name in arrays
+            ]
+        )
+        table = pa.Table.from_arrays(
+            [pa.array(values, mask=values == MISSING) for values in arrays.values()], schema=schema
+        )
+        write_atomically(self.outcomes_file, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
+
+    def _column_info(self) -> dict[str, str]:
+        if not self.outcomes_file.is_file():
+            return {}
+        schema = pq.read_schema(self.outcomes_file)
+        return {
+            f.name: f.metadata[b"evaluation"].decode() for f in schema if f.metadata and b"evaluation" in f.metadata
+        }
+
+    def evaluations(self) -> dict[str, dict[str, Any]]:
+        """What is kept beside each column: kind, settings, seconds."""
+        return {name: json.loads(text) for name, text in self._column_info().items()}
+
+
+def _no_labels() -> Labels:
+    return np.empty(0, dtype=np.int64)
+
+
+def _filled(column: pa.ChunkedArray) -> Labels:
+    return np.asarray(column.fill_null(MISSING).to_numpy(), dtype=np.int64)
+
+
+class RunRecord:
+    """The folder of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.plan_file = path / "study.json"
+
+    def cell(self, fingerprint: str) -> CellRecord:
+        """The record of one cell, existing or not."""
+        return CellRecord(self.path / "cells" / fingerprint)
+
+    def write_plan(self, content: Mapping[str, Any]) -> None:
+        """Replace `study.json`."""
+        write_json(self.plan_file, {"format": FORMAT, **content})
+
+    def plan(self) -> dict[str, Any]:
+        """`study.json`.
+
+        Raises:
+            RequestError: Missing, damaged, or written by a newer version.
+        """
+        content = dict(read_json(self.plan_file))
+        if content.get("format") != FORMAT:
+            raise RequestError(f"{self.plan_file} has format {content.get('format')!r}; this version reads {FORMAT}")
+        return content
+
+    def clear(self) -> None:
+        """Delete the run folder."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def open_run(run: str, runs_dir: Path) -> RunRecord:
+    """The record of RUN: a run folder, or the name of its study under `runs_dir`.
+
+    Raises:
+        RequestError: Neither exists; names the runs that do.
+    """
+    for path in (Path(run), runs_dir / run):
+        if (path / "study.json").is_file():
+            return RunRecord(path)
+    known = sorted(path.parent.relative_to(runs_dir).as_posix() for path in runs_dir.glob("**/study.json"))
+    there = f"Runs in {runs_dir}: {', '.join(known)}." if known else f"There are no runs in {runs_dir}."
+    raise RequestError(f"no run {run!r}: give a run folder, or the name of a study that was run. {there}")

@@ -1,0 +1,143 @@
+"""From the record to the rows of a table: metrics with their intervals, and flags on what may not be trusted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bascule.core.catalog import build
+from bascule.measure import Labels, Measure, Metric, Outcomes
+from bascule.measure._interval import summarise
+from bascule.study.record import RunRecord
+
+TWIN_LIMIT = 0.05
+"""A trigger that moves more images than this without any poison has power of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowResult:
+    """One row of the table."""
+
+    study: str
+    row: str
+    data: str
+    vary: dict[str, Any]
+    seeds: int
+    """Seeds that are in the numbers."""
+    metrics: dict[str, Measure]
+    flags: tuple[str, ...]
+    settings: dict[str, Any]
+    entries: tuple[dict[str, Any], ...]
+    """Per seed: the cell, its twin and their columns, as in the plan."""
+
+    @property
+    def label(self) -> str:
+        """Row name and what varies."""
+        return " · ".join((self.row, *(f"{path} {value}" for path, value in self.vary.items())))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The table format of `bascule table --format json`."""
+        return {
+            "study": self.study,
+            "row": self.row,
+            "data": self.data,
+            "vary": self.vary,
+            "seeds": self.seeds,
+            "metrics": {name: measure.as_dict() for name, measure in self.metrics.items()},
+            "flags": list(self.flags),
+        }
+
+
+def metrics_of(plan: dict[str, Any]) -> dict[str, Metric]:
+    """The metrics a plan asks for, by the name they have in tables."""
+    return {name.replace("-", "_"): build("measure", name) for name in plan["metrics"]}
+
+
+def read_rows(run: RunRecord) -> list[RowResult]:
+    """Every row of a run, also of one that is not finished."""
+    plan = run.plan()
+    metrics = metrics_of(plan)
+    return [_row(run, plan, entry, metrics) for entry in plan["rows"]]
+
+
+def _row(run: RunRecord, plan: dict[str, Any], entry: dict[str, Any], metrics: dict[str, Metric]) -> RowResult:
+    found = [outcomes for cell in entry["cells"] if (outcomes := outcomes_of(run, cell, entry["target"])) is not None]
+    measures = {name: summarise(metric, found) for name, metric in metrics.items()}
+    return RowResult(
+        study=plan["study"],
+        row=entry["row"],
+        data=entry["data"],
+        vary=entry["vary"],
+        seeds=len(found),
+        metrics=measures,
+        flags=tuple(_flags(run, entry, len(found), measures)),
+        settings=entry["settings"],
+        entries=tuple(entry["cells"]),
+    )
+
+
+def outcomes_of(run: RunRecord, entry: dict[str, Any], target: int | None) -> Outcomes | None:
+    """Per-sample outcomes of one seed with its twin's; None before the clean evaluation is done."""
+    columns = entry["columns"]
+    own = _columns(run, entry["cell"], columns)
+    if own is None:
+        return None
+    label, found = own
+    twin = _columns(run, entry["twin"], columns) if entry["twin"] else None
+    twin_found = twin[1] if twin is not None else {}
+    triggered = next(iter(columns.get("triggered", [])), "")
+    clean = columns["clean"][0]
+    attacks = columns.get("attack", [])
+    return Outcomes(
+        label=label,
+        clean=found[clean],
+        triggered=found.get(triggered),
+        twin_clean=twin_found.get(clean),
+        twin_triggered=twin_found.get(triggered),
+        adversarial=[found[key] for key in attacks if key in found],
+        attacks=len(attacks),
+        target=target,
+    )
+
+
+def _columns(run: RunRecord, cell: str, columns: dict[str, list[str]]) -> tuple[Labels, dict[str, Labels]] | None:
+    """Labels and predictions over the test images of this plan (a cell may hold those of a larger test set too)."""
+    table = run.cell(cell).outcomes()
+    clean = table.columns.get(columns["clean"][0])
+    if clean is None:
+        return None
+    used = np.flatnonzero(clean >= 0)
+    return table.label[used], {name: values[used] for name, values in table.columns.items()}
+
+
+def _flags(run: RunRecord, entry: dict[str, Any], seeds: int, measures: dict[str, Measure]) -> list[str]:
+    flags = []
+    planned = len(entry["cells"])
+    if seeds < planned:
+        flags.append(f"{seeds} of {planned} seeds finished")
+    for cell in entry["cells"]:
+        for name, who in ((cell["cell"], "seed"), (cell["twin"], "twin of seed")):
+            failure = run.cell(name).failure() if name else None
+            if failure is not None:
+                flags.append(f"{who} {cell['seed']} failed: {failure}")
+    twin = measures.get("asr_twin")
+    if twin is not None and twin.value is not None and twin.value > TWIN_LIMIT:
+        flags.append(
+            f"the trigger alone moves {twin.value:.0%} of the images of a clean model: ASR overstates the backdoor"
+        )
+    accuracy, robust = measures.get("accuracy"), measures.get("robust_accuracy")
+    if (
+        accuracy
+        and robust
+        and accuracy.value is not None
+        and robust.value is not None
+        and robust.value > accuracy.value
+    ):
+        flags.append("robust accuracy above accuracy: the evaluation is wrong")
+    if planned == 1 and seeds == 1:
+        flags.append("one seed: the interval leaves out the doubt from training anew")
+    elif seeds == 2:
+        flags.append("two seeds: intervals over seeds are very wide")
+    return flags

@@ -1,0 +1,117 @@
+"""Running a plan: the cells that are not done yet, on one of the engines."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from rich.console import Console
+
+from bascule.core.errors import RequestError
+from bascule.study.cell import Workshop, circumstances, do_cell, is_done
+from bascule.study.plan import Cell, Plan
+from bascule.study.progress import shown
+from bascule.study.record import RunRecord
+
+Engine = Literal["local", "ray"]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell that could not be finished."""
+
+    label: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a run did."""
+
+    cells: int
+    """Cells that were worked on; the others were done before."""
+    failures: tuple[Failure, ...]
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        RequestError: Not a device of this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise RequestError(f"--device {name!r}: allowed are auto, cpu, cuda and cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise RequestError(f"--device {name!r}: this machine has {torch.cuda.device_count()} CUDA device(s)")
+    return device
+
+
+def run_plan(
+    plan: Plan,
+    run: RunRecord,
+    *,
+    device: torch.device,
+    roots: Sequence[Path],
+    engine: Engine = "local",
+    console: Console | None = None,
+) -> Ran:
+    """Do what the record does not hold yet. A cell that fails is recorded as failed and tried again next time.
+
+    Raises:
+        RequestError: The data cannot be read, or the engine is not installed.
+    """
+    run.write_plan(plan.as_dict())
+    pending = [cell for cell in plan.cells() if not is_done(cell, run.cell(cell.fingerprint))]
+    if not pending:
+        return Ran(0, ())
+    with shown(console or Console(stderr=True), len(pending)) as progress:
+        workshop = Workshop(device=device, roots=tuple(roots), progress=progress)
+        if engine == "ray":
+            ray_engine = importlib.import_module("bascule.study.engine_ray")
+            failures = ray_engine.run_cells(pending, run, workshop)
+        else:
+            failures = _run_here(pending, run, workshop)
+    return Ran(len(pending), tuple(failures))
+
+
+def _run_here(cells: Sequence[Cell], run: RunRecord, workshop: Workshop) -> list[Failure]:
+    failures = []
+    for cell in cells:
+        with workshop.progress.cell(cell.label):
+            message = attempt(cell, run, workshop)
+        if message is not None:
+            failures.append(Failure(cell.label, message))
+    return failures
+
+
+def attempt(cell: Cell, run: RunRecord, workshop: Workshop) -> str | None:
+    """Do one cell; on failure record it and return the reason.
+
+    Raises:
+        RequestError: The request itself is wrong (damaged data); nothing is recorded against the cell.
+    """
+    record = run.cell(cell.fingerprint)
+    try:
+        do_cell(cell, record, workshop)
+    except RequestError:
+        raise
+    except Exception as error:
+        # Whatever breaks one cell (a diverged training, no memory left, a bug in a user's model) leaves the others be.
+        message = f"{error}" if str(error) else type(error).__name__
+        kind = type(error).__name__
+        known = record.info() or {"fingerprint": cell.fingerprint, "seed": cell.seed, "settings": cell.settings()}
+        record.write_info({**known, **circumstances(workshop.device), "failure": {"kind": kind, "message": message}})
+        return message
+    if record.failure() is not None:
+        record.write_info({**record.info(), "failure": None})
+    return None
