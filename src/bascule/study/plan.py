@@ -390,7 +390,7 @@ def _links(setup: Setup, facts: Facts, trigger: Trigger | None, attacks: Sequenc
         return Link(key=key, kind=kind, settings=describe(part), component=part, after=after)
 
     found = [link("clean", None)]
-    chain = (found[0].key,)
+    chain: tuple[str, ...] = (found[0].key,)
     if trigger is not None:
         found.append(link("triggered", trigger))
     for attack in attacks:

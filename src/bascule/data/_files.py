@@ -1,0 +1,45 @@
+"""Reading files that others wrote: damage becomes one clear error, content becomes a digest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from bascule.core.errors import RequestError
+from bascule.core.fingerprint import file_digest
+
+
+@contextmanager
+def reading(path: Path, kind: str) -> Iterator[None]:
+    """Turn whatever goes wrong inside the block into one RequestError about this file; `kind` says what it should be.
+
+    Parsers of damaged files raise whatever they trip over (OSError, ValueError, SyntaxError, struct.error, zlib.error,
+    ...), so that no shorter list of types would be complete.
+    """
+    try:
+        yield
+    except RequestError:
+        raise
+    except MemoryError as error:
+        raise RequestError(f"{path}: not enough memory to read this {kind}, or its header is damaged") from error
+    except Exception as error:
+        reason = str(error).strip() or type(error).__name__
+        raise RequestError(f"{path}: damaged or unreadable {kind} ({reason}). Get or write the file again.") from error
+
+
+def content_digest(*groups: Sequence[Path]) -> str:
+    """Identity of groups of files: their bytes and order, not their names or folder.
+
+    Raises:
+        RequestError: A file cannot be read.
+    """
+    texts = []
+    for group in groups:
+        digests = []
+        for path in group:
+            with reading(path, "file"):
+                digests.append(file_digest(path))
+        texts.append(" ".join(digests))
+    return hashlib.sha256("|".join(texts).encode()).hexdigest()

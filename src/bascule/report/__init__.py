@@ -1,0 +1,1 @@
+"""What people read: tables and the report, from the record alone. Imports no torch."""
