@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bascule.attack import Attack
-from bascule.core.restore import untouched
+from bascule.core.restore import evaluating, untouched
 
 
 class Attacked(NamedTuple):
@@ -34,17 +34,18 @@ def attacked(model: nn.Module, attack: Attack, x: Tensor, y: Tensor, *, generato
         y: int64 labels, shape (B,).
         generator: On the device of `x`.
     """
-    ball = attack.ball
+    ball, x = attack.ball, x.detach()
     best, prediction = x.clone(), y.clone()
-    with untouched(model):
-        for _ in range(attack.restarts):
-            alive = (prediction == y).nonzero().squeeze(1)
-            if len(alive) == 0:
-                break
-            origin, labels = x[alive], y[alive]
-            proposal = attack.perturb(model, origin, labels, generator=generator).detach()
-            proposal = ball.project(torch.where(proposal.isfinite(), proposal, origin), origin)
-            with torch.no_grad():
-                prediction[alive] = model(proposal).argmax(1)
-            best[alive] = proposal
+    for _ in range(attack.restarts):
+        alive = (prediction == y).nonzero().squeeze(1)
+        if len(alive) == 0:
+            break
+        origin = x[alive]
+        with untouched(model):
+            # A clone, so that an attack which works in place on its input does not carry the ball along.
+            proposal = attack.perturb(model, origin.clone(), y[alive], generator=generator).detach().to(origin)
+        proposal = ball.project(torch.where(proposal.isfinite(), proposal, origin), origin)
+        with evaluating(model), torch.no_grad():
+            prediction[alive] = model(proposal).argmax(1)
+        best[alive] = proposal
     return Attacked(best, prediction)

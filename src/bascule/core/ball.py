@@ -8,10 +8,11 @@ from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge
+from pydantic import AllowInfNan
 from torch import Tensor
 
 Norm = Literal["linf", "l2"]
-Eps = Annotated[float, Ge(0)]
+Eps = Annotated[float, Ge(0), AllowInfNan(False)]
 """Radius in [0, 1] pixel units: 8/255 is 0.0314."""
 
 
@@ -20,9 +21,14 @@ def _per_image(values: Tensor, like: Tensor) -> Tensor:
 
 
 def _unit(x: Tensor) -> Tensor:
-    """Each image scaled to L2 length one; an all-zero image stays zero."""
-    length = x.flatten(1).norm(dim=1)
-    return x / _per_image(length.clamp_min(torch.finfo(x.dtype).tiny), x)
+    """Each image scaled to L2 length one; an all-zero image stays zero.
+
+    The largest entry is divided out first: a confident model's gradient is so small (1e-25) that its squares are 0 in
+    float32.
+    """
+    tiny = torch.finfo(x.dtype).tiny
+    x = x / _per_image(x.abs().flatten(1).amax(dim=1).clamp_min(tiny), x)
+    return x / _per_image(x.flatten(1).norm(dim=1).clamp_min(tiny), x)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +43,14 @@ class Ball(ABC):
 
     @abstractmethod
     def project(self, x: Tensor, origin: Tensor) -> Tensor:
-        """A point of the ball and of [0, 1] near `x`; points already inside are unchanged. `origin` is in [0, 1]."""
+        """A point of the ball and of [0, 1] near `x`, up to rounding; points inside stay. `origin` is in [0, 1]."""
 
     @abstractmethod
     def step(self, x: Tensor, gradient: Tensor, size: float) -> Tensor:
-        """One step of length `size` in the direction that raises a linear loss fastest; not projected."""
+        """One step of length `size` in the direction that raises a linear loss fastest; not projected.
+
+        An entry whose gradient is NaN stays where it is.
+        """
 
     @abstractmethod
     def random_point(self, origin: Tensor, *, generator: torch.Generator) -> Tensor:
@@ -80,7 +89,7 @@ class L2Ball(Ball):
         return (origin + delta * _per_image((self.eps / length).clamp_max(1), x)).clamp_(0, 1)
 
     def step(self, x: Tensor, gradient: Tensor, size: float) -> Tensor:
-        return torch.add(x, _unit(gradient), alpha=size)
+        return torch.add(x, _unit(gradient.nan_to_num()), alpha=size)
 
     def random_point(self, origin: Tensor, *, generator: torch.Generator) -> Tensor:
         direction = _unit(torch.empty_like(origin).normal_(generator=generator))

@@ -47,7 +47,7 @@ _ROOT = Path(__file__).parents[1]
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(dataclasses.field,))
 def component(cls: type[T]) -> type[T]:
     """Make `cls` a component: a frozen, keyword-only dataclass that checks its fields' types and ranges strictly."""
-    config = pydantic.ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True)
+    config = pydantic.ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
     return pydantic_dataclass(cls, frozen=True, kw_only=True, config=config)  # type: ignore[return-value]
 
 
@@ -55,19 +55,22 @@ def component(cls: type[T]) -> type[T]:
 class Of:
     """Annotation for a field that holds a component of a room: `trigger: Annotated[Trigger, Of("poison")]`.
 
-    The field accepts an instance, a name, or a mapping with the key `name` and the component's own settings.
+    The field accepts an instance, a name, or a mapping with the key `name` and the component's own settings; None only
+    where its type says so.
     """
 
     room: str
     many: bool = False
 
     def __get_pydantic_core_schema__(self, source: Any, handler: pydantic.GetCoreSchemaHandler) -> Any:
-        return core_schema.with_info_plain_validator_function(self._build)
+        optional = type(None) in typing.get_args(source)
 
-    def _build(self, value: Any, info: core_schema.ValidationInfo[Any]) -> Any:
-        field = info.field_name or self.room
-        if value is None:
-            return None
+        def validate(value: Any, info: core_schema.ValidationInfo[Any]) -> Any:
+            return None if value is None and optional else self._build(value, info.field_name or self.room)
+
+        return core_schema.with_info_plain_validator_function(validate)
+
+    def _build(self, value: Any, field: str) -> Any:
         if not self.many:
             return self._one(value, field)
         if not isinstance(value, (list, tuple)):
@@ -114,7 +117,11 @@ def load(room: str, name: str) -> Any:
         raise RequestError(unknown(f"{room} name", name, names(room)))
     plugin = _plugins(room).get(name)
     if plugin is not None:
-        return plugin.load()
+        try:
+            return plugin.load()
+        except Exception as error:
+            problem = f"cannot load {room}/{name} from {plugin.value!r}: {type(error).__name__}: {error}"
+            raise RequestError(problem) from error
     stem = name.replace("-", "_")
     module = importlib.import_module(f"bascule.{room}.{stem}")
     wanted = stem.replace("_", "")
@@ -124,7 +131,8 @@ def load(room: str, name: str) -> Any:
 def _load_foreign(name: str) -> Any:
     where, _, attribute = name.rpartition(":")
     try:
-        module = _import_file(Path(where)) if where.endswith(".py") else _import_module(where)
+        file = Path(where).expanduser().resolve() if where.endswith(".py") else None
+        module = _import_file(file) if file else _import_module(where)
     except RequestError:
         raise
     except Exception as error:
@@ -146,13 +154,17 @@ def _import_file(path: Path) -> types.ModuleType:
     if not path.is_file():
         raise RequestError(f"no file {str(path)!r}; give module:attribute or path/to/file.py:attribute")
     # Named after its place: two users' `nets.py` must not answer for each other.
-    name = f"bascule_user_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    name = f"bascule_user_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module
 
 
@@ -168,16 +180,16 @@ def build(room: str, spec: Any) -> Any:
     if isinstance(spec, str):
         spec = {"name": spec}
     if not isinstance(spec, Mapping):
-        if dataclasses.is_dataclass(spec) and not isinstance(spec, type):
+        if not isinstance(spec, type) and getattr(spec, "room", None) == room:
             return spec
         raise RequestError(f"expected a name or a mapping with the key 'name', got {spec!r}. {_listing(room)}")
-    settings = dict(spec)
+    settings = {key: _tuples(value) for key, value in spec.items()}
     name = settings.pop("name", None)
     if not isinstance(name, str):
         raise RequestError(f"expected a mapping with the key 'name', got {dict(spec)!r}. {_listing(room)}")
     found = load(room, name)
-    if dataclasses.is_dataclass(found):
-        return construct(typing.cast(type, found), settings)
+    if isinstance(found, type) and getattr(found, "room", None) == room:
+        return construct(found, settings)
     adopt = getattr(importlib.import_module(f"bascule.{room}"), "adopt", None)
     if adopt is None or not callable(found):
         raise RequestError(f"{name!r} is not a component of {room!r}")
@@ -208,7 +220,7 @@ def construct(cls: type[T], settings: Mapping[str, Any]) -> T:
     try:
         return cls(**values)
     except pydantic.ValidationError as error:
-        raise _translate(cls, error) from None
+        raise _translate(cls, values, error) from None
 
 
 def _plain_component(hint: Any) -> type | None:
@@ -227,24 +239,61 @@ def _tuples(value: Any) -> Any:
     return value
 
 
-def _translate(cls: type, error: pydantic.ValidationError) -> RequestError:
+def _translate(cls: type, values: Mapping[str, Any], error: pydantic.ValidationError) -> RequestError:
     """The first problem pydantic found, unknown keys before all others since they explain missing ones."""
     problems = sorted(error.errors(), key=lambda p: p["type"] not in ("unexpected_keyword_argument", "extra_forbidden"))
     first = problems[0]
-    place = tuple(str(key) for key in first["loc"])
-    kind, given = first["type"], first.get("input")
+    kind, place = first["type"], tuple(map(str, first["loc"]))
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
         fields = [field.name for field in dataclasses.fields(typing.cast(Any, cls))]
         return RequestError(unknown("key", place[-1], fields), place=place[:-1])
-    if kind in ("missing", "missing_argument", "missing_keyword_only_argument"):
+    if kind in ("missing", "missing_argument", "missing_keyword_only_argument") and len(place) == 1:
         return RequestError(f"the key {place[-1]!r} is missing", place=place[:-1])
     if kind == "value_error":
         return RequestError(str(first["ctx"]["error"]), place=place)
-    if kind == "literal_error" and isinstance(given, str):
-        allowed = [word.strip(" '") for word in first["ctx"]["expected"].replace(" or ", ", ").split(",")]
-        return RequestError(unknown("value", given, allowed), place=place)
-    rule = first["msg"].replace("Input should be", "must be")
-    return RequestError(f"{rule}; got {given!r}", place=place)
+    # Several problems of one field may be those of a union's branches: the one that got furthest into the value fits.
+    rivals = [
+        (_kept(values, problem["loc"]), problem) for problem in problems if problem["loc"][:1] == first["loc"][:1]
+    ]
+    kept = max((kept for kept, _ in rivals), key=len)
+    return RequestError(_rule([problem for other, problem in rivals if other == kept]), place=_written(kept))
+
+
+def _kept(value: Any, location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """The part of pydantic's location that leads into `value`: without the names of a union's branches."""
+    kept: list[int | str] = []
+    for step in location:
+        steps = value if isinstance(value, Mapping) else range(len(value)) if isinstance(value, tuple) else ()
+        if step in steps:
+            value = value[step]
+            kept.append(step)
+    return tuple(kept)
+
+
+def _written(steps: tuple[int | str, ...]) -> tuple[str, ...]:
+    """Keys of a place, entries of lists in brackets: ("milestones[1]",)."""
+    keys: list[str] = []
+    for step in steps:
+        if isinstance(step, int) and keys:
+            keys[-1] += f"[{step}]"
+        else:
+            keys.append(str(step))
+    return tuple(keys)
+
+
+def _rule(problems: list[Any]) -> str:
+    """What is allowed instead of one given value, from the problems of all branches that could have taken it."""
+    given = problems[0].get("input")
+    words = [p["ctx"]["expected"].replace(" or ", ", ").split(",") for p in problems if p["type"] == "literal_error"]
+    if words and isinstance(given, str):
+        return unknown("value", given, [word.strip(" '") for branch in words for word in branch])
+    # A value of the right type in the wrong range says more than the branches of another type.
+    closer = [p for p in problems if p["type"] != "literal_error" and not p["type"].endswith("_type")]
+    rules = [
+        p["msg"].replace("Input should be", "must be").replace("Field required", "needs more entries")
+        for p in closer or problems
+    ]
+    return f"{', or '.join(dict.fromkeys(rules))}; got {given!r}"
 
 
 def name_of(instance: object) -> str:
@@ -308,14 +357,14 @@ def documentation(room: str, name: str) -> Documentation:
     _check_room(room)
     if name not in names(room):
         raise RequestError(unknown(f"{room} name", name, names(room)))
-    path = _ROOT / room / f"{name.replace('-', '_')}.py"
-    if not path.is_file() or name in _plugins(room):
-        path = Path(inspect.getsourcefile(load(room, name)) or "")
+    path, wanted = _ROOT / room / f"{name.replace('-', '_')}.py", name.replace("-", "").lower()
+    if name in _plugins(room):
+        found = load(room, name)
+        path, wanted = Path(inspect.getsourcefile(found) or ""), found.__name__.lower()
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    wanted = name.replace("-", "").lower()
     own = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name.lower() == wanted)
     base = ast.parse((_ROOT / room / "__init__.py").read_text(encoding="utf-8"))
-    bases = {ast.unparse(b) for b in own.bases}
+    bases = {ast.unparse(b).rpartition(".")[2] for b in own.bases}
     inherited = [node for node in base.body if isinstance(node, ast.ClassDef) and node.name in bases]
     text = inspect.cleandoc(ast.get_docstring(own) or ast.get_docstring(tree) or "")
     fields = {doc.name: doc for node in (*inherited, own) for doc in _field_docs(node)}

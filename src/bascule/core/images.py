@@ -52,6 +52,8 @@ class Images:
         for name, value in (("labels", self.labels), ("ids", self.ids)):
             if value.shape != (shape[0],):
                 raise RequestError(f"{shape[0]} images but {name} of shape {tuple(value.shape)}")
+            if value.dtype != torch.int64:
+                raise RequestError(f"{name} must be int64, got {value.dtype}")
         low, high = int(self.labels.min()), int(self.labels.max())
         if low < 0 or high >= len(self.classes):
             raise RequestError(f"labels must lie in 0..{len(self.classes) - 1}, found {low}..{high}")

@@ -23,7 +23,7 @@ from bascule.core.errors import RequestError
 from bascule.core.images import Images, Splits
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Facts:
     """What is known of a source without decoding its pictures."""
 
@@ -56,8 +56,15 @@ class Source(ABC):
         """Facts about the whole source. Raises RequestError like `read`, but need not look into every picture."""
 
     def load(self, roots: Sequence[Path]) -> Splits:
-        """What a study uses: the source, cut to `max_train` and `max_test`."""
+        """What a study uses: the source, cut to `max_train` and `max_test`.
+
+        Raises:
+            RequestError: What `read` refuses, or a source whose two splits do not fit each other.
+        """
         train, test = self.read(roots)
+        check_same_size(catalog.name_of(self), train.size, test.size)
+        if train.classes != test.classes:
+            raise RequestError(f"{catalog.name_of(self)}: training and test images have different classes")
         return Splits(_cut(train, self.max_train), _cut(test, self.max_test))
 
     def facts(self, roots: Sequence[Path]) -> Facts:
@@ -99,12 +106,55 @@ def find(roots: Sequence[Path], *candidates: str) -> Path:
             path = root / Path(candidate).expanduser()
             if path.exists():
                 return path
+    if all(Path(candidate).expanduser().is_absolute() for candidate in candidates):
+        raise RequestError(f"{' or '.join(candidates)} does not exist")
     places = ", ".join(str(root) for root in roots)
     raise RequestError(
         f"no {' or '.join(candidates)} found in: {places}. Set --data-dir or $BASCULE_DATA to the folder that holds it."
     )
 
 
-def named_classes(count: int, names: Sequence[str] | None = None) -> tuple[str, ...]:
-    """`names` if given, else "0", "1", ..."""
-    return tuple(names) if names else tuple(map(str, range(count)))
+def check_same_size(place: Path | str, train: tuple[int, int, int], test: tuple[int, int, int]) -> None:
+    """Training and test images must have the same channels, height and width.
+
+    Raises:
+        RequestError: They differ; the text begins with `place`.
+    """
+    if train != test:
+        sizes = (" x ".join(map(str, size)) for size in (train, test))
+        raise RequestError(f"{place}: training images are {' but test images '.join(sizes)} (C x H x W)")
+
+
+def class_names(place: Path | str, labels: Sequence[Tensor], names: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Class names of a source: `names`, or else "0", "1", ... `labels` are those of its training and its test images.
+
+    Raises:
+        RequestError: A split is empty, or a label is negative, has no name or, without `names`, leaves a gap; the text
+            begins with `place`.
+    """
+    for split, part in zip(("training", "test"), labels, strict=True):
+        if len(part) == 0:
+            raise RequestError(f"{place}: there are no {split} images")
+        if (low := int(part.min())) < 0:
+            at = int(part.argmin())
+            raise RequestError(
+                f"{place}: {split} image {at} has the label {low}; labels count from 0. Remove images without a class."
+            )
+    present = torch.cat(tuple(labels)).unique()
+    highest = int(present[-1])
+    if names is not None:
+        if highest >= len(names):
+            raise RequestError(f"{place}: labels go up to {highest}, but {len(names)} classes are named")
+        return tuple(names)
+    if highest >= len(present):
+        gap = int((present != torch.arange(len(present))).nonzero()[0])
+        raise RequestError(
+            f"{place}: labels go up to {highest}, but no image has the label {gap}. Number the classes without gaps, "
+            "or name them all with `classes`."
+        )
+    return named_classes(highest + 1)
+
+
+def named_classes(count: int) -> tuple[str, ...]:
+    """Names for classes that have none: "0", "1", ..."""
+    return tuple(map(str, range(count)))

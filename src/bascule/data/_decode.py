@@ -3,50 +3,41 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from bascule.core.errors import RequestError
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Formats read. Others stay closed: some of Pillow's readers start other programs (PostScript)."""
-ENDINGS = frozenset(
-    (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
-)
+ENDINGS = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"))
 """File name endings of these formats, in lower case."""
+SET_SIZE = "Set `size` to bring all pictures to one size."
+"""What to do about pictures of several sizes."""
 
 _MODES = {1: "L", 3: "RGB"}
 _RUN = 64
 """Most pictures a thread takes at once: enough to hide the cost of handing them over."""
 
 
-def picture(content: bytes | Path, *, channels: int, resize: int | None) -> Image.Image:
+def picture(content: bytes | Path, *, channels: int, resize: int | None = None) -> Image.Image:
     """A decoded picture, converted to grey (1 channel, ITU-R 601 luma) or RGB (3), transparency dropped.
 
-    With `resize` the short side becomes `resize` pixels (bilinear with antialiasing) and the centre square is kept; the
-    sizes round as in torchvision's `Resize` and `CenterCrop`. Orientation tags are not applied.
+    With `resize` the short side becomes `resize` pixels (bilinear with antialiasing) and the centre square is kept, at
+    the place where torchvision's `Resize` and `CenterCrop` have it; values agree with theirs to 1 of 255. Orientation
+    tags are not applied.
 
     Raises:
         RequestError: Not a picture, damaged, cut short, or with more than 8 bits per channel. The text names no file.
     """
-    try:
-        with Image.open(BytesIO(content) if isinstance(content, bytes) else content, formats=FORMATS) as image:
-            if image.mode == "F" or image.mode.startswith("I"):
-                raise RequestError(f"picture with more than 8 bits per channel (mode {image.mode}); save it with 8 bits")
-            image.load()
-    except RequestError:
-        raise
-    except Exception as error:  # Pillow's readers raise whatever their parser trips over
-        if isinstance(error, Image.UnidentifiedImageError):
-            reason = f"not one of {', '.join(FORMATS)}"
-        else:
-            reason = str(error).strip() or type(error).__name__
-        raise RequestError(f"damaged or unreadable picture ({reason}); replace or remove it") from error
+    with _opened(content) as image:
+        image.load()
     if image.mode != _MODES[channels]:
         if image.mode == "P" and "transparency" in image.info:
             image = image.convert("RGBA")
@@ -54,18 +45,37 @@ def picture(content: bytes | Path, *, channels: int, resize: int | None) -> Imag
     return image if resize is None else _centre(image, resize)
 
 
+@contextmanager
+def _opened(content: bytes | Path) -> Iterator[Image.Image]:
+    """The picture with its header read."""
+    try:
+        with Image.open(BytesIO(content) if isinstance(content, bytes) else content, formats=FORMATS) as image:
+            if image.mode == "F" or image.mode.startswith("I"):
+                raise RequestError(
+                    f"picture with more than 8 bits per channel (mode {image.mode}); save it with 8 bits"
+                )
+            yield image
+    except RequestError:
+        raise
+    except UnidentifiedImageError as error:
+        raise RequestError(f"damaged, or not of a known format ({', '.join(FORMATS)}); replace or remove it") from error
+    except Exception as error:  # Pillow's readers raise whatever their parser trips over
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise RequestError(f"damaged or unreadable picture ({reason}); replace or remove it") from error
+
+
 def _centre(image: Image.Image, size: int) -> Image.Image:
-    """The centre square of the picture once its short side is `size`; only this square is computed."""
+    """The centre square once the short side is `size`; only this square is computed, however long the picture is."""
     if image.size == (size, size):
         return image
-    short = min(image.size)
     starts, ends = [], []
     for length in image.size:
-        new = int(size * length / short)
+        new = int(size * length / min(image.size))
         offset = round((new - size) / 2)
         starts.append(offset * length / new)
         ends.append(min((offset + size) * length / new, length))
-    return image.resize((size, size), Image.Resampling.BILINEAR, box=(*starts, *ends))
+    box = (starts[0], starts[1], ends[0], ends[1])
+    return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
 
 
 def allocate(count: int, channels: int, height: int, width: int) -> np.ndarray:
@@ -76,11 +86,11 @@ def allocate(count: int, channels: int, height: int, width: int) -> np.ndarray:
     """
     try:
         return np.empty((count, channels, height, width), np.uint8)
-    except MemoryError as error:
+    except (MemoryError, ValueError) as error:  # ValueError: more bytes than an address can count
         gib = count * channels * height * width / 2**30
         raise RequestError(
             f"{count} pictures of {channels} x {height} x {width} take {gib:.1f} GiB of memory, more than there is. "
-            "Set `size` to a smaller number, or give an image folder, which is read batch by batch."
+            "Use smaller pictures, or an image folder, which is read batch by batch."
         ) from error
 
 
@@ -90,7 +100,7 @@ def decode(
     *,
     name: Callable[[int], str],
     resize: int | None = None,
-    remedy: str = "Set `size` to bring all pictures to one size.",
+    remedy: str = SET_SIZE,
 ) -> None:
     """Decode every picture into its place in `out` (uint8, len(contents) x 1 or 3 x H x W).
 
@@ -106,37 +116,50 @@ def decode(
     """
     _, channels, height, width = out.shape
 
-    def run(start: int) -> None:
-        for i in range(start, min(start + step, len(contents))):
-            try:
-                image = picture(contents[i], channels=channels, resize=resize)
-            except RequestError as error:
-                raise RequestError(f"{name(i)}: {error.problem}") from error.__cause__
-            if image.size != (width, height):
-                raise RequestError(_differs(name(i), image.size, (width, height), remedy))
-            pixels = np.asarray(image)
-            out[i] = pixels if channels == 1 else pixels.transpose(2, 0, 1)
+    def one(i: int) -> None:
+        image = picture(contents[i], channels=channels, resize=resize)
+        _check(image, height, width, remedy)
+        pixels = np.asarray(image)
+        out[i] = pixels if channels == 1 else pixels.transpose(2, 0, 1)
 
-    workers = _workers()
-    step = max(1, min(_RUN, len(contents) // (4 * workers)))
-    with ThreadPoolExecutor(workers) as pool:
-        for _ in pool.map(run, range(0, len(contents), step)):
-            pass
+    _each(len(contents), one, name)
 
 
-def check_sizes(paths: Sequence[Path], height: int, width: int, *, name: Callable[[int], str], remedy: str) -> None:
-    """Check from the headers alone that every picture is height x width.
+def check_sizes(folder: Path, files: Sequence[str], height: int, width: int) -> None:
+    """Read the header of every picture: `files` are paths below `folder`.
 
     Raises:
-        RequestError: The first file, in order, that is unreadable or of another size.
+        RequestError: The first file, in order, that is no picture or not height x width.
     """
 
+    def one(i: int) -> None:
+        with _opened(folder / files[i]) as image:
+            _check(image, height, width, SET_SIZE)
 
-def _differs(name: str, found: tuple[int, int], wanted: tuple[int, int], remedy: str) -> str:
-    return f"{name}: picture of {found[1]} x {found[0]} pixels where {wanted[1]} x {wanted[0]} is expected. {remedy}"
+    _each(len(files), one, lambda i: str(folder / files[i]))
 
 
-def _workers() -> int:
-    """Threads used: one for each core this process may run on, at most 8."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, 8)
+def _check(image: Image.Image, height: int, width: int, remedy: str) -> None:
+    if image.size != (width, height):
+        found = f"picture of {image.height} x {image.width} pixels (height x width)"
+        raise RequestError(f"{found} where {height} x {width} is expected. {remedy}")
+
+
+def _each(count: int, one: Callable[[int], None], name: Callable[[int], str]) -> None:
+    """Call `one` for each position on several threads; the first error, in order of position, is the one raised.
+
+    The threads live for one call, so that nothing is left running and a forked process is safe.
+    """
+    workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8)
+    step = max(1, min(_RUN, count // (4 * workers)))
+
+    def run(start: int) -> None:
+        for i in range(start, min(start + step, count)):
+            try:
+                one(i)
+            except RequestError as error:
+                raise RequestError(f"{name(i)}: {error.problem}") from error.__cause__
+
+    with ThreadPoolExecutor(workers) as pool:
+        for _ in pool.map(run, range(0, count, step)):
+            pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def reading(path: Path, kind: str) -> Iterator[None]:
     except MemoryError as error:
         raise RequestError(f"{path}: not enough memory to read this {kind}, or its header is damaged") from error
     except Exception as error:
-        reason = str(error).strip() or type(error).__name__
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise RequestError(f"{path}: damaged or unreadable {kind} ({reason}). Get or write the file again.") from error
 
 
@@ -35,11 +36,10 @@ def content_digest(*groups: Sequence[Path]) -> str:
     Raises:
         RequestError: A file cannot be read.
     """
-    texts = []
-    for group in groups:
-        digests = []
-        for path in group:
-            with reading(path, "file"):
-                digests.append(file_digest(path))
-        texts.append(" ".join(digests))
-    return hashlib.sha256("|".join(texts).encode()).hexdigest()
+    with ThreadPoolExecutor(4) as pool:  # hashing frees the GIL
+        return hashlib.sha256("|".join(" ".join(pool.map(_digest, group)) for group in groups).encode()).hexdigest()
+
+
+def _digest(path: Path) -> str:
+    with reading(path, "file"):
+        return file_digest(path)

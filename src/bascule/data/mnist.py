@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
+import io
 import math
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from bascule.core.catalog import component
 from bascule.core.errors import RequestError
-from bascule.core.fingerprint import file_digest
 from bascule.core.images import Images, Splits
-from bascule.data import Facts, Source, find, named_classes
+from bascule.data import Facts, Source, check_same_size, class_names, find
+from bascule.data._files import content_digest, reading
 
-_STEMS = {"train": "train", "test": "t10k"}
+_STEMS = ("train", "t10k")
+_PARTS = ("images-idx3-ubyte", "labels-idx1-ubyte")
 
 
 @component
@@ -37,76 +38,82 @@ class Mnist(Source):
 
     def read(self, roots: Sequence[Path]) -> Splits:
         folder = self._folder(roots)
-        return Splits(*(self._split(folder, stem) for stem in _STEMS.values()))
+        labels = [_labels(folder, stem) for stem in _STEMS]
+        classes = class_names(folder, labels, self.classes)
+        images = [_idx(_file(folder, stem, "images-idx3-ubyte"), 3) for stem in _STEMS]
+        _check(folder, [image.shape for image in images], labels)
+        return Splits(*(_images(x, y, classes) for x, y in zip(images, labels, strict=True)))
 
     def peek(self, roots: Sequence[Path]) -> Facts:
         folder = self._folder(roots)
-        labels = {split: torch.from_numpy(_labels(folder, stem)) for split, stem in _STEMS.items()}
-        files = [_file(folder, f"{stem}-{part}") for stem in _STEMS.values() for part in _PARTS]
-        images = _file(folder, f"{_STEMS['train']}-images-idx3-ubyte")
-        with _open(images) as file:
-            header = file.read(16)
-        _, height, width = _shape(images, header, 3)
+        labels = [_labels(folder, stem) for stem in _STEMS]
+        shapes = [_header(_file(folder, stem, "images-idx3-ubyte"), 3) for stem in _STEMS]
+        _check(folder, shapes, labels)
         return Facts(
-            size=(1, height, width),
-            classes=self._classes(max(int(part.max()) for part in labels.values())),
-            train_labels=labels["train"],
-            test_labels=labels["test"],
-            digest=hashlib.sha256(" ".join(map(file_digest, files)).encode()).hexdigest(),
+            size=(1, shapes[0][1], shapes[0][2]),
+            classes=class_names(folder, labels, self.classes),
+            train_labels=labels[0],
+            test_labels=labels[1],
+            digest=content_digest([_file(folder, stem, part) for stem in _STEMS for part in _PARTS]),
         )
 
     def _folder(self, roots: Sequence[Path]) -> Path:
         return find(roots, *([self.path] if self.path else ["MNIST/raw", "mnist/raw", "MNIST", "mnist"]))
 
-    def _classes(self, highest: int) -> tuple[str, ...]:
-        return named_classes(highest + 1, self.classes)
 
-    def _split(self, folder: Path, stem: str) -> Images:
-        images, labels = _idx(_file(folder, f"{stem}-images-idx3-ubyte"), 3), _labels(folder, stem)
-        if len(images) != len(labels):
-            raise RequestError(f"{folder}: {len(images)} {stem} images but {len(labels)} labels")
-        return Images(
-            pixels=torch.from_numpy(images).unsqueeze(1),
-            labels=torch.from_numpy(labels),
-            ids=torch.arange(len(labels)),
-            classes=self._classes(int(labels.max())),
-        )
+def _images(pixels: np.ndarray, labels: Tensor, classes: tuple[str, ...]) -> Images:
+    x = torch.from_numpy(pixels).unsqueeze(1)
+    return Images(pixels=x, labels=labels, ids=torch.arange(len(labels)), classes=classes)
 
 
-_PARTS = ("images-idx3-ubyte", "labels-idx1-ubyte")
+def _check(folder: Path, shapes: Sequence[tuple[int, ...]], labels: Sequence[Tensor]) -> None:
+    for stem, shape, part in zip(_STEMS, shapes, labels, strict=True):
+        if shape[0] != len(part):
+            raise RequestError(f"{folder}: {shape[0]} {stem} images but {len(part)} labels")
+    train, test = ((1, shape[1], shape[2]) for shape in shapes)
+    check_same_size(folder, train, test)
 
 
-def _labels(folder: Path, stem: str) -> np.ndarray:
-    return _idx(_file(folder, f"{stem}-labels-idx1-ubyte"), 1).astype(np.int64)
+# --- IDX files -------------------------------------------------------------------------------------------------------
 
 
-def _file(folder: Path, name: str) -> Path:
+def _labels(folder: Path, stem: str) -> Tensor:
+    """int64, shape (N,)."""
+    return torch.from_numpy(_idx(_file(folder, stem, "labels-idx1-ubyte"), 1).astype(np.int64))
+
+
+def _file(folder: Path, stem: str, part: str) -> Path:
+    name = f"{stem}-{part}"
     for candidate in (folder / name, folder / f"{name}.gz"):
         if candidate.is_file():
             return candidate
     raise RequestError(f"{folder}: neither {name} nor {name}.gz is there")
 
 
-def _open(path: Path) -> gzip.GzipFile:
-    # GzipFile and a plain file read alike; only the reading side is used.
-    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+def _open(path: Path) -> io.BufferedIOBase:
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+
+
+def _header(path: Path, dimensions: int) -> tuple[int, ...]:
+    with reading(path, "IDX file"), _open(path) as file:
+        return _shape(path, file.read(4 + 4 * dimensions), dimensions)
 
 
 def _shape(path: Path, header: bytes, dimensions: int) -> tuple[int, ...]:
     """Sizes from an IDX header: two zero bytes, type 8 (unsigned byte), number of dimensions, big-endian sizes."""
     if len(header) < 4 + 4 * dimensions or header[:4] != bytes([0, 0, 8, dimensions]):
         raise RequestError(f"{path}: not an IDX file of unsigned bytes with {dimensions} dimension(s)")
-    return tuple(int.from_bytes(header[4 + 4 * i : 8 + 4 * i], "big") for i in range(dimensions))
+    shape = tuple(int.from_bytes(header[4 + 4 * i : 8 + 4 * i], "big") for i in range(dimensions))
+    if 0 in shape:
+        raise RequestError(f"{path}: header announces no data (sizes {' x '.join(map(str, shape))})")
+    return shape
 
 
 def _idx(path: Path, dimensions: int) -> np.ndarray:
-    try:
-        with _open(path) as file:
-            content = file.read()
-    except (OSError, EOFError, zlib.error) as error:
-        raise RequestError(f"{path}: damaged file ({error})") from error
+    with reading(path, "IDX file"), _open(path) as file:
+        content = bytearray(file.read())
     start = 4 + 4 * dimensions
-    shape = _shape(path, content[:start], dimensions)
+    shape = _shape(path, bytes(content[:start]), dimensions)
     if len(content) - start != math.prod(shape):
         raise RequestError(f"{path}: header announces {math.prod(shape)} bytes, file holds {len(content) - start}")
-    return np.frombuffer(bytearray(content), np.uint8, offset=start).reshape(shape)
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)

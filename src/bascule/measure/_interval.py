@@ -19,7 +19,8 @@ def wilson(share: float, n: int, confidence: float = CONFIDENCE) -> tuple[float,
     z = float(stats.norm.ppf(0.5 + confidence / 2))
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # Rounding must not leave a share of exactly 0 or 1 outside.
+    return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
 
 
 def student_t(means: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float]:

@@ -56,17 +56,33 @@ class UserModel(Architecture):
         return self.factory
 
     def build(self, size: tuple[int, int, int], classes: int) -> nn.Module:
+        factory = catalog.load("models", self.factory)
         try:
-            model = catalog.load("models", self.factory)(size, classes, **self.settings)
-        except TypeError as error:
-            raise RequestError(f"{self.factory}(size, classes, **{self.settings}) failed: {error}") from error
+            model = factory(size, classes, **self.settings)
+        except RequestError:
+            raise
+        except Exception as error:
+            problem = f"{self.factory}({size}, {classes}, **{self.settings}) failed: {type(error).__name__}: {error}"
+            raise RequestError(problem) from error
         if not isinstance(model, nn.Module):
             raise RequestError(f"{self.factory} returned {type(model).__name__}, not an nn.Module")
         return model
 
 
 def adopt(name: str, settings: Mapping[str, Any]) -> Architecture:
-    """The architecture behind a user's factory; called by the catalogue for names of the form `module:factory`."""
-    source = inspect.getsourcefile(catalog.load("models", name))
+    """The architecture behind a user's factory; called by the catalogue for names of the form `module:factory`.
+
+    Raises:
+        RequestError: The factory is no function or class written in Python, or `settings` is a description of a
+            `UserModel` whose code has changed since.
+    """
+    try:
+        source = inspect.getsourcefile(catalog.load("models", name))
+    except TypeError as error:
+        raise RequestError(f"{name} is neither a function nor a class whose source can be read") from error
     code = hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else ""
+    if settings.keys() == {"factory", "settings", "code"}:  # as `describe` writes it
+        if settings["code"] != code:
+            raise RequestError(f"{name} is not the factory this was made with (its code changed)")
+        settings = settings["settings"]
     return UserModel(factory=name, settings=dict(settings), code=code)

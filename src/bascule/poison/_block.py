@@ -27,6 +27,8 @@ def block_index(
         RequestError: The block does not fit.
     """
     batch, _, height, width = x.shape
+    if isinstance(position, tuple):
+        margin = 0
     bottom, right = height - margin - size, width - margin - size
     if bottom < margin or right < margin:
         raise RequestError(f"a {size} x {size} block with margin {margin} does not fit images of {height} x {width}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -66,18 +67,20 @@ class Poison:
         in_target = int((labels == self.target).sum())
         available = in_target if self.label == "clean" else len(labels) - in_target
         whole = len(labels) if self.rate_of == "all" else in_target
+        if whole == 0 and self.rate > 0:
+            raise RequestError(f"no training image is of the target class {self.target}", place=("target",))
         count = round(self.rate * whole)
         if count > available:
             who = "the target class has" if self.label == "clean" else "the other classes have"
             raise RequestError(
                 f"rate {self.rate} of {whole} images is {count}, but {who} only {available}. "
-                f"The largest possible rate is {int(available / whole * 1e4) / 1e4:g}.",
+                f"The largest possible rate is {_rounded_down(available / whole):g}.",
                 place=("rate",),
             )
         if self.rate > 0 and count == 0:
             raise RequestError(
-                f"rate {self.rate} of {whole} images rounds to no image. The smallest rate that poisons one is "
-                f"{1 / whole:.2g}; 0 plants nothing.",
+                f"rate {self.rate} of {whole} images rounds to no image. A rate of {1 / whole:.2g} poisons one; "
+                f"0 plants nothing.",
                 place=("rate",),
             )
         return count
@@ -102,10 +105,17 @@ class Poison:
         chosen = candidates[order[:count]].sort().values
         before = images.labels[chosen]
         after = torch.full_like(before, self.target)
-        truth = Truth(ids=images.ids[chosen], labels_before=before, labels_after=after)
+        ids, by_id = images.ids[chosen].sort()
+        truth = Truth(ids=ids, labels_before=before[by_id], labels_after=after)
         if count == 0:
             return images, truth
         return images.with_replaced(chosen, stamped(images, chosen, self.trigger, generator=generator), after), truth
+
+
+def _rounded_down(share: float) -> float:
+    """`share` to four significant digits, never more than it is."""
+    unit = 10.0 ** (4 - math.ceil(math.log10(share))) if share else 1.0
+    return math.floor(share * unit) / unit
 
 
 def stamped(images: Images, index: Tensor, trigger: Trigger, *, generator: torch.Generator) -> Tensor:

@@ -370,8 +370,10 @@ def _poisons(poison: Poison, facts: Facts) -> bool:
 
 
 def _cell(setup: Setup, facts: Facts, seed: int, label: str, given: Mapping[str, Any], links: tuple[Link, ...]) -> Cell:
+    # What only the test images meet must not lead to another model.
     data = {**_content_settings(setup.data), "max_test": None}
-    name = fingerprint("cell", facts.digest, data, setup.poison, setup.model, setup.train, seed)
+    poison = replace(setup.poison, test_trigger=None) if setup.poison else None
+    name = fingerprint("cell", facts.digest, data, poison, setup.model, setup.train, seed)
     written = {key: value for key, value in given.items() if key != "attack"}
     return Cell(fingerprint=name, label=label, setup=setup, given=written, seed=seed, links=links)
 

@@ -87,7 +87,7 @@ class Training:
         rise = self.warmup * total
         if step + 1 <= rise:
             return (step + 1) / rise
-        return 0.5 * (1 + math.cos(math.pi * (step - rise) / (total - rise)))
+        return 0.5 * (1 + math.cos(math.pi * max(0.0, step - rise) / (total - rise)))
 
     def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         """The optimiser over the parameters of `model` that want gradients."""

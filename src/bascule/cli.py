@@ -1,0 +1,198 @@
+"""The command line. Thin: every command imports what it needs when it runs, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from textwrap import indent
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bascule.core.errors import RequestError
+
+if TYPE_CHECKING:
+    from bascule.study.plan import Plan
+
+app = typer.Typer(
+    name="bascule",
+    help="Measure both ends of an image classifier's security in one run: adversarial examples and backdoors.",
+    epilog="Start with: bascule run digits",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Engine(StrEnum):
+    """Where cells run."""
+
+    local = "local"
+    ray = "ray"
+
+
+class Format(StrEnum):
+    """Formats of the table."""
+
+    text = "text"
+    json = "json"
+    csv = "csv"
+    markdown = "markdown"
+    latex = "latex"
+
+
+StudyArgument = Annotated[str, typer.Argument(help="A built-in study (see: bascule ls studies) or a YAML file.")]
+RunArgument = Annotated[str, typer.Argument(help="A run folder, or the name of a study that was run.")]
+RunsOption = Annotated[Path, typer.Option("--runs", help="Folder that holds the runs.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting in every row, e.g. train.epochs=3. Repeatable."),
+]
+SeedsOption = Annotated[int | None, typer.Option(min=1, max=1000, help="Number of seeds instead of the study's.")]
+DataOption = Annotated[
+    Path | None, typer.Option("--data-dir", help="Folder searched first for data; then $BASCULE_DATA, ./data.")
+]
+
+
+@app.command()
+def run(
+    study: StudyArgument,
+    runs: RunsOption = Path("runs"),
+    set_: SetOption = None,
+    seeds: SeedsOption = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    engine: Annotated[Engine, typer.Option(help="Run cells here, or on a Ray cluster.")] = Engine.local,
+    data_dir: DataOption = None,
+) -> None:
+    """Train, attack from both sides, and print the table. The same command again continues where it stopped."""
+    plan = _plan(study, set_, seeds, data_dir)
+    from bascule.data import default_roots
+    from bascule.study.record import RunRecord
+    from bascule.study.run import pick_device, run_plan
+
+    record = RunRecord(runs / plan.name)
+    roots = default_roots(data_dir)
+    done = run_plan(plan, record, device=pick_device(device), roots=roots, engine=engine.value)
+    _print_table(record.path, Format.text)
+    cells = len(plan.cells())
+    typer.echo(f"\n{record.path}: {cells} cells, {cells - done.cells} of them done before.")
+    typer.echo(f"Report: bascule report {record.path}")
+    if done.failures:
+        for failure in done.failures:
+            typer.echo(f"bascule: failed: {failure.label}: {failure.message}", err=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def table(
+    run: RunArgument,
+    runs: RunsOption = Path("runs"),
+    format_: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.text,
+) -> None:
+    """Print the joint table of a run, finished or not."""
+    from bascule.study.record import open_run
+
+    _print_table(open_run(run, runs).path, format_)
+
+
+@app.command()
+def report(
+    run: RunArgument,
+    runs: RunsOption = Path("runs"),
+    output: Annotated[
+        Path | None, typer.Option(help="File to write; by default report.html in the run folder.")
+    ] = None,
+) -> None:
+    """Write one self-contained HTML page with the table, the trade-off picture and the evidence."""
+    from bascule.report.page import write_page
+    from bascule.study.record import open_run
+
+    record = open_run(run, runs)
+    typer.echo(write_page(record, output or record.path / "report.html"))
+
+
+@app.command()
+def ls(kind: Annotated[str | None, typer.Argument(help="One kind of component, or studies.")] = None) -> None:
+    """List kinds of components, the components of one kind, or the built-in studies."""
+    from bascule.core import catalog
+    from bascule.core.errors import unknown
+    from bascule.study.document import built_in_names, read_study
+
+    if kind == "studies":
+        lines = [(name, str(read_study(name).content.get("title", ""))) for name in built_in_names()]
+    elif kind is not None:
+        if kind not in catalog.ROOMS:
+            raise RequestError(unknown("kind", kind, [*catalog.ROOMS, "studies"]))
+        lines = [(f"{kind}/{name}", catalog.documentation(kind, name).summary) for name in catalog.names(kind)]
+    else:
+        lines = [(room, f"{about}: {', '.join(catalog.names(room))}") for room, about in catalog.ROOMS.items()]
+        lines.append(("studies", f"built-in studies: {', '.join(built_in_names())}"))
+    width = max(len(name) for name, _ in lines)
+    for name, text in lines:
+        typer.echo(f"{name:<{width}}  {text}")
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(metavar="KIND/NAME", help="For example attack/pgd or studies/digits.")],
+) -> None:
+    """Describe a component with all its settings, or print a built-in study."""
+    from bascule.core import catalog
+    from bascule.study.document import read_study
+
+    kind, slash, rest = name.partition("/")
+    if not slash:
+        raise RequestError(
+            f"{name!r}: expected KIND/NAME, for example attack/pgd. Kinds: {', '.join(catalog.ROOMS)}, studies"
+        )
+    if kind == "studies":
+        typer.echo(read_study(rest).text, nl=False)
+        return
+    found = catalog.documentation(kind, rest)
+    typer.echo(f"{name}\n\n{found.text}\n\nsettings:" + ("" if found.fields else " none"))
+    for field in found.fields:
+        default = "required" if field.default is None else f"default {field.default}"
+        typer.echo(f"  {field.name} ({default})\n{indent(field.text, 6 * ' ')}")
+
+
+@app.command()
+def validate(
+    study: StudyArgument, set_: SetOption = None, seeds: SeedsOption = None, data_dir: DataOption = None
+) -> None:
+    """Check a study completely without running it, and say what it would do."""
+    plan = _plan(study, set_, seeds, data_dir)
+    cells = plan.cells()
+    links = sum(len(cell.links) for cell in cells)
+    typer.echo(
+        f"{study}: good. {len(plan.rows)} rows, {len(cells)} models to train (twins included), {links} evaluations."
+    )
+    for row in plan.rows:
+        settings = "".join(f" · {path} {value}" for path, value in row.vary.items())
+        typer.echo(f"  {row.name}{settings}: {len(row.cells)} seeds, {len(row.twins)} twins")
+
+
+def _plan(study: str, overrides: list[str] | None, seeds: int | None, data_dir: Path | None) -> Plan:
+    from bascule.data import default_roots
+    from bascule.study.document import read_study
+    from bascule.study.plan import make_plan
+
+    return make_plan(read_study(study), overrides=overrides or (), seeds=seeds, roots=default_roots(data_dir))
+
+
+def _print_table(path: Path, form: Format) -> None:
+    from bascule.report.tables import render
+    from bascule.study.record import RunRecord
+    from bascule.study.rows import read_rows
+
+    typer.echo(render(read_rows(RunRecord(path)), form.value), nl=False)
+
+
+def main() -> None:
+    """Entry point: a wrong request is one message and exit code 2."""
+    try:
+        app()
+    except RequestError as error:
+        typer.echo(f"bascule: {error}", err=True)
+        sys.exit(2)

@@ -1,0 +1,202 @@
+"""Hugging Face style parquet: compressed pictures in one column, labels in another, one or more files per split."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from bascule.core.errors import RequestError, unknown
+from bascule.data._decode import SET_SIZE, allocate, decode, picture
+from bascule.data._files import content_digest, reading
+
+IMAGE_COLUMNS = ("image", "img")
+"""Columns looked for when none is named, in this order."""
+LABEL_COLUMNS = ("label", "labels", "fine_label")
+
+_ROWS = 512
+"""Rows whose compressed pictures are held at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """The files of one split, with the labels read and the pictures still compressed."""
+
+    files: tuple[Path, ...]
+    columns: tuple[str, ...]
+    """For each file, the column that holds the bytes; `name.bytes` inside a struct."""
+    labels: Tensor
+    """int64, shape (N,)."""
+    names: tuple[str, ...] | None
+    """Class names in the files' Hugging Face annotation."""
+
+    def first_size(self, *, channels: int, resize: int | None = None) -> tuple[int, int, int]:
+        """Channels, height and width of the first picture.
+
+        Raises:
+            RequestError: It cannot be decoded.
+        """
+        name, contents = next(self._batches(1))
+        try:
+            image = picture(contents[0], channels=channels, resize=resize)
+        except RequestError as error:
+            raise RequestError(f"{name(0)}: {error.problem}") from error.__cause__
+        return channels, image.height, image.width
+
+    def pixels(self, size: tuple[int, int, int], *, resize: int | None = None, remedy: str = SET_SIZE) -> Tensor:
+        """All pictures decoded, uint8, N x C x H x W for `size` = (C, H, W).
+
+        Raises:
+            RequestError: The first row whose picture is missing, damaged or, with `remedy`, not of this size.
+        """
+        out = allocate(len(self.labels), *size)
+        start = 0
+        for name, contents in self._batches(_ROWS):
+            decode(contents, out[start : start + len(contents)], name=name, resize=resize, remedy=remedy)
+            start += len(contents)
+        return torch.from_numpy(out)
+
+    def _batches(self, rows: int) -> Iterator[tuple[Callable[[int], str], list[bytes]]]:
+        """Compressed pictures, at most `rows` at a time, with what to call each of them in an error."""
+        for path, column in zip(self.files, self.columns, strict=True):
+            with reading(path, "parquet file"), pq.ParquetFile(path, page_checksum_verification=True) as file:
+                start = 0
+                for batch in file.iter_batches(rows, columns=[column]):
+                    cells = batch.column(0)
+                    contents = (cells.field("bytes") if pa.types.is_struct(cells.type) else cells).to_pylist()
+                    name = partial(_row, path, start)
+                    if not all(contents):
+                        empty = next(i for i, content in enumerate(contents) if not content)
+                        raise RequestError(f"{name(empty)}: no picture bytes; write the file with the bytes embedded")
+                    yield name, contents
+                    start += len(contents)
+
+
+def _row(path: Path, start: int, i: int) -> str:
+    return f"{path}: row {start + i}"
+
+
+def digest(train: Split, test: Split) -> str:
+    """Identity of the files' content."""
+    return content_digest(train.files, test.files)
+
+
+def find_splits(folder: Path, *inside: str, image: str | None = None, label: str | None = None) -> tuple[Split, Split]:
+    """Training and test files in `folder` or the first of its sub-folders `inside` that has training files.
+
+    Training files are `train*.parquet`; test files are `test*.parquet`, or else `val*.parquet`.
+
+    Args:
+        folder: Where to look.
+        inside: Names of sub-folders to look in next.
+        image: Column of the pictures; by default the first there is of `IMAGE_COLUMNS`.
+        label: Column of the labels; by default the first there is of `LABEL_COLUMNS`.
+
+    Raises:
+        RequestError: A file, part or column is missing, damaged or of a wrong type; the two splits name other classes.
+    """
+    places = [folder, *(folder / name for name in inside)]
+    place = next((place for place in places if any(place.glob("train*.parquet"))), None)
+    if place is None:
+        raise RequestError(f"no train*.parquet in {' or '.join(map(str, places))}")
+    patterns = ("test*.parquet", "val*.parquet")
+    tests = next((files for files in (sorted(place.glob(pattern)) for pattern in patterns) if files), None)
+    if tests is None:
+        raise RequestError(f"{place}: training files but neither {' nor '.join(patterns)}")
+    train, test = (_split(files, image, label) for files in (sorted(place.glob("train*.parquet")), tests))
+    if train.names and test.names and train.names != test.names:
+        raise RequestError(
+            f"{place}: training files name the classes {_some(train.names)}, test files {_some(test.names)}"
+        )
+    return train, test
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+
+
+def _split(files: Sequence[Path], image: str | None, label: str | None) -> Split:
+    _check_parts(files)
+    columns, labels, names = [], [], []
+    for path in files:
+        with reading(path, "parquet file"), pq.ParquetFile(path, page_checksum_verification=True) as file:
+            schema = file.schema_arrow
+            columns.append(_image_column(path, schema, image))
+            column = _column(path, schema, label, LABEL_COLUMNS, "label")
+            labels.append(_labels(path, column, file))
+            names.append(_annotated(schema, column))
+    if len(set(names)) > 1:
+        raise RequestError(f"{files[0].parent}: the files {files[0].name} ... {files[-1].name} name different classes")
+    whole = torch.from_numpy(np.concatenate(labels))
+    if len(whole) == 0:
+        raise RequestError(f"{files[0]}: the set holds no rows")
+    return Split(files=tuple(files), columns=tuple(columns), labels=whole, names=names[0])
+
+
+def _check_parts(files: Sequence[Path]) -> None:
+    """Names such as train-00002-of-00005 say how many files there are: none may be missing or there twice."""
+    parts: dict[tuple[str, str], list[int]] = {}
+    for path in files:
+        if match := re.match(r"(.*)-(\d+)-of-(\d+)", path.stem):
+            parts.setdefault((match[1], match[3]), []).append(int(match[2]))
+    for (stem, total), found in parts.items():
+        wanted = range(int(total))
+        wrong = [f"{stem}-{i:0{len(total)}}-of-{total}" for i in wanted[: len(found) + 1] if found.count(i) != 1]
+        if wrong:
+            state = "is missing" if int(wrong[0].split("-")[-3]) not in found else "is there more than once"
+            raise RequestError(f"{files[0].parent}: {wrong[0]} {state}; the set must be complete, each part once")
+
+
+def _column(path: Path, schema: pa.Schema, given: str | None, usual: Sequence[str], kind: str) -> str:
+    if given is not None and given not in schema.names:
+        raise RequestError(f"{path}: {unknown(f'{kind} column', given, schema.names)}")
+    found = given or next((name for name in usual if name in schema.names), None)
+    if found is None:
+        raise RequestError(
+            f"{path}: no {kind} column called {' or '.join(usual)}; set `{kind}` to one of: {', '.join(schema.names)}"
+        )
+    return found
+
+
+def _image_column(path: Path, schema: pa.Schema, given: str | None) -> str:
+    column = _column(path, schema, given, IMAGE_COLUMNS, "image")
+    kind = schema.field(column).type
+    if _is_bytes(kind):
+        return column
+    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0 and _is_bytes(kind.field("bytes").type):
+        return f"{column}.bytes"
+    raise RequestError(f"{path}: column {column!r} holds {kind}; pictures must be bytes, or a struct with `bytes`")
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _labels(path: Path, column: str, file: pq.ParquetFile) -> np.ndarray:
+    kind = file.schema_arrow.field(column).type
+    if not pa.types.is_integer(kind):
+        raise RequestError(f"{path}: column {column!r} holds {kind}; labels must be integers from 0. Set `label`.")
+    cells = file.read(columns=[column]).column(0)
+    if cells.null_count:
+        row = cells.is_null().index(True).as_py()
+        raise RequestError(f"{path}: row {row} has no label; remove the rows without one")
+    return cells.cast(pa.int64()).to_numpy()
+
+
+def _annotated(schema: pa.Schema, column: str) -> tuple[str, ...] | None:
+    """Class names of a Hugging Face `ClassLabel` column, kept as JSON beside the schema; None when there are none."""
+    try:
+        note = json.loads((schema.metadata or {}).get(b"huggingface", b"null"))
+        names = note["info"]["features"][column]["names"]
+    except (ValueError, TypeError, KeyError):
+        return None  # other libraries write other notes
+    return tuple(map(str, names)) if isinstance(names, list) else None

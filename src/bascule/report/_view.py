@@ -1,0 +1,126 @@
+"""What all panels look at: the record of a run, read once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+from bascule.measure import Metric
+from bascule.report._marks import Mark, mark
+from bascule.report._words import setting
+from bascule.study.record import CellRecord, RunRecord
+from bascule.study.rows import RowResult, metrics_of, read_rows
+
+
+class Panel(Protocol):
+    """A part of the page: a module with a heading and what to fill into the template of the same name."""
+
+    __name__: str
+    TITLE: str
+
+    def context(self, view: View) -> Mapping[str, Any] | None:
+        """The variables of the panel's template; None when the run gives it nothing to show."""
+
+
+@dataclass(frozen=True)
+class CellView:
+    """One model of a row, trained or not."""
+
+    record: CellRecord
+    seed: int
+    twin: bool
+    wanted: frozenset[str]
+    """Evaluations that the plan asks for."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Name of the cell's folder."""
+        return self.record.path.name
+
+    @cached_property
+    def info(self) -> dict[str, Any]:
+        """`cell.json`; empty before the training has ended."""
+        return self.record.info()
+
+    @cached_property
+    def evaluations(self) -> dict[str, dict[str, Any]]:
+        """What is kept beside each finished evaluation of the plan."""
+        return {key: info for key, info in self.record.evaluations().items() if key in self.wanted}
+
+    @property
+    def failure(self) -> str | None:
+        """Why the last try failed."""
+        failure = self.info.get("failure")
+        return None if failure is None else str(failure["message"])
+
+    @property
+    def done(self) -> bool:
+        """Whether everything the plan asks of it is recorded."""
+        return self.record.trained and len(self.evaluations) == len(self.wanted)
+
+
+@dataclass(frozen=True)
+class RowView:
+    """One row of the table, with the models behind it."""
+
+    result: RowResult
+    mark: Mark
+    cells: tuple[CellView, ...]
+    twins: tuple[CellView, ...]
+
+    @property
+    def name(self) -> str:
+        """Row name and what varies, for people."""
+        return " · ".join(filter(None, (self.result.row, self.vary)))
+
+    @property
+    def vary(self) -> str:
+        """What varies, for people; empty when nothing does."""
+        return ", ".join(f"{path} {setting(value)}" for path, value in self.result.vary.items())
+
+    @property
+    def poison(self) -> dict[str, Any] | None:
+        """Settings of the poison, defaults filled in."""
+        return self.result.settings.get("poison")
+
+
+@dataclass(frozen=True)
+class View:
+    """The record of a run."""
+
+    plan: dict[str, Any]
+    metrics: dict[str, Metric]
+    rows: tuple[RowView, ...]
+
+    def cells(self) -> Iterator[tuple[RowView, CellView]]:
+        """All models, seed by seed within a row, each before its twin; one that rows share comes once per row."""
+        for row in self.rows:
+            for place, cell in enumerate(row.cells):
+                yield row, cell
+                yield from ((row, twin) for twin in row.twins[place : place + 1])
+
+
+def view_of(run: RunRecord) -> View:
+    """Read the record of a run, finished or not.
+
+    Raises:
+        RequestError: The plan is missing or damaged.
+    """
+    plan = run.plan()
+    results = read_rows(run)
+    rows = tuple(_row(run, number, result) for number, result in enumerate(results))
+    return View(plan, metrics_of(plan), rows)
+
+
+def _row(run: RunRecord, number: int, result: RowResult) -> RowView:
+    cells, twins = [], []
+    for entry in result.entries:
+        columns: Mapping[str, list[str]] = entry["columns"]
+        everything = frozenset(key for keys in columns.values() for key in keys)
+        cells.append(CellView(run.cell(entry["cell"]), entry["seed"], False, everything))
+        if entry["twin"]:
+            shared = everything - frozenset(columns.get("attack", ()))  # a twin is not attacked
+            twins.append(CellView(run.cell(entry["twin"]), entry["seed"], True, shared))
+    return RowView(result, mark(number), tuple(cells), tuple(twins))

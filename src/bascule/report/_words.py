@@ -1,0 +1,86 @@
+"""Numbers and settings in words, as the page writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+SPACE = "\N{NO-BREAK SPACE}"
+
+
+def percent(share: float, decimals: int = 0) -> str:
+    """A share in percent with at least `decimals`; never 0 % or 100 % for a share that is not exactly that."""
+    for places in range(decimals, 3):
+        text = f"{100 * share:.{places}f}"
+        if share in (0, 1) or float(text) not in (0, 100):
+            return f"{text}{SPACE}%"
+    return f"{'under 0.01' if share < 0.5 else 'over 99.99'}{SPACE}%"
+
+
+def percent_pair(first: float, second: float) -> tuple[str, str]:
+    """Two shares in percent, with as many decimals (at most two) as it takes to tell them apart."""
+    texts = [(percent(first, places), percent(second, places)) for places in range(3)]
+    if first == second:
+        return texts[0]
+    return next((pair for pair in texts if pair[0] != pair[1]), texts[-1])
+
+
+def percent_range(low: float, high: float) -> str:
+    """An interval of shares: `31 to 39 %`."""
+    first, second = percent_pair(low, high)
+    return f"{first.removesuffix('%').rstrip()} to {second}"
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """`1 seed`, `5 seeds`, `1,437 images`."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def joined(parts: Sequence[str], last: str = "and") -> str:
+    """`a, b and c`."""
+    return f" {last} ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
+
+
+def duration(seconds: float) -> str:
+    """`1.4 s`, `63 s`, `12 min`, `3 h 5 min`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    return f"{minutes // 60:,} h {minutes % 60} min"
+
+
+def moment(text: str) -> str:
+    """A time of the record for people; as it stands when it is no ISO time."""
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    zone = when.tzname()
+    return f"{when:%Y-%m-%d %H:%M}" + (f" {zone}" if zone else "")
+
+
+def setting(value: Any) -> str:
+    """A value of a study in words: components as their name with their settings in brackets."""
+    if isinstance(value, Mapping):
+        parts = _settings((key, item) for key, item in value.items() if key != "name")
+        return " ".join(filter(None, (str(value.get("name", "")), f"({parts})" if parts else "")))
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(setting, value))}]"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value)
+
+
+def component(value: Mapping[str, Any]) -> str:
+    """A component in words, settings that are not used left out: `sticker: size 2, position bottom-right`."""
+    parts = _settings((key, item) for key, item in value.items() if key != "name")
+    return f"{value.get('name', '')}: {parts}" if parts else str(value.get("name", ""))
+
+
+def _settings(items: Iterable[tuple[str, Any]]) -> str:
+    return ", ".join(f"{str(key).replace('_', ' ')} {setting(item)}" for key, item in items if item is not None)

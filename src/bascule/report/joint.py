@@ -1,0 +1,68 @@
+"""The joint table: every metric of every row with its interval, and what may not be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bascule.measure import Measure, Metric
+from bascule.report._view import RowView, View
+from bascule.report._words import setting
+from bascule.report.tables import shown_interval, shown_value
+
+TITLE = "The joint table"
+
+
+@dataclass(frozen=True)
+class Column:
+    """The heading of a metric."""
+
+    title: str
+    unit: str
+    better: str
+    arrow: str
+    n: str
+    """Images that counted, when it is the same number in all rows; else each cell says it."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """One cell; all empty but `value` when it could not be computed."""
+
+    value: str
+    interval: str
+    n: str
+
+
+def context(view: View) -> Mapping[str, Any]:
+    """Headings and cells as text."""
+    measures = {name: [row.result.metrics[name] for row in view.rows] for name in view.metrics}
+    columns = {name: _column(metric, measures[name]) for name, metric in view.metrics.items()}
+    varied = list(dict.fromkeys(path for row in view.rows for path in row.result.vary))
+    rows = [
+        {
+            "row": row,
+            "vary": [setting(row.result.vary[path]) if path in row.result.vary else "" for path in varied],
+            "numbers": [_number(row, name, column) for name, column in columns.items()],
+        }
+        for row in view.rows
+    ]
+    return {"varied": varied, "columns": list(columns.values()), "rows": rows}
+
+
+def _column(metric: Metric, measures: Sequence[Measure]) -> Column:
+    counts = {measure.n for measure in measures} - {None}
+    return Column(
+        title=metric.title,
+        unit="%" if metric.unit == "fraction" else metric.unit,
+        better=metric.better,
+        arrow={"higher": "↑", "lower": "↓"}[metric.better],
+        n=f"{counts.pop():,}" if len(counts) == 1 else "",
+    )
+
+
+def _number(row: RowView, name: str, column: Column) -> Number:
+    measure = row.result.metrics[name]
+    n = "" if column.n or measure.n is None else f"{measure.n:,}"
+    return Number(shown_value(measure), shown_interval(measure), n)

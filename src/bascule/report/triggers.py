@@ -1,0 +1,135 @@
+"""What the triggers look like, and how many training images carry them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from bascule.core.catalog import documentation
+from bascule.core.errors import RequestError
+from bascule.report._view import RowView, View
+from bascule.report._words import component, count, percent
+
+TITLE = "Triggers"
+
+_WIDTH = 560
+"""Small pictures are blown up by a whole factor to at most this many pixels."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A sheet of test images as they are, above, and with the trigger, below."""
+
+    uri: str
+    width: int
+    height: int
+
+
+@dataclass
+class Entry:
+    """Rows that share a trigger and its picture."""
+
+    picture: Picture | None
+    trigger: str
+    summary: str
+    poisons: dict[str, list[RowView]] = field(default_factory=dict)
+    """Who is stamped, in words, with the rows it holds for."""
+
+
+def context(view: View) -> Mapping[str, Any] | None:
+    """One entry per picture and trigger; nothing when no row is poisoned."""
+    entries: dict[tuple[str, str], Entry] = {}
+    for row in view.rows:
+        poison = row.poison
+        if poison is None:
+            continue
+        data = _picture_file(row)
+        digest = hashlib.sha256(data).hexdigest() if data else ""
+        words = _trigger(poison)
+        if (digest, words) not in entries:
+            summary = _summary(poison["test_trigger"] or poison["trigger"])
+            entries[digest, words] = Entry(_picture(data, row) if data else None, words, summary)
+        entries[digest, words].poisons.setdefault(_poison(row, poison), []).append(row)
+    if not entries:
+        return None
+    return {"entries": list(entries.values()), "unpoisoned": [row for row in view.rows if row.poison is None]}
+
+
+def _picture_file(row: RowView) -> bytes | None:
+    """The picture of the first seed; the test images on it are the same for every seed."""
+    path: Path = row.cells[0].record.artefacts / "trigger.png"
+    return path.read_bytes() if path.is_file() else None
+
+
+def _picture(data: bytes, row: RowView) -> Picture | None:
+    """None for a file that is no picture."""
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            sheet = image.convert("RGBA")
+    except OSError:
+        return None
+    info = row.cells[0].info
+    if "data" in info:
+        _, height, width = info["data"]["size"]
+        sheet = _spaced(sheet, width=width, height=height)
+    buffer = io.BytesIO()
+    sheet.save(buffer, format="PNG")
+    scale = max(1, _WIDTH // sheet.width)
+    encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return Picture(f"data:image/png;base64,{encoded}", scale * sheet.width, scale * sheet.height)
+
+
+def _spaced(sheet: Image.Image, *, width: int, height: int) -> Image.Image:
+    """The sheet with see-through gaps between its images, which are `width` x `height` each."""
+    columns, rows, gap = sheet.width // width, sheet.height // height, max(1, width // 16)
+    spaced = Image.new("RGBA", (columns * (width + gap) - gap, rows * (height + gap) - gap))
+    for row in range(rows):
+        for column in range(columns):
+            left, top = column * width, row * height
+            tile = sheet.crop((left, top, left + width, top + height))
+            spaced.paste(tile, (column * (width + gap), row * (height + gap)))
+    return spaced
+
+
+def _trigger(poison: Mapping[str, Any]) -> str:
+    planted, tested = component(poison["trigger"]), poison["test_trigger"]
+    return planted if tested is None else f"{planted}; on test images {component(tested)}"
+
+
+def _summary(trigger: Mapping[str, Any]) -> str:
+    """What the trigger is, from its own documentation; empty for one that is not in the catalogue any more."""
+    try:
+        return documentation("poison", str(trigger["name"])).summary
+    except RequestError:
+        return ""
+
+
+def _poison(row: RowView, poison: Mapping[str, Any]) -> str:
+    """`planted in 72 of 1,437 training images (5.0 %), ...`; what is planned before a model of the row is trained."""
+    info = next((cell.info for cell in row.cells if "poisoned" in cell.info), None)
+    target = _class_name(info, poison["target"])
+    who = (
+        f"all of class {target} and still labelled so (clean-label)"
+        if poison["label"] == "clean"
+        else f"all of other classes and relabelled as class {target} (dirty-label)"
+    )
+    if info is None:
+        whole = "the training set" if poison["rate_of"] == "all" else "the target class's size"
+        return f"to be planted in {percent(poison['rate'])} of {whole}, {who}"
+    poisoned, total = int(info["poisoned"]), int(info["data"]["train"])
+    if not poisoned:
+        return f"planted in none of the {count(total, 'training image')}: a control; the target is class {target}"
+    return f"planted in {poisoned:,} of {count(total, 'training image')} ({percent(poisoned / total, 1)}), {who}"
+
+
+def _class_name(info: Mapping[str, Any] | None, target: int) -> str:
+    classes = info["data"]["classes"] if info else []
+    name = str(classes[target]) if target < len(classes) else str(target)
+    return name if name == str(target) else f"{target} ({name})"

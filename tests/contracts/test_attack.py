@@ -1,0 +1,228 @@
+"""What every evasion attack keeps, whichever file or package it comes from."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bascule.attack import Attack
+from bascule.attack._run import attacked
+from bascule.core import catalog
+from bascule.core.catalog import component
+from bascule.core.errors import RequestError
+from bascule.core.inference import predict
+from bascule.core.restore import untouched
+from bascule.core.rng import stream
+from bascule.train._loop import train
+from bascule.train._settings import Training
+
+EPS = {"linf": 0.15, "l2": 1.2}
+NAMES = catalog.names("attack")
+
+names = pytest.mark.parametrize("name", NAMES)
+norms = pytest.mark.parametrize("norm", list(EPS))
+
+
+class Trained(NamedTuple):
+    """A net with ordinary training, and held-out images it gets right."""
+
+    model: nn.Module
+    x: Tensor
+    y: Tensor
+
+
+@pytest.fixture(scope="session")
+def trained() -> Trained:
+    train_set, test_set = catalog.build("data", "digits").load([])
+    model = catalog.build("models", {"name": "digits-cnn", "width": 8, "hidden": 32}).initialised((1, 8, 8), 10, seed=0)
+    train(model, train_set, Training(objective=catalog.build("train", "standard"), epochs=5, lr=5e-3), seed=0)
+    right = (predict(model, test_set) == test_set.labels).nonzero().squeeze(1)[:100]
+    return Trained(model.eval(), test_set.batch(right), test_set.labels[right])
+
+
+def build(name: str, norm: str, eps: float) -> Attack:
+    return catalog.build("attack", {"name": name, "norm": norm, "eps": eps})
+
+
+def propose(attack: Attack, model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0) -> Tensor:
+    """One try as the attack returns it; with x and y checked to be as they were."""
+    before = x.clone(), y.clone()
+    with untouched(model):
+        found = attack.perturb(model, x, y, generator=stream(seed, "contract"))
+    assert torch.equal(x, before[0]), "the images were modified"
+    assert torch.equal(y, before[1]), "the labels were modified"
+    assert not x.requires_grad
+    return found.detach()
+
+
+def check_proposal(attack: Attack, found: Tensor, x: Tensor) -> None:
+    assert found.shape == x.shape
+    assert found.dtype == x.dtype
+    assert found.isfinite().all()
+    assert found.min() >= 0
+    assert found.max() <= 1
+    assert attack.ball.distance(found, x).max() <= attack.eps + 1e-5
+
+
+def check_attack(attack: Attack, trained: Trained) -> None:
+    """The contract on a net with ordinary training: stays inside the ball, and has an effect that counts."""
+    model, x, y = trained
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    check_proposal(attack, propose(attack, model, x, y), x)
+    with torch.no_grad():
+        clean = (model(x).argmax(1) == y).double().mean()
+    found = attacked(model, attack, x, y, generator=stream(0, "contract"))
+    check_proposal(attack, found.x, x)
+    robust = (found.prediction == y).double().mean()
+    assert robust < clean, "the attack lowers no accuracy"
+    with torch.no_grad():
+        assert (model(found.x).argmax(1) == y).double().mean() == robust
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_the_room_is_not_empty() -> None:
+    assert {"fgsm", "pgd"} <= set(NAMES)
+
+
+@names
+@norms
+def test_attack(name: str, norm: str, trained: Trained) -> None:
+    check_attack(build(name, norm, EPS[norm]), trained)
+
+
+@names
+@norms
+def test_eps_zero_changes_nothing(name: str, norm: str, trained: Trained) -> None:
+    attack = build(name, norm, 0.0)
+    model, x, y = trained
+    assert torch.equal(propose(attack, model, x, y), x)
+    found = attacked(model, attack, x, y, generator=stream(0, "contract"))
+    assert torch.equal(found.x, x)
+    assert torch.equal(found.prediction, y)
+
+
+@names
+@norms
+def test_a_larger_ball_is_no_safer(name: str, norm: str, trained: Trained) -> None:
+    fallen = [
+        (attacked(trained.model, build(name, norm, eps), trained.x, trained.y, generator=stream(0, "a")).prediction)
+        for eps in (EPS[norm] / 4, EPS[norm])
+    ]
+    small, large = (int((prediction != trained.y).sum()) for prediction in fallen)
+    assert small < large
+
+
+@names
+@norms
+def test_same_seed_same_images(name: str, norm: str, trained: Trained) -> None:
+    attack = build(name, norm, EPS[norm])
+    before = torch.get_rng_state()
+    first, again = (propose(attack, *trained) for _ in range(2))
+    assert torch.equal(first, again)
+    assert torch.equal(torch.get_rng_state(), before), "the global generator was used"
+
+
+@names
+@norms
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_shapes_and_types(name: str, norm: str, channels: int, count: int, dtype: torch.dtype) -> None:
+    model = catalog.build("models", {"name": "digits-cnn", "width": 2, "hidden": 4})
+    net = model.initialised((channels, 6, 5), 3, seed=0).to(dtype)
+    x = torch.rand(count, channels, 6, 5, dtype=dtype, generator=stream(0, "images"))
+    with torch.no_grad():
+        y = net(x).argmax(1)
+    attack = build(name, norm, EPS[norm])
+    found = propose(attack, net, x, y)
+    check_proposal(attack, found, x)
+    assert not torch.equal(found, x)
+
+
+@names
+def test_the_model_is_left_as_found(name: str) -> None:
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Dropout(), nn.Linear(8, 3)).train()
+    net[1].eval()
+    net[0].requires_grad_(False)
+
+    def state() -> list[Any]:
+        modes = [module.training for module in net.modules()]
+        parameters = [(p.requires_grad, p.grad) for p in net.parameters()]
+        values = [value.tolist() for value in net.state_dict().values()]
+        hooks = [(len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks)) for m in net.modules()]
+        return [modes, parameters, values, hooks]
+
+    before = state()
+    x, y = torch.rand(4, 1, 4, 4, generator=stream(0, "images")), torch.arange(4) % 3
+    attacked(net, build(name, "linf", 0.1), x, y, generator=stream(0, "contract"))
+    assert state() == before
+
+
+# --- configuration ---------------------------------------------------------------------------------------------------
+
+
+@names
+@norms
+def test_description_and_repr_rebuild_it(name: str, norm: str) -> None:
+    attack = build(name, norm, 0.123)
+    described = catalog.describe(attack)
+    assert described["name"] == name
+    assert catalog.build("attack", described) == attack
+    assert eval(repr(attack), {type(attack).__name__: type(attack)}) == attack
+    assert attack != build(name, norm, 0.124)
+
+
+@names
+@pytest.mark.parametrize("eps", [-0.1, float("nan"), float("inf"), "0.1", None])
+def test_impossible_eps_is_refused(name: str, eps: Any) -> None:
+    with pytest.raises(RequestError, match=r"^eps: ") as caught:
+        catalog.build("attack", {"name": name, "eps": eps})
+    assert repr(eps) in str(caught.value)
+
+
+@names
+def test_eps_is_required(name: str) -> None:
+    with pytest.raises(RequestError, match="'eps' is missing"):
+        catalog.build("attack", name)
+
+
+# --- the contract itself ---------------------------------------------------------------------------------------------
+
+
+@component
+class Identity(Attack):
+    """Does nothing."""
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:
+        return x
+
+
+@component
+class Escape(Attack):
+    """Leaves the ball."""
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:
+        return 1 - x
+
+
+@component
+class InPlace(Attack):
+    """Works on the caller's images."""
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:
+        return self.ball.project(x.add_(0.1), x)
+
+
+@pytest.mark.parametrize(
+    ("attack", "complaint"),
+    [(Identity, "lowers no accuracy"), (Escape, "distance"), (InPlace, "images were modified")],
+    ids=["identity", "escape", "in-place"],
+)
+@norms
+def test_a_bad_attack_fails_the_contract(attack: type[Attack], complaint: str, norm: Any, trained: Trained) -> None:
+    copies = Trained(trained.model, trained.x.clone(), trained.y.clone())
+    with pytest.raises(AssertionError, match=complaint):
+        check_attack(attack(norm=norm, eps=EPS[norm]), copies)

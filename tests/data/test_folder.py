@@ -1,0 +1,268 @@
+"""Image folders, in memory and streamed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bascule.core.errors import RequestError
+from bascule.core.images import as_floats
+from bascule.data import folder as module
+from bascule.data.folder import Folder
+
+
+def save(path: Path, value: int | np.ndarray, height: int = 2, width: int = 3) -> None:
+    """A picture of one grey, or of these pixels; the kind follows from the name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((height, width, 3), value, np.uint8) if isinstance(value, int) else value).save(path)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Two classes, lossless pictures of one grey each; the order of writing is not the sorted order."""
+    place = tmp_path / "set"
+    save(place / "train" / "dog" / "b.png", 40)
+    save(place / "train" / "dog" / "a.BMP", 30)
+    save(place / "train" / "cat" / "10.png", 10)
+    save(place / "train" / "cat" / "9.ppm", 20)
+    save(place / "val" / "cat" / "x.png", 50)
+    save(place / "val" / "dog" / "x.tif", 60)
+    return tmp_path
+
+
+def whole(pixels: Any) -> torch.Tensor:
+    return pixels[torch.arange(pixels.shape[0])]
+
+
+def greys(pixels: Any) -> list[int]:
+    """The grey of each picture, which must be the same everywhere in it."""
+    flat = whole(pixels).flatten(1)
+    assert bool((flat == flat[:, :1]).all())
+    return flat[:, 0].tolist()
+
+
+@pytest.fixture(params=["in memory", "streamed"])
+def kept(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways a split can be held."""
+    if request.param == "streamed":
+        monkeypatch.setattr(module, "IN_MEMORY", 0)
+    return request.param
+
+
+@pytest.mark.usefixtures("kept")
+def test_sorted_by_class_then_name(root: Path) -> None:
+    train, test = Folder(path="set").load([root])
+    assert train.classes == test.classes == ("cat", "dog")
+    assert greys(train.pixels) == [10, 20, 30, 40]
+    assert train.labels.tolist() == [0, 0, 1, 1]
+    assert train.ids.tolist() == [0, 1, 2, 3]
+    assert greys(test.pixels) == [50, 60]
+    assert train.size == (3, 2, 3)
+
+
+def test_the_limit_decides_what_is_held_in_memory(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit, in_memory in ((4 * 18, True), (4 * 18 - 1, False)):
+        monkeypatch.setattr(module, "IN_MEMORY", limit)
+        assert isinstance(Folder(path="set").load([root]).train.pixels, torch.Tensor) is in_memory
+
+
+@pytest.mark.parametrize("settings", [{}, {"size": 12}, {"channels": 1}, {"size": 40, "channels": 1}])
+def test_both_ways_give_the_same_pixels(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 30), ("test", 4)):
+        for i in range(count):
+            pixels = generator.integers(0, 256, (21, 34, 3), dtype=np.uint8)
+            save(tmp_path / split / "ab"[i % 2] / f"{i}.{('jpg', 'png', 'webp')[i % 3]}", pixels)
+    memory = Folder(path=".", **settings).load([tmp_path]).train
+    monkeypatch.setattr(module, "IN_MEMORY", 0)
+    streamed = Folder(path=".", **settings).load([tmp_path]).train
+    index = torch.tensor([29, 0, 7, 7, 15])
+    assert streamed.pixels.shape == memory.pixels.shape
+    assert torch.equal(streamed.pixels[index], memory.pixels[index])
+    assert torch.equal(streamed.batch(index), as_floats(memory.pixels[index]))
+    assert torch.equal(streamed.at(index).pixels[torch.tensor([1, 4])], memory.pixels[torch.tensor([0, 15])])
+
+
+def test_cut_while_streamed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "IN_MEMORY", 0)
+    train = Folder(path="set", max_train=2).load([root]).train
+    assert greys(train.pixels) == [(10, 20, 30, 40)[i] for i in train.ids.tolist()]
+
+
+@pytest.mark.parametrize("name", ["test", "val", "validation"])
+def test_names_of_the_test_split(name: str, root: Path) -> None:
+    (root / "set" / "val").rename(root / "set" / name)
+    assert greys(Folder(path="set").load([root]).test.pixels) == [50, 60]
+
+
+def test_test_goes_before_val(root: Path) -> None:
+    save(root / "set" / "test" / "cat" / "x.png", 70)
+    save(root / "set" / "test" / "dog" / "x.png", 80)
+    assert greys(Folder(path="set").load([root]).test.pixels) == [70, 80]
+
+
+def test_grey_and_colour_pictures_are_converted(tmp_path: Path) -> None:
+    save(tmp_path / "train" / "a" / "1.png", np.array([[9, 9]], np.uint8))
+    save(tmp_path / "train" / "a" / "2.png", np.array([[[255, 0, 0], [0, 0, 255]]], np.uint8))
+    save(tmp_path / "test" / "a" / "1.png", np.array([[9, 9]], np.uint8))
+    assert whole(Folder(path=".").load([tmp_path]).train.pixels).tolist() == [
+        [[[9, 9]], [[9, 9]], [[9, 9]]],
+        [[[255, 0]], [[0, 0]], [[0, 255]]],
+    ]
+    grey = Folder(path=".", channels=1).load([tmp_path]).train
+    assert whole(grey.pixels).tolist() == [[[[9, 9]]], [[[76, 29]]]]
+
+
+@pytest.mark.usefixtures("kept")
+def test_size_brings_all_to_one(root: Path) -> None:
+    save(root / "set" / "train" / "cat" / "9.ppm", 20, 7, 5)
+    train, test = Folder(path="set", size=4).load([root])
+    assert train.size == test.size == (3, 4, 4)
+    assert greys(train.pixels) == [10, 20, 30, 40]
+
+
+def test_facts_come_from_names_and_the_first_picture(root: Path) -> None:
+    save(root / "set" / "train" / "dog" / "b.png", 1, 9, 9)  # not looked into
+    facts = Folder(path="set").facts([root])
+    assert facts.size == (3, 2, 3)
+    assert facts.train_labels.tolist() == [0, 0, 1, 1]
+
+
+class TestDigest:
+    def digest(self, root: Path) -> str:
+        return Folder(path="set").facts([root]).digest
+
+    def test_same_elsewhere(self, root: Path, tmp_path: Path) -> None:
+        before = self.digest(root)
+        (tmp_path / "other").mkdir()
+        (root / "set").rename(tmp_path / "other" / "set")
+        assert self.digest(tmp_path / "other") == before
+
+    def test_other_content_of_the_same_size(self, root: Path) -> None:
+        before, path = self.digest(root), root / "set" / "train" / "dog" / "a.BMP"
+        size = path.stat().st_size
+        save(path, 31)
+        assert path.stat().st_size == size
+        assert self.digest(root) != before
+
+    def test_a_renamed_file(self, root: Path) -> None:
+        before, path = self.digest(root), root / "set" / "train" / "dog" / "a.BMP"
+        path.rename(path.with_name("a1.BMP"))
+        assert self.digest(root) != before
+
+    def test_of_a_large_set_covers_names_and_sizes(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "HASHED", 0)
+        before = self.digest(root)
+        save(root / "set" / "train" / "dog" / "a.BMP", 31, 4, 4)
+        assert self.digest(root) != before
+
+
+# --- refused ---------------------------------------------------------------------------------------------------------
+
+
+def refused(root: Path, text: str, **settings: Any) -> None:
+    with pytest.raises(RequestError, match=text):
+        Folder(**{"path": "set", **settings}).load([root])
+
+
+@pytest.mark.usefixtures("kept")
+def test_refuses_other_sizes_naming_the_first_file(root: Path) -> None:
+    save(root / "set" / "train" / "dog" / "a.BMP", 1, 5, 4)
+    save(root / "set" / "train" / "dog" / "b.png", 1, 6, 6)
+    refused(root, r"dog.a.BMP: picture of 5 x 4 pixels \(height x width\) where 2 x 3 is expected. Set `size`")
+
+
+@pytest.mark.usefixtures("kept")
+def test_refuses_a_test_set_of_another_size(root: Path) -> None:
+    save(root / "set" / "val" / "dog" / "x.tif", 1, 5, 4)
+    refused(root, r"val.dog.x.tif: picture of 5 x 4 pixels .* where 2 x 3 is expected")
+
+
+def test_refuses_a_picture_cut_short(root: Path) -> None:
+    path = root / "set" / "train" / "dog" / "c.JPEG"
+    save(path, 1)
+    path.write_bytes(path.read_bytes()[:-3])
+    refused(root, r"c.JPEG: damaged or unreadable picture \(.*truncated.*\); replace or remove it")
+
+
+def test_a_streamed_picture_cut_short_is_refused_when_it_is_used(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "IN_MEMORY", 0)
+    path = root / "set" / "train" / "dog" / "c.JPEG"
+    save(path, 1)
+    path.write_bytes(path.read_bytes()[:-3])
+    train = Folder(path="set").load([root]).train
+    assert train.pixels[torch.tensor([0])].shape == (1, 3, 2, 3)
+    with pytest.raises(RequestError, match=r"c.JPEG: damaged or unreadable picture"):
+        train.pixels[torch.tensor([0, 4])]
+
+
+def test_a_bad_first_picture_is_named_by_peek_too(root: Path) -> None:
+    (root / "set" / "train" / "cat" / "10.png").write_bytes(b"hello")
+    with pytest.raises(RequestError, match=r"10.png: damaged, or not of a known format"):
+        Folder(path="set").facts([root])
+
+
+def test_refuses_classes_that_do_not_agree(root: Path) -> None:
+    save(root / "set" / "train" / "owl" / "a.png", 1)
+    refused(root, "val: no sub-folder for owl, which train has; both need the same classes")
+    for number in range(8):
+        save(root / "set" / "val" / f"v{number}" / "a.png", 1)
+    save(root / "set" / "val" / "owl" / "a.png", 1)
+    refused(root, "train: no sub-folder for v0, v1, v2, v3, v4 and 3 more, which val has")
+
+
+def test_refuses_a_class_without_pictures(root: Path) -> None:
+    (root / "set" / "train" / "owl").mkdir()
+    refused(root, r"train.owl: no pictures in this folder; known endings: .bmp, .*.webp")
+
+
+def test_refuses_pictures_outside_classes(root: Path) -> None:
+    for split in ("train", "val"):
+        for path in list((root / "set" / split).iterdir()):
+            path.rename(root / "set" / f"{split}-{path.name}")
+    refused(root, "train: no sub-folders; the pictures of each class belong in a folder of its name")
+
+
+def test_refuses_a_missing_split(root: Path) -> None:
+    (root / "set" / "val").rename(root / "set" / "values")
+    refused(root, "set: needs a folder train and a folder test, val or validation, each with one sub-folder")
+
+
+def test_other_files_are_left_out_with_a_warning_and_hidden_ones_without(root: Path) -> None:
+    (root / "set" / "train" / "dog" / "notes.txt").write_text("x")
+    (root / "set" / "train" / "dog" / ".hidden.png").write_text("x")
+    (root / "set" / "train" / ".cache").mkdir()
+    with pytest.warns(UserWarning, match=r"train: 1 files that are no pictures are left out, e.g. dog/notes.txt"):
+        train = Folder(path="set").load([root]).train
+    assert greys(train.pixels) == [10, 20, 30, 40]
+
+
+# --- a real set ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.data
+def test_imagenette_streamed(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "IN_MEMORY", 0)
+    train, test = Folder(path="imagenette2-224").load([data_root])
+    assert (len(train), len(test), train.size) == (6000, 3000, (3, 224, 224))
+    assert train.labels.bincount().tolist() == [600] * 10
+    assert train.classes[0] == "n01440764"
+    batch = train.batch(torch.tensor([5999, 0, 3000]))
+    assert batch.shape == (3, 3, 224, 224)
+    with Image.open(sorted((data_root / "imagenette2-224" / "train" / "n01440764").iterdir())[0]) as image:
+        expected = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+    assert np.array_equal(train.pixels[torch.tensor([0])][0].numpy(), expected)
+
+
+@pytest.mark.data
+def test_imagenette_made_smaller(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "IN_MEMORY", 0)
+    test = Folder(path="imagenette2-224", size=64, channels=1, max_test=8).load([data_root]).test
+    assert test.batch(torch.arange(8)).shape == (8, 1, 64, 64)

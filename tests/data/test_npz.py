@@ -1,0 +1,169 @@
+"""NumPy archives."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bascule.core.errors import RequestError
+from bascule.data import npz as module
+from bascule.data.npz import Npz
+
+X = np.arange(4 * 2 * 3, dtype=np.uint8).reshape(4, 2, 3)
+"""Four grey pictures of height 2 and width 3."""
+Y = np.array([0, 1, 2, 0])
+
+
+def write(folder: Path, **arrays: Any) -> Path:
+    """The four arrays, some of them replaced."""
+    whole = {"x_train": X, "y_train": Y, "x_test": X[:2], "y_test": Y[:2], **arrays}
+    np.savez(folder / "set.npz", **whole)
+    return folder
+
+
+def load(folder: Path, **settings: Any) -> Any:
+    return Npz(path="set.npz", **settings).load([folder])
+
+
+def values(images: Any) -> list[Any]:
+    return images.pixels[torch.arange(len(images))].tolist()
+
+
+def test_keras_style(tmp_path: Path) -> None:
+    train, test = load(write(tmp_path))
+    assert train.size == (1, 2, 3)
+    assert values(train)[1] == [[[6, 7, 8], [9, 10, 11]]]
+    assert train.labels.tolist() == [0, 1, 2, 0]
+    assert train.classes == test.classes == ("0", "1", "2")
+    assert test.ids.tolist() == [0, 1]
+
+
+def test_medmnist_style(tmp_path: Path) -> None:
+    pictures, labels = np.stack([X, X + 1, X + 2], -1), Y.astype(np.uint8)[:, None]
+    arrays = {f"{split}_images": pictures for split in ("train", "val", "test")}
+    arrays |= {f"{split}_labels": labels for split in ("train", "val", "test")}
+    np.savez_compressed(tmp_path / "set.npz", **arrays)
+    train, _ = load(tmp_path, classes=("a", "b", "c"))
+    assert train.classes == ("a", "b", "c")
+    assert values(train)[0] == [[[0, 1, 2], [3, 4, 5]], [[1, 2, 3], [4, 5, 6]], [[2, 3, 4], [5, 6, 7]]]
+
+
+@pytest.mark.parametrize("axis", [1, -1])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_channels_first_and_last(axis: int, channels: int, tmp_path: Path) -> None:
+    big = np.random.default_rng(0).integers(0, 256, (4, channels, 5, 6), dtype=np.uint8)
+    given = big if axis == 1 else big.transpose(0, 2, 3, 1)
+    train, _ = load(write(tmp_path, x_train=given, x_test=given[:2]))
+    assert train.size == (channels, 5, 6)
+    assert np.array_equal(train.pixels.numpy(), big)
+
+
+def test_floats_from_0_to_1_are_rounded_to_bytes(tmp_path: Path) -> None:
+    x = np.zeros((4, 2, 3), np.float32)
+    x[0, 0] = 0.5, 1, 1.4 / 255  # 127.5 goes to the even neighbour
+    train, _ = load(write(tmp_path, x_train=x, x_test=x[:2]))
+    assert values(train)[0] == [[[128, 255, 1], [0, 0, 0]]]
+
+
+@pytest.mark.parametrize("kind", ["<f2", "<f4", ">f4", "<f8"])
+def test_bytes_survive_the_way_through_floats(kind: str, tmp_path: Path) -> None:
+    x = np.arange(256, dtype=np.uint8).reshape(4, 8, 8)
+    for scale in (255, 1):
+        floats = (x / scale).astype(kind)
+        train, _ = load(write(tmp_path, x_train=floats, x_test=floats[:2]))
+        assert np.array_equal(train.pixels[:, 0].numpy(), x)
+
+
+def test_one_scale_for_both_splits(tmp_path: Path) -> None:
+    dark = np.ones((2, 2, 3))  # alone it would be taken for white
+    _, test = load(write(tmp_path, x_train=X.astype(float), x_test=dark))
+    assert values(test)[0] == [[[1, 1, 1], [1, 1, 1]]]
+
+
+@pytest.mark.parametrize("kind", ["int64", "uint16", ">i4"])
+def test_wider_integers_in_range(kind: str, tmp_path: Path) -> None:
+    train, _ = load(write(tmp_path, x_train=X.astype(kind), x_test=X[:2].astype(kind)))
+    assert np.array_equal(train.pixels[:, 0].numpy(), X)
+
+
+def test_fortran_order_and_small_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_BLOCK", 1)
+    for x in (X, np.asfortranarray(X), np.asfortranarray(X / 255)):
+        train, _ = load(write(tmp_path, x_train=x, x_test=x[:2]))
+        assert np.array_equal(train.pixels[:, 0].numpy(), X)
+        assert train.labels.tolist() == Y.tolist()
+
+
+# --- refused ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arrays", "text"),
+    [
+        ({"x_train": X / 15}, r"x_train range from 0 to 1\.\d+, with fractions; images must be uint8"),
+        ({"x_train": X / 255 - 0.5}, r"range from -0.5 to .*Save them before they are normalised"),
+        ({"x_train": X * 12.0, "x_test": X[:2] * 1.0}, r"x_train and x_test range from 0 to 276; images must be"),
+        ({"x_train": np.where(X == 5, np.nan, X)}, "x_train holds NaN or infinite values"),
+        ({"x_test": np.where(X == 5, np.inf, X)[:2]}, "x_test holds NaN or infinite values"),
+        ({"x_train": X.astype(int) - 1}, r"x_train ranges from -1 to 22; integers must lie in 0..255"),
+        ({"x_train": X.astype(int) + 250}, r"x_train ranges from 250 to 273; integers must lie in 0..255"),
+        ({"x_train": X > 3}, "x_train holds bool; images must be uint8"),
+        ({"x_train": np.array([X, None], object)}, "x_train holds Python objects, which may run code"),
+        ({"x_train": X[:, 0]}, r"x_train has shape \(4, 3\); images must be N x H x W"),
+        ({"x_train": np.zeros((4, 2, 3, 5), np.uint8)}, r"x_train has shape \(4, 2, 3, 5\); .* with 1 or 3 channels"),
+        ({"x_train": np.zeros((4, 0, 3), np.uint8)}, r"x_train has shape \(4, 0, 3\)"),
+        ({"x_train": X[:3]}, "x_train holds 3 images but y_train 4 labels"),
+        ({"x_test": X[:0], "y_test": Y[:0]}, "x_test holds no images"),
+        ({"x_test": X[:2, :, :2]}, "training images are 1 x 2 x 3 but test images 1 x 2 x 2"),
+        ({"y_train": Y / 1}, "y_train holds float64; labels must be integers from 0"),
+        ({"y_train": np.array(["a", "b", "c", "a"])}, "y_train holds <U1; labels must be integers from 0"),
+        ({"y_train": np.eye(4, dtype=int)}, r"y_train has shape \(4, 4\); give one class number per image"),
+        ({"y_train": np.int64(3)}, r"y_train has shape \(\); give one class number per image"),
+        ({"y_train": Y - 1}, "training image 0 has the label -1"),
+        ({"y_train": Y * 2}, "labels go up to 4, but no image has the label 3"),
+    ],
+)
+def test_refuses(arrays: dict[str, Any], text: str, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=rf"set.npz: .*{text}"):
+        load(write(tmp_path, **arrays))
+
+
+def test_refuses_a_label_without_a_name(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"set.npz: labels go up to 2, but 2 classes are named"):
+        load(write(tmp_path), classes=("a", "b"))
+
+
+def test_refuses_other_arrays(tmp_path: Path) -> None:
+    np.savez(tmp_path / "set.npz", x=X, y=Y)
+    with pytest.raises(RequestError, match=r"needs the arrays x_train, .* or train_images, .*; it holds x, y"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_refuses_a_damaged_file(compressed: bool, tmp_path: Path) -> None:
+    path = tmp_path / "set.npz"
+    x = np.random.default_rng(0).integers(0, 256, (4, 20, 20), dtype=np.uint8)
+    (np.savez_compressed if compressed else np.savez)(path, x_train=x, y_train=Y, x_test=x, y_test=Y)
+    content = path.read_bytes()
+    flipped = bytearray(content)
+    flipped[600] ^= 255
+    for damaged in (b"", b"hello", content[: len(content) // 2], bytes(flipped)):
+        path.write_bytes(damaged)
+        with pytest.raises(RequestError, match=r"set.npz: damaged or unreadable .npz file"):
+            load(tmp_path)
+
+
+def test_refuses_an_array_that_is_shorter_than_announced(tmp_path: Path) -> None:
+    write(tmp_path)
+    with zipfile.ZipFile(tmp_path / "set.npz") as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    with zipfile.ZipFile(tmp_path / "set.npz", "w") as file:
+        for name, content in members.items():
+            file.writestr(name, content.replace(b"(4, 2, 3)", b"(9, 2, 3)"))
+    with pytest.raises(RequestError, match=r"x_train announces shape \(9, 2, 3\), which is not what the file holds"):
+        load(tmp_path)

@@ -1,0 +1,780 @@
+"""The report says what the record holds, in words and numbers, and stays safe and whole whatever the record holds."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+from bascule.core.errors import RequestError
+from bascule.measure import MISSING, Measure
+from bascule.report import _labels, _marks, _words
+from bascule.report.page import write_page
+from bascule.report.verdict import change, compare, state
+from bascule.study.record import CellRecord, RunRecord
+from bascule.study.rows import RowResult
+
+METRICS = ("accuracy", "robust-accuracy", "asr", "asr-paper", "asr-twin", "triggered-accuracy")
+TRIGGER = {"name": "sticker", "size": 2, "position": "bottom-right", "picture": None}
+POISON = {
+    "trigger": TRIGGER, "target": 7, "label": "clean", "rate": 0.05, "rate_of": "all", "test_trigger": None,
+}  # fmt: skip
+ATTACK = {"name": "fgsm", "norm": "linf", "eps": 0.3, "restarts": 1}
+COLUMNS = {"clean": ["clean:1"], "triggered": ["triggered:1"], "attack": ["attack:1"]}
+LABELS = np.repeat(np.arange(10), 20)
+"""200 test images, 20 of each class, so 180 are not of the target class."""
+
+
+# --- building records ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A row for a test: what its numbers shall be, the same for every seed; None leaves the evaluation out."""
+
+    name: str = "None"
+    accuracy: float | None = 0.9
+    robust: float | None = 0.0
+    asr: float | None = 0.1
+    twin: float | None = 0.0
+    poison: dict[str, Any] | None = field(default_factory=lambda: POISON)
+    seeds: int = 2
+    vary: dict[str, Any] = field(default_factory=dict)
+    picture: bytes | None = b"sheet"
+    failure: str | None = None
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+def record_of(path: Path, rows: Sequence[Spec], **plan: Any) -> RunRecord:
+    """A run on disk, written the way a study writes it."""
+    run = RunRecord(path)
+    content = {
+        "study": "tiny", "title": "A tiny study", "about": "What it is about.", "overrides": [], "text": "rows: {}\n",
+        "metrics": list(METRICS), "rows": [row_entry(run, number, spec) for number, spec in enumerate(rows)],
+    }  # fmt: skip
+    run.write_plan(content | plan)
+    return run
+
+
+def row_entry(run: RunRecord, number: int, spec: Spec) -> dict[str, Any]:
+    cells = []
+    for seed in range(spec.seeds):
+        cell, twin = f"row{number}seed{seed}", f"row{number}twin{seed}"
+        write_cell(run.cell(cell), spec, seed)
+        if spec.poison is not None and spec.twin is not None:
+            write_twin(run.cell(twin), spec, seed)
+        columns = {key: value for key, value in COLUMNS.items() if key != "triggered" or spec.poison is not None}
+        cells.append({"seed": seed, "cell": cell, "twin": twin if spec.poison else None, "columns": columns})
+    settings = {"data": {"name": "digits"}, "poison": spec.poison, "attack": [ATTACK]}
+    target = spec.poison["target"] if spec.poison else None
+    return {
+        "row": spec.name, "data": "digits", "vary": spec.vary, "target": target, "settings": settings,
+        "given": settings, "cells": cells,
+    }  # fmt: skip
+
+
+def write_cell(cell: CellRecord, spec: Spec, seed: int) -> None:
+    if spec.failure is not None:
+        cell.write_info({"seed": seed, "failure": {"kind": "DivergedError", "message": spec.failure}})
+    if spec.accuracy is None:
+        return
+    trained(cell, seed, **({"poisoned": 72 if spec.poison else 0} | spec.info))
+    if spec.picture is not None and spec.poison is not None:
+        cell.artefacts.mkdir(exist_ok=True)
+        (cell.artefacts / "trigger.png").write_bytes(sheet() if spec.picture == b"sheet" else spec.picture)
+    outcome(cell, "clean:1", right(spec.accuracy))
+    if spec.asr is not None and spec.poison is not None:
+        outcome(cell, "triggered:1", taken(spec.asr))
+    if spec.robust is not None:
+        outcome(cell, "attack:1", np.where(right(spec.accuracy) == LABELS, right(spec.robust), MISSING))
+
+
+def write_twin(cell: CellRecord, spec: Spec, seed: int) -> None:
+    if spec.accuracy is None or spec.twin is None:
+        return
+    trained(cell, seed)
+    outcome(cell, "clean:1", right(spec.accuracy))
+    outcome(cell, "triggered:1", taken(spec.twin))
+
+
+def trained(cell: CellRecord, seed: int, **info: Any) -> None:
+    cell.write_curve([{"epoch": epoch, "loss": 2.0 / epoch + 0.01 * seed} for epoch in (1, 2, 3)])
+    facts = {
+        "fingerprint": cell.path.name, "seed": seed, "poisoned": 0,
+        "data": {"train": 1437, "test": 200, "size": [1, 8, 8], "classes": [str(digit) for digit in range(10)]},
+        "started": f"2024-05-06T07:0{seed}:00+00:00", "seconds": 2.0,
+        "versions": {"bascule": "0.1.0", "torch": "2.6.0"}, "commit": "abc123",
+        "host": {"system": "Linux x86_64", "device": "cpu", "cpus": 4, "threads": 2},
+        "command": "bascule run tiny", "failure": None,
+    }  # fmt: skip
+    cell.write_info(facts | info)
+    cell.model_file.write_bytes(b"")
+
+
+def outcome(cell: CellRecord, key: str, predictions: np.ndarray) -> None:
+    ids = np.arange(len(LABELS))
+    cell.add_outcomes(ids, LABELS, predictions, key=key, info={"kind": key.partition(":")[0], "seconds": 0.5})
+
+
+def right(share: float) -> np.ndarray:
+    """Predictions that are right on this share of the images."""
+    count = round(share * len(LABELS))
+    return np.where(np.arange(len(LABELS)) < count, LABELS, (LABELS + 1) % 10)
+
+
+def taken(share: float) -> np.ndarray:
+    """Predictions that are the target on this share of the images of other classes, and else right."""
+    others = np.flatnonzero(LABELS != 7)
+    predictions = LABELS.copy()
+    predictions[others[: round(share * len(others))]] = 7
+    return predictions
+
+
+def sheet(shade: int = 255, columns: int = 3) -> bytes:
+    """Images of 8 x 8, black above, with a bright corner below."""
+    pixels = np.zeros((16, 8 * columns), dtype=np.uint8)
+    pixels[14:, 7::8] = shade
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+# --- reading pages ---------------------------------------------------------------------------------------------------
+
+VOID = {"meta", "link", "br", "img"}
+Attributes = dict[str, str]
+
+
+class Page(HTMLParser):
+    """The parsed page; refuses tags that are not balanced."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.source = text
+        self.elements: list[tuple[str, Attributes]] = []
+        self.texts: list[tuple[tuple[int, ...], str]] = []
+        self._open: list[int] = []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {key: value or "" for key, value in attrs}))
+        if tag not in VOID:
+            self._open.append(len(self.elements) - 1)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {key: value or "" for key, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.elements[self._open.pop()][0] == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append((tuple(self._open), data))
+
+    def all(self, tag: str, **wanted: str) -> list[Attributes]:
+        """Attributes of the elements with this tag and these attributes."""
+        return [has for name, has in self.elements if name == tag and wanted.items() <= has.items()]
+
+    def text(self, tag: str = "body", **wanted: str) -> list[str]:
+        """The text of each element with this tag and these attributes, spaces made one."""
+        places = [
+            place for place, (name, has) in enumerate(self.elements) if name == tag and wanted.items() <= has.items()
+        ]
+        found = ("".join(text for path, text in self.texts if place in path) for place in places)
+        return [" ".join(text.split()) for text in found]
+
+    def section(self, name: str) -> str:
+        """The text of one panel."""
+        return self.text("section", id=name)[0]
+
+
+def page_of(tmp_path: Path, *rows: Spec, **plan: Any) -> Page:
+    output = tmp_path / "out" / "report.html"
+    run = record_of(tmp_path / "run", rows, **plan)
+    assert write_page(run, output) == output
+    return Page(output.read_text(encoding="utf-8"))
+
+
+def check_whole(page: Page) -> None:
+    """Ids are unique, what refers to an id finds it, nothing is fetched."""
+    ids = [has["id"] for _, has in page.elements if "id" in has]
+    assert len(ids) == len(set(ids))
+    for _, has in page.elements:
+        for key in ("href", "clip-path", "aria-labelledby"):
+            target = has.get(key, "").removeprefix("url(").removesuffix(")").removeprefix("#")
+            assert not target or target == "data:," or target in ids
+        assert has.get("src", "data:").startswith("data:")
+        assert not {"srcset", "action", "background", "poster", "srcdoc"} & set(has)
+        assert not [key for key in has if key.startswith("on")]
+        assert not re.search(r"url\((?!#)", has.get("style", ""))
+    assert not re.search(r"@import|url\(", page.text("style")[0])
+    assert page.all("script") == page.all("object") == page.all("iframe") == []
+
+
+# --- the sentences ---------------------------------------------------------------------------------------------------
+
+
+def measure(value: float | None, doubt: float = 0.01, better: str = "higher") -> Measure:
+    if value is None:
+        return Measure(value=None, low=None, high=None, n=None, unit="fraction", better=better)
+    low, high = max(0.0, value - doubt), min(1.0, value + doubt)
+    return Measure(value=value, low=low, high=high, n=100, unit="fraction", better=better)
+
+
+def row(
+    robust: float | None, asr: float | None, accuracy: float | None = None, twin: float | None = None, **changes: Any
+) -> RowResult:
+    numbers = {"accuracy": accuracy, "robust_accuracy": robust, "asr": asr, "asr_twin": twin}
+    found = RowResult(
+        study="tiny", row="A", data="digits", vary={}, seeds=5, flags=(), entries=(),
+        metrics={name: measure(value) for name, value in numbers.items()},
+        settings={"poison": POISON, "attack": [ATTACK]},
+    )  # fmt: skip
+    return replace(found, **changes)
+
+
+def plain(text: str) -> str:
+    return text.replace(_words.SPACE, " ")
+
+
+@pytest.mark.parametrize(
+    ("robust", "asr", "text"),
+    [
+        (0.6, 0.7, "raises robust accuracy from 30 % to 60 % and ASR from 40 % to 70 %: "
+                   "safer against adversarial examples, easier to backdoor."),
+        (0.6, 0.1, "raises robust accuracy from 30 % to 60 % and lowers ASR from 40 % to 10 %: safer at both ends."),
+        (0.1, 0.7, "lowers robust accuracy from 30 % to 10 % and raises ASR from 40 % to 70 %: weaker at both ends."),
+        (0.1, 0.1, "lowers robust accuracy from 30 % to 10 % and ASR from 40 % to 10 %: "
+                   "weaker against adversarial examples, harder to backdoor."),
+        (0.6, 0.41, "raises robust accuracy from 30 % to 60 %: safer against adversarial examples. "
+                    "The difference in ASR (40 % and 41 %) is not clear at 5 seeds."),
+        (0.1, 0.41, "lowers robust accuracy from 30 % to 10 %: weaker against adversarial examples. "
+                    "The difference in ASR (40 % and 41 %) is not clear at 5 seeds."),
+        (0.31, 0.7, "raises ASR from 40 % to 70 %: easier to backdoor. "
+                    "The difference in robust accuracy (30 % and 31 %) is not clear at 5 seeds."),
+        (0.31, 0.1, "lowers ASR from 40 % to 10 %: harder to backdoor. "
+                    "The difference in robust accuracy (30 % and 31 %) is not clear at 5 seeds."),
+        (0.31, 0.4, "does not clearly differ in robust accuracy (30 % and 31 %) or ASR (40 % in both) at 5 seeds."),
+        (None, 0.7, "raises ASR from 40 % to 70 %: easier to backdoor. "
+                    "Robust accuracy cannot be compared: not measured yet in this row."),
+        (None, 0.1, "lowers ASR from 40 % to 10 %: harder to backdoor. "
+                    "Robust accuracy cannot be compared: not measured yet in this row."),
+        (0.6, None, "raises robust accuracy from 30 % to 60 %: safer against adversarial examples. "
+                    "ASR cannot be compared: not measured yet in this row."),
+        (0.1, None, "lowers robust accuracy from 30 % to 10 %: weaker against adversarial examples. "
+                    "ASR cannot be compared: not measured yet in this row."),
+        (0.3, None, "does not clearly differ in robust accuracy (30 % in both) at 5 seeds. "
+                    "ASR cannot be compared: not measured yet in this row."),
+        (None, 0.4, "does not clearly differ in ASR (40 % in both) at 5 seeds. "
+                    "Robust accuracy cannot be compared: not measured yet in this row."),
+        (None, None, "cannot be compared. Robust accuracy cannot be compared: not measured yet in this row. "
+                     "ASR cannot be compared: not measured yet in this row."),
+    ],
+)  # fmt: skip
+def test_a_row_is_compared_at_both_ends(robust: float | None, asr: float | None, text: str) -> None:
+    assert plain(compare(row(0.3, 0.4), row(robust, asr)).text) == text
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ((0.2, 0.1, 0.3), (0.5, 0.4, 0.6), "up"),
+        ((0.5, 0.4, 0.6), (0.2, 0.1, 0.3), "down"),
+        ((0.2, 0.1, 0.3), (0.4, 0.3, 0.5), "unclear"),
+        ((0.4, 0.3, 0.5), (0.2, 0.1, 0.3), "unclear"),
+        ((None, None, None), (0.2, 0.1, 0.3), "missing"),
+        ((0.2, 0.1, 0.3), (None, None, None), "missing"),
+    ],
+)
+def test_touching_intervals_make_no_difference(before: tuple, after: tuple, expected: str) -> None:
+    def made(numbers: tuple) -> Measure:
+        return Measure(value=numbers[0], low=numbers[1], high=numbers[2], n=10, unit="fraction", better="lower")
+
+    assert change(made(before), made(after)) == expected
+
+
+def test_a_metric_that_is_not_in_the_study_is_missing() -> None:
+    assert change(None, measure(0.5)) == "missing"
+    reference, other = (replace(r, metrics={"asr": r.metrics["asr"]}) for r in (row(0.3, 0.4), row(0.3, 0.7)))
+    assert compare(reference, other).notes == ("Robust accuracy cannot be compared: the study does not measure it.",)
+
+
+@pytest.mark.parametrize(
+    ("reference_poison", "poison", "reason"),
+    [
+        (POISON, None, "no poison is planted in this row"),
+        (None, POISON, "no poison is planted in the reference row"),
+        (None, None, "no poison is planted in either row"),
+    ],
+)
+def test_a_row_without_poison_has_no_asr_to_compare(
+    reference_poison: dict | None, poison: dict | None, reason: str
+) -> None:
+    def made(robust: float, settings: dict | None) -> RowResult:
+        return row(robust, 0.4 if settings else None, settings={"poison": settings, "attack": [ATTACK]})
+
+    verdict = compare(made(0.3, reference_poison), made(0.6, poison))
+    assert plain(verdict.facts) == "raises robust accuracy from 30 % to 60 %"
+    assert verdict.meaning == "safer against adversarial examples"
+    assert verdict.notes == (f"ASR cannot be compared: {reason}.",)
+
+
+def test_different_reasons_are_both_said() -> None:
+    unpoisoned = row(0.3, None, settings={"poison": None, "attack": [ATTACK]})
+    assert compare(unpoisoned, row(0.3, None)).notes == (
+        "ASR cannot be compared: not measured yet in this row; no poison is planted in the reference row.",
+    )
+
+
+def test_without_an_attack_there_is_no_robust_accuracy() -> None:
+    quiet = row(None, 0.4, settings={"poison": POISON, "attack": []})
+    assert compare(quiet, quiet).notes == ("Robust accuracy cannot be compared: no attack is run in either row.",)
+
+
+def test_the_price_in_accuracy_is_said() -> None:
+    assert [plain(note) for note in compare(row(0, 0, 0.97), row(0.5, 0.5, 0.9)).notes] == [
+        "Accuracy falls from 97 % to 90 %."
+    ]
+    assert [plain(note) for note in compare(row(0, 0, 0.9), row(0.5, 0.5, 0.97)).notes] == [
+        "Accuracy rises from 90 % to 97 %."
+    ]
+    assert [plain(note) for note in compare(row(0, 0, 0.9), row(0.5, 0.5, 0.907)).notes] == [
+        "Accuracy does not clearly differ (90 % and 91 %)."
+    ]
+
+
+def test_numbers_that_round_to_the_same_get_more_digits() -> None:
+    reference = row(0.5, 0.1, metrics={"robust_accuracy": measure(0.951, 1e-4), "asr": measure(0.0, 1e-6)})
+    other = row(0.5, 0.1, metrics={"robust_accuracy": measure(0.953, 1e-4), "asr": measure(0.002, 1e-6)})
+    assert plain(compare(reference, other).facts) == (
+        "raises robust accuracy from 95.1 % to 95.3 % and ASR from 0 % to 0.2 %"
+    )
+
+
+@pytest.mark.parametrize(
+    ("seeds", "text"),
+    [((1, 1), "at one seed"), ((3, 3), "at 3 seeds"), ((2, 5), "at 2 and 5 seeds"), ((5, 1), "at 5 and 1 seed")],
+)
+def test_unclear_differences_say_the_number_of_seeds(seeds: tuple[int, int], text: str) -> None:
+    verdict = compare(row(0.3, 0.4, seeds=seeds[0]), row(0.3, 0.4, seeds=seeds[1]))
+    assert plain(verdict.facts).endswith(f"(30 % in both) or ASR (40 % in both) {text}")
+
+
+def test_a_difference_at_one_seed_is_not_taken_at_face_value() -> None:
+    note = "This rests on one seed: training again may move the numbers by more than their intervals say."
+    assert note in compare(row(0.3, 0.4, seeds=1), row(0.6, 0.4)).notes
+    assert note not in compare(row(0.3, 0.4), row(0.6, 0.4)).notes
+    assert note not in compare(row(0.3, 0.4, seeds=1), row(0.3, 0.4, seeds=1)).notes
+
+
+def test_a_trigger_with_power_of_its_own_is_not_called_a_backdoor() -> None:
+    verdict = compare(row(0.3, 0.4, twin=0.01), row(0.6, 0.7, twin=0.3))
+    assert [plain(note) for note in verdict.notes] == [
+        "In this row the trigger alone moves 30 % of the images of a clean model, so ASR overstates the backdoor."
+    ]
+    assert compare(row(0.3, 0.4, twin=0.3), row(0.6, 0.7)).notes[0].startswith("In the reference row the trigger alone")
+
+
+def test_a_row_alone_is_described() -> None:
+    assert plain(state(row(0.35, 0.6, 0.97)).text) == "reaches 97 % accuracy, 35 % robust accuracy and 60 % ASR."
+    assert plain(state(row(None, 0.6, 0.97)).text) == (
+        "reaches 97 % accuracy and 60 % ASR. Robust accuracy: not measured yet."
+    )
+    assert (
+        state(row(None, None)).text == "has no numbers yet. Robust accuracy: not measured yet. ASR: not measured yet."
+    )
+
+
+# --- words, marks, labels --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0, "0 %"), (1, "100 %"), (0.354, "35 %"), (0.004, "0.4 %"), (0.0004, "0.04 %"), (0.00001, "under 0.01 %"),
+     (0.997, "99.7 %"), (0.999999, "over 99.99 %")],
+)  # fmt: skip
+def test_percentages_say_none_and_all_only_when_it_is_so(share: float, text: str) -> None:
+    assert plain(_words.percent(share)) == text
+
+
+def test_words() -> None:
+    assert _words.joined([]) == ""
+    assert _words.joined(["a"]) == "a"
+    assert _words.joined(["a", "b"], "or") == "a or b"
+    assert _words.joined(["a", "b", "c"]) == "a, b and c"
+    assert plain(_words.percent_range(0.314, 0.386)) == "31 to 39 %"
+    assert [_words.duration(seconds) for seconds in (1.36, 62, 600, 11000)] == ["1.4 s", "62 s", "10 min", "3 h 3 min"]
+    assert _words.moment("2024-05-06T07:08:09+00:00") == "2024-05-06 07:08 UTC"
+    assert _words.moment("<yesterday>") == "<yesterday>"
+    assert _words.component(TRIGGER) == "sticker: size 2, position bottom-right"
+    assert _words.setting({"name": "pgd", "eps": 0.1, "place": [1, 2]}) == "pgd (eps 0.1, place [1, 2])"
+
+
+def test_rows_differ_in_colour_and_shape() -> None:
+    pairs = [(_marks.mark(number).colour, _marks.mark(number).shape) for number in range(42)]
+    assert len(set(pairs)) == 42
+    assert all(first[0] != second[0] and first[1] != second[1] for first, second in pairwise(pairs))
+
+
+def test_labels_cover_nothing() -> None:
+    generator = np.random.default_rng(0)
+    inside = _labels.Box(0, 0, 400, 400)
+    places = generator.uniform(0, 400, (40, 2))
+    points = [_labels.Point(x, y, x - 9, y - 12, x + 9, y + 12) for x, y in places]
+    labels = _labels.placed([f"row number {n}" for n in range(40)], points, inside=inside, size=12)
+    shown = [label for label in labels if label is not None]
+    assert len(shown) > 10
+    boxes = [label.box for label in shown]
+    assert all(inside.holds(box) for box in boxes)
+    assert not any(a.meets(b) for place, a in enumerate(boxes) for b in boxes[:place])
+    assert not any(box.meets(covered) for box in boxes for point in points for covered in point.boxes())
+
+
+def test_a_label_without_room_is_left_out() -> None:
+    point = _labels.Point(50, 50, 50, 50, 50, 50)
+    assert _labels.placed(["much too long a name"], [point], inside=_labels.Box(0, 0, 100, 100), size=12) == [None]
+
+
+def test_long_labels_are_cut() -> None:
+    assert _labels.shortened("short", size=12, width=100) == "short"
+    cut = _labels.shortened("対抗的訓練" * 20, size=12, width=100)
+    assert cut.endswith("…")
+    assert 80 < _labels.width_of(cut, 12) <= 100
+
+
+# --- the page --------------------------------------------------------------------------------------------------------
+
+PAIR = (Spec(), Spec("Adv. training", accuracy=0.8, robust=0.35, asr=0.6))
+
+
+def test_importing_the_page_imports_no_torch() -> None:
+    statement = "import sys, bascule.report.page; assert 'torch' not in sys.modules; assert 'matplotlib.pyplot' not in sys.modules"  # noqa: E501
+    subprocess.run([sys.executable, "-c", statement], check=True)
+
+
+def test_the_page_answers_first(tmp_path: Path) -> None:
+    page = page_of(tmp_path, *PAIR)
+    check_whole(page)
+    assert page.text("h1") == ["A tiny study"]
+    assert page.text("p", **{"class": "about"}) == ["What it is about."]
+    assert page.text("p", **{"class": "facts"}) == [
+        "digits · 2 rows · 2 seeds each",
+        "Finished: 8 models trained and evaluated.",
+    ]
+    assert page.section("verdict") == (
+        "In short Compared with None, the first row: Adv. training raises robust accuracy from 0 % to 35 % and ASR "
+        "from 10 % to 60 %: safer against adversarial examples, easier to backdoor. Accuracy falls from 90 % to 80 %."
+    )
+    assert page.text("h2") == [
+        "In short", "The trade-off", "The joint table", "Triggers", "Training curves", "What was run", "How to read it",
+    ]  # fmt: skip
+
+
+def test_rows_are_compared_where_the_rest_is_equal(tmp_path: Path) -> None:
+    specs = [
+        Spec(name, robust=robust, vary={"poison.rate": rate}, seeds=1)
+        for name, robust in (("None", 0.1), ("Adv. training", 0.5))
+        for rate in (0.01, 0.05)
+    ]
+    page = page_of(tmp_path, *specs)
+    assert page.text("p", **{"class": "lead"}) == [
+        "Compared with None · poison.rate 0.01, the first row of its kind:",
+        "Compared with None · poison.rate 0.05, the first row of its kind:",
+    ]
+    sentences = page.text("p", **{"class": "sentence"})
+    assert [text.partition(" raises")[0] for text in sentences] == [
+        "Adv. training · poison.rate 0.01",
+        "Adv. training · poison.rate 0.05",
+    ]
+    assert page.text("th")[:2] == ["Row", "poison.rate"]
+
+
+def test_the_picture_has_marks_bars_and_words(tmp_path: Path) -> None:
+    page = page_of(tmp_path, *PAIR)
+    picture = page.all("svg", **{"class": "chart"})[0]
+    assert picture["role"] == "img"
+    assert picture["aria-label"] == (
+        "Robust accuracy (across) and 1 \N{MINUS SIGN} ASR (upwards) of each row. "
+        "None: 0 % and 90 %; Adv. training: 35 % and 40 %."
+    )
+    assert page.text("title") == [
+        "A tiny study · Bascule",
+        "None: robust accuracy 0 % (0 to 2 %), ASR 10 % (6 to 15 %), accuracy 90 % (85 to 93 %)",
+        "Adv. training: robust accuracy 35 % (29 to 42 %), ASR 60 % (53 to 67 %), accuracy 80 % (74 to 85 %)",
+    ]
+    drawn = page.text("svg", **{"class": "chart"})[0]
+    for text in ("Robust accuracy, % → better", "1 \N{MINUS SIGN} ASR, % → better", "None", "Adv. training", "100"):
+        assert text in drawn
+
+
+def test_pictures_follow_the_page(tmp_path: Path) -> None:
+    page = page_of(tmp_path, *PAIR)
+    assert "currentColor" in page.source
+    assert not re.search(r"#010203|#040506|#000000|font-family: 'DejaVu", page.source, re.IGNORECASE)
+    assert len(page.all("style")) == 1  # matplotlib's own sheet would hold for the whole page
+    assert {mark["fill"] for mark in page.all("polygon")} == {"#0072B2", "#D55E00"}
+
+
+def test_the_picture_does_without_rows_that_lack_a_number(tmp_path: Path) -> None:
+    page = page_of(tmp_path, *PAIR, Spec("Clean", poison=None), Spec("Later", accuracy=None))
+    section = page.section("tradeoff")
+    assert "Not in the picture: Clean (no ASR), Later (no robust accuracy and ASR)." in section
+    assert len(page.text("title")) == 3
+
+
+def test_the_table_has_every_number(tmp_path: Path) -> None:
+    page = page_of(tmp_path, *PAIR)
+    headings = page.text("th", scope="col")
+    assert headings[1:4] == [
+        "Accuracy ↑, higher is better%, n = 200",
+        "Robust accuracy ↑, higher is better%, n = 200",
+        "ASR ↓, lower is better%, n = 180",
+    ]
+    assert headings[7] == "Seeds"
+    cells = page.text("td", **{"class": "number"})
+    assert [cell[:4] for cell in cells[:7]] == ["90.0", "0.00", "10.0", cells[3][:4], "0.00", "90.0", "2"]
+    assert cells[0] == "90.085.1\N{EN DASH}93.4"  # Wilson's interval of 180 out of 200
+    assert cells[7:10] == ["80.073.9\N{EN DASH}85.0", "35.028.7\N{EN DASH}41.8", "60.052.7\N{EN DASH}66.9"]
+    assert len(page.text("caption")) == 2
+    assert page.text("th", scope="row")[:2] == ["None", "Adv. training"]
+
+
+def test_a_count_that_differs_between_rows_is_in_the_cells(tmp_path: Path) -> None:
+    page = page_of(tmp_path, *PAIR, metrics=["asr-paper"])
+    assert page.text("th", scope="col")[1] == "ASR (paper) ↓, lower is better%"
+    found = [re.search(r"n = (\d+)$", text) for text in page.text("td", **{"class": "number"})[0:4:2]]
+    assert [match.group(1) for match in found if match] == ["182", "184"]
+
+
+def test_flags_stand_under_their_row(tmp_path: Path) -> None:
+    page = page_of(tmp_path, Spec(twin=0.3), Spec("Adv. training", robust=0.5, accuracy=0.8, seeds=1))
+    flags = page.text("tr", **{"class": "flags"})
+    assert "the trigger alone moves 30% of the images of a clean model" in flags[0]
+    assert "one seed" in flags[1]
+    assert page.all("ul", **{"aria-label": "Flags of Adv. training"})
+
+
+def test_a_trigger_is_shown_once(tmp_path: Path) -> None:
+    page = page_of(tmp_path, *PAIR, Spec("Clean", poison=None))
+    (image,) = page.all("img")
+    assert "same images with the trigger" in image["alt"]
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(image["src"].partition(",")[2]))))
+    assert pixels.shape == (17, 26, 4)  # three images of 8 x 8 above three, with gaps of one pixel
+    assert pixels[16, 7].tolist() == [255, 255, 255, 255]
+    assert pixels[7, 7].tolist() == [0, 0, 0, 255]
+    assert pixels[8, :, 3].max() == 0
+    assert (image["width"], image["height"]) == ("546", "357")
+    section = page.section("triggers")
+    assert "sticker: size 2, position bottom-right" in section
+    assert "A square patch pasted over the image." in section
+    assert (
+        "None, Adv. training: planted in 72 of 1,437 training images (5.0 %), all of class 7 and still labelled so "
+        "(clean-label)." in section
+    )
+    assert "No poison is planted in: Clean." in section
+
+
+def test_different_triggers_are_shown_apart(tmp_path: Path) -> None:
+    tested = {**POISON, "label": "dirty", "test_trigger": {"name": "sticker", "size": 4}}
+    page = page_of(tmp_path, Spec(), Spec("Big", poison=tested, picture=sheet(128)))
+    assert len(page.all("img")) == 2
+    section = page.section("triggers")
+    assert "sticker: size 2, position bottom-right; on test images sticker: size 4" in section
+    assert "all of other classes and relabelled as class 7 (dirty-label)" in section
+
+
+def test_class_names_are_told(tmp_path: Path) -> None:
+    classes = [f"<{name}>" for name in "abcdefghij"]
+    info = {"data": {"train": 1437, "test": 200, "size": [1, 8, 8], "classes": classes}}
+    assert "all of class 7 (<h>)" in page_of(tmp_path, Spec(info=info)).section("triggers")
+
+
+@pytest.mark.parametrize("picture", [None, b"<svg onload=alert(1)>", sheet()[:40]])
+def test_a_trigger_without_a_picture_is_described(tmp_path: Path, picture: bytes | None) -> None:
+    page = page_of(tmp_path, Spec(picture=picture))
+    assert page.all("img") == []
+    assert "There is no picture of this trigger yet." in page.section("triggers")
+
+
+def test_a_control_that_plants_nothing_says_so(tmp_path: Path) -> None:
+    page = page_of(tmp_path, Spec(poison={**POISON, "rate": 0.0}, info={"poisoned": 0}))
+    assert "planted in none of the 1,437 training images: a control" in page.section("triggers")
+
+
+def test_curves_have_a_line_per_seed(tmp_path: Path) -> None:
+    page = page_of(tmp_path, *PAIR)
+    labels = [svg["aria-label"] for svg in page.all("svg", **{"class": "chart"})[1:]]
+    assert labels == [
+        f"Training loss of {name}, mean of 2 seeds: from 2 after the first epoch to 0.67 after 3 epochs."
+        for name in ("None", "Adv. training")
+    ]
+    lines = [has for has in page.all("path") if "#d55e00" in has.get("style", "") and "1.25" in has["style"]]
+    assert len(lines) == 2
+
+
+def test_a_curve_with_holes_is_drawn(tmp_path: Path) -> None:
+    run = record_of(tmp_path / "run", [Spec(seeds=1)])
+    run.cell("row0seed0").write_curve([{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": float("nan")}])
+    page = Page(write_page(run, tmp_path / "r.html").read_text(encoding="utf-8"))
+    assert "from 2 after the first epoch to 2 after 1 epoch" in page.all("svg", **{"class": "chart"})[1]["aria-label"]
+
+
+def test_what_was_run_can_be_run_again(tmp_path: Path) -> None:
+    other = {"commit": "def456", "host": {"system": "Linux aarch64", "device": "NVIDIA H100", "cpus": 1}}
+    page = page_of(
+        tmp_path, Spec(), Spec("Other", info=other), overrides=["train.epochs=3"], text="title: <b>\nrows: {}\n"
+    )
+    section = page.section("provenance")
+    for text in (
+        "Study tiny", "Command bascule run tiny", "Settings changed train.epochs=3",
+        "Versions bascule 0.1.0, torch 2.6.0", "Commit abc123 (6 models) def456 (2 models)",
+        "Linux x86_64, device cpu, 4 CPUs, 2 threads (6 models) Linux aarch64, device NVIDIA H100, 1 CPU (2 models)",
+        "Started 2024-05-06 07:00 UTC; the last model at 2024-05-06 07:01 UTC",
+        "Time taken training 16 s, evaluation 10 s, over 8 models", "title: <b> rows: {}", "All models (8)",
+    ):  # fmt: skip
+        assert text in section
+    lines = page.text("tr")[-8:]
+    assert lines[:2] == ["None0rowrow0seed02.0 s1.5 sdone", "None0twinrow0twin02.0 s1.0 sdone"]
+
+
+def test_metrics_are_explained_in_their_own_words(tmp_path: Path) -> None:
+    section = page_of(tmp_path, *PAIR, metrics=["asr", "asr-twin"]).section("reading")
+    assert "ASR Attack success rate: share of triggered test images whose LABEL is not the target" in section
+    assert "The control: asr of the twin" in section
+    assert "`" not in section
+    assert "Triggered accuracy" not in section
+    assert "All intervals are 95 % intervals." in section
+
+
+# --- records that are not finished, or not kind ----------------------------------------------------------------------
+
+
+def test_an_empty_run_has_a_page(tmp_path: Path) -> None:
+    page = page_of(tmp_path, *(replace(spec, accuracy=None) for spec in PAIR))
+    check_whole(page)
+    assert "Not finished: 0 of 8 models done. The same command again continues the run." in page.text()[0]
+    assert "Adv. training cannot be compared." in page.section("verdict")
+    assert "No row has both a robust accuracy and an ASR yet." in page.section("tradeoff")
+    assert page.text("td", **{"class": "number"})[:7] == ["—"] * 6 + ["0"]
+    assert "to be planted in 5 % of the training set, all of class 7" in page.section("triggers")
+    assert page.all("section", id="curves") == []
+    assert "not trained yet" in page.section("provenance")
+
+
+def test_an_unfinished_run_says_what_is_missing(tmp_path: Path) -> None:
+    page = page_of(tmp_path, PAIR[0], replace(PAIR[1], robust=None), Spec("Later", accuracy=None))
+    check_whole(page)
+    assert "Not finished: 6 of 12 models done." in page.text()[0]
+    verdict = page.section("verdict")
+    assert "Adv. training raises ASR from 10 % to 60 %: easier to backdoor." in verdict
+    assert "Robust accuracy cannot be compared: not measured yet in this row." in verdict
+    assert "trained; 2 of 3 evaluations done" in page.section("provenance")
+    assert "No model is trained yet of: Later." in page.section("curves")
+
+
+def test_a_failed_cell_is_shown_with_its_reason(tmp_path: Path) -> None:
+    page = page_of(tmp_path, PAIR[0], replace(PAIR[1], accuracy=None, failure="the loss is <nan> at step 12"))
+    check_whole(page)
+    assert "Not finished: 4 of 8 models done, 2 failed." in page.text()[0]
+    assert "seed 0 failed: the loss is <nan> at step 12" in page.text("tr", **{"class": "flags"})[-1]
+    assert "failed: the loss is <nan> at step 12" in page.section("provenance")
+
+
+def test_a_run_without_poison_has_no_triggers(tmp_path: Path) -> None:
+    page = page_of(tmp_path, Spec(poison=None), Spec("Adv. training", poison=None, robust=0.4))
+    check_whole(page)
+    assert page.all("section", id="triggers") == []
+    assert page.all("a", href="#triggers") == []
+    assert page.section("verdict").endswith(
+        "Adv. training raises robust accuracy from 0 % to 40 %: safer against adversarial examples. "
+        "ASR cannot be compared: no poison is planted in either row. Accuracy does not clearly differ (90 % in both)."
+    )
+
+
+def test_a_row_alone_has_a_page(tmp_path: Path) -> None:
+    page = page_of(tmp_path, Spec())
+    assert page.section("verdict") == "In short None reaches 90 % accuracy, 0 % robust accuracy and 10 % ASR."
+
+
+UNKIND = (
+    "<script>alert(1)</script>",
+    "\"><img src='http://example.org/x' onerror=alert(1)>",
+    "]]></svg></style><h1>",
+    "&amp; $\\frac{1}{0}$ {{ 7*7 }} %s",
+    "x" * 200,
+    "対抗的訓練 · تدريب · обучение · 🦊",
+    "\x07 \u202e",
+)
+
+
+@pytest.mark.parametrize("name", UNKIND)
+def test_names_are_text_and_nothing_else(tmp_path: Path, name: str) -> None:
+    trigger = {"name": name, "where": name}
+    page = page_of(
+        tmp_path,
+        replace(PAIR[0], name=name, failure=name, vary={name: name}, poison={**POISON, "trigger": trigger}),
+        replace(PAIR[1], info={"command": name, "commit": name, "started": name, "versions": {name: name}}),
+        title=name, about=name, overrides=[name], text=name,
+    )  # fmt: skip
+    check_whole(page)
+    shown = " ".join(name.split())
+    assert page.text("h1") == [shown]
+    assert page.text("pre") == [shown]
+    assert shown in page.text("th", scope="row")[0]
+    assert page.text("svg", **{"class": "mark"}) == [""] * len(page.all("svg", **{"class": "mark"}))
+    assert any(shown in title for title in page.text("title")[1:])
+    assert page.all("h1") == [{}]
+
+
+def test_half_a_letter_does_not_stop_the_page(tmp_path: Path) -> None:
+    run = record_of(tmp_path / "run", PAIR, title="MARK", study="MARK")
+    text = run.plan_file.read_text(encoding="utf-8").replace("MARK", r"half \ud800")
+    run.plan_file.write_text(text.replace("Adv. training", r"row \udfff"), encoding="utf-8")
+    page = Page(write_page(run, tmp_path / "r.html").read_text(encoding="utf-8"))
+    assert page.text("h1") == ["half ?"]
+
+
+def test_many_rows_have_a_page(tmp_path: Path) -> None:
+    page = page_of(tmp_path, *(Spec(f"Row {n}", robust=n / 40, asr=n / 30, seeds=1) for n in range(20)))
+    check_whole(page)
+    assert len(page.text("title")) == 21
+    assert "and 8 more rows, all in the table below" in page.all("svg", **{"class": "chart"})[0]["aria-label"]
+
+
+def test_the_same_record_gives_the_same_bytes(tmp_path: Path) -> None:
+    run = record_of(tmp_path / "run", PAIR)
+    first = write_page(run, tmp_path / "a.html").read_bytes()
+    with matplotlib.rc_context({"font.size": 30, "svg.fonttype": "path", "axes.grid": False}):
+        assert write_page(run, tmp_path / "b.html").read_bytes() == first
+
+
+def test_matplotlib_is_left_as_found(tmp_path: Path) -> None:
+    before = dict(matplotlib.rcParams)
+    page_of(tmp_path, *PAIR)
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_writing_replaces_the_page_in_one_step(tmp_path: Path) -> None:
+    run = record_of(tmp_path / "run", PAIR)
+    output = tmp_path / "deep" / "er" / "report.html"
+    write_page(run, output)
+    (tmp_path / "run" / "study.json").unlink()
+    written = output.read_bytes()
+    with pytest.raises(RequestError, match=r"cannot read .*study\.json"):
+        write_page(run, output)
+    assert output.read_bytes() == written
+    assert [path.name for path in output.parent.iterdir()] == ["report.html"]

@@ -1,0 +1,198 @@
+"""From a study to cells: rows, what varies, seeds, twins, identity, and everything that is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bascule.core.errors import RequestError
+from bascule.study.document import built_in_names, read_study
+from bascule.study.plan import make_plan
+
+
+def names(cells) -> list[str]:
+    return [cell.fingerprint for cell in cells]
+
+
+def test_rows_times_varied_values_times_seeds(plan_of) -> None:
+    plan = plan_of("vary.poison.rate=[0.1, 0.3]", seeds=3)
+    assert [(row.name, row.vary["poison.rate"], len(row.cells)) for row in plan.rows] == [
+        ("None", 0.1, 3),
+        ("None", 0.3, 3),
+        ("Adv. training", 0.1, 3),
+        ("Adv. training", 0.3, 3),
+    ]
+    # 4 poisoned models a seed, and one twin for each of the two recipes: both rates share it.
+    assert len(plan.cells()) == 3 * (4 + 2)
+
+
+def test_a_twin_is_the_same_recipe_and_seed_without_poison(plan_of) -> None:
+    row = plan_of().rows[1]
+    assert [twin.seed for twin in row.twins] == [cell.seed for cell in row.cells] == [0, 1]
+    assert row.twins[0].setup.poison is None
+    assert row.twins[0].setup.train == row.cells[0].setup.train
+    assert [link.kind for link in row.twins[0].links] == ["clean", "triggered"]
+
+
+def test_a_twin_is_the_cell_of_an_unpoisoned_row(plan_of) -> None:
+    plan = plan_of("rows.Adv. training.train.objective=standard", "rows.Adv. training.poison=null")
+    poisoned, clean = plan.rows
+    assert names(poisoned.twins) == names(clean.cells)
+    assert clean.twins == ()
+    merged = next(cell for cell in plan.cells() if cell.fingerprint == clean.cells[0].fingerprint)
+    assert [link.kind for link in merged.links] == ["clean", "triggered", "attack", "attack"]
+
+
+def test_twins_can_be_switched_off_and_a_control_needs_none(plan_of) -> None:
+    assert all(row.twins == () for row in plan_of("twin=false").rows)
+    assert all(row.twins == () for row in plan_of("poison.rate=0").rows)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "train.epochs=3",
+        "train.lr=0.02",
+        "train.augment={pad: 1}",
+        "model.width=5",
+        "poison.rate=0.4",
+        "poison.target=3",
+        "poison.trigger.size=3",
+        "data.max_train=200",
+    ],
+)
+def test_what_changes_a_model_changes_its_fingerprint(plan_of, change: str) -> None:
+    assert not set(names(plan_of().rows[0].cells)) & set(names(plan_of(change).rows[0].cells))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "attack=[{name: fgsm, eps: 0.2}]",
+        "data.max_test=30",
+        "measure=[accuracy]",
+        "title=Other",
+        "poison.test_trigger=sticker",
+    ],
+)
+def test_what_only_changes_the_evaluation_keeps_the_model(plan_of, change: str) -> None:
+    old, new = plan_of().rows[0], plan_of(change).rows[0]
+    assert names(old.cells) == names(new.cells)
+    assert names(old.twins) == names(new.twins)
+
+
+def test_an_attack_keeps_its_key_when_another_follows_and_not_when_one_precedes(plan_of) -> None:
+    keys = [link.key for link in plan_of().rows[0].cells[0].links if link.kind == "attack"]
+    more = plan_of("attack=[{name: fgsm, eps: 0.1}, {name: pgd, eps: 0.1, steps: 3}, {name: pgd, eps: 0.1, steps: 9}]")
+    other = plan_of("attack=[{name: pgd, eps: 0.1, steps: 3}, {name: fgsm, eps: 0.1}]")
+    assert [link.key for link in more.rows[0].cells[0].links if link.kind == "attack"][:2] == keys
+    assert not set(keys) & {link.key for link in other.rows[0].cells[0].links}
+
+
+def test_where_the_data_lie_does_not_matter_what_they_hold_does(tmp_path: Path, plan_of) -> None:
+    import numpy as np
+
+    text = """\
+base:
+  data: {name: npz, path: PATH}
+  model: {name: digits-cnn, width: 2, hidden: 4}
+  train: {objective: standard, epochs: 1}
+rows: {A: {}}
+"""
+    rng = np.random.default_rng(0)
+    arrays = {
+        "x_train": rng.integers(0, 255, (20, 8, 8), dtype=np.uint8),
+        "y_train": np.arange(20) % 2,
+        "x_test": rng.integers(0, 255, (6, 8, 8), dtype=np.uint8),
+        "y_test": np.arange(6) % 2,
+    }
+    np.savez(tmp_path / "one.npz", **arrays)
+    (tmp_path / "two.npz").write_bytes((tmp_path / "one.npz").read_bytes())
+    arrays["x_train"][0, 0, 0] ^= 1
+    np.savez(tmp_path / "three.npz", **arrays)
+    prints = [
+        names(plan_of(text=text.replace("PATH", f"{name}.npz"), roots=[tmp_path]).rows[0].cells)
+        for name in ("one", "two", "three")
+    ]
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_overrides_reach_every_row_or_one(plan_of) -> None:
+    plan = plan_of("train.epochs=5", "rows.Adv. training.train.objective.steps=7", "seeds=1")
+    assert [row.setup.train.epochs for row in plan.rows] == [5, 5]
+    assert plan.rows[1].setup.train.objective.steps == 7
+    assert [len(row.cells) for row in plan.rows] == [1, 1]
+
+
+def test_an_override_replaces_what_varies(plan_of) -> None:
+    plan = plan_of("vary.poison.rate=[0.1, 0.3]", "poison.rate=0.2")
+    assert [row.vary for row in plan.rows] == [{}, {}]
+    assert plan.rows[0].setup.poison.rate == 0.2
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("train.epocs=3", "--set train.epocs: in row 'None': train: unknown key 'epocs'. Did you mean 'epochs'?"),
+        ("train.epochs=ten", "train.epochs: must be a valid integer; got 'ten'"),
+        ("train.epochs=0", "train.epochs: must be greater than or equal to 1; got 0"),
+        ("train.lr=true", "train.lr: must be a valid number; got True"),
+        ("train.optimizer=adamm", "train.optimizer: unknown value 'adamm'. Did you mean 'adam'?"),
+        ("train.objective=pdg", "train.objective: unknown train name 'pdg'. Did you mean 'pgd'?"),
+        ("train.objective=pgd", "train.objective: the key 'eps' is missing"),
+        ("train.schedule=piecewise", "needs milestones"),
+        ("model=digits-cn", "model: unknown models name 'digits-cn'. Did you mean 'digits-cnn'?"),
+        ("model=nowhere.nets:net", "model: cannot import 'nowhere.nets'"),
+        ("data=minst", "data: unknown data name 'minst'. Did you mean 'mnist'?"),
+        ("poison.rate_of=all", "The largest possible rate is"),
+        ("poison.rate=1.5", "poison.rate: must be less than or equal to 1; got 1.5"),
+        ("poison.rate=1e-5", "rounds to no image"),
+        ("poison.target=12", "poison.target: there is no class 12; the classes are 0..9"),
+        ("poison.label=cleen", "poison.label: unknown value 'cleen'. Did you mean 'clean'?"),
+        ("poison.trigger=channel", "poison.trigger: the channel trigger needs colour images (3 channels)"),
+        ("poison.trigger.size=9", "poison.trigger: a 9 x 9 block with margin 0 does not fit images of 8 x 8"),
+        ("poison.trigger={name: sticker, picture: no.png}", "cannot read the picture 'no.png'"),
+        ("attack=[{name: pgd, eps: -0.1}]", "attack[0].eps: must be greater than or equal to 0; got -0.1"),
+        ("attack=[{name: pgd, eps: 0.1, norm: l3}]", "attack[0].norm: unknown value 'l3'"),
+        ("attack=[{name: pgd, eps: 0.1, step: 3}]", "attack[0]: unknown key 'step'"),
+        ("attack=3", "expected a name or a mapping with the key 'name', got 3"),
+        ("seeds=0", "seeds"),
+        ("seeds=[1, 1]", "expected 1 to 1000 different seeds"),
+        ("measure=[acuracy]", "unknown measure name 'acuracy'. Did you mean 'accuracy'?"),
+        ("vary.poison.rate=0.1", "vary.poison.rate: expected a list of values, got 0.1"),
+        ("vary.poison.rat=[0.1]", "unknown key 'rat'. Did you mean 'rate'?"),
+        ("rows.Adv. trainin.train.epochs=1", "unknown row 'Adv. trainin.train.epochs'"),
+        ("nonsense", "expected key=value"),
+        ("rows.Adv. training.train.objective=standard", "is the same as row 'None'"),
+    ],
+)
+def test_wrong_requests_are_refused_with_place_and_reason(plan_of, change: str, said: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        plan_of(change)
+    assert said in str(caught.value)
+    assert "pydantic" not in str(caught.value)
+
+
+def test_an_error_in_the_file_says_its_line(plan_of) -> None:
+    from bascule.study.document import parse_study
+
+    base = "base:\n  data: digits\n  model: digits-cnn\n  train:\n    objective: standard\n    epochs: -1\n"
+    text = base + "rows:\n  A: {}\n"
+    with pytest.raises(RequestError, match=r"s\.yaml, line 6: base\.train\.epochs: must be greater"):
+        make_plan(parse_study(text, name="s", source="s.yaml"))
+    with pytest.raises(RequestError, match=r"s\.yaml, line 9: sedes: unknown key 'sedes'. Did you mean 'seeds'"):
+        make_plan(parse_study(text + "sedes: 3\n", name="s", source="s.yaml"))
+
+
+def test_missing_data_say_where_they_were_looked_for(tmp_path: Path, plan_of) -> None:
+    with pytest.raises(RequestError, match="MNIST/raw") as caught:
+        plan_of("data=mnist", roots=[tmp_path])
+    assert str(tmp_path) in str(caught.value)
+    assert "BASCULE_DATA" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", built_in_names())
+def test_every_built_in_study_is_valid(name: str, request: pytest.FixtureRequest) -> None:
+    roots = () if name == "digits" else (request.getfixturevalue("data_root"),)
+    assert make_plan(read_study(name), roots=roots).rows

@@ -1,0 +1,208 @@
+"""The command line as people and scripts meet it: output, exit codes, one clear message for a wrong request."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from bascule.cli import main
+
+STUDY = """\
+title: Tiny
+base:
+  data: {name: digits, max_train: 200, max_test: 40}
+  poison: {trigger: sticker, target: 7, rate: 0.5, rate_of: target}
+  model: {name: digits-cnn, width: 2, hidden: 8}
+  train: {objective: standard, epochs: 1, batch_size: 50}
+  attack: {name: fgsm, eps: 0.1}
+rows:
+  None: {}
+  Adv. training:
+    train: {objective: {name: pgd, eps: 0.1, steps: 1}}
+"""
+
+
+@dataclass
+class Said:
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Said]
+
+
+@pytest.fixture
+def bascule(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+    """Run a command in an empty folder without data sets; gives exit code and output."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BASCULE_DATA", raising=False)
+
+    def call(*words: str) -> Said:
+        monkeypatch.setattr(sys, "argv", ["bascule", *words])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = capsys.readouterr()
+        return Said(code, out, err)
+
+    return call
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(STUDY)
+    return path
+
+
+def test_run_table_and_report(bascule: Command, study: Path, tmp_path: Path) -> None:
+    said = bascule("run", str(study))
+    assert said.code == 0
+    assert "Adv. training" in said.out
+    assert "4 cells, 0 of them done before" in said.out
+    assert said.err == ""  # no bars where there is no terminal
+    assert "4 cells, 4 of them done before" in bascule("run", str(study)).out
+    rows = json.loads(bascule("table", "tiny", "--format", "json").out)
+    assert [row["row"] for row in rows] == ["None", "Adv. training"]
+    page = bascule("report", "tiny", "--output", "page.html")
+    assert page.out.strip() == "page.html"
+    assert "Adv. training" in (tmp_path / "page.html").read_text()
+
+
+def test_a_failed_cell_is_exit_code_1_and_named(bascule: Command, study: Path) -> None:
+    said = bascule(
+        "run", str(study), "--set", "rows.None.train.lr=1e30", "--set", "twin=false", "--set", "train.epochs=2"
+    )
+    assert said.code == 1
+    assert "failed: None · seed 0: training diverged at step" in said.err
+    assert "Traceback" not in said.err
+    row = json.loads(bascule("table", "tiny", "--format", "json").out)[1]
+    assert row["metrics"]["accuracy"]["value"] is not None
+
+
+def change(old: str, new: str) -> Callable[[str], str]:
+    def apply(text: str) -> str:
+        assert old in text
+        return text.replace(old, new, 1)
+
+    return apply
+
+
+WRONG: dict[str, tuple[Callable[[str], str], str]] = {
+    "typo in a top key": (change("rows:", "row:"), "line 8: row: unknown key 'row'. Did you mean 'rows'?"),
+    "typo in a setting": (
+        change("epochs:", "epcohs:"),
+        "line 6: base.train: unknown key 'epcohs'. Did you mean 'epochs'?",
+    ),
+    "typo in a nested setting": (change("steps: 1", "step: 1"), "unknown key 'step'"),
+    "unknown data": (change("digits,", "digit,"), "unknown data name 'digit'. Did you mean 'digits'?"),
+    "unknown trigger": (change("sticker", "stiker"), "unknown poison name 'stiker'. Did you mean 'sticker'?"),
+    "unknown model": (change("digits-cnn", "resnet"), "unknown models name 'resnet'"),
+    "unknown attack": (change("fgsm", "fsgm"), "Did you mean 'fgsm'?"),
+    "wrong type": (change("epochs: 1", "epochs: many"), "must be a valid integer; got 'many'"),
+    "a flag for a number": (change("rate: 0.5", "rate: yes"), "got True"),
+    "negative eps": (change("eps: 0.1}", "eps: -0.1}"), "must be greater than or equal to 0; got -0.1"),
+    "infinite eps": (change("eps: 0.1}", "eps: .inf}"), "finite"),
+    "rate above one": (change("rate: 0.5", "rate: 1.5"), "must be less than or equal to 1; got 1.5"),
+    "rate too large for the class": (change("rate_of: target", "rate_of: all"), "The largest possible rate is 0."),
+    "no such class": (change("target: 7", "target: 70"), "there is no class 70; the classes are 0..9"),
+    "missing setting": (change("epochs: 1, ", ""), "the key 'epochs' is missing"),
+    "missing data": (change("{name: digits, max_train: 200, max_test: 40}", "mnist"), "BASCULE_DATA"),
+    "trigger that does not fit": (change("trigger: sticker", "trigger: channel"), "needs colour images"),
+    "duplicate row": (lambda text: text + "  None: {}\n", "line 12: rows.None stands twice; first in line 9"),
+    "two rows with equal settings": (lambda text: text + "  Other: {}\n", "is the same as row 'None'"),
+    "no rows": (lambda text: text[: text.index("rows:")], "a study needs at least one row"),
+    "no YAML": (lambda text: text + "  - [", "not valid YAML"),
+    "empty file": (lambda text: "", "a study is a mapping"),
+    "user's file is missing": (change("digits-cnn", "nets.py:net"), "nets.py"),
+    "seeds": (lambda text: text + "seeds: -2\n", "seeds: must be greater than or equal to 1; got -2"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_study_is_one_message_and_exit_code_2(bascule: Command, study: Path, tmp_path: Path, case: str) -> None:
+    edit, expected = WRONG[case]
+    study.write_text(edit(study.read_text()))
+    for command in ("run", "validate"):
+        said = bascule(command, str(study))
+        assert said.code == 2
+        assert said.out == ""
+        assert said.err.startswith("bascule: ")
+        assert expected in said.err
+        assert len(said.err.splitlines()) == 1
+        assert "Traceback" not in said.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_corrupt_data_are_one_message_and_exit_code_2(bascule: Command, study: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    for part in ("train", "t10k"):
+        labels = bytes([0, 0, 8, 1, 0, 0, 0, 20]) + bytes(range(10)) * 2
+        images = bytes([0, 0, 8, 3, 0, 0, 0, 20, 0, 0, 0, 8, 0, 0, 0, 8]) + bytes(20 * 64 - 1)  # one byte short
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(labels)
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(images)
+    study.write_text(study.read_text().replace("{name: digits, max_train: 200, max_test: 40}", "mnist"))
+    said = bascule("run", str(study))
+    assert said.code == 2
+    assert re.search(r"train-images-idx3-ubyte", said.err)
+    assert len(said.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["run", "digitz"], "unknown study 'digitz'. Did you mean 'digits'?"),
+        (["run", "nowhere.yaml"], "cannot read the study 'nowhere.yaml'"),
+        (["run", "digits", "--set", "train.epochs"], "expected key=value"),
+        (["run", "digits", "--device", "gpu"], "allowed are auto, cpu, cuda and cuda:N"),
+        (["table", "digits"], "There are no runs in runs"),
+        (["report", "digits"], "There are no runs in runs"),
+        (["ls", "atack"], "unknown kind 'atack'. Did you mean 'attack'?"),
+        (["show", "attack/pdg"], "unknown attack name 'pdg'. Did you mean 'pgd'?"),
+        (["show", "pgd"], "expected KIND/NAME"),
+        (["show", "studies/digit"], "Did you mean 'digits'?"),
+    ],
+)
+def test_wrong_words_are_exit_code_2(bascule: Command, words: list[str], expected: str) -> None:
+    said = bascule(*words)
+    assert said.code == 2
+    assert expected in said.err
+
+
+@pytest.mark.parametrize(
+    "words", [["run"], ["run", "digits", "--sede", "3"], ["run", "digits", "--seeds", "0"], ["fly"]]
+)
+def test_wrong_options_are_exit_code_2(bascule: Command, words: list[str]) -> None:
+    assert bascule(*words).code == 2
+
+
+def test_listing_and_showing(bascule: Command) -> None:
+    assert re.search(r"^attack +evasion attacks: .*fgsm.*pgd", bascule("ls").out, re.MULTILINE)
+    assert re.search(r"^attack/pgd +Projected gradient descent", bascule("ls", "attack").out, re.MULTILINE)
+    assert re.search(r"^mnist-quick +The trade-off", bascule("ls", "studies").out, re.MULTILINE)
+    shown = bascule("show", "poison/sticker").out
+    assert "size (default 3)\n      Side of the patch in pixels." in shown
+    assert "title: Hardened digits" in bascule("show", "studies/digits").out
+
+
+def test_validate_says_what_would_be_done(bascule: Command, tmp_path: Path) -> None:
+    said = bascule("validate", "digits", "--seeds", "2")
+    assert "2 rows, 8 models to train (twins included), 24 evaluations" in said.out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_help_names_every_command(bascule: Command) -> None:
+    said = bascule("--help")
+    assert said.code == 0
+    for command in ("run", "table", "report", "ls", "show", "validate"):
+        assert re.search(rf"\b{command}\b", said.out)

@@ -1,0 +1,116 @@
+"""The house has floors: imports go down only, and a defence never sees the truth."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bascule
+
+ROOT = Path(bascule.__file__).parent
+
+BELOW: dict[str, set[str]] = {
+    "core": set(),
+    "data": {"core"},
+    "models": {"core"},
+    "measure": {"core"},
+    "poison": {"core"},
+    "attack": {"core"},
+    "certify": {"core"},
+    "explain": {"core"},
+    "train": {"core", "attack", "certify"},
+    "filter": {"core", "train"},
+    "scan": {"core", "attack", "certify"},
+    "repair": {"core", "attack", "certify", "train", "scan"},
+    "study": {
+        "core",
+        "data",
+        "models",
+        "measure",
+        "poison",
+        "attack",
+        "certify",
+        "explain",
+        "train",
+        "filter",
+        "scan",
+        "repair",
+    },
+    "report": {"core", "measure", "study"},
+    "cli": {"core", "data", "study", "report"},
+}
+"""For each room, the other rooms it may import."""
+
+DEFENCES = ("train", "filter", "scan", "repair")
+
+
+def imported_rooms(source: str) -> set[str]:
+    """Rooms of the package that a module imports, anywhere in its text."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            parts = node.module.split(".")
+            names = [parts[1]] if len(parts) > 1 else [alias.name for alias in node.names]
+            found |= set(names) if parts[0] == "bascule" else set()
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("bascule.")}
+    return found
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+MODULES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_imports_go_down_only(path: Path) -> None:
+    room = room_of(path)
+    assert imported_rooms(path.read_text()) - {room} <= BELOW[room]
+
+
+@pytest.mark.parametrize("room", DEFENCES)
+def test_no_defence_may_import_poison(room: str) -> None:
+    assert "poison" not in BELOW[room]
+
+
+def test_the_check_sees_every_way_to_import() -> None:
+    assert imported_rooms("from bascule.poison import Trigger") == {"poison"}
+    assert imported_rooms("from bascule import poison, core") == {"poison", "core"}
+    assert imported_rooms("def f():\n    import bascule.poison._place as p") == {"poison"}
+
+
+def modules_after(statement: str) -> set[str]:
+    code = f"{statement}\nimport sys; print(' '.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import bascule.cli",
+        "import bascule.study.record, bascule.study.rows",
+        "import bascule.report.tables",
+        "import bascule.report.page",
+        "from bascule.core.catalog import *; [documentation(r, n) for r in ROOMS for n in names(r)]",
+    ],
+)
+def test_reading_and_listing_import_no_torch(statement: str) -> None:
+    assert "torch" not in modules_after(statement)
+
+
+def test_help_imports_only_the_command_line() -> None:
+    loaded = modules_after("import bascule.cli")
+    assert not loaded & {"torch", "numpy", "scipy", "pydantic", "matplotlib", "pyarrow"}
+
+
+def test_the_library_prints_nothing() -> None:
+    for path in MODULES:
+        calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        assert not [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"], path
