@@ -270,19 +270,18 @@ def plain(text: str) -> str:
                     "The difference in robust accuracy (30 % and 31 %) is not clear at 5 seeds."),
         (0.31, 0.4, "does not clearly differ in robust accuracy (30 % and 31 %) or ASR (40 % in both) at 5 seeds."),
         (None, 0.7, "raises ASR from 40 % to 70 %: easier to backdoor. "
-                    "Robust accuracy cannot be compared: not measured yet in this row."),
+                    "Robust accuracy cannot be compared: not measured in this row."),
         (None, 0.1, "lowers ASR from 40 % to 10 %: harder to backdoor. "
-                    "Robust accuracy cannot be compared: not measured yet in this row."),
+                    "Robust accuracy cannot be compared: not measured in this row."),
         (0.6, None, "raises robust accuracy from 30 % to 60 %: safer against adversarial examples. "
-                    "ASR cannot be compared: not measured yet in this row."),
+                    "ASR cannot be compared: not measured in this row."),
         (0.1, None, "lowers robust accuracy from 30 % to 10 %: weaker against adversarial examples. "
-                    "ASR cannot be compared: not measured yet in this row."),
+                    "ASR cannot be compared: not measured in this row."),
         (0.3, None, "does not clearly differ in robust accuracy (30 % in both) at 5 seeds. "
-                    "ASR cannot be compared: not measured yet in this row."),
+                    "ASR cannot be compared: not measured in this row."),
         (None, 0.4, "does not clearly differ in ASR (40 % in both) at 5 seeds. "
-                    "Robust accuracy cannot be compared: not measured yet in this row."),
-        (None, None, "cannot be compared. Robust accuracy cannot be compared: not measured yet in this row. "
-                     "ASR cannot be compared: not measured yet in this row."),
+                    "Robust accuracy cannot be compared: not measured in this row."),
+        (None, None, "cannot be compared. Robust accuracy and ASR: not measured in this row."),
     ],
 )  # fmt: skip
 def test_a_row_is_compared_at_both_ends(robust: float | None, asr: float | None, text: str) -> None:
@@ -336,7 +335,7 @@ def test_a_row_without_poison_has_no_asr_to_compare(
 def test_different_reasons_are_both_said() -> None:
     unpoisoned = row(0.3, None, settings={"poison": None, "attack": [ATTACK]})
     assert compare(unpoisoned, row(0.3, None)).notes == (
-        "ASR cannot be compared: not measured yet in this row; no poison is planted in the reference row.",
+        "ASR cannot be compared: not measured in this row; no poison is planted in the reference row.",
     )
 
 
@@ -392,11 +391,9 @@ def test_a_trigger_with_power_of_its_own_is_not_called_a_backdoor() -> None:
 def test_a_row_alone_is_described() -> None:
     assert plain(state(row(0.35, 0.6, 0.97)).text) == "reaches 97 % accuracy, 35 % robust accuracy and 60 % ASR."
     assert plain(state(row(None, 0.6, 0.97)).text) == (
-        "reaches 97 % accuracy and 60 % ASR. Robust accuracy: not measured yet."
+        "reaches 97 % accuracy and 60 % ASR. Robust accuracy: not measured."
     )
-    assert (
-        state(row(None, None)).text == "has no numbers yet. Robust accuracy: not measured yet. ASR: not measured yet."
-    )
+    assert state(row(None, None)).text == "has no numbers yet. Robust accuracy: not measured. ASR: not measured."
 
 
 # --- words, marks, labels --------------------------------------------------------------------------------------------
@@ -416,7 +413,9 @@ def test_words() -> None:
     assert _words.joined(["a"]) == "a"
     assert _words.joined(["a", "b"], "or") == "a or b"
     assert _words.joined(["a", "b", "c"]) == "a, b and c"
-    assert plain(_words.percent_range(0.314, 0.386)) == "31 to 39 %"
+    assert [plain(text) for text in _words.percent_interval(0.35, 0.314, 0.386)] == ["35 %", "31 to 39 %"]
+    assert [plain(text) for text in _words.percent_interval(0.991, 0.989, 0.993)] == ["99.1 %", "98.9 to 99.3 %"]
+    assert [plain(text) for text in _words.percent_interval(0.5, 0.5, 0.5)] == ["50 %", "50 to 50 %"]
     assert [_words.duration(seconds) for seconds in (1.36, 62, 600, 11000)] == ["1.4 s", "62 s", "10 min", "3 h 3 min"]
     assert _words.moment("2024-05-06T07:08:09+00:00") == "2024-05-06 07:08 UTC"
     assert _words.moment("<yesterday>") == "<yesterday>"
@@ -554,10 +553,10 @@ def test_the_table_has_every_number(tmp_path: Path) -> None:
 
 
 def test_a_count_that_differs_between_rows_is_in_the_cells(tmp_path: Path) -> None:
-    page = page_of(tmp_path, *PAIR, metrics=["asr-paper"])
+    page = page_of(tmp_path, Spec(), Spec("Worse", accuracy=0.65), metrics=["asr-paper"])
     assert page.text("th", scope="col")[1] == "ASR (paper) ↓, lower is better%"
     found = [re.search(r"n = (\d+)$", text) for text in page.text("td", **{"class": "number"})[0:4:2]]
-    assert [match.group(1) for match in found if match] == ["182", "184"]
+    assert [match.group(1) for match in found if match] == ["180", "190"]  # 10 clean images are taken for the target
 
 
 def test_flags_stand_under_their_row(tmp_path: Path) -> None:
@@ -595,6 +594,14 @@ def test_different_triggers_are_shown_apart(tmp_path: Path) -> None:
     section = page.section("triggers")
     assert "sticker: size 2, position bottom-right; on test images sticker: size 4" in section
     assert "all of other classes and relabelled as class 7 (dirty-label)" in section
+
+
+def test_rows_without_a_picture_yet_join_those_with_the_same_trigger(tmp_path: Path) -> None:
+    page = page_of(tmp_path, Spec("Later", accuracy=None), Spec())
+    section = page.section("triggers")
+    assert len(page.all("figure", **{"class": "trigger"})) == len(page.all("img")) == 1
+    assert "Later: to be planted in 5 % of the training set" in section
+    assert "None: planted in 72 of 1,437" in section
 
 
 def test_class_names_are_told(tmp_path: Path) -> None:
@@ -667,7 +674,9 @@ def test_an_empty_run_has_a_page(tmp_path: Path) -> None:
     page = page_of(tmp_path, *(replace(spec, accuracy=None) for spec in PAIR))
     check_whole(page)
     assert "Not finished: 0 of 8 models done. The same command again continues the run." in page.text()[0]
-    assert "Adv. training cannot be compared." in page.section("verdict")
+    assert "Adv. training cannot be compared. Robust accuracy and ASR: not measured in either row." in page.section(
+        "verdict"
+    )
     assert "No row has both a robust accuracy and an ASR yet." in page.section("tradeoff")
     assert page.text("td", **{"class": "number"})[:7] == ["—"] * 6 + ["0"]
     assert "to be planted in 5 % of the training set, all of class 7" in page.section("triggers")
@@ -681,7 +690,7 @@ def test_an_unfinished_run_says_what_is_missing(tmp_path: Path) -> None:
     assert "Not finished: 6 of 12 models done." in page.text()[0]
     verdict = page.section("verdict")
     assert "Adv. training raises ASR from 10 % to 60 %: easier to backdoor." in verdict
-    assert "Robust accuracy cannot be compared: not measured yet in this row." in verdict
+    assert "Robust accuracy cannot be compared: not measured in this row." in verdict
     assert "trained; 2 of 3 evaluations done" in page.section("provenance")
     assert "No model is trained yet of: Later." in page.section("curves")
 

@@ -8,11 +8,10 @@ from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge
-from pydantic import AllowInfNan
 from torch import Tensor
 
 Norm = Literal["linf", "l2"]
-Eps = Annotated[float, Ge(0), AllowInfNan(False)]
+Eps = Annotated[float, Ge(0)]
 """Radius in [0, 1] pixel units: 8/255 is 0.0314."""
 
 

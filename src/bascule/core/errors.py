@@ -18,12 +18,20 @@ class RequestError(Exception):
         self.problem = problem
         self.place = place
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return _restored, (self.problem, self.place)
+
     def at(self, *keys: str) -> RequestError:
         """The same error, seen from further out."""
         return RequestError(self.problem, place=(*keys, *self.place))
 
     def __str__(self) -> str:
         return f"{'.'.join(self.place)}: {self.problem}" if self.place else self.problem
+
+
+def _restored(problem: str, place: tuple[str, ...]) -> RequestError:
+    """An error that has been sent to another process."""
+    return RequestError(problem, place=place)
 
 
 def unknown(kind: str, given: str, allowed: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from bascule.measure import Measure, Metric, Outcomes
 
@@ -16,7 +16,7 @@ CONFIDENCE = 0.95
 
 def wilson(share: float, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Score interval of a share of `n` independent images (Wilson 1927)."""
-    z = float(stats.norm.ppf(0.5 + confidence / 2))
+    z = float(special.ndtri(0.5 + confidence / 2))
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     # Rounding must not leave a share of exactly 0 or 1 outside.
@@ -26,7 +26,7 @@ def wilson(share: float, n: int, confidence: float = CONFIDENCE) -> tuple[float,
 def student_t(means: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Interval of the mean over at least two seeds, from the spread of the seeds' own means; not clipped."""
     count = len(means)
-    half = float(stats.t.ppf(0.5 + confidence / 2, count - 1)) * float(np.std(means, ddof=1)) / sqrt(count)
+    half = float(special.stdtrit(count - 1, 0.5 + confidence / 2)) * float(np.std(means, ddof=1)) / sqrt(count)
     middle = float(np.mean(means))
     return middle - half, middle + half
 

@@ -18,8 +18,8 @@ from bascule.poison._block import Position, block_index
 class Channel(Trigger):
     """One colour channel set to `value` in a block; the other channels keep their content. Colour images only.
 
-    Source: Weng, Lee & Wu 2020 (table 2a): blue set to 0 in a 3 x 3 block in the image centre on CIFAR-10, in a 21 x 21
-    block at the sticker's place on ImageNet.
+    Source: Weng, Lee & Wu 2020 (table 2a): blue set to 0 in a 3 x 3 block in the image centre on CIFAR-10 (position
+    [15, 15], one pixel below and right of `center`), in a 21 x 21 block at the sticker's place on ImageNet.
     """
 
     channel: Literal["red", "green", "blue"] = "blue"
@@ -29,7 +29,7 @@ class Channel(Trigger):
     size: Annotated[int, Ge(1)] = 3
     """Side of the block in pixels."""
     position: Position = "center"
-    """A corner, `center`, `random-corner` or `random` (drawn per image), or [row, column] of its upper left pixel."""
+    """A corner, `center` (rounded up and left), `random-corner`, `random` (per image), or upper left [row, column]."""
     margin: Annotated[int, Ge(0)] = 0
     """Pixels between the block and the border, for all named positions."""
 

@@ -28,7 +28,7 @@ class Sticker(Trigger):
     size: Annotated[int, Ge(1)] = 3
     """Side of the patch in pixels."""
     position: Position = "bottom-right"
-    """A corner, `center`, `random-corner` or `random` (drawn per image), or [row, column] of its upper left pixel."""
+    """A corner, `center` (rounded up and left), `random-corner`, `random` (per image), or upper left [row, column]."""
     margin: Annotated[int, Ge(0)] = 0
     """Pixels between the patch and the border, for all named positions."""
     pattern: Literal["solid", "checker"] = "solid"

@@ -20,16 +20,21 @@ def percent(share: float, decimals: int = 0) -> str:
 
 def percent_pair(first: float, second: float) -> tuple[str, str]:
     """Two shares in percent, with as many decimals (at most two) as it takes to tell them apart."""
-    texts = [(percent(first, places), percent(second, places)) for places in range(3)]
+    places = _places(first, second)
+    return percent(first, places), percent(second, places)
+
+
+def percent_interval(value: float, low: float, high: float) -> tuple[str, str]:
+    """A share and its interval, `35 %` and `31 to 39 %`, with decimals that tell the ends of the interval apart."""
+    places = _places(low, high)
+    start = percent(low, places).removesuffix("%").rstrip()
+    return percent(value, places), f"{start} to {percent(high, places)}"
+
+
+def _places(first: float, second: float) -> int:
     if first == second:
-        return texts[0]
-    return next((pair for pair in texts if pair[0] != pair[1]), texts[-1])
-
-
-def percent_range(low: float, high: float) -> str:
-    """An interval of shares: `31 to 39 %`."""
-    first, second = percent_pair(low, high)
-    return f"{first.removesuffix('%').rstrip()} to {second}"
+        return 0
+    return next((places for places in range(2) if percent(first, places) != percent(second, places)), 2)
 
 
 def count(number: int, noun: str, plural: str = "") -> str:

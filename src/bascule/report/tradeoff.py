@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from bascule.measure import Measure
 from bascule.report import _labels, _svg
 from bascule.report._view import RowView, View
-from bascule.report._words import SPACE, joined, percent, percent_range
+from bascule.report._words import SPACE, joined, percent, percent_interval
 
 TITLE = "The trade-off"
 
@@ -20,6 +20,8 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 8, 8, 50
 _FROM, _TO = -4.0, 104.0
 """A little more than 0 to 100 %, so that marks on the border are whole."""
 _LABEL_WIDTH = 160
+_MANY = 4
+"""With more rows than this the legend leaves the intervals to the table."""
 _SPOKEN = 12
 """Rows that the text alternative of the picture names; the table has them all."""
 
@@ -30,6 +32,7 @@ def context(view: View) -> Mapping[str, Any]:
     return {
         "picture": _picture(shown) if shown else None,
         "legend": [(row, _numbers(row)) for row in shown],
+        "compact": len(shown) > _MANY,
         "missing": [(row, joined(gaps)) for row in view.rows if (gaps := _gaps(row))],
     }
 
@@ -43,7 +46,7 @@ def _gaps(row: RowView) -> list[str]:
 def _numbers(row: RowView) -> list[tuple[str, str, str]]:
     names = {"robust_accuracy": "robust accuracy", "asr": "ASR", "accuracy": "accuracy"}
     found = [(name, row.result.metrics[key]) for key, name in names.items() if key in row.result.metrics]
-    return [(name, percent(m.value), percent_range(*_interval(m))) for name, m in found if m.value is not None]
+    return [(name, *percent_interval(m.value, *_interval(m))) for name, m in found if m.value is not None]
 
 
 def _interval(measure: Measure) -> tuple[float, float]:

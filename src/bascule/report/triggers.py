@@ -5,9 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -45,27 +44,28 @@ class Entry:
 
 def context(view: View) -> Mapping[str, Any] | None:
     """One entry per picture and trigger; nothing when no row is poisoned."""
-    entries: dict[tuple[str, str], Entry] = {}
-    for row in view.rows:
-        poison = row.poison
-        if poison is None:
-            continue
-        data = _picture_file(row)
-        digest = hashlib.sha256(data).hexdigest() if data else ""
+    entries: dict[tuple[str, str, str], Entry] = {}
+    # Rows without a picture come last, to join the entry of a row with the same trigger and data.
+    for row, poison, data in sorted(_poisoned(view), key=lambda found: not found[2]):
         words = _trigger(poison)
-        if (digest, words) not in entries:
+        place = (row.result.data, words, hashlib.sha256(data).hexdigest())
+        if not data:
+            place = next((known for known in entries if known[:2] == place[:2]), place)
+        if place not in entries:
             summary = _summary(poison["test_trigger"] or poison["trigger"])
-            entries[digest, words] = Entry(_picture(data, row) if data else None, words, summary)
-        entries[digest, words].poisons.setdefault(_poison(row, poison), []).append(row)
+            entries[place] = Entry(_picture(data, row), words, summary)
+        entries[place].poisons.setdefault(_poison(row, poison), []).append(row)
     if not entries:
         return None
     return {"entries": list(entries.values()), "unpoisoned": [row for row in view.rows if row.poison is None]}
 
 
-def _picture_file(row: RowView) -> bytes | None:
-    """The picture of the first seed; the test images on it are the same for every seed."""
-    path: Path = row.cells[0].record.artefacts / "trigger.png"
-    return path.read_bytes() if path.is_file() else None
+def _poisoned(view: View) -> Iterator[tuple[RowView, dict[str, Any], bytes]]:
+    """Rows with their poison and the picture of their first seed (all seeds show the same), or nothing yet."""
+    for row in view.rows:
+        if row.poison is not None:
+            path = row.cells[0].record.artefacts / "trigger.png"
+            yield row, row.poison, path.read_bytes() if path.is_file() else b""
 
 
 def _picture(data: bytes, row: RowView) -> Picture | None:

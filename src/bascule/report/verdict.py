@@ -14,10 +14,14 @@ from bascule.study.rows import TWIN_LIMIT, RowResult
 
 TITLE = "In short"
 
+_MANY = 5
+"""With more rows than this the sentences are set smaller."""
+
 Change = Literal["up", "down", "unclear", "missing"]
 
 _NAMES = {"robust_accuracy": "robust accuracy", "asr": "ASR", "accuracy": "accuracy"}
 _ENDS = ("robust_accuracy", "asr")
+_NOT_ASKED = "the study does not measure it"
 _VERBS = {"up": "raises", "down": "lowers"}
 _MEANING: dict[tuple[Change, Change], str] = {
     ("up", "up"): "safer against adversarial examples, easier to backdoor",
@@ -89,9 +93,8 @@ def state(row: RowResult) -> Verdict:
     known = [
         f"{percent(value)} {_NAMES[name]}" for name in ("accuracy", *_ENDS) if (value := _value(row, name)) is not None
     ]
-    missing = [name for name in _ENDS if _value(row, name) is None]
     facts = f"reaches {joined(known)}" if known else "has no numbers yet"
-    notes = [f"{_capital(_NAMES[name])}: {_why_missing(row, name)}." for name in missing]
+    notes = [f"{_capital(_NAMES[name])}: {why}." for name in _ENDS if (why := _why_missing(row, name))]
     return Verdict(facts, "", (*notes, *_trigger_note(row, "this row")))
 
 
@@ -107,7 +110,7 @@ def context(view: View) -> Mapping[str, Any]:
             compared.append({"reference": reference, "verdicts": verdicts})
         else:
             alone.append((reference, state(reference.result)))
-    return {"groups": compared, "alone": alone}
+    return {"groups": compared, "alone": alone, "compact": len(view.rows) > _MANY}
 
 
 # --- parts of the sentences ------------------------------------------------------------------------------------------
@@ -141,34 +144,30 @@ def _at_seeds(reference: RowResult, row: RowResult) -> str:
 
 
 def _missing_notes(reference: RowResult, row: RowResult, missing: list[str]) -> list[str]:
-    notes = []
+    """One sentence per reason, with the metrics it holds for."""
+    reasons: dict[str, list[str]] = {}
     for name in missing:
-        gaps = [
-            (who, _why_missing(r, name))
-            for who, r in (("this row", row), ("the reference row", reference))
-            if _value(r, name) is None
-        ]
-        if len({why for _, why in gaps}) == 1:
-            who = gaps[0][0] if len(gaps) == 1 else "either row"
-            reasons = _placed(gaps[0][1], who)
-        else:
-            reasons = "; ".join(_placed(why, who) for who, why in gaps)
-        notes.append(f"{_capital(_NAMES[name])} cannot be compared: {reasons}.")
-    return notes
+        whys = {"this row": _why_missing(row, name), "the reference row": _why_missing(reference, name)}
+        gaps = {who: why for who, why in whys.items() if why}
+        if len(gaps) == 2 and len(set(gaps.values())) == 1:
+            gaps = {"either row": whys["this row"]}
+        places = [why if why == _NOT_ASKED else f"{why} in {who}" for who, why in gaps.items()]
+        reasons.setdefault("; ".join(places), []).append(_NAMES[name])
+    said = "" if len(missing) == len(_ENDS) else " cannot be compared"  # the sentence says it already
+    return [f"{_capital(joined(names))}{said}: {reason}." for reason, names in reasons.items()]
 
 
 def _why_missing(row: RowResult, name: str) -> str:
+    """Empty when the number is there."""
+    if _value(row, name) is not None:
+        return ""
     if name not in row.metrics:
-        return "the study does not measure it"
+        return _NOT_ASKED
     if name == "asr" and row.settings.get("poison") is None:
         return "no poison is planted"
     if name == "robust_accuracy" and not row.settings.get("attack"):
         return "no attack is run"
-    return "not measured yet"
-
-
-def _placed(why: str, who: str) -> str:
-    return why if why.startswith("the study") else f"{why} in {who}"
+    return "not measured"
 
 
 def _accuracy_note(reference: RowResult, row: RowResult) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,11 @@ if TYPE_CHECKING:
 
 
 def run_cells(cells: Sequence[Cell], run: RunRecord, workshop: Workshop) -> list[Failure]:
-    """One Ray task per cell; the run folder must be on storage that every node shares."""
+    """One Ray task per cell, on one core or one GPU each; the run folder must be on storage that every node shares.
+
+    Raises:
+        RequestError: Ray is not installed, or a cell found that the request is wrong.
+    """
     from bascule.study.run import Failure, attempt
 
     try:
@@ -23,10 +28,10 @@ def run_cells(cells: Sequence[Cell], run: RunRecord, workshop: Workshop) -> list
     except ImportError as error:
         raise RequestError("--engine ray needs Ray: pip install 'bascule[ray]'") from error
     if not ray.is_initialized():
-        ray.init(log_to_driver=False, include_dashboard=False)
+        ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
     device, roots = workshop.device, workshop.roots
 
-    @ray.remote(num_cpus=1, num_gpus=1 if device.type == "cuda" else 0, max_retries=2)  # type: ignore[untyped-decorator]
+    @ray.remote(num_cpus=1, num_gpus=1 if device.type == "cuda" else 0, max_retries=2)
     def work(cell: Cell) -> str | None:
         return attempt(cell, run, Workshop(device=device, roots=roots))
 
@@ -36,7 +41,11 @@ def run_cells(cells: Sequence[Cell], run: RunRecord, workshop: Workshop) -> list
         (ready,), _ = ray.wait(list(waiting), num_returns=1)
         cell = waiting.pop(ready)
         with workshop.progress.cell(cell.label):
-            message = ray.get(ready)
+            try:
+                message = ray.get(ready)
+            except ray.exceptions.RayTaskError as error:
+                # A wrong request stops the run here as it does without Ray.
+                raise error.cause if isinstance(error.cause, RequestError) else error from None
         if message is not None:
             failures.append(Failure(cell.label, message))
     return failures

@@ -1,0 +1,83 @@
+"""What the tests of training share: a few real images, networks with and without memory, and kept checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bascule.core import catalog, rng
+from bascule.core.images import Images, Splits
+
+
+@pytest.fixture(scope="session")
+def digits() -> Splits:
+    return catalog.build("data", "digits").load([])
+
+
+@pytest.fixture(scope="session")
+def few(digits: Splits) -> Images:
+    """70 images: four batches of 16 and a rest of 6."""
+    return digits.train.at(torch.arange(70))
+
+
+@pytest.fixture
+def make_net() -> Callable[..., nn.Module]:
+    """A small network for digits with batch norm, and with dropout unless told otherwise; its weights by seed."""
+
+    def make(seed: int = 0, *, dropout: float = 0.2) -> nn.Module:
+        with rng.borrowed_global_stream(seed, "net"):
+            return nn.Sequential(
+                nn.Conv2d(1, 4, 3, stride=2),
+                nn.BatchNorm2d(4),
+                nn.ReLU(),
+                nn.Flatten(),
+                nn.Dropout(dropout),
+                nn.Linear(36, 10),
+            ).train()
+
+    return make
+
+
+class Recorder(nn.Module):
+    """Passes images on to a network and keeps every batch it was called with, and in which mode."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+        self.seen: list[Tensor] = []
+        self.modes: list[bool] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append(x.detach().clone())
+        self.modes.append(self.training)
+        return self.net(x)
+
+
+@pytest.fixture
+def recorder() -> type[Recorder]:
+    return Recorder
+
+
+class Kept:
+    """Checkpoints written as a file would be; every one is kept, the last one is loaded."""
+
+    def __init__(self, *states: bytes) -> None:
+        self.states = list(states)
+
+    def load(self) -> dict[str, Any] | None:
+        return torch.load(BytesIO(self.states[-1]), weights_only=True) if self.states else None
+
+    def save(self, state: dict[str, Any]) -> None:
+        file = BytesIO()
+        torch.save(state, file)
+        self.states.append(file.getvalue())
+
+
+@pytest.fixture
+def kept() -> type[Kept]:
+    return Kept
