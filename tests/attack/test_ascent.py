@@ -56,9 +56,9 @@ losses = pytest.mark.parametrize("loss", list(LOSSES.values()), ids=list(LOSSES)
 
 
 def test_margin_by_hand() -> None:
-    logits = torch.tensor([[1.0, 4.0, 2.0], [1.0, 4.0, 2.0], [3.0, 3.0, -1.0]])
+    logits = torch.tensor([[1.0, 4.0, 2.0], [1.0, 4.0, 2.0], [3.0, 3.0, -1.0], [-1.0, -4.0, -3.0]])
     # Largest wrong logit minus the label's.
-    assert margin(logits, torch.tensor([1, 2, 0])).tolist() == [2.0 - 4.0, 4.0 - 2.0, 0.0]
+    assert margin(logits, torch.tensor([1, 2, 0, 0])).tolist() == [2.0 - 4.0, 4.0 - 2.0, 0.0, -3.0 + 1.0]
 
 
 def test_margin_is_positive_exactly_when_wrong() -> None:
@@ -103,8 +103,7 @@ def test_steps_go_from_the_start_and_the_ball_stays_around_the_image() -> None:
 
 
 @losses
-def test_the_gradient_of_an_image_is_its_own(loss: Loss) -> None:
-    # Same result whether an image is alone or in a batch: the loss is summed, not averaged.
+def test_an_image_walks_the_same_way_alone_and_in_a_batch(loss: Loss) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double()
     x = torch.rand(4, 1, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     region = L2Ball(eps=0.3)

@@ -35,9 +35,11 @@ class Threshold(nn.Module):
         super().__init__()
         self.scale = nn.Parameter(torch.ones(()))
         self.sizes: list[int] = []
+        self.building_graph: list[bool] = []
 
     def forward(self, x: Tensor) -> Tensor:
         self.sizes.append(len(x))
+        self.building_graph.append(torch.is_grad_enabled())
         score = self.scale * (x.flatten(1).mean(1) - 0.5) + (10 if self.training else 0)
         return torch.stack([torch.zeros_like(score), score], 1)
 
@@ -114,8 +116,12 @@ def test_success_is_measured_on_the_returned_images() -> None:
     # It claims brightness 0.9, which would be class 1; inside the ball brightness 0.4 is all there is.
     found = run(Threshold(), Scripted(eps=0.1, search=GARBAGE["far outside"]), *dark())
     assert found.prediction.tolist() == [0, 0, 0, 0]
-    found = run(Threshold(), Scripted(eps=0.3, search=GARBAGE["far outside"]), *dark())
+    model = Threshold()
+    found = run(model, Scripted(eps=0.3, search=GARBAGE["far outside"]), *dark())
     assert found.prediction.tolist() == [1, 1, 1, 1]
+    # One plain forward pass, no memory kept for a backward one.
+    assert model.sizes == [4]
+    assert model.building_graph == [False]
 
 
 def test_an_attack_cannot_turn_train_mode_on_for_the_verdict() -> None:

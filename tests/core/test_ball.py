@@ -191,7 +191,7 @@ def test_random_point_l2_is_uniform() -> None:
     radius = region.distance(point, origin) / region.eps
     for share in (0.5, 0.7, 0.9):
         assert (radius < share).double().mean().item() == pytest.approx(share**4, abs=0.02)
-    # No direction is preferred: each of the 16 orthants gets its share, and the axes get as much as the diagonals: on the
+    # No direction is preferred: each of the 16 orthants gets its share, and the axes as much as the diagonals. On the
     # unit sphere in d dimensions the mean fourth power of an entry is 3 / (d (d + 2)), here 1/8.
     orthant = ((point > origin).flatten(1).long() * torch.tensor([1, 2, 4, 8])).sum(1)
     assert torch.bincount(orthant, minlength=16).double().div(20_000).sub(1 / 16).abs().max() < 0.01

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -123,7 +124,7 @@ def test_interrupted_at_every_step_it_still_ends_the_same(
     attempts, states = 0, []
     while True:
         attempts += 1
-        model, checkpoints = make_net(seed=attempts), CutOff(*states)
+        model, checkpoints = make_net(seed=attempts - 1), CutOff(*states)
         report = (lambda *_, tick=checkpoints.tick: tick()) if where == "report" else (lambda *_: None)
         try:
             again = train(
@@ -209,7 +210,7 @@ def numbered() -> Images:
 def epochs_of(model: Any) -> list[list[int]]:
     """Ids of the images seen in each epoch."""
     ids = [(batch[:, 0, 4, 4] * 255).round().int().tolist() for batch in model.seen]
-    return [sum(ids[start : start + PER_EPOCH], []) for start in range(0, len(ids), PER_EPOCH)]
+    return [list(chain(*ids[start : start + PER_EPOCH])) for start in range(0, len(ids), PER_EPOCH)]
 
 
 def test_an_epoch_is_a_fresh_order_without_the_rest(numbered: Images, recorder: Callable, make_net: Callable) -> None:
@@ -367,18 +368,13 @@ def test_nothing_that_is_not_finite_is_kept(how: str, few: Images, make_net: Cal
     assert all(bool(value.isfinite().all()) for value in checkpoints.load()["model"].values())
 
 
-def test_a_learning_rate_far_too_large_is_noticed(few: Images, make_net: Callable) -> None:
-    told: list[int] = []
+@pytest.mark.parametrize("norm", [False, True], ids=["plain", "batch-norm"])
+def test_a_learning_rate_far_too_large_is_noticed(norm: bool, few: Images, make_net: Callable) -> None:
+    # Batch norm hides huge weights from the loss; its running variance still tells.
+    model = make_net() if norm else nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Linear(32, 10))
     with pytest.raises(DivergedError) as caught:
-        train(
-            make_net(),
-            few,
-            settings(optimizer="sgd", lr=1e30, epochs=50),
-            seed=0,
-            report=lambda step, *_: told.append(step),
-        )
+        train(model, few, settings(optimizer="sgd", lr=1e30, epochs=50), seed=0)
     assert caught.value.step < PER_EPOCH
-    assert max(told, default=0) <= PER_EPOCH
 
 
 def test_a_good_training_is_not_stopped(few: Images, make_net: Callable) -> None:

@@ -207,10 +207,12 @@ _EXAMPLES = 8
 
 
 def _keep_poison(record: CellRecord, poison: Poison, truth: Truth, splits: Splits) -> None:
-    """Which images were poisoned, and a picture of test images without (above) and with (below) the trigger."""
+    """Which images were poisoned, and a picture of one test image a class without (above) and with (below) it."""
     table = pa.table({key: _array(getattr(truth, key)) for key in ("ids", "labels_before", "labels_after")})
     write_atomically(record.artefacts / "poison.parquet", lambda temporary: pq.write_table(table, temporary))
-    places = (splits.test.labels != poison.target).nonzero().squeeze(1)[:_EXAMPLES]
+    others = [label for label in range(len(splits.test.classes)) if label != poison.target]
+    found = ((splits.test.labels == label).nonzero().squeeze(1)[:1] for label in others)
+    places = torch.cat([place for place in found if len(place)][:_EXAMPLES])
     x = splits.test.batch(places)
     marked = shown_with(poison.shown, x, generator=rng.stream(0, "examples"))
     sheet = torch.cat([torch.cat(list(part), dim=2) for part in (x, marked)], dim=1)

@@ -19,8 +19,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,9 +39,8 @@ FORMAT = 1
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write` on a temporary file beside `path`, force it to disk, then put it in place in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
+    # Not tempfile: its files can be read by their owner only, and records and reports are there to be shared.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
         write(temporary)
         with temporary.open("rb+") as file:
@@ -60,7 +58,9 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write plain values as JSON, atomically; NaN is refused since JSON has none."""
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    # File names with undecodable bytes reach us as lone surrogates, which UTF-8 cannot hold.
+    data = text.encode("utf-8", errors="backslashreplace")
+    write_atomically(path, lambda temporary: temporary.write_bytes(data))
 
 
 def read_json(path: Path) -> Any:
@@ -214,10 +214,6 @@ class RunRecord:
         if content.get("format") != FORMAT:
             raise RequestError(f"{self.plan_file} has format {content.get('format')!r}; this version reads {FORMAT}")
         return content
-
-    def clear(self) -> None:
-        """Delete the run folder."""
-        shutil.rmtree(self.path, ignore_errors=True)
 
 
 def open_run(run: str, runs_dir: Path) -> RunRecord:

@@ -125,7 +125,7 @@ def _flags(run: RunRecord, entry: dict[str, Any], seeds: int, measures: dict[str
     twin = measures.get("asr_twin")
     if twin is not None and twin.value is not None and twin.value > TWIN_LIMIT:
         flags.append(
-            f"the trigger alone moves {twin.value:.0%} of the images of a clean model: ASR overstates the backdoor"
+            f"the trigger alone moves {100 * twin.value:.0f} % of a clean model's images: ASR overstates the backdoor"
         )
     accuracy, robust = measures.get("accuracy"), measures.get("robust_accuracy")
     if (

@@ -18,7 +18,7 @@ _LOOK_EVERY = 50
 
 
 class DivergedError(Exception):
-    """The loss or a parameter stopped being finite."""
+    """The loss, a parameter or a running statistic stopped being finite."""
 
     def __init__(self, step: int, total: int, what: str) -> None:
         super().__init__(f"training diverged at step {step + 1} of {total}: {what} is not finite")
@@ -70,7 +70,7 @@ def train(
         step) and `seconds` since the start.
 
     Raises:
-        DivergedError: A loss or parameter is not finite.
+        DivergedError: A loss, parameter or running statistic is not finite.
     """
     checkpoints = checkpoints or NoCheckpoints()
     batch_size = min(training.batch_size, len(images))
@@ -158,6 +158,8 @@ def _check_finite(losses: Tensor, model: nn.Module, step: int, place: int, total
     bad = (~losses.isfinite()).nonzero()
     if len(bad):
         raise DivergedError(step - place + int(bad[0]), total, "the loss")
-    for name, parameter in model.named_parameters():
-        if not bool(parameter.isfinite().all()):
-            raise DivergedError(step, total, f"parameter {name}")
+    statistics = [item for item in model.named_buffers() if item[0].endswith(("running_mean", "running_var"))]
+    for kind, items in (("parameter", model.named_parameters()), ("statistic", statistics)):
+        for name, values in items:
+            if not bool(values.isfinite().all()):
+                raise DivergedError(step, total, f"{kind} {name}")
