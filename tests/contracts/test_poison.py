@@ -181,7 +181,7 @@ class Global(Trigger):
         (InPlace(), "the input was modified"),
         (Global(), "the global generator was used"),
     ],
-    ids=lambda value: type(value).__name__ if isinstance(value, Trigger) else "",
+    ids=lambda value: type(value).__name__ if isinstance(value, Trigger) else None,
 )
 def test_a_bad_trigger_fails_the_contract(trigger: Trigger, complaint: str) -> None:
     with pytest.raises(AssertionError, match=complaint):

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from bascule.core import catalog, rng
@@ -34,7 +35,11 @@ class Architecture(ABC):
     def initialised(self, size: tuple[int, int, int], classes: int, *, seed: int) -> nn.Module:
         """`build`, with weights drawn from the stream (seed, "init")."""
         with rng.borrowed_global_stream(seed, "init"):
-            return self.build(size, classes)
+            model = self.build(size, classes)
+            if any(nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
+                with torch.no_grad():
+                    model(torch.zeros(2, *size))  # gives lazy layers their shapes
+            return model
 
 
 @catalog.component

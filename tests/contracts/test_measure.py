@@ -1,0 +1,194 @@
+"""What every metric keeps, whichever file or package it comes from."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bascule.core import catalog
+from bascule.core.catalog import component
+from bascule.measure import MISSING, Metric, Outcomes
+from bascule.measure._interval import summarise
+
+names = pytest.mark.parametrize("name", catalog.names("measure"))
+
+CLASSES, TARGET = 4, 3
+
+
+def random_outcomes(seed: int, count: int = 60) -> Outcomes:
+    """Complete outcomes of a model that is right about half of the time."""
+    draws = np.random.default_rng(seed)
+    label = draws.integers(CLASSES, size=count)
+
+    def predictions() -> np.ndarray:
+        return np.where(draws.random(count) < 0.5, label, draws.integers(CLASSES, size=count))
+
+    adversarial = [np.where(draws.random(count) < 0.2, MISSING, predictions()) for _ in range(2)]
+    columns = {key: predictions() for key in ("clean", "triggered", "twin_clean", "twin_triggered")}
+    return Outcomes(label=label, **columns, adversarial=adversarial, attacks=2, target=TARGET)
+
+
+def at(outcomes: Outcomes, index: np.ndarray) -> Outcomes:
+    """The outcomes of these images, in this order."""
+    columns = {key: value[index] for key, value in vars(outcomes).items() if isinstance(value, np.ndarray)}
+    return dataclasses.replace(outcomes, **columns, adversarial=[part[index] for part in outcomes.adversarial])
+
+
+def copies(outcomes: Outcomes) -> Iterator[np.ndarray]:
+    for value in vars(outcomes).values():
+        if isinstance(value, np.ndarray):
+            yield value.copy()
+    yield from (part.copy() for part in outcomes.adversarial)
+
+
+def check_metric(metric: Metric) -> None:
+    """A share of images that each are a success or not, whatever their order; unknown without outcomes."""
+    assert metric.title
+    assert metric.better in ("higher", "lower")
+    assert metric.unit
+    values = []
+    for seed in range(5):
+        found = random_outcomes(seed)
+        before = list(copies(found))
+        sample = metric.per_sample(found)
+        assert all(np.array_equal(old, new) for old, new in zip(before, copies(found), strict=True)), "outcomes changed"
+        assert isinstance(sample, np.ndarray)
+        assert sample.dtype == np.bool_
+        assert sample.ndim == 1
+        assert 0 < len(sample) <= len(found.label)
+        measure = summarise(metric, [found])
+        assert measure.value is not None
+        assert 0 <= measure.low <= measure.value <= measure.high <= 1  # type: ignore[operator]
+        assert (measure.n, measure.unit, measure.better) == (len(sample), metric.unit, metric.better)
+        shuffled = at(found, np.random.default_rng(seed).permutation(len(found.label)))
+        assert summarise(metric, [shuffled]) == measure, "the order of the images matters"
+        values.append(measure.value)
+    assert len(set(values)) > 1, "the same number for every model"
+    bare = Outcomes(label=np.array([0, 1, 2]))
+    assert metric.per_sample(bare) is None, "a number from nothing"
+    assert summarise(metric, [bare]).value is None
+
+
+def test_the_room_is_not_empty() -> None:
+    assert {"accuracy", "robust-accuracy", "asr", "asr-paper", "asr-twin"} <= set(catalog.names("measure"))
+
+
+@names
+def test_metric(name: str) -> None:
+    check_metric(catalog.build("measure", name))
+
+
+def test_titles_are_unique() -> None:
+    titles = [catalog.load("measure", name).title for name in catalog.names("measure")]
+    assert len(set(titles)) == len(titles)
+
+
+@names
+def test_a_sample_of_no_images_is_no_number(name: str) -> None:
+    metric = catalog.build("measure", name)
+    empty = at(random_outcomes(0), np.array([], dtype=np.int64))
+    assert summarise(metric, [empty]).value is None
+
+
+@names
+def test_it_is_a_frozen_component_that_its_description_rebuilds(name: str) -> None:
+    metric = catalog.build("measure", name)
+    assert catalog.build("measure", catalog.describe(metric)) == metric
+    assert eval(repr(metric), vars(sys.modules[type(metric).__module__])) == metric
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        metric.title = "Other"
+
+
+def test_metrics_need_no_torch() -> None:
+    code = """
+import sys
+from bascule.core import catalog
+import bascule.measure._interval
+print([catalog.build("measure", name).title for name in catalog.names("measure")] != [])
+print("torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False"]
+
+
+# --- the contract itself ---------------------------------------------------------------------------------------------
+
+
+@component
+class Nothing(Metric):
+    """Success for everybody."""
+
+    title = "Nothing"
+    better = "higher"
+
+    def per_sample(self, outcomes: Outcomes) -> Any:
+        return np.ones(len(outcomes.label), dtype=bool)
+
+
+@component
+class Invented(Metric):
+    """Counts what was not evaluated as a failure."""
+
+    title = "Invented"
+    better = "higher"
+
+    def per_sample(self, outcomes: Outcomes) -> Any:
+        return np.zeros(len(outcomes.label), dtype=bool) if outcomes.clean is None else outcomes.clean == outcomes.label
+
+
+@component
+class FirstHalf(Metric):
+    """Looks at some places of the set only."""
+
+    title = "First half"
+    better = "higher"
+
+    def per_sample(self, outcomes: Outcomes) -> Any:
+        return None if outcomes.clean is None else (outcomes.clean == outcomes.label)[:30]
+
+
+@component
+class Numbers(Metric):
+    """Gives numbers instead of successes."""
+
+    title = "Numbers"
+    better = "higher"
+
+    def per_sample(self, outcomes: Outcomes) -> Any:
+        return outcomes.clean
+
+
+@component
+class Overwrites(Metric):
+    """Writes into what it is given."""
+
+    title = "Overwrites"
+    better = "higher"
+
+    def per_sample(self, outcomes: Outcomes) -> Any:
+        if outcomes.clean is None:
+            return None
+        outcomes.clean[0] += 1
+        return outcomes.clean == outcomes.label
+
+
+@pytest.mark.parametrize(
+    ("metric", "complaint"),
+    [
+        (Nothing(), "the same number for every model"),
+        (Invented(), "a number from nothing"),
+        (FirstHalf(), "the order of the images matters"),
+        (Numbers(), "dtype"),
+        (Overwrites(), "outcomes changed"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Metric) else None,
+)
+def test_a_bad_metric_fails_the_contract(metric: Metric, complaint: str) -> None:
+    with pytest.raises(AssertionError, match=complaint):
+        check_metric(metric)

@@ -1,0 +1,151 @@
+"""Intervals against SciPy, by simulation, and at the edges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from bascule.core.catalog import build
+from bascule.measure import Measure, Outcomes
+from bascule.measure._interval import student_t, summarise, wilson
+
+
+def seeds(*shares: tuple[int, int] | None) -> list[Outcomes]:
+    """Outcomes with these (successes, images) under `accuracy`; None for a seed without predictions."""
+    found = []
+    for share in shares:
+        right, n = share or (0, 5)
+        clean = np.array([0] * right + [1] * (n - right)) if share else None
+        found.append(Outcomes(label=np.zeros(n, dtype=np.int64), clean=clean))
+    return found
+
+
+def accuracy(*shares: tuple[int, int] | None) -> Measure:
+    return summarise(build("measure", "accuracy"), seeds(*shares))
+
+
+# --- Wilson ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
+@pytest.mark.parametrize(
+    ("right", "n"), [(0, 1), (1, 1), (0, 10), (3, 10), (10, 10), (17, 360), (9_712, 10_000)], ids=str
+)
+def test_wilson_equals_scipys(right: int, n: int, confidence: float) -> None:
+    wanted = stats.binomtest(right, n).proportion_ci(confidence_level=confidence, method="wilson")
+    assert wilson(right / n, n, confidence) == pytest.approx((wanted.low, wanted.high), abs=1e-12)
+
+
+def test_wilson_by_hand() -> None:
+    # z = 1.959964 and z^2 = 3.841459; with all of n successes the lower end is n / (n + z^2).
+    low, high = wilson(1.0, 10)
+    assert low == pytest.approx(10 / 13.841459, abs=1e-6)
+    assert high == 1
+
+
+def test_wilson_holds_the_share_and_stays_between_zero_and_one() -> None:
+    for n in range(1, 120):
+        for right in range(n + 1):
+            low, high = wilson(right / n, n)
+            assert 0 <= low <= right / n <= high <= 1, (right, n)
+            assert low < high
+
+
+# --- Student ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+@pytest.mark.parametrize("means", [(0.2, 0.4), (0.9, 0.91, 0.95, 0.9, 0.97)], ids=["two", "five"])
+def test_student_equals_scipys(means: Sequence[float], confidence: float) -> None:
+    wanted = stats.t.interval(confidence, len(means) - 1, loc=np.mean(means), scale=stats.sem(means))
+    assert student_t(means, confidence) == pytest.approx(wanted)
+
+
+def test_student_by_hand() -> None:
+    # Two seeds: t = 12.706, standard error half their distance.
+    assert student_t([0.49, 0.51]) == pytest.approx((0.5 - 0.12706, 0.5 + 0.12706), abs=1e-4)
+
+
+# --- summaries -------------------------------------------------------------------------------------------------------
+
+
+def test_one_seed_has_wilsons_interval() -> None:
+    found = accuracy((30, 40))
+    low, high = wilson(0.75, 40)
+    assert found == Measure(value=0.75, low=low, high=high, n=40, unit="fraction", better="higher")
+
+
+def test_several_seeds_have_students_interval_of_their_means() -> None:
+    found = accuracy((30, 40), (34, 40), (32, 40))
+    low, high = student_t([0.75, 0.85, 0.8])
+    assert (found.value, found.low, found.high) == pytest.approx((0.8, low, high))
+    assert found.n == 40
+
+
+def test_seeds_weigh_the_same_and_n_is_the_fewest() -> None:
+    found = accuracy((1, 2), (90, 100))
+    assert found.value == pytest.approx(0.7)
+    assert found.n == 2
+
+
+@pytest.mark.parametrize("right", [0, 13, 20])
+def test_seeds_that_agree_exactly_fall_back_to_wilson(right: int) -> None:
+    found = accuracy((right, 20), (right, 20), (right, 20))
+    assert (found.value, found.low, found.high) == pytest.approx((right / 20, *wilson(right / 20, 20)))
+    assert found.high is not None
+    assert found.low is not None
+    assert found.high - found.low > 0.1
+
+
+def test_intervals_are_clipped() -> None:
+    found = accuracy((1, 100), (99, 100))
+    assert (found.low, found.high) == (0.0, 1.0)
+    assert student_t([0.01, 0.99])[0] < 0
+
+
+@pytest.mark.parametrize("shares", [(), (None,), (None, None), ((0, 0),), (None, (0, 0))], ids=str)
+def test_what_nobody_computed_is_none(shares: tuple) -> None:
+    assert accuracy(*shares) == Measure(value=None, low=None, high=None, n=None, unit="fraction", better="higher")
+
+
+def test_seeds_without_outcomes_are_left_out() -> None:
+    assert accuracy(None, (30, 40), (0, 0)) == accuracy((30, 40))
+    assert accuracy((30, 40), None, (34, 40)) == accuracy((30, 40), (34, 40))
+
+
+def test_unit_and_direction_come_from_the_metric() -> None:
+    found = summarise(build("measure", "asr"), seeds((1, 2)))
+    assert (found.unit, found.better) == ("fraction", "lower")
+    assert list(found.as_dict()) == ["value", "low", "high", "n", "unit", "better"]
+
+
+# --- coverage --------------------------------------------------------------------------------------------------------
+
+
+def covers(found: Measure, truth: float) -> bool:
+    assert found.low is not None
+    assert found.high is not None
+    return found.low <= truth <= found.high
+
+
+@pytest.mark.parametrize("truth", [0.02, 0.5, 0.97])
+def test_one_seeds_interval_covers_the_truth(truth: float) -> None:
+    draws = np.random.default_rng(0).binomial(200, truth, size=1000)
+    share = np.mean([covers(accuracy((int(right), 200)), truth) for right in draws])
+    assert 0.92 < share < 0.985
+
+
+def test_the_interval_over_seeds_covers_what_varies_with_training() -> None:
+    """Five seeds whose own accuracies spread: an interval from the test images alone would be far too narrow."""
+    draws = np.random.default_rng(0)
+    truth, spread, n = 0.7, 0.05, 400
+    over_seeds, within = [], []
+    for _ in range(600):
+        rights = draws.binomial(n, np.clip(draws.normal(truth, spread, size=5), 0, 1))
+        over_seeds.append(covers(accuracy(*((int(right), n) for right in rights)), truth))
+        within.append(covers(accuracy((int(rights.sum()), 5 * n)), truth))
+    assert 0.925 < np.mean(over_seeds) < 0.975
+    assert np.mean(within) < 0.8

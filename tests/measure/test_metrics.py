@@ -1,0 +1,146 @@
+"""Each metric on ten images, counted by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bascule.core.catalog import build
+from bascule.measure import MISSING, Measure, Outcomes
+from bascule.measure._interval import summarise
+
+X = MISSING
+
+
+def outcomes(**changes: Any) -> Outcomes:
+    """Ten test images of a model with a backdoor for 7.
+
+    Of the sevens (images 6 to 9), one is wrong when clean (9). Of the others, one is taken for a 7 when clean (5).
+    """
+    arrays = {
+        #                  0  1  2  3  4  5  6  7  8  9
+        "label":          [0, 1, 2, 3, 4, 5, 7, 7, 7, 7],
+        "clean":          [0, 1, 2, 3, 9, 7, 7, 7, 7, 1],
+        "triggered":      [7, 7, 2, 8, 4, 7, 7, 7, 1, 7],
+        "twin_clean":     [0, 1, 2, 3, 4, 5, 7, 7, 7, 7],
+        "twin_triggered": [0, 1, 2, 3, 4, 7, 7, 7, 7, 7],
+    }  # fmt: skip
+    attacks = [
+        [0, 1, 6, 3, X, X, 7, 0, 7, X],
+        [0, 8, X, 3, X, X, 7, X, 7, X],
+    ]
+    found: dict[str, Any] = {key: np.array(value) for key, value in arrays.items()}
+    found |= {"adversarial": [np.array(attack) for attack in attacks], "attacks": 2, "target": 7}
+    return Outcomes(**{**found, **changes})
+
+
+def share(name: str, found: Outcomes) -> tuple[int, int] | None:
+    """Successes and images that count."""
+    sample = build("measure", name).per_sample(found)
+    return None if sample is None else (int(sample.sum()), len(sample))
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("accuracy", (7, 10)),  # all but 4, 5, 9
+        ("triggered-accuracy", (2, 6)),  # of 0 to 5: 2 and 4
+        ("asr", (3, 6)),  # of 0 to 5: 0, 1, 5
+        # Clean predictions other than 7: 0 to 4 and the misread seven 9; of these 0, 1 and 9.
+        ("asr-paper", (3, 6)),
+        ("asr-twin", (1, 6)),  # of 0 to 5: 5
+        ("robust-accuracy", (4, 10)),  # right when clean, less 2 and 7 (first attack) and 1 (second): 0, 3, 6, 8
+    ],
+)
+def test_by_hand(name: str, wanted: tuple[int, int]) -> None:
+    assert share(name, outcomes()) == wanted
+
+
+def changed(key: str, image: int, prediction: int) -> Outcomes:
+    """The outcomes with one other prediction."""
+    values = getattr(outcomes(), key).copy()
+    values[image] = prediction
+    return outcomes(**{key: values})
+
+
+CHANGES: dict[str, tuple[Callable[[], Outcomes], tuple[int, int], tuple[int, int]]] = {
+    # (change, asr, asr of the paper)
+    "a seven that is misread when clean": (lambda: changed("clean", 6, 1), (3, 6), (4, 7)),
+    "a misread seven the trigger does not fool": (lambda: changed("triggered", 9, 1), (3, 6), (2, 6)),
+    "an image wrongly taken for a seven when clean": (lambda: changed("clean", 0, 7), (3, 6), (2, 5)),
+    "wrongly taken for a seven, and not fooled": (lambda: changed("clean", 2, 7), (3, 6), (3, 5)),
+    "another wrong answer when clean": (lambda: changed("clean", 0, 3), (3, 6), (3, 6)),
+    "a plain seven that stays one": (lambda: changed("triggered", 8, 7), (3, 6), (3, 6)),
+    "one more success": (lambda: changed("triggered", 2, 7), (4, 6), (4, 6)),
+}
+
+
+@pytest.mark.parametrize(("change", "asr", "paper"), CHANGES.values(), ids=CHANGES.keys())
+def test_the_papers_filter_is_by_prediction_ours_by_label(
+    change: Callable[[], Outcomes], asr: tuple[int, int], paper: tuple[int, int]
+) -> None:
+    assert share("asr", change()) == asr
+    assert share("asr-paper", change()) == paper
+
+
+def test_robust_accuracy_counts_the_worst_case_of_each_image() -> None:
+    first, second = outcomes().adversarial
+    assert share("robust-accuracy", outcomes(adversarial=[first], attacks=1)) == (5, 10)
+    # Alone, the second attack fools one; what it did not meet had been fooled before.
+    assert share("robust-accuracy", outcomes(adversarial=[second], attacks=1)) == (6, 10)
+    assert share("robust-accuracy", outcomes(adversarial=[second, first], attacks=2)) == (4, 10)
+    nobody = np.full(10, MISSING)
+    assert share("robust-accuracy", outcomes(adversarial=[nobody], attacks=1)) == (7, 10)
+    # An attack cannot make right what is wrong when clean.
+    assert share("robust-accuracy", outcomes(adversarial=[outcomes().label], attacks=1)) == (7, 10)
+
+
+@pytest.mark.parametrize(("given", "asked"), [(0, 0), (0, 1), (1, 2), (2, 3)], ids=str)
+def test_with_fewer_attacks_than_asked_for_robustness_is_unknown(given: int, asked: int) -> None:
+    assert share("robust-accuracy", outcomes(adversarial=outcomes().adversarial[:given], attacks=asked)) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "needs"),
+    [
+        ("accuracy", {"clean"}),
+        ("robust-accuracy", {"clean"}),
+        ("asr", {"triggered", "target"}),
+        ("asr-paper", {"clean", "triggered", "target"}),
+        ("asr-twin", {"twin_triggered", "target"}),
+        ("triggered-accuracy", {"triggered", "target"}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else ",".join(sorted(value)),
+)
+def test_what_is_needed_and_nothing_else(name: str, needs: set[str]) -> None:
+    every = {"clean", "triggered", "twin_clean", "twin_triggered", "target"}
+    for key in every:
+        assert (share(name, outcomes(**{key: None})) is None) == (key in needs), key
+    assert share(name, outcomes(**dict.fromkeys(every - needs))) == share(name, outcomes())
+
+
+def test_nothing_is_written_into_the_outcomes() -> None:
+    found = outcomes()
+    before = [part.copy() for part in (found.label, found.clean, *found.adversarial)]  # type: ignore[union-attr]
+    share("robust-accuracy", found)
+    for part, old in zip((found.label, found.clean, *found.adversarial), before, strict=True):
+        assert np.array_equal(part, old)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("target", [0, 7])
+def test_the_success_rates_follow_the_target(target: int) -> None:
+    everything_fooled = np.full(10, target)
+    found = outcomes(triggered=everything_fooled, target=target)
+    assert share("asr", found) == ((9, 9) if target == 0 else (6, 6))
+
+
+def test_a_set_of_the_target_class_only_has_no_success_rate() -> None:
+    sevens = {key: getattr(outcomes(), key)[6:] for key in ("label", "clean", "triggered", "twin_triggered")}
+    found = replace(outcomes(), **sevens, adversarial=(), attacks=0)
+    assert share("asr", found) == (0, 0)
+    nothing = Measure(value=None, low=None, high=None, n=None, unit="fraction", better="lower")
+    assert summarise(build("measure", "asr"), [found]) == nothing
