@@ -198,6 +198,12 @@ def test_what_does_not_fit_is_refused(stamp, trigger: Sticker, said: str) -> Non
         stamp(trigger, torch.zeros(1, 1, 8, 7))
 
 
+def test_a_margin_does_not_concern_a_given_place(stamp) -> None:
+    x = torch.zeros(1, 1, 8, 7)
+    wanted = stamp(Sticker(size=6, position=(2, 1)), x)
+    assert torch.equal(stamp(Sticker(size=6, position=(2, 1), margin=3), x), wanted)
+
+
 def test_what_just_fits_is_taken(stamp) -> None:
     x = torch.zeros(1, 1, 8, 7)
     for trigger in (

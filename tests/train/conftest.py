@@ -44,17 +44,19 @@ def make_net() -> Callable[..., nn.Module]:
 
 
 class Recorder(nn.Module):
-    """Passes images on to a network and keeps every batch it was called with, and in which mode."""
+    """Passes images on to a network and keeps every batch it was called with, in which mode, frozen or not."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net
         self.seen: list[Tensor] = []
         self.modes: list[bool] = []
+        self.frozen: list[bool] = []
 
     def forward(self, x: Tensor) -> Tensor:
         self.seen.append(x.detach().clone())
         self.modes.append(self.training)
+        self.frozen.append(not any(parameter.requires_grad for parameter in self.parameters()))
         return self.net(x)
 
 

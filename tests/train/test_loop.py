@@ -292,6 +292,23 @@ def test_report_and_curve(few: Images, make_net: Callable, kept: Callable) -> No
     assert 0 < seconds[0] < seconds[1] < seconds[2]
 
 
+def test_the_learning_rate_is_the_length_of_a_step(few: Images) -> None:
+    @component
+    class Slope(Objective):
+        """A loss whose gradient is one for every parameter."""
+
+        def loss(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: Any) -> Tensor:
+            return sum((parameter.sum() for parameter in model.parameters()), start=torch.tensor(0.0))
+
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    before = weights(model)
+    milestones = ((0, 1.0), (5, 0.5), (10, 0.0))
+    schedule = {"schedule": "piecewise", "milestones": milestones, "optimizer": "sgd", "momentum": 0.0, "lr": 0.02}
+    train(model, few, settings(objective=Slope(), **schedule), seed=0)
+    for name, value in weights(model).items():
+        assert torch.allclose(value, before[name] - (5 * 0.02 + 5 * 0.01), atol=1e-5), name
+
+
 def test_progress_is_the_share_of_steps_done(few: Images, make_net: Callable) -> None:
     found: list[float] = []
 

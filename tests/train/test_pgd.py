@@ -99,6 +99,12 @@ def test_the_radius_rises_with_progress(warmup: float, progress: float, share: f
     assert (model.seen[-1] - X[:1]).abs().amax().item() == pytest.approx(share * 0.2, rel=1e-5)
 
 
+def test_the_step_rises_with_the_radius(recorder) -> None:
+    model = recorder(linear_net())
+    loss_of(Pgd(eps=0.2, steps=1, step_size=0.01, warmup=1.0), model, X[:1], Y[:1], progress=0.5)
+    assert (model.seen[-1] - model.seen[0]).abs().amax().item() == pytest.approx(0.005, rel=1e-3)
+
+
 # --- batch norm ------------------------------------------------------------------------------------------------------
 
 
@@ -120,6 +126,7 @@ def test_the_attack_uses_the_asked_statistics(batch_norm: Any, mode: bool, make_
     model = recorder(make_net())
     loss_of(Pgd(eps=0.1, steps=3, batch_norm=batch_norm), model, *batch)
     assert model.modes == [mode, mode, mode, True]
+    assert model.frozen == [True, True, True, False], "the attack differentiates parameters for nothing"
 
 
 def test_batch_and_running_statistics_find_different_images(make_net, batch, recorder) -> None:
