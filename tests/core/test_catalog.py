@@ -497,3 +497,30 @@ def test_a_users_trigger_class_is_built_by_its_place(workplace: Path) -> None:
     blot = build("poison", {"name": "own_triggers.py:InkBlot", "size": 3})
     assert isinstance(blot, Trigger)
     assert blot.size == 3
+
+
+TRIGGER = """
+from bascule.core.catalog import component
+from bascule.poison import Trigger
+
+@component
+class Brighter(Trigger):
+    by: float = 0.1
+
+    def stamp(self, x, *, generator):
+        return (x + self.by).clamp(0, 1)
+"""
+
+
+def test_a_users_component_is_known_by_its_name_and_its_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(TRIGGER)
+    Path("other.py").write_text(TRIGGER + "# changed\n")
+    mine, other = (catalog.build("poison", {"name": f"{file}.py:Brighter", "by": 0.2}) for file in ("mine", "other"))
+    description = catalog.describe(mine)
+    assert description["name"] == "mine.py:Brighter"
+    assert description["by"] == 0.2
+    assert catalog.build("poison", description) == mine
+    assert fingerprint("x", mine) != fingerprint("x", {**description, "code": catalog.describe(other)["code"]})
+    with pytest.raises(RequestError, match="its code changed"):
+        catalog.build("poison", {**description, "code": catalog.describe(other)["code"]})

@@ -185,6 +185,10 @@ def build(room: str, spec: Any) -> Any:
         raise RequestError(f"expected a mapping with the key 'name', got {dict(spec)!r}. {_listing(room)}")
     found = load(room, name)
     if isinstance(found, type) and getattr(found, "room", None) == room:
+        if ":" in name:
+            found.catalogue_name = name  # type: ignore[attr-defined]
+            if settings.pop("code", code_of(found, name)) != code_of(found, name):  # as `describe` writes it
+                raise RequestError(f"{name} is not what this was made with (its code changed)")
         return construct(found, settings)
     adopt = getattr(importlib.import_module(f"bascule.{room}"), "adopt", None)
     if adopt is None or not callable(found):
@@ -304,6 +308,19 @@ def name_of(instance: object) -> str:
     return f"{module}:{type(instance).__qualname__}"
 
 
+def code_of(thing: Any, name: str) -> str:
+    """SHA-256 of the file that defines a user's class or function; empty where there is no file.
+
+    Raises:
+        RequestError: It is neither a class nor a function written in Python.
+    """
+    try:
+        source = inspect.getsourcefile(thing)
+    except TypeError as error:
+        raise RequestError(f"{name} is neither a function nor a class whose source can be read") from error
+    return hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else ""
+
+
 def is_named(instance: object) -> bool:
     """Whether `instance` belongs to a room, so that its description needs a name."""
     return getattr(type(instance), "room", None) is not None
@@ -316,7 +333,11 @@ def describe(value: Any) -> Any:
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        return {"name": name_of(value), **fields} if is_named(value) else fields
+        if not is_named(value):
+            return fields
+        # A user's code is part of what makes the result; ours is covered by the versions.
+        own = type(value).__module__.startswith("bascule.")
+        return {"name": name_of(value), **fields, **({} if own else {"code": code_of(type(value), name_of(value))})}
     if isinstance(value, (list, tuple)):
         return [describe(item) for item in value]
     if isinstance(value, Mapping):

@@ -5,11 +5,8 @@ Every network takes images in [0, 1] (normalisation is its first layer) and retu
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -81,11 +78,7 @@ def adopt(name: str, settings: Mapping[str, Any]) -> Architecture:
         RequestError: The factory is no function or class written in Python, or `settings` is a description of a
             `UserModel` whose code has changed since.
     """
-    try:
-        source = inspect.getsourcefile(catalog.load("models", name))
-    except TypeError as error:
-        raise RequestError(f"{name} is neither a function nor a class whose source can be read") from error
-    code = hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else ""
+    code = catalog.code_of(catalog.load("models", name), name)
     if settings.keys() == {"factory", "settings", "code"}:  # as `describe` writes it
         if settings["code"] != code:
             raise RequestError(f"{name} is not the factory this was made with (its code changed)")
