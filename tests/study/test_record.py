@@ -110,3 +110,13 @@ def test_a_twin_has_no_poison(finished: RunRecord) -> None:
     assert record.info()["poisoned"] == 0
     assert record.info()["settings"]["poison"] is None
     assert not record.artefacts.exists()
+
+
+def test_radii_are_kept_as_they_are(tmp_path: Path) -> None:
+    record = CellRecord(tmp_path)
+    record.add_outcomes(ints(1, 2), ints(0, 1), ints(0, 1), key="clean:a", info={})
+    record.add_outcomes(ints(2, 3), ints(1, 1), np.array([0.25, 0.0]), key="certify:b", info={})
+    radii = record.outcomes().radii["certify:b"]
+    assert np.isnan(radii[0])
+    assert radii[1:].tolist() == [0.25, 0.0]
+    assert record.outcomes().columns["clean:a"].tolist() == [0, 1, MISSING]

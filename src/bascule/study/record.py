@@ -35,6 +35,9 @@ from bascule.measure import MISSING, Labels
 
 FORMAT = 1
 
+Radii = NDArray[np.float64]
+Column = Labels | Radii
+
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write` on a temporary file beside `path`, force it to disk, then put it in place in one step."""
@@ -77,11 +80,14 @@ def read_json(path: Path) -> Any:
 
 @dataclass(frozen=True)
 class OutcomeTable:
-    """Predictions per test image: `id`, `label`, and one array per evaluation, MISSING where not evaluated."""
+    """One entry per test image: `id`, `label`, and one array per evaluation."""
 
     id: Labels
     label: Labels
     columns: dict[str, Labels]
+    """Predicted labels, MISSING where not evaluated."""
+    radii: dict[str, Radii]
+    """Certified radii, NaN where not evaluated."""
 
 
 class CellRecord:
@@ -134,37 +140,46 @@ class CellRecord:
     def outcomes(self) -> OutcomeTable:
         """All recorded predictions; empty when there are none."""
         if not self.outcomes_file.is_file():
-            return OutcomeTable(_no_labels(), _no_labels(), {})
+            return OutcomeTable(_no_labels(), _no_labels(), {}, {})
         table = pq.read_table(self.outcomes_file)
-        arrays = {name: _filled(table.column(name)) for name in table.column_names}
-        return OutcomeTable(arrays.pop("id"), arrays.pop("label"), arrays)
+        floats = {field.name for field in table.schema if pa.types.is_floating(field.type)}
+        labels = {
+            name: np.asarray(table.column(name).fill_null(MISSING).to_numpy(), dtype=np.int64)
+            for name in table.column_names
+            if name not in floats
+        }
+        radii = {name: np.asarray(table.column(name).to_numpy(), dtype=np.float64) for name in floats}
+        return OutcomeTable(labels.pop("id"), labels.pop("label"), labels, radii)
 
-    def add_outcomes(
-        self, ids: Labels, labels: Labels, predictions: Labels, *, key: str, info: Mapping[str, Any]
-    ) -> None:
+    def add_outcomes(self, ids: Labels, labels: Labels, values: Column, *, key: str, info: Mapping[str, Any]) -> None:
         """Add or replace the column `key`; `info` is kept beside it. Images not known yet add rows."""
         old = self.outcomes()
         all_ids = np.union1d(old.id, ids)
         old_places, new_places = np.searchsorted(all_ids, old.id), np.searchsorted(all_ids, ids)
 
-        def spread(*parts: tuple[NDArray[np.intp], Labels]) -> Labels:
-            column = np.full(len(all_ids), MISSING, dtype=np.int64)
-            for places, values in parts:
-                column[places] = values
+        def spread(*parts: tuple[NDArray[np.intp], Column]) -> Column:
+            kind = parts[0][1].dtype
+            column = np.full(len(all_ids), np.nan if kind == np.float64 else MISSING, dtype=kind)
+            for places, part in parts:
+                column[places] = part
             return column
 
-        columns = {name: spread((old_places, values)) for name, values in old.columns.items()}
-        columns[key] = spread((new_places, predictions))
+        columns = {name: spread((old_places, part)) for name, part in (old.columns | old.radii).items()}
+        columns[key] = spread((new_places, values))
         fields = self._column_info() | {key: json.dumps(dict(info), ensure_ascii=False)}
         arrays = {"id": all_ids, "label": spread((old_places, old.label), (new_places, labels)), **columns}
         schema = pa.schema(
             [
-                pa.field(name, pa.int64(), metadata={"evaluation": fields[name]} if name in fields else None)
-                for name in arrays
+                pa.field(
+                    name,
+                    pa.from_numpy_dtype(values.dtype),
+                    metadata={"evaluation": fields[name]} if name in fields else None,
+                )
+                for name, values in arrays.items()
             ]
         )
         table = pa.Table.from_arrays(
-            [pa.array(values, mask=values == MISSING) for values in arrays.values()], schema=schema
+            [pa.array(values, mask=_is_missing(values)) for values in arrays.values()], schema=schema
         )
         write_atomically(self.outcomes_file, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
 
@@ -185,8 +200,8 @@ def _no_labels() -> Labels:
     return np.empty(0, dtype=np.int64)
 
 
-def _filled(column: pa.ChunkedArray) -> Labels:
-    return np.asarray(column.fill_null(MISSING).to_numpy(), dtype=np.int64)
+def _is_missing(values: Column) -> NDArray[np.bool_]:
+    return np.isnan(values) if values.dtype == np.float64 else values == MISSING
 
 
 class RunRecord:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from bascule.core.catalog import build
-from bascule.measure import Labels, Measure, Metric, Outcomes
+from bascule.measure import Measure, Metric, Outcomes
 from bascule.measure._interval import summarise
-from bascule.study.record import RunRecord
+from bascule.study.record import OutcomeTable, RunRecord
 
 TWIN_LIMIT = 0.05
 """A trigger that moves more images than this without any poison has power of its own."""
@@ -81,35 +81,39 @@ def _row(run: RunRecord, plan: dict[str, Any], entry: dict[str, Any], metrics: d
 def outcomes_of(run: RunRecord, entry: dict[str, Any], target: int | None) -> Outcomes | None:
     """Per-sample outcomes of one seed with its twin's; None before the clean evaluation is done."""
     columns = entry["columns"]
-    own = _columns(run, entry["cell"], columns)
+    own = _used(run, entry["cell"], columns)
     if own is None:
         return None
-    label, found = own
-    twin = _columns(run, entry["twin"], columns) if entry["twin"] else None
-    twin_found = twin[1] if twin is not None else {}
+    twin = _used(run, entry["twin"], columns) if entry["twin"] else None
+    known = {} if twin is None else twin.columns
     triggered = next(iter(columns.get("triggered", [])), "")
     clean = columns["clean"][0]
     attacks = columns.get("attack", [])
     return Outcomes(
-        label=label,
-        clean=found[clean],
-        triggered=found.get(triggered),
-        twin_clean=twin_found.get(clean),
-        twin_triggered=twin_found.get(triggered),
-        adversarial=[found[key] for key in attacks if key in found],
+        label=own.label,
+        clean=own.columns[clean],
+        triggered=own.columns.get(triggered),
+        twin_clean=known.get(clean),
+        twin_triggered=known.get(triggered),
+        adversarial=[own.columns[key] for key in attacks if key in own.columns],
         attacks=len(attacks),
         target=target,
     )
 
 
-def _columns(run: RunRecord, cell: str, columns: dict[str, list[str]]) -> tuple[Labels, dict[str, Labels]] | None:
-    """Labels and predictions over the test images of this plan (a cell may hold those of a larger test set too)."""
+def _used(run: RunRecord, cell: str, columns: dict[str, list[str]]) -> OutcomeTable | None:
+    """Outcomes on the test images of this plan; a cell may hold those of a larger test set too."""
     table = run.cell(cell).outcomes()
     clean = table.columns.get(columns["clean"][0])
     if clean is None:
         return None
     used = np.flatnonzero(clean >= 0)
-    return table.label[used], {name: values[used] for name, values in table.columns.items()}
+    return OutcomeTable(
+        table.id[used],
+        table.label[used],
+        {name: values[used] for name, values in table.columns.items()},
+        {name: values[used] for name, values in table.radii.items()},
+    )
 
 
 def _flags(run: RunRecord, entry: dict[str, Any], seeds: int, measures: dict[str, Measure]) -> list[str]:
