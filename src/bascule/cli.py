@@ -52,6 +52,7 @@ SetOption = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting in every row, e.g. train.epochs=3. Repeatable."),
 ]
 SeedsOption = Annotated[int | None, typer.Option(min=1, max=1000, help="Number of seeds instead of the study's.")]
+ScaleOption = Annotated[str | None, typer.Option(help="Scale of the study, e.g. fast or paper; by default its first.")]
 DataOption = Annotated[
     Path | None, typer.Option("--data-dir", help="Folder searched first for data; then $BASCULE_DATA, ./data.")
 ]
@@ -62,18 +63,19 @@ def run(
     study: StudyArgument,
     runs: RunsOption = Path("runs"),
     set_: SetOption = None,
+    scale: ScaleOption = None,
     seeds: SeedsOption = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     engine: Annotated[Engine, typer.Option(help="Run cells here, or on a Ray cluster.")] = Engine.local,
     data_dir: DataOption = None,
 ) -> None:
     """Train, attack from both sides, and print the table. The same command again continues where it stopped."""
-    plan = _plan(study, set_, seeds, data_dir)
+    plan = _plan(study, set_, scale, seeds, data_dir)
     from bascule.data import default_roots
     from bascule.study.record import RunRecord
     from bascule.study.run import pick_device, run_plan
 
-    record = RunRecord(runs / plan.name)
+    record = RunRecord(runs / plan.folder)
     roots = default_roots(data_dir)
     done = run_plan(plan, record, device=pick_device(device), roots=roots, engine=engine.value)
     _print_table(record.path, Format.text)
@@ -160,10 +162,14 @@ def show(
 
 @app.command()
 def validate(
-    study: StudyArgument, set_: SetOption = None, seeds: SeedsOption = None, data_dir: DataOption = None
+    study: StudyArgument,
+    set_: SetOption = None,
+    scale: ScaleOption = None,
+    seeds: SeedsOption = None,
+    data_dir: DataOption = None,
 ) -> None:
     """Check a study completely without running it, and say what it would do."""
-    plan = _plan(study, set_, seeds, data_dir)
+    plan = _plan(study, set_, scale, seeds, data_dir)
     cells = plan.cells()
     links = sum(len(cell.links) for cell in cells)
     typer.echo(
@@ -174,12 +180,14 @@ def validate(
         typer.echo(f"  {row.name}{settings}: {len(row.cells)} seeds, {len(row.twins)} twins")
 
 
-def _plan(study: str, overrides: list[str] | None, seeds: int | None, data_dir: Path | None) -> Plan:
+def _plan(study: str, overrides: list[str] | None, scale: str | None, seeds: int | None, data_dir: Path | None) -> Plan:
     from bascule.data import default_roots
     from bascule.study.document import read_study
     from bascule.study.plan import make_plan
 
-    return make_plan(read_study(study), overrides=overrides or (), seeds=seeds, roots=default_roots(data_dir))
+    return make_plan(
+        read_study(study), overrides=overrides or (), scale=scale, seeds=seeds, roots=default_roots(data_dir)
+    )
 
 
 def _print_table(path: Path, form: Format) -> None:

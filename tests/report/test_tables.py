@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -111,3 +112,12 @@ def test_units_other_than_fractions_are_not_made_percent() -> None:
     assert shown_interval(index) == "2–2.5"  # noqa: RUF001
     assert shown_value(measure(None)) == "—"
     assert shown_interval(measure(None)) == ""
+
+
+def test_published_values_stand_under_their_row() -> None:
+    known = {"metrics": {"asr": 0.135}, "printed": {"asr": 0.172}, "note": "Table 1a"}
+    rows = [replace(ROWS[0], published=known)]
+    assert json.loads(render(rows, "json"))[0]["published"] == {"asr": 0.135}
+    assert re.search(r"published +13\.5\n", render(rows, "text"))
+    assert "! None · poison.rate 0.05: ASR is printed as 17.2 %. Table 1a" in render(rows, "text")
+    assert "|   published |  |  |  | 13.5 |" in render(rows, "markdown")

@@ -37,9 +37,15 @@ PlanMaker = Callable[..., Plan]
 def plan_of() -> PlanMaker:
     """A plan from a study's text (the tiny one by default) with overrides."""
 
-    def make(*overrides: str, text: str = TEXT, seeds: int | None = None, roots: Sequence[Path] = ()) -> Plan:
+    def make(
+        *overrides: str,
+        text: str = TEXT,
+        scale: str | None = None,
+        seeds: int | None = None,
+        roots: Sequence[Path] = (),
+    ) -> Plan:
         document = parse_study(text, name="tiny", source="tiny.yaml")
-        return make_plan(document, overrides=overrides, seeds=seeds, roots=roots)
+        return make_plan(document, overrides=overrides, scale=scale, seeds=seeds, roots=roots)
 
     return make
 

@@ -196,3 +196,61 @@ def test_missing_data_say_where_they_were_looked_for(tmp_path: Path, plan_of) ->
 def test_every_built_in_study_is_valid(name: str, request: pytest.FixtureRequest) -> None:
     roots = () if name == "digits" else (request.getfixturevalue("data_root"),)
     assert make_plan(read_study(name), roots=roots).rows
+
+
+SCALED = """
+scales:
+  fast: {}
+  paper:
+    base: {train: {epochs: 9}}
+    rows: {Adv. training: {train: {objective: {steps: 7}}}}
+    seeds: 3
+published:
+  - {row: None, metrics: {asr: 0.135}, printed: {asr: 0.172}, note: Table 1a}
+"""
+
+
+@pytest.fixture
+def scaled_text(plan_of) -> str:
+    return plan_of().document.text + SCALED
+
+
+def test_a_scale_changes_what_it_names(plan_of, scaled_text: str) -> None:
+    fast, paper = plan_of(text=scaled_text), plan_of(text=scaled_text, scale="paper")
+    assert (fast.folder, paper.folder, paper.name) == ("tiny-fast", "tiny-paper", "tiny")
+    assert [row.setup.train.epochs for row in (*fast.rows, *paper.rows)] == [2, 2, 9, 9]
+    assert paper.rows[1].setup.train.objective.steps == 7
+    assert paper.rows[1].setup.train.objective.eps == 0.1
+    assert [len(row.cells) for row in paper.rows] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "scale", "said"),
+    [
+        ("", "", "papr", "unknown scale 'papr'. Did you mean 'paper'?"),
+        ("fast: {}", "fast: {title: x}", None, "scales.fast.title: unknown key 'title'"),
+        ("epochs: 9", "epochs: -9", "paper", "scales.paper.base.train.epochs: must be greater"),
+        ("row: None", "row: Nine", None, "published[0].row: unknown row 'Nine'. Did you mean 'None'?"),
+        ("{asr: 0.135}", "{asrr: 0.135}", None, "unknown metric of this study 'asrr'. Did you mean 'asr'?"),
+        ("{asr: 0.135}", "{asr: many}", None, "published[0].metrics.asr: must be a valid number"),
+    ],
+)
+def test_wrong_scales_and_published_values_are_refused(
+    plan_of, scaled_text: str, old: str, new: str, scale: str | None, said: str
+) -> None:
+    with pytest.raises(RequestError) as caught:
+        plan_of(text=scaled_text.replace(old, new), scale=scale)
+    assert said in str(caught.value)
+
+
+def test_a_study_without_scales_has_none(plan_of) -> None:
+    assert plan_of().folder == "tiny"
+    with pytest.raises(RequestError, match="has no scales"):
+        plan_of(scale="fast")
+
+
+def test_published_values_stand_beside_their_row(plan_of, scaled_text: str) -> None:
+    first, second = plan_of(text=scaled_text).as_dict()["rows"]
+    assert first["published"]["metrics"] == {"asr": 0.135}
+    assert first["published"]["printed"] == {"asr": 0.172}
+    assert second["published"] is None

@@ -120,3 +120,13 @@ def test_radii_are_kept_as_they_are(tmp_path: Path) -> None:
     assert np.isnan(radii[0])
     assert radii[1:].tolist() == [0.25, 0.0]
     assert record.outcomes().columns["clean:a"].tolist() == [0, 1, MISSING]
+
+
+def test_the_plain_name_finds_the_only_scale(tmp_path: Path) -> None:
+    RunRecord(tmp_path / "a-fast").write_plan({"study": "a", "rows": []})
+    RunRecord(tmp_path / "a-b").write_plan({"study": "a-b", "rows": []})
+    assert open_run("a-b", tmp_path).path.name == "a-b"
+    with pytest.raises(RequestError, match="a-b, a-fast"):
+        open_run("a", tmp_path)
+    (tmp_path / "a-b" / "study.json").unlink()
+    assert open_run("a", tmp_path).path.name == "a-fast"

@@ -85,6 +85,25 @@ def _cells(row: RowResult, vary: Sequence[str], metrics: Sequence[str], joint: C
     return [row.row, *(str(row.vary.get(path, "")) for path in vary), str(row.seeds), *numbers]
 
 
+def _published(row: RowResult, vary: Sequence[str], metrics: Sequence[str]) -> list[str] | None:
+    """The row of published values that belongs under a measured one."""
+    if row.published is None:
+        return None
+    known = row.published["metrics"]
+    values = [f"{100 * known[name]:.1f}" if name in known else "" for name in metrics]
+    return ["  published", *("" for _ in vary), "", *values]
+
+
+def _notes(rows: Sequence[RowResult]) -> list[str]:
+    """Flags of every row, and where a publication's printed value is known to be wrong."""
+    notes = [f"{row.label}: {flag}" for row in rows for flag in row.flags]
+    for row in rows:
+        for name, value in (row.published or {}).get("printed", {}).items():
+            why = (row.published or {}).get("note", "")
+            notes.append(f"{row.label}: {metric_title(name)} is printed as {100 * value:.1f} %. {why}".rstrip())
+    return notes
+
+
 def _text(rows: Sequence[RowResult]) -> str:
     vary, metrics = _headings(rows)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
@@ -94,11 +113,14 @@ def _text(rows: Sequence[RowResult]) -> str:
         table.add_column(heading, justify="right", min_width=9)
     for row in rows:
         table.add_row(*_cells(row, vary, metrics, lambda value, interval: f"{value}\n{interval}"))
+        published = _published(row, vary, metrics)
+        if published is not None:
+            table.add_row(*published)
     console = Console(file=io.StringIO(), width=max(100, 30 + 16 * len(metrics) + 14 * len(vary)), markup=False)
     console.print(table)
     assert isinstance(console.file, io.StringIO)
     lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
-    notes = [f"! {row.label}: {flag}" for row in rows for flag in row.flags]
+    notes = [f"! {note}" for note in _notes(rows)]
     legend = "95 % intervals: over seeds (Student's t) with several seeds, over test images (Wilson) with one."
     return "\n".join([*lines, legend, *notes]).strip("\n") + "\n"
 
@@ -113,8 +135,9 @@ def _markdown(rows: Sequence[RowResult]) -> str:
     vary, metrics = _headings(rows)
     lines = [line(["Row", *vary, "Seeds", *_metric_headings(rows, metrics)])]
     lines.append("| --- |" + " --- |" * len(vary) + " ---: |" * (1 + len(metrics)))
-    lines += [line(_cells(row, vary, metrics, joint)) for row in rows]
-    notes = [f"- {row.label}: {flag}" for row in rows for flag in row.flags]
+    for row in rows:
+        lines += [line(cells) for cells in (_cells(row, vary, metrics, joint), _published(row, vary, metrics)) if cells]
+    notes = [f"- {note}" for note in _notes(rows)]
     return "\n".join([*lines, *(["", *notes] if notes else [])]) + "\n"
 
 
@@ -140,10 +163,15 @@ def _latex(rows: Sequence[RowResult]) -> str:
         r"\toprule",
         " & ".join(map(_escaped, ["Row", *vary, "Seeds", *_metric_headings(rows, metrics)])) + r" \\",
         r"\midrule",
-        *(" & ".join(map(_escaped, _cells(row, vary, metrics, joint))) + r" \\" for row in rows),
+        *(
+            " & ".join(map(_escaped, cells)) + r" \\"
+            for row in rows
+            for cells in (_cells(row, vary, metrics, joint), _published(row, vary, metrics))
+            if cells
+        ),
         r"\bottomrule",
         r"\end{tabular}",
-        *(f"% {row.label}: {flag}" for row in rows for flag in row.flags),
+        *(f"% {note}" for note in _notes(rows)),
     ]
     return "\n".join(lines) + "\n"
 

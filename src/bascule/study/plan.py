@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge
+from pydantic import Field
 
 from bascule.attack import Attack
 from bascule.core.catalog import Of, component, construct, describe, name_of
@@ -23,7 +24,9 @@ from bascule.poison._place import Poison
 from bascule.study.document import Document, merged, nested, parse_value
 from bascule.train._settings import Training
 
-KEYS = ("title", "about", "base", "rows", "vary", "seeds", "twin", "measure")
+KEYS = ("title", "about", "base", "rows", "vary", "seeds", "twin", "measure", "scales", "published")
+SCALED = ("base", "rows", "vary", "seeds", "twin")
+"""Keys that a scale may change."""
 METRICS = ("accuracy", "robust-accuracy", "asr", "asr-paper", "asr-twin", "triggered-accuracy")
 MAX_SEEDS = 1000
 
@@ -48,6 +51,21 @@ class _Frame:
     seeds: Annotated[int, Ge(1)] | tuple[Annotated[int, Ge(0)], ...] = 1
     twin: bool = True
     measure: Annotated[tuple[Metric, ...], Of("measure", many=True)]
+
+
+@component
+class Published:
+    """What a publication reports for one row, to stand beside what is measured."""
+
+    row: str
+    vary: dict[str, Any] = Field(default_factory=dict)
+    """What varies, where the study varies something."""
+    metrics: dict[str, float]
+    """True values, by metric name: where a printed value is known to be wrong, the corrected one."""
+    printed: dict[str, float] = Field(default_factory=dict)
+    """Values as printed, where they are known to be wrong."""
+    note: str = ""
+    """Where the values stand, and why a printed one is wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +109,7 @@ class Row:
     """Its settings as written, before defaults."""
     cells: tuple[Cell, ...]
     twins: tuple[Cell, ...]
+    published: Published | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,11 +122,17 @@ class Plan:
     about: str
     rows: tuple[Row, ...]
     metrics: tuple[Metric, ...]
+    scale: str | None = None
 
     @property
     def name(self) -> str:
-        """The study's name, also the name of its run folder."""
+        """The study's name."""
         return self.document.name
+
+    @property
+    def folder(self) -> str:
+        """Name of the run folder: the study's name, and its scale where it has several."""
+        return self.name if self.scale is None else f"{self.name}-{self.scale}"
 
     def cells(self) -> list[Cell]:
         """Every model once, twins included, in the order they are trained: row by row within a seed."""
@@ -127,6 +152,7 @@ class Plan:
         """What the run folder keeps of the plan: enough to read the record without the components."""
         return {
             "study": self.name,
+            "scale": self.scale,
             "title": self.title,
             "about": self.about,
             "overrides": list(self.overrides),
@@ -140,6 +166,7 @@ class Plan:
                     "target": row.setup.poison.target if row.setup.poison else None,
                     "settings": describe(row.setup),
                     "given": row.given,
+                    "published": describe(row.published),
                     "cells": [_seed_entry(row, place) for place in range(len(row.cells))],
                 }
                 for row in self.rows
@@ -163,6 +190,7 @@ def make_plan(
     document: Document,
     *,
     overrides: Sequence[str] = (),
+    scale: str | None = None,
     seeds: int | None = None,
     roots: Sequence[Path] = (),
 ) -> Plan:
@@ -172,6 +200,7 @@ def make_plan(
         document: The study file.
         overrides: `path=value` texts; a path inside a row's settings (`train.epochs`, applied to every row, and instead
             of what varies there), `rows.NAME.path` for one row, or `seeds`, `twin`, `vary.path`.
+        scale: Which of the study's scales; by default its first, if it has any.
         seeds: Number of seeds instead of the study's.
         roots: Folders searched for data.
 
@@ -181,7 +210,7 @@ def make_plan(
     for key in document.content:
         if key not in KEYS:
             raise document.error(unknown("key", str(key), KEYS), str(key))
-    content = dict(document.content)
+    content, scale = _scaled(document, scale)
     everywhere, by_row = _apply_overrides(content, document, overrides)
     if seeds is not None:
         content["seeds"] = seeds
@@ -216,17 +245,66 @@ def make_plan(
                 known = facts(setup.data)
                 _check(setup, known)
             except RequestError as error:
-                raise _placed(document, error, row_name, varied, [*everywhere, *by_row.get(row_name, {})]) from None
+                raise _placed(
+                    document, error, row_name, varied, [*everywhere, *by_row.get(row_name, {})], scale
+                ) from None
             built.append(_row(row_name, varied, setup, given, known, seed_numbers, twin=frame.twin))
     _refuse_twins_of_rows(document, built)
+    published = _published(document, content, rows, frame.measure)
     return Plan(
         document=document,
         overrides=(*overrides, *([f"seeds={seeds}"] if seeds is not None else [])),
         title=frame.title or document.name,
         about=frame.about,
-        rows=tuple(built),
+        rows=tuple(replace(row, published=_matching(published, row)) for row in built),
         metrics=frame.measure,
+        scale=scale,
     )
+
+
+def _scaled(document: Document, scale: str | None) -> tuple[dict[str, Any], str | None]:
+    """The study's content with its scale applied, and the scale's name."""
+    content = dict(document.content)
+    scales = _mapping(document, content, "scales")
+    if not scales:
+        if scale is not None:
+            raise RequestError(f"--scale {scale!r}: the study {document.name!r} has no scales")
+        return content, None
+    scale = scale or next(iter(scales))
+    if scale not in scales:
+        raise RequestError(f"--scale: {unknown('scale', scale, scales)}")
+    changes = _mapping(document, scales, scale)
+    for key in changes:
+        if key not in SCALED:
+            raise document.error(unknown("key", key, SCALED), "scales", scale, key)
+    return {**content, **{key: merged(content.get(key), value) for key, value in changes.items()}}, scale
+
+
+def _published(
+    document: Document, content: Mapping[str, Any], rows: Mapping[str, Any], metrics: Sequence[Metric]
+) -> list[Published]:
+    entries = content.get("published") or []
+    if not isinstance(entries, list):
+        raise document.error(f"expected a list, got {entries!r}", "published")
+    allowed = [name_of(metric).replace("-", "_") for metric in metrics]
+    found = []
+    for number, entry in enumerate(entries):
+        place = f"published[{number}]"
+        try:
+            published = construct(Published, entry if isinstance(entry, Mapping) else {"row": entry})
+        except RequestError as error:
+            raise document.error(error.problem, place, *error.place) from None
+        if published.row not in rows:
+            raise document.error(unknown("row", published.row, rows), place, "row")
+        for name in (*published.metrics, *published.printed):
+            if name not in allowed:
+                raise document.error(unknown("metric of this study", name, allowed), place)
+        found.append(published)
+    return found
+
+
+def _matching(published: Sequence[Published], row: Row) -> Published | None:
+    return next((entry for entry in published if entry.row == row.name and entry.vary == row.vary), None)
 
 
 def _apply_overrides(
@@ -273,7 +351,12 @@ def _frame(document: Document, content: Mapping[str, Any]) -> _Frame:
 
 
 def _placed(
-    document: Document, error: RequestError, row: str, varied: Mapping[str, Any], overridden: Sequence[str]
+    document: Document,
+    error: RequestError,
+    row: str,
+    varied: Mapping[str, Any],
+    overridden: Sequence[str],
+    scale: str | None,
 ) -> RequestError:
     """The error with the place it was written at: an override, what varies, the row, or the base."""
     path = ".".join(error.place)
@@ -283,7 +366,9 @@ def _placed(
                 if source == "vary":
                     return document.error(f"in row {row!r} with {key} = {varied[key]!r}: {error}", "vary", key)
                 return RequestError(f"--set {key}: in row {row!r}: {error}")
-    prefixes: tuple[tuple[str, ...], ...] = (("rows", row), ("base",))
+    prefixes: list[tuple[str, ...]] = [("rows", row), ("base",)]
+    if scale is not None:
+        prefixes = [("scales", scale, *prefix) for prefix in prefixes] + prefixes
     for prefix in prefixes:
         for end in range(len(error.place), 0, -1):
             if (*prefix, *error.place[:end]) in document.lines:

@@ -17,6 +17,7 @@ column is.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import secrets
@@ -159,7 +160,7 @@ class CellRecord:
 
         def spread(*parts: tuple[NDArray[np.intp], Column]) -> Column:
             kind = parts[0][1].dtype
-            column = np.full(len(all_ids), np.nan if kind == np.float64 else MISSING, dtype=kind)
+            column: Any = np.full(len(all_ids), np.nan if kind == np.float64 else MISSING, dtype=kind)
             for places, part in parts:
                 column[places] = part
             return column
@@ -234,12 +235,17 @@ class RunRecord:
 def open_run(run: str, runs_dir: Path) -> RunRecord:
     """The record of RUN: a run folder, or the name of its study under `runs_dir`.
 
+    A study with scales has one run folder for each; its plain name will do where there is only one.
+
     Raises:
         RequestError: Neither exists; names the runs that do.
     """
     for path in (Path(run), runs_dir / run):
         if (path / "study.json").is_file():
             return RunRecord(path)
+    scaled = [path.parent for path in sorted(runs_dir.glob(f"{glob.escape(run)}-*/study.json"))]
+    if len(scaled) == 1 and RunRecord(scaled[0]).plan()["study"] == run:
+        return RunRecord(scaled[0])
     known = sorted(path.parent.relative_to(runs_dir).as_posix() for path in runs_dir.glob("**/study.json"))
     there = f"Runs in {runs_dir}: {', '.join(known)}." if known else f"There are no runs in {runs_dir}."
     raise RequestError(f"no run {run!r}: give a run folder, or the name of a study that was run. {there}")

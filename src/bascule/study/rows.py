@@ -29,6 +29,8 @@ class RowResult:
     metrics: dict[str, Measure]
     flags: tuple[str, ...]
     settings: dict[str, Any]
+    published: dict[str, Any] | None = None
+    """What the publication reports: `metrics`, `printed` (where known to be wrong), `note`."""
     entries: tuple[dict[str, Any], ...]
     """Per seed: the cell, its twin and their columns, as in the plan."""
 
@@ -38,7 +40,8 @@ class RowResult:
         return " · ".join((self.row, *(f"{path} {value}" for path, value in self.vary.items())))
 
     def as_dict(self) -> dict[str, Any]:
-        """The table format of `bascule table --format json`."""
+        """The table format of `bascule table --format json`; `published` only where something is."""
+        published = {} if self.published is None else {"published": self.published["metrics"]}
         return {
             "study": self.study,
             "row": self.row,
@@ -47,6 +50,7 @@ class RowResult:
             "seeds": self.seeds,
             "metrics": {name: measure.as_dict() for name, measure in self.metrics.items()},
             "flags": list(self.flags),
+            **published,
         }
 
 
@@ -74,6 +78,7 @@ def _row(run: RunRecord, plan: dict[str, Any], entry: dict[str, Any], metrics: d
         metrics=measures,
         flags=tuple(_flags(run, entry, len(found), measures)),
         settings=entry["settings"],
+        published=entry.get("published"),
         entries=tuple(entry["cells"]),
     )
 
