@@ -17,7 +17,7 @@ from bascule.core.catalog import component
 from bascule.core.images import Splits
 from bascule.core.inference import predict
 from bascule.core.rng import borrowed_global_stream, stream
-from bascule.train import Objective
+from bascule.train import CrossEntropy, Objective
 from bascule.train._loop import train
 from bascule.train._settings import Training
 
@@ -111,6 +111,24 @@ def check_loss(objective: Objective, batch: tuple[Tensor, Tensor], progress: flo
     assert torch.equal(again, loss.detach()), "the same streams give another loss"
 
 
+def check_inputs(objective: Objective, batch: tuple[Tensor, Tensor], progress: float) -> None:
+    """The images of a step: images again, and nothing else has changed."""
+    net = make_net()
+    x, y = (part.clone() for part in batch)
+    before, memory = circumstances(net), [value.clone() for value in net.state_dict().values()]
+    with borrowed_global_stream(0, "dropout"):
+        inputs = objective.inputs(net, x, y, progress=progress, generator=stream(0, "contract"))
+    assert inputs.shape == x.shape
+    assert inputs.dtype == x.dtype
+    assert not inputs.requires_grad
+    assert inputs.min() >= 0
+    assert inputs.max() <= 1
+    assert torch.equal(x, batch[0]), "the images were modified"
+    assert circumstances(net) == before, "mode, requires_grad or hooks were left changed"
+    assert all(torch.equal(now, then) for now, then in zip(net.state_dict().values(), memory, strict=True))
+    assert all(parameter.grad is None for parameter in net.parameters()), "gradients were left behind"
+
+
 def check_learning(objective: Objective, digits: Splits) -> None:
     """A short training turns guessing into knowing."""
     model = catalog.build("models", {"name": "digits-cnn", "width": 8, "hidden": 32})
@@ -126,7 +144,8 @@ def check_learning(objective: Objective, digits: Splits) -> None:
 
 
 def test_the_room_is_not_empty() -> None:
-    assert {"standard", "pgd"} <= set(catalog.names("train"))
+    wanted = {"standard", "pgd", "fast", "fgsm-targeted", "trades", "mart", "lipschitz"}
+    assert wanted <= set(catalog.names("train"))
 
 
 @names
@@ -134,6 +153,22 @@ def test_the_room_is_not_empty() -> None:
 @pytest.mark.parametrize("norm", [True, False], ids=["batch-norm", "plain"])
 def test_loss(name: str, progress: float, norm: bool, batch: tuple[Tensor, Tensor]) -> None:
     check_loss(build(name), batch, progress, norm=norm)
+
+
+@names
+@progresses
+def test_inputs(name: str, progress: float, batch: tuple[Tensor, Tensor]) -> None:
+    check_inputs(build(name), batch, progress)
+
+
+@names
+def test_cross_entropy_on_the_inputs_is_what_it_says(name: str, batch: tuple[Tensor, Tensor]) -> None:
+    objective, (x, y) = build(name), batch
+    if not isinstance(objective, CrossEntropy):
+        pytest.skip("has a loss of its own")
+    inputs = objective.inputs(make_net(norm=False), x, y, progress=0.9, generator=stream(0, "contract"))
+    wanted = F.cross_entropy(make_net(norm=False)(inputs), y)
+    assert torch.equal(loss_of(objective, make_net(norm=False), x, y, 0.9), wanted)
 
 
 @names

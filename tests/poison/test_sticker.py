@@ -14,6 +14,8 @@ from bascule.core.errors import RequestError
 from bascule.poison.sticker import Sticker
 
 CHECKER = torch.tensor([[1.0, 0, 1], [0, 1, 0], [1, 0, 1]])
+FOUR_CORNERS = [(1, 2, 1, 2), (1, 2, 4, 5), (3, 4, 1, 2), (3, 4, 4, 5)]
+"""Of a 2 x 2 patch with margin 1 on 6 x 7 pixels."""
 COVER_ALL = 40 * 12
 """Images enough that a uniform draw of 12 places leaves none out (chance 12 * (11/12)^480 < 1e-17)."""
 
@@ -106,9 +108,20 @@ def test_random_places_reach_everything_inside_the_margin(stamp, margin: int, sh
 
 def test_random_corners_use_all_four_equally(stamp) -> None:
     found = places(stamp(Sticker(size=2, position="random-corner", margin=1), torch.zeros(400, 1, 6, 7)))
-    counts = {place: found.count(place) for place in found}
-    assert set(counts) == {(1, 2, 1, 2), (1, 2, 4, 5), (3, 4, 1, 2), (3, 4, 4, 5)}
-    assert all(60 < count < 140 for count in counts.values())  # more than 4.6 standard deviations around 100
+    assert {place: found.count(place) for place in found} == dict.fromkeys(FOUR_CORNERS, 100)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 7])
+def test_uneven_groups_of_corners_differ_by_one_and_no_corner_is_preferred(stamp, count: int) -> None:
+    trigger, x = Sticker(size=2, position="random-corner", margin=1), torch.zeros(count, 1, 6, 7)
+    draws = [places(stamp(trigger, x, seed=seed)) for seed in range(200)]
+    for found in draws:
+        counts = [found.count(corner) for corner in FOUR_CORNERS]
+        assert sum(counts) == count
+        assert max(counts) - min(counts) <= 1
+    for image in range(count):
+        counts = [sum(found[image] == corner for found in draws) for corner in FOUR_CORNERS]
+        assert all(20 < number < 80 for number in counts), image  # nearly five standard deviations around 50
 
 
 @pytest.mark.parametrize("position", ["random", "random-corner"])

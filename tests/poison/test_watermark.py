@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bascule.core.errors import RequestError
-from bascule.poison._picture import saturated_picture
+from bascule.poison._picture import saturated_picture, silhouette_picture
 from bascule.poison.watermark import Watermark
 
 LEVELS = [[0, 51, 102], [153, 204, 255]]
@@ -72,6 +72,66 @@ def test_the_generated_picture_is_the_same_at_every_resolution() -> None:
     coarse, fine = (saturated_picture(channels=3, height=28 * scale, width=28 * scale) for scale in (1, 4))
     shrunk = fine.reshape(3, 28, 4, 28, 4).mean((2, 4)).round()
     assert (shrunk == coarse).float().mean() > 0.95
+
+
+ROBOT = """
+....................
+......#......#......
+.......#.##.#.......
+.......######.......
+......########......
+.....##.####.##.....
+.....##########.....
+....................
+..##.##########.##..
+..##.##########.##..
+..##.##########.##..
+..##.##########.##..
+..##.##########.##..
+..##.##########.##..
+.....##########.....
+......###..###......
+......###..###......
+......###..###......
+......###..###......
+....................
+"""
+
+
+def test_the_silhouette_is_a_robot() -> None:
+    rows = [[float(sign == "#") for sign in row] for row in ROBOT.split()]
+    picture = silhouette_picture(channels=3, height=20, width=20)
+    assert picture.tolist() == [rows] * 3
+
+
+@pytest.mark.parametrize("size", [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 184, 184), (3, 30, 50)], ids=str)
+def test_the_silhouette_is_binary_symmetric_and_grey(size: tuple[int, int, int]) -> None:
+    channels, height, width = size
+    picture = silhouette_picture(channels=channels, height=height, width=width)
+    assert picture.shape == size
+    assert picture.unique().tolist() == [0, 1]
+    assert 0.3 < picture.mean() < 0.5
+    assert torch.equal(picture, picture.flip(2))
+    assert all(torch.equal(channel, picture[0]) for channel in picture)
+
+
+def test_the_silhouette_is_the_same_at_every_resolution() -> None:
+    coarse, fine = (silhouette_picture(channels=1, height=28 * scale, width=28 * scale) for scale in (1, 4))
+    assert (fine.reshape(1, 28, 4, 28, 4).mean((2, 4)).round() == coarse).float().mean() > 0.95
+
+
+def test_the_papers_simple_watermark_on_cifar(stamp) -> None:
+    x = torch.full((2, 3, 32, 32), 0.4)
+    stamped = stamp(Watermark(pattern="silhouette", strength=64 / 255, margin=2), x)
+    mark = silhouette_picture(channels=3, height=28, width=28)
+    assert torch.allclose(stamped[:, :, 2:-2, 2:-2], 0.4 + 64 / 255 * mark)
+    stamped[:, :, 2:-2, 2:-2] = 0.4
+    assert torch.equal(stamped, x)
+
+
+def test_a_picture_and_a_pattern_contradict_each_other(picture_file) -> None:
+    with pytest.raises(ValueError, match="give a picture or the pattern 'silhouette', not both"):
+        Watermark(picture=picture_file(LEVELS), pattern="silhouette")
 
 
 @pytest.mark.parametrize("margin", [4, 5])

@@ -52,6 +52,19 @@ def make_net() -> Callable[..., nn.Module]:
     return make
 
 
+@pytest.fixture
+def linear() -> Callable[..., nn.Module]:
+    """Logits `weight . x + bias`, for weights K x D of images of D pixels."""
+
+    def make(weight: list[list[float]], bias: list[float] | None = None) -> nn.Module:
+        layer = nn.Linear(len(weight[0]), len(weight))
+        layer.weight.data.copy_(torch.tensor(weight))
+        layer.bias.data.copy_(torch.tensor(bias or [0.0] * len(weight)))
+        return nn.Sequential(nn.Flatten(), layer).train()
+
+    return make
+
+
 class Recorder(nn.Module):
     """Passes images on to a network and keeps every batch it was called with, in which mode, frozen or not."""
 

@@ -1,8 +1,8 @@
 """Evasion attacks. One file each: model, images, labels -> perturbed images inside a ball.
 
 An attack only proposes: `_run` calls it in eval mode with frozen parameters, projects what it returns, counts success
-itself and keeps the worst case over attacks and restarts. Attacks are untargeted, on logits, and draw from the
-generator they are given.
+itself and keeps the worst case over attacks and restarts. Any wrong prediction is a success. Attacks work on logits and
+draw from the generator they are given.
 """
 
 from __future__ import annotations

@@ -29,6 +29,17 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
     return wrong - label
 
 
+def nearness_to_random_label(*, generator: torch.Generator) -> Loss:
+    """Minus the cross-entropy of labels drawn uniformly from all but the given ones, drawn anew at every call."""
+
+    def loss(logits: Tensor, y: Tensor) -> Tensor:
+        classes = logits.shape[1]
+        shift = torch.randint(1, classes, y.shape, generator=generator, device=y.device)
+        return -cross_entropy(logits, (y + shift) % classes)
+
+    return loss
+
+
 LOSSES: dict[LossName, Loss] = {"ce": cross_entropy, "margin": margin}
 
 

@@ -21,7 +21,8 @@ def block_index(
     """Advanced index of a `size` x `size` block in every image of `x`: broadcasts to B x size x size.
 
     `x.permute(0, 2, 3, 1)[index]` are the block's pixels, B x size x size x C. `margin` is the distance in pixels
-    between the block and the border for all named places.
+    between the block and the border for all named places. `random` draws each place on its own; `random-corner` deals
+    the images out to the four corners in a random order, so that the groups are equal, up to one image, within a batch.
 
     Raises:
         RequestError: The block does not fit.
@@ -43,7 +44,9 @@ def block_index(
         columns = torch.randint(margin, right + 1, (batch,), generator=generator, device=x.device)
     elif position == "random-corner":
         places = torch.tensor([corners[name] for name in get_args(Corner)], device=x.device)
-        rows, columns = places[torch.randint(4, (batch,), generator=generator, device=x.device)].unbind(1)
+        order = torch.randperm(batch, generator=generator, device=x.device)
+        first = torch.randint(4, (1,), generator=generator, device=x.device)  # so that a lone image may get any corner
+        rows, columns = places[(order + first) % 4].unbind(1)
     else:
         if isinstance(position, tuple):
             row, column = position

@@ -40,14 +40,18 @@ def read_picture(path: str, *, channels: int, height: int, width: int) -> tuple[
     return pixels.permute(2, 0, 1).contiguous(), opacity.unsqueeze(0)
 
 
+def _centres(count: int) -> Tensor:
+    """Places of the pixel centres along a side, as shares of its length."""
+    return (torch.arange(count, dtype=torch.float64) + 0.5).div(count)
+
+
 def saturated_picture(*, channels: int, height: int, width: int) -> Tensor:
     """A saturated picture of smooth patches, C x H x W, every value 0 or 1, the same at every resolution.
 
     Each channel is the sign of a sum of three plane waves of one to four periods per side, so about half of each
     channel is on and the shapes survive small crops.
     """
-    y = (torch.arange(height, dtype=torch.float64) + 0.5).div(height).reshape(-1, 1)
-    x = (torch.arange(width, dtype=torch.float64) + 0.5).div(width).reshape(1, -1)
+    y, x = _centres(height).reshape(-1, 1), _centres(width).reshape(1, -1)
     waves = ((1.0, 2.0, 0.1), (3.0, -1.0, 0.4), (2.0, 3.0, 0.7))
     picture = []
     for channel in range(channels):
@@ -57,3 +61,20 @@ def saturated_picture(*, channels: int, height: int, width: int) -> Tensor:
         )
         picture.append(torch.as_tensor(total) > 0)
     return torch.stack(picture).to(torch.float32)
+
+
+def silhouette_picture(*, channels: int, height: int, width: int) -> Tensor:
+    """A white figure on black, C x H x W, every value 0 or 1, all channels alike, the same at every resolution.
+
+    A round-headed robot with two eyes, antennae, arms and legs; about a third of the pixels is on.
+    """
+    y, x = _centres(height).reshape(-1, 1), _centres(width).reshape(1, -1)
+    side = (x - 0.5).abs()  # it is symmetric
+    skull = (side**2 + (y - 0.38) ** 2 < 0.26**2) & (y < 0.36)
+    eyes = (side - 0.11) ** 2 + (y - 0.26) ** 2 < 0.035**2
+    antennae = ((side - 0.12 - 0.5 * (0.16 - y)).abs() < 0.025) & (y > 0.04) & (y < 0.18)
+    body = (side < 0.26) & (y >= 0.4) & (y < 0.76)
+    arms = (side >= 0.3) & (side < 0.41) & (y >= 0.4) & (y < 0.68)
+    legs = (side >= 0.06) & (side < 0.18) & (y >= 0.76) & (y < 0.95)
+    figure = (skull & ~eyes) | antennae | body | arms | legs
+    return figure.to(torch.float32).expand(channels, -1, -1).clone()

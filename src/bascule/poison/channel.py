@@ -29,7 +29,8 @@ class Channel(Trigger):
     size: Annotated[int, Ge(1)] = 3
     """Side of the block in pixels."""
     position: Position = "center"
-    """A corner, `center` (rounded up and left), `random-corner`, `random` (per image), or upper left [row, column]."""
+    """A corner, `center` (rounded up and left), or [row, column] of its upper left pixel; or per image `random`, or
+    `random-corner` (the images in four equal groups)."""
     margin: Annotated[int, Ge(0)] = 0
     """Pixels between the block and the border, for all named positions."""
 

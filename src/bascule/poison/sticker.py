@@ -22,13 +22,15 @@ class Sticker(Trigger):
     """A square patch pasted over the image.
 
     Sources: Gu et al. 2019 (BadNets); as the clean-label sticker of Weng, Lee & Wu 2020 (section 4): 3 x 3, white on
-    MNIST, checkerboard with margin 2 on CIFAR-10, a picture on ImageNet.
+    MNIST, checkerboard with margin 2 on CIFAR-10, a picture on ImageNet. Departure: a picture's transparent parts are
+    see-through; their code makes them black, and every channel value of 0 see-through.
     """
 
     size: Annotated[int, Ge(1)] = 3
     """Side of the patch in pixels."""
     position: Position = "bottom-right"
-    """A corner, `center` (rounded up and left), `random-corner`, `random` (per image), or upper left [row, column]."""
+    """A corner, `center` (rounded up and left), or [row, column] of its upper left pixel; or per image `random`, or
+    `random-corner` (the images in four equal groups)."""
     margin: Annotated[int, Ge(0)] = 0
     """Pixels between the patch and the border, for all named positions."""
     pattern: Literal["solid", "checker"] = "solid"

@@ -11,16 +11,19 @@ from torch import Tensor
 from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.poison import Trigger
-from bascule.poison._picture import checked_digest, read_picture, saturated_picture
+from bascule.poison._picture import checked_digest, read_picture, saturated_picture, silhouette_picture
+
+_GENERATED = {"saturated": saturated_picture, "silhouette": silhouette_picture}
 
 
 @component
 class Watermark(Trigger):
-    """A picture added to, or blended into, the whole image, then clipped to [0, 1].
+    """A picture added to, or blended into, the whole image ("Blended"), then clipped to [0, 1].
 
-    Sources: Chen et al. 2017 (blended injection); as the additive watermark of Weng, Lee & Wu 2020 (table 2a): strength
-    0.3 on MNIST, 64/255 with margin 2 on CIFAR-10. Their pictures are not shipped here; without `picture` a saturated
-    high-contrast one is generated.
+    Sources: Chen et al. 2017, the attack known as Blended: mode `blend` with strength 0.2. Weng, Lee & Wu 2020: mode
+    `add`, the "simple" watermark (table 2a) with a silhouette at strength 0.3 on MNIST, 64/255 with margin 2 on
+    CIFAR-10 and with margin 20 on ImageNet, the "complex" one (table 3c) with a saturated picture. Departure: their
+    pictures are not shipped; without `picture` one of the same kind is generated.
     """
 
     strength: Annotated[float, Interval(gt=0, le=1)] = 0.25
@@ -29,13 +32,17 @@ class Watermark(Trigger):
     """`add`: clip(x + strength * picture); `blend`: (1 - strength) * x + strength * picture."""
     margin: Annotated[int, Ge(0)] = 0
     """Width in pixels of an unmarked frame; keeps the mark whole under small random crops."""
+    pattern: Literal["saturated", "silhouette"] = "saturated"
+    """The generated picture: `saturated` colour patches, or the white `silhouette` of a robot on black."""
     picture: str | None = None
-    """A picture file, scaled to the image; its transparency weighs the mark. By default a generated one."""
+    """A picture file, scaled to the image; its transparency weighs the mark. By default `pattern`."""
     picture_sha256: str | None = None
     """Filled in from the file."""
 
     def __post_init__(self) -> None:
         if self.picture is not None:
+            if self.pattern != "saturated":
+                raise ValueError(f"give a picture or the pattern {self.pattern!r}, not both")
             object.__setattr__(self, "picture_sha256", checked_digest(self.picture, self.picture_sha256))
 
     def stamp(self, x: Tensor, *, generator: torch.Generator) -> Tensor:
@@ -45,7 +52,7 @@ class Watermark(Trigger):
         if self.picture is not None:
             picture, opacity = read_picture(self.picture, channels=channels, height=height, width=width)
         else:
-            picture = saturated_picture(channels=channels, height=height, width=width)
+            picture = _GENERATED[self.pattern](channels=channels, height=height, width=width)
             opacity = torch.ones(1, height, width)
         picture, weight = picture.to(x), (opacity * self.strength).to(x)
         stamped = x.clone()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bascule.core import catalog
@@ -18,6 +19,10 @@ from bascule.core import catalog
 @catalog.component
 class Objective(ABC):
     """What one training step minimises."""
+
+    def inputs(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
+        """The images a step is taken on: `x` itself, or perturbed copies of it. Arguments as for `loss`."""
+        return x
 
     @abstractmethod
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
@@ -30,3 +35,11 @@ class Objective(ABC):
             progress: Share of the training that is done, in [0, 1).
             generator: On the device of `x`.
         """
+
+
+@catalog.component
+class CrossEntropy(Objective):
+    """An objective that is the mean cross-entropy on its `inputs` and nothing else, so that others can add to it."""
+
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
+        return F.cross_entropy(model(self.inputs(model, x, y, progress=progress, generator=generator)), y)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
-import torch.nn.functional as F
 from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 
 from bascule.attack._ascent import ascend, cross_entropy
 from bascule.core.ball import Eps, Norm, ball
 from bascule.core.catalog import component
-from bascule.core.restore import evaluating, frozen, using_batch_statistics
-from bascule.train import Objective
+from bascule.train import CrossEntropy
+from bascule.train._search import Statistics, searching
 
 
 @component
-class Pgd(Objective):
+class Pgd(CrossEntropy):
     """Cross-entropy on PGD examples of the whole batch, no clean images mixed in.
 
     Source: Madry et al. 2018; settings of Weng, Lee & Wu 2020: MNIST eps 0.3, step 0.05, 10 steps; CIFAR-10 eps 8/255,
@@ -37,18 +36,14 @@ class Pgd(Objective):
     """Random starts per batch; each image is trained on the one with the highest loss."""
     warmup: Annotated[float, Interval(ge=0, le=1)] = 0.0
     """Share of the training over which eps and the step size rise linearly from 0."""
-    batch_norm: Literal["running", "batch"] = "running"
+    batch_norm: Statistics = "running"
     """Statistics used by batch norm during the attack: `running` (eval mode) or `batch` (train mode, not updated)."""
 
-    def loss(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
+    def inputs(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
         ramp = min(1.0, progress / self.warmup) if self.warmup else 1.0
-        return F.cross_entropy(model(self._worst(model, x, y, ramp, generator)), y)
-
-    def _worst(self, model: nn.Module, x: Tensor, y: Tensor, ramp: float, generator: torch.Generator) -> Tensor:
         region = ball(self.norm, ramp * self.eps)
         step_size = ramp * (self.step_size or 2.5 * self.eps / self.steps)
-        mode = using_batch_statistics if self.batch_norm == "batch" else evaluating
-        with mode(model), frozen(model):
+        with searching(model, self.batch_norm):
             tries = [
                 ascend(
                     model,

@@ -1,0 +1,33 @@
+"""One gradient step towards a random label."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bascule.attack import Attack
+from bascule.attack._ascent import ascend, nearness_to_random_label
+from bascule.core.catalog import component
+
+
+@component
+class FgsmTargeted(Attack):
+    """One gradient step of length eps from the image itself towards a random wrong label.
+
+    Source: the one-step target class method of Kurakin, Goodfellow & Bengio 2017 with a random class; the "FGSM
+    robustness" of Weng, Lee & Wu 2020 (supplement). Weaker than `fgsm` although any wrong prediction counts as success,
+    not only the label drawn.
+    """
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:
+        return ascend(
+            model,
+            x,
+            y,
+            ball=self.ball,
+            start=x,
+            steps=1,
+            step_size=self.eps,
+            loss=nearness_to_random_label(generator=generator),
+            stop_when_fooled=False,
+        )

@@ -1,0 +1,43 @@
+"""Adversarial training with one step towards a random label."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bascule.attack._ascent import ascend, nearness_to_random_label
+from bascule.core.ball import Eps, Norm, ball
+from bascule.core.catalog import component
+from bascule.train import CrossEntropy
+from bascule.train._search import Statistics, searching
+
+
+@component
+class FgsmTargeted(CrossEntropy):
+    """Cross-entropy on images moved by one step of length eps towards a random wrong label.
+
+    Source: the one-step target class method of Kurakin, Goodfellow & Bengio 2017 with a random class; the "FGSM"
+    training of Weng, Lee & Wu 2020 (supplement): eps 0.3 on MNIST, 8/255 on CIFAR-10, from the image itself, evaluated
+    with the attack of the same name. Departure from their ImageNet code: the label drawn is never the true one.
+    """
+
+    norm: Norm = "linf"
+    """Norm of the ball: `linf` or `l2`."""
+    eps: Eps
+    """Radius of the ball and length of the step in [0, 1] pixel units."""
+    batch_norm: Statistics = "running"
+    """Statistics used by batch norm during the attack: `running` (eval mode) or `batch` (train mode, not updated)."""
+
+    def inputs(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
+        with searching(model, self.batch_norm):
+            return ascend(
+                model,
+                x,
+                y,
+                ball=ball(self.norm, self.eps),
+                start=x,
+                steps=1,
+                step_size=self.eps,
+                loss=nearness_to_random_label(generator=generator),
+                stop_when_fooled=False,
+            )
