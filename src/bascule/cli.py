@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bascule.core.errors import RequestError
+from bascule.core.host import settle
 
 if TYPE_CHECKING:
     from bascule.study.plan import Plan
@@ -200,9 +200,7 @@ def _print_table(path: Path, form: Format) -> None:
 
 def main() -> None:
     """Entry point: a wrong request is one message and exit code 2."""
-    # Waiting threads sleep instead of spinning: with another job on the same cores, spinning makes small networks ten
-    # times slower and more. Read once, when torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    settle()
     try:
         app()
     except RequestError as error:

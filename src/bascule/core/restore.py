@@ -12,43 +12,52 @@ from torch import nn
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
     """No parameter wants a gradient inside the block, so differentiating the input does no other work."""
-    wanting = [p for p in model.parameters() if p.requires_grad]
-    for p in wanting:
+    wanted = [(p, p.requires_grad) for p in model.parameters()]
+    for p, _ in wanted:
         p.requires_grad_(False)
     try:
         yield
     finally:
-        for p in wanting:
-            p.requires_grad_(True)
+        for p, before in wanted:
+            p.requires_grad_(before)
+
+
+@contextmanager
+def _modes_kept(model: nn.Module) -> Iterator[None]:
+    modes = [(m, m.training) for m in model.modules()]
+    try:
+        yield
+    finally:
+        for m, before in modes:
+            m.training = before
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Eval mode inside the block; each submodule's own mode afterwards."""
-    training = [m for m in model.modules() if m.training]
-    model.eval()
-    try:
+    with _modes_kept(model):
+        model.eval()
         yield
-    finally:
-        for m in training:
-            m.training = True
 
 
 @contextmanager
 def using_batch_statistics(model: nn.Module) -> Iterator[None]:
-    """Train mode inside the block, without letting batch norm layers update their running statistics."""
-    modes = [(m, m.training) for m in model.modules()]
-    tracking = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
-    model.train()
-    for m in tracking:
-        m.track_running_stats = False
-    try:
-        yield
-    finally:
+    """Train mode inside the block, without letting normalisation layers update their running statistics."""
+    tracking = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.track_running_stats]
+    with _modes_kept(model):
+        model.train()
         for m in tracking:
-            m.track_running_stats = True
-        for module, mode in modes:
-            module.training = mode
+            m.track_running_stats = False
+        kept = [(m, m.running_mean, m.running_var) for m in tracking]
+        for m in tracking:
+            if not isinstance(m, nn.modules.batchnorm._BatchNorm):
+                m.running_mean = m.running_var = None  # instance norm updates them whenever it has them
+        try:
+            yield
+        finally:
+            for m, mean, var in kept:
+                m.running_mean, m.running_var = mean, var
+                m.track_running_stats = True
 
 
 @contextmanager
