@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 torch.set_num_threads(1)  # two threads on two busy cores wait for each other; tests are small
 
@@ -18,3 +22,70 @@ def data_root() -> Path:
     if not place:
         pytest.skip("BASCULE_DATA is not set")
     return Path(place)
+
+
+def small_net(channels: int, classes: int, width: int = 4) -> nn.Module:
+    """What the stand-ins for other packages build."""
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 3, padding=1),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(width, classes),
+    )
+
+
+class TwoHeads(nn.Module):
+    """Answers with a pair while it trains, like GoogLeNet."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.net = small_net(3, classes)
+
+    def forward(self, x: Any) -> Any:
+        return (self.net(x), self.net(x)) if self.training else self.net(x)
+
+
+class FakeTorchvision(ModuleType):
+    """The part of `torchvision.models` that is used."""
+
+    def list_models(self, module: ModuleType | None = None) -> list[str]:
+        own = ["googlenet", "resnet18", "resnet50", "vgg11"]
+        return own if module is self else [*own, "fasterrcnn_resnet50_fpn"]
+
+    def get_model(self, name: str, *, weights: object, num_classes: int, **settings: Any) -> nn.Module:
+        assert weights is None
+        return TwoHeads(num_classes) if name == "googlenet" else small_net(3, num_classes, **settings)
+
+
+class FakeTimm(ModuleType):
+    """The part of `timm` that is used."""
+
+    def list_models(self) -> list[str]:
+        return ["resnet18", "vit_tiny_patch16_224"]
+
+    def create_model(
+        self, name: str, *, pretrained: bool, num_classes: int, in_chans: int, **settings: Any
+    ) -> nn.Module:
+        assert not pretrained
+        net = small_net(in_chans, num_classes, **settings)
+        return net if name == "resnet18" else nn.Sequential(Side224(), net)
+
+
+class Side224(nn.Module):
+    """Takes images of 224 x 224 only."""
+
+    def forward(self, x: Any) -> Any:
+        assert x.shape[-1] == 224, f"Input height ({x.shape[-1]}) doesn't match model (224)."
+        return x
+
+
+@pytest.fixture
+def fake_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand-ins for torchvision and timm, whether or not they are installed."""
+    parent, models = ModuleType("torchvision"), FakeTorchvision("torchvision.models")
+    monkeypatch.setattr(parent, "models", models, raising=False)
+    monkeypatch.setitem(sys.modules, "torchvision", parent)
+    monkeypatch.setitem(sys.modules, "torchvision.models", models)
+    monkeypatch.setitem(sys.modules, "timm", FakeTimm("timm"))

@@ -28,7 +28,7 @@ from bascule.poison.sticker import Sticker
 from bascule.train._settings import Augment, Training
 from bascule.train.standard import Standard
 
-REQUIRED = {"eps": 0.1, "path": "somewhere"}
+REQUIRED = {"eps": 0.1, "model": "resnet18", "path": "somewhere"}
 """A value for every setting without a default, by its name."""
 
 EVERY = [(room, name) for room in catalog.ROOMS for name in catalog.names(room)]

@@ -25,7 +25,7 @@ from bascule.train._settings import Augment, Training
 from bascule.train.pgd import Pgd
 from bascule.train.standard import Standard
 
-REQUIRED = {"eps": 0.125, "path": "somewhere"}
+REQUIRED = {"eps": 0.125, "model": "resnet18", "path": "somewhere"}
 """A value for every setting without a default, by its name."""
 
 
@@ -67,7 +67,20 @@ def words(hint: Any) -> list[str]:
 def variants(made: Any, field: str, *, picture: str) -> Iterator[Any]:
     """Copies of `made` that differ in `field` only."""
     hint = typing.get_type_hints(type(made), include_extras=True)[field]
-    others = [True, False, 3, 5, 0.5, 0.75, *words(hint), picture, ("a", "b"), {"depth": 3}, ((0, 1.0), (9, 0.5))]
+    others = [
+        True,
+        False,
+        3,
+        5,
+        0.5,
+        0.75,
+        *words(hint),
+        picture,
+        ("a", "b"),
+        (0.25,),
+        {"depth": 3},
+        ((0, 1.0), (9, 0.5)),
+    ]
     components = [Sticker(size=5), Channel(), Pgd(eps=0.5), DigitsCnn(), Augment(pad=1)]
     for other in (*others, *components):
         try:

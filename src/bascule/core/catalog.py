@@ -4,6 +4,9 @@ A component is a frozen, keyword-only dataclass whose fields are its whole confi
 result. `filter/spectral_signatures.py` holds the class `SpectralSignatures` and is named `filter/spectral-signatures`.
 Other packages add components through entry points in the group `bascule.<room>`. Names and descriptions are read from
 the source text: listing imports nothing.
+
+A component class may name one of its fields in a class variable `variant`: `torchvision:resnet18` then is the component
+`torchvision` with that field set to `resnet18`.
 """
 
 from __future__ import annotations
@@ -183,6 +186,12 @@ def build(room: str, spec: Any) -> Any:
     name = settings.pop("name", None)
     if not isinstance(name, str):
         raise RequestError(f"expected a mapping with the key 'name', got {dict(spec)!r}. {_listing(room)}")
+    family, _, variant = name.partition(":")
+    key = getattr(load(room, family), "variant", None) if variant and family in names(room) else None
+    if key is not None:
+        if key in settings:
+            raise RequestError(f"{name!r} has this setting in its name already", place=(key,))
+        name, settings = family, {key: variant, **settings}
     found = load(room, name)
     if isinstance(found, type) and getattr(found, "room", None) == room:
         if ":" in name:
@@ -396,7 +405,11 @@ def _field_docs(node: ast.ClassDef) -> list[FieldDoc]:
         text = ""
         if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
             text = inspect.cleandoc(str(following.value.value))
-        default = ast.unparse(item.value) if item.value is not None else None
+        match item.value:
+            case ast.Call(keywords=[ast.keyword(arg="default_factory", value=factory)]):
+                default: str | None = f"{ast.unparse(factory)}()"
+            case value:
+                default = ast.unparse(value) if value is not None else None
         docs.append(FieldDoc(ast.unparse(item.target), ast.unparse(item.annotation), default, text))
     return docs
 

@@ -6,14 +6,16 @@ Every network takes images in [0, 1] (normalisation is its first layer) and retu
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Gt, MinLen
 from torch import nn
 
 from bascule.core import catalog, rng
 from bascule.core.errors import RequestError
+from bascule.models._weights import checked_digest, load_weights
 
 
 @catalog.contract("models")
@@ -37,6 +39,39 @@ class Architecture(ABC):
                 with torch.no_grad():
                     model(torch.zeros(2, *size))  # gives lazy layers their shapes
             return model
+
+
+@catalog.component
+class Pretrainable(Architecture):
+    """Settings of a network that may start from a file of weights, and the normalisation these were trained with."""
+
+    mean: Annotated[tuple[float, ...], MinLen(1)] = (0.485, 0.456, 0.406)
+    """Subtracted from images in [0, 1]: a value for each channel, or one for all. The default is ImageNet's."""
+    std: Annotated[tuple[Annotated[float, Gt(0)], ...], MinLen(1)] = (0.229, 0.224, 0.225)
+    """Divides the difference: a value for each channel, or one for all. The default is ImageNet's."""
+    weights: str | None = None
+    """A safetensors file or a state dict saved by torch to start from; no code in it is run. The last linear layer
+    starts fresh when the file's has another number of classes."""
+    weights_sha256: str | None = None
+    """Filled in from the file."""
+
+    def __post_init__(self) -> None:
+        if self.weights is not None:
+            object.__setattr__(self, "weights_sha256", checked_digest(self.weights, self.weights_sha256))
+
+    def with_weights(self, net: nn.Module, *, fresh: Iterable[str] = ()) -> nn.Module:
+        """`net`, started from the file of weights if there is one.
+
+        Args:
+            net: The network; its layers are named as in the file.
+            fresh: Names of modules that may be missing in the file and then keep their fresh weights.
+
+        Raises:
+            RequestError: The file cannot be read, or names or shapes do not fit.
+        """
+        if self.weights is not None:
+            load_weights(net, self.weights, fresh=fresh)
+        return net
 
 
 @catalog.component

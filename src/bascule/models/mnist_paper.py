@@ -7,6 +7,7 @@ from torch import nn
 from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.models import Architecture
+from bascule.models._denoise import DenoisingBlock
 
 
 @component
@@ -15,8 +16,13 @@ class MnistPaper(Architecture):
 
     Source: Weng, Lee & Wu, NeurIPS 2020, released MNIST code (the network of Madry et al. 2018). Weights AND biases are
     drawn Glorot-uniform as there; for a bias of n entries that is U(-sqrt(3/n), sqrt(3/n)), since TensorFlow counts a
-    vector's length as both fan-in and fan-out.
+    vector's length as both fan-in and fan-out. With `denoise` all biases start at 0, as in the released code of that
+    variant.
     """
+
+    denoise: bool = False
+    """A denoising block (Xie et al. 2019) after each max-pooling. Its batch norm's momentum of 0.001 wants long
+    trainings; the study evaluated one of its two models with batch statistics, here evaluation is in eval mode."""
 
     def build(self, size: tuple[int, int, int], classes: int) -> nn.Module:
         channels, height, width = size
@@ -26,9 +32,11 @@ class MnistPaper(Architecture):
             nn.Conv2d(channels, 32, 5, padding=2),
             nn.ReLU(),
             nn.MaxPool2d(2),
+            *([DenoisingBlock(32)] if self.denoise else []),
             nn.Conv2d(32, 64, 5, padding=2),
             nn.ReLU(),
             nn.MaxPool2d(2),
+            *([DenoisingBlock(64)] if self.denoise else []),
             nn.Flatten(),
             nn.Linear(64 * (height // 4) * (width // 4), 1024),
             nn.ReLU(),
@@ -38,6 +46,6 @@ class MnistPaper(Architecture):
             if isinstance(layer, (nn.Conv2d, nn.Linear)):
                 nn.init.xavier_uniform_(layer.weight)
                 assert layer.bias is not None
-                bound = (3 / len(layer.bias)) ** 0.5
+                bound = 0.0 if self.denoise else (3 / len(layer.bias)) ** 0.5
                 nn.init.uniform_(layer.bias, -bound, bound)
         return model

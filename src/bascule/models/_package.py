@@ -1,0 +1,80 @@
+"""Architectures of other packages: found, built without weights, and normalised."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bascule.core.errors import RequestError
+from bascule.core.restore import using_batch_statistics
+from bascule.models._normalise import Normalise
+
+
+def imported(module: str) -> Any:
+    """A module of an optional package.
+
+    Raises:
+        RequestError: The package is missing, or importing it fails.
+    """
+    try:
+        return importlib.import_module(module)
+    except Exception as error:  # a build for another torch fails with more than ImportError
+        package = module.partition(".")[0]
+        problem = f"needs the package {package}, which cannot be imported ({type(error).__name__}: {error})"
+        remedy = "install a build of it that fits this torch, with pip install 'bascule[vision]'"
+        raise RequestError(f"{problem}; {remedy}") from error
+
+
+def check_name(package: str, model: str, names: Collection[str]) -> None:
+    """Refuse a model that the package does not list.
+
+    Raises:
+        RequestError: With the nearest name.
+    """
+    if model in names:
+        return
+    near = difflib.get_close_matches(model, names, n=1, cutoff=0.5)
+    guess = f" Did you mean {near[0]!r}?" if near else ""
+    problem = f"unknown {package} model {model!r}.{guess} {package} lists {len(names)} classification models."
+    raise RequestError(problem, place=("model",))
+
+
+def check_settings(settings: Mapping[str, Any], taken: Mapping[str, str]) -> None:
+    """Refuse settings that are not the study's to give.
+
+    Raises:
+        RequestError: With what decides instead.
+    """
+    for key in settings.keys() & taken.keys():
+        raise RequestError(f"{key!r} cannot be set here: {taken[key]}", place=("settings", key))
+
+
+def built(make: Callable[[], Any], name: str, normalise: Normalise, size: tuple[int, int, int], classes: int) -> Any:
+    """The package's network behind its normalisation: parts `normalise` and `net`.
+
+    Raises:
+        RequestError: The package cannot build it, or it does not turn images of this size into logits.
+    """
+    try:
+        net = nn.Sequential(OrderedDict(normalise=normalise, net=make()))
+    except Exception as error:
+        raise RequestError(f"{name} cannot be built: {type(error).__name__}: {error}") from error
+    # In train mode, in which some networks answer with more than logits.
+    with torch.no_grad(), using_batch_statistics(net):
+        try:
+            logits = net(torch.zeros(2, *size))
+        except Exception as error:
+            shape = " x ".join(map(str, size))
+            raise RequestError(f"{name} cannot take images of {shape}: {type(error).__name__}: {error}") from error
+    if not isinstance(logits, Tensor):
+        problem = f"{name} answers with {type(logits).__name__} while it trains, not with logits"
+        raise RequestError(f"{problem}; a setting such as aux_logits: false may change that", place=("settings",))
+    if logits.shape != (2, classes):
+        raise RequestError(f"{name} answers two images with shape {tuple(logits.shape)}, expected (2, {classes})")
+    return net

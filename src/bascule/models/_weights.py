@@ -1,0 +1,108 @@
+"""Weights from a file, read without running any code in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from bascule.core.errors import RequestError
+from bascule.core.fingerprint import file_digest
+
+_PLACE = ("weights",)
+
+
+def checked_digest(path: str, digest: str | None) -> str:
+    """SHA-256 of a file of weights, so that other weights under the same name are another configuration.
+
+    Raises:
+        RequestError: The file is missing, or is not the one `digest` was taken of.
+    """
+    try:
+        found = file_digest(Path(path).expanduser())
+    except OSError as error:
+        raise RequestError(f"cannot read the weights {path!r}: {error.strerror}", place=_PLACE) from error
+    if digest not in (None, found):
+        raise RequestError(f"{path!r} is not the file this was made with (its content changed)", place=_PLACE)
+    return found
+
+
+def load_weights(net: nn.Module, path: str, *, fresh: Iterable[str] = ()) -> None:
+    """Copy the weights in a file into `net`, in place.
+
+    The last linear layer keeps its fresh weights when the file's has another number of rows: other classes.
+
+    Args:
+        net: The network; its layers are named as in the file.
+        path: A safetensors file, or a state dict saved by `torch.save`; one that lies under the key `state_dict` or
+            `model` is found, and the prefix `module.` of data-parallel training is taken away.
+        fresh: Names of modules that may be missing in the file as a whole and then keep their fresh weights.
+
+    Raises:
+        RequestError: The file holds no state dict, or names or shapes do not fit.
+    """
+    given, wanted = _read(path), net.state_dict()
+    head = next((name for name, part in reversed(list(net.named_modules())) if isinstance(part, nn.Linear)), None)
+    weight = f"{head}.weight"
+    if weight in given and weight in wanted and _other_classes(given[weight], wanted[weight]):
+        given = {name: value for name, value in given.items() if name.rpartition(".")[0] != head}
+        fresh = (*fresh, str(head))
+    spared = [part for part in fresh if not any(name.startswith(f"{part}.") for name in given)]
+    missing = [
+        name
+        for name in wanted.keys() - given.keys()
+        # Counters are not used, and old files have none.
+        if not name.endswith("num_batches_tracked") and not any(name.startswith(f"{part}.") for part in spared)
+    ]
+    problems = [
+        _problem("lacks", missing),
+        _problem("has what the network lacks:", given.keys() - wanted.keys()),
+        _problem(
+            "has other shapes:",
+            (
+                f"{name} {tuple(given[name].shape)} instead of {tuple(wanted[name].shape)}"
+                for name in given.keys() & wanted.keys()
+                if given[name].shape != wanted[name].shape
+            ),
+        ),
+    ]
+    if any(problems):
+        text = "; it ".join(filter(None, problems))
+        raise RequestError(f"the file {path!r} does not fit this network: it {text}", place=_PLACE)
+    net.load_state_dict({**wanted, **given})
+
+
+def _other_classes(given: Tensor, wanted: Tensor) -> bool:
+    return given.ndim == wanted.ndim and given.shape[0] != wanted.shape[0] and given.shape[1:] == wanted.shape[1:]
+
+
+def _problem(kind: str, names: Iterable[str]) -> str:
+    """The first three of the names, and how many more there are."""
+    found = sorted(names)
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return f"{kind} {', '.join(found[:3])}{more}" if found else ""
+
+
+def _read(path: str) -> dict[str, Tensor]:
+    file = Path(path).expanduser()
+    try:
+        if file.suffix == ".safetensors":
+            return safetensors.torch.load_file(file)
+        content: Any = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        problem = f"cannot read the weights {path!r} as a {file.suffix or 'torch'} file: {reason}"
+        raise RequestError(problem, place=_PLACE) from error
+    for key in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    ):
+        raise RequestError(f"the file {path!r} holds no state dict: a mapping from names to tensors", place=_PLACE)
+    prefix = "module." if all(name.startswith("module.") for name in content) else ""
+    return {name.removeprefix(prefix): value for name, value in content.items()}
