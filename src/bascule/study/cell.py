@@ -78,7 +78,8 @@ def do_cell(cell: Cell, record: CellRecord, workshop: Workshop) -> None:
     """
     splits = workshop.data(cell)
     model = cell.setup.model.initialised(splits.train.size, len(splits.train.classes), seed=cell.seed)
-    model = _laid_out(model, splits.train).to(workshop.device)
+    # The first convolution brings the images into the layout of its weights, grey ones too (benchmarks/layout.py).
+    model = model.to(workshop.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if not record.trained:
         _train(cell, record, workshop, model, splits)
     else:
@@ -89,11 +90,6 @@ def do_cell(cell: Cell, record: CellRecord, workshop: Workshop) -> None:
         predictions = _EVALUATE[link.kind](cell, link, record, workshop, model, test)
         info = {"kind": link.kind, "settings": link.settings, "seconds": round(time.monotonic() - began, 3)}
         record.add_outcomes(_array(test.ids), _array(test.labels), _array(predictions), key=link.key, info=info)
-
-
-def _laid_out(model: nn.Module, images: Images) -> nn.Module:
-    """Channels-last weights for colour images; a single channel has no layout to choose."""
-    return model.to(memory_format=torch.channels_last) if images.size[0] > 1 else model  # type: ignore[call-overload]
 
 
 def _array(values: Tensor) -> np.ndarray:
