@@ -192,10 +192,19 @@ def test_missing_data_say_where_they_were_looked_for(tmp_path: Path, plan_of) ->
     assert "BASCULE_DATA" in str(caught.value)
 
 
-@pytest.mark.parametrize("name", built_in_names())
-def test_every_built_in_study_is_valid(name: str, request: pytest.FixtureRequest) -> None:
-    roots = () if name == "digits" else (request.getfixturevalue("data_root"),)
-    assert make_plan(read_study(name), roots=roots).rows
+def scales_of(name: str) -> list[str | None]:
+    return list(read_study(name).content.get("scales", {})) or [None]
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("name", "scale"), [(name, scale) for name in built_in_names() for scale in scales_of(name)])
+def test_every_built_in_study_is_valid(name: str, scale: str | None, data_root: Path) -> None:
+    # Ten classes of ImageNet stand in for a thousand.
+    overrides = ["data.path=imagenette2-224"] if "imagenet" in name else []
+    plan = make_plan(read_study(name), scale=scale, overrides=overrides, roots=[data_root])
+    assert plan.title != name
+    assert plan.about
+    assert len({row.published.row for row in plan.rows if row.published}) == (len(plan.rows) if "paper/" in name else 0)
 
 
 SCALED = """

@@ -1,0 +1,46 @@
+"""Process settings: good defaults that a user's own setting overrides."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from bascule.core.host import settle
+
+
+def test_waiting_threads_sleep_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    settle()
+    assert os.environ["OMP_WAIT_POLICY"] == "passive"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    settle()
+    assert os.environ["OMP_WAIT_POLICY"] == "active"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a setting of the C library of Linux")
+def test_freed_memory_is_kept() -> None:
+    """Touching a large block again after freeing it causes no page faults once the setting is made."""
+    code = """
+import resource, sys
+from bascule.core.host import settle
+if sys.argv[1] == "settled":
+    settle()
+import torch
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        torch.ones(2**24).sum()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+print(faults())
+"""
+    default, settled = (
+        int(subprocess.run([sys.executable, "-c", code, mode], capture_output=True, text=True, check=True).stdout)
+        for mode in ("default", "settled")
+    )
+    if default < 1000:
+        pytest.skip("this C library keeps freed memory anyway")
+    assert settled < default / 10
