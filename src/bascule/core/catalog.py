@@ -35,6 +35,7 @@ ROOMS: dict[str, str] = {
     "models": "architectures",
     "poison": "backdoor triggers",
     "attack": "evasion attacks",
+    "certify": "certified bounds",
     "train": "training objectives",
     "measure": "metrics",
 }
