@@ -31,7 +31,8 @@ def random_outcomes(seed: int, count: int = 60) -> Outcomes:
 
     adversarial = [np.where(draws.random(count) < 0.2, MISSING, predictions()) for _ in range(2)]
     columns = {key: predictions() for key in ("clean", "triggered", "twin_clean", "twin_triggered")}
-    return Outcomes(label=label, **columns, adversarial=adversarial, attacks=2, target=TARGET)
+    certified = draws.random(count) < 0.5
+    return Outcomes(label=label, **columns, adversarial=adversarial, attacks=2, certified=certified, target=TARGET)
 
 
 def at(outcomes: Outcomes, index: np.ndarray) -> Outcomes:

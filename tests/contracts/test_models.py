@@ -18,6 +18,9 @@ from bascule.models import Architecture
 REQUIRED: dict[str, Any] = {"model": "resnet18"}
 """A value for every setting without a default, by its name."""
 
+LIGHT: dict[str, dict[str, Any]] = {"ibp-large": {"width": 8, "hidden": 32}}
+"""Settings under which a large network is quick to test."""
+
 SIZES = [(1, 28, 28), (3, 32, 32), (1, 8, 8), (3, 20, 12), (3, 9, 15)]
 
 pytestmark = pytest.mark.usefixtures("fake_packages")
@@ -28,7 +31,7 @@ sizes = pytest.mark.parametrize("size", SIZES, ids=lambda size: "x".join(map(str
 def build(name: str) -> Architecture:
     fields = catalog.documentation("models", name).fields
     required = {field.name: REQUIRED[field.name] for field in fields if field.default is None}
-    return catalog.build("models", {"name": name, **required})
+    return catalog.build("models", {"name": name, **required, **LIGHT.get(name, {})})
 
 
 def net_of(architecture: Architecture, size: tuple[int, int, int], classes: int, *, seed: int = 0) -> nn.Module:

@@ -34,6 +34,7 @@ def outcomes(**changes: Any) -> Outcomes:
         [0, 8, X, 3, X, X, 7, X, 7, X],
     ]
     found: dict[str, Any] = {key: np.array(value) for key, value in arrays.items()}
+    found["certified"] = np.array([1, 0, 0, 1, 1, 0, 1, 0, 1, 1], dtype=bool)
     found |= {"adversarial": [np.array(attack) for attack in attacks], "attacks": 2, "target": 7}
     return Outcomes(**{**found, **changes})
 
@@ -54,6 +55,7 @@ def share(name: str, found: Outcomes) -> tuple[int, int] | None:
         ("asr-paper", (3, 6)),
         ("asr-twin", (1, 6)),  # of 0 to 5: 5
         ("robust-accuracy", (4, 10)),  # right when clean, less 2 and 7 (first attack) and 1 (second): 0, 3, 6, 8
+        ("certified-accuracy", (4, 10)),  # certified, less the misread 4 and 9: 0, 3, 6, 8
     ],
 )
 def test_by_hand(name: str, wanted: tuple[int, int]) -> None:
@@ -109,6 +111,7 @@ def test_with_fewer_attacks_than_asked_for_robustness_is_unknown(given: int, ask
     [
         ("accuracy", {"clean"}),
         ("robust-accuracy", {"clean"}),
+        ("certified-accuracy", {"clean", "certified"}),
         ("asr", {"triggered", "target"}),
         ("asr-paper", {"clean", "triggered", "target"}),
         ("asr-twin", {"twin_triggered", "target"}),
@@ -117,7 +120,7 @@ def test_with_fewer_attacks_than_asked_for_robustness_is_unknown(given: int, ask
     ids=lambda value: value if isinstance(value, str) else ",".join(sorted(value)),
 )
 def test_what_is_needed_and_nothing_else(name: str, needs: set[str]) -> None:
-    every = {"clean", "triggered", "twin_clean", "twin_triggered", "target"}
+    every = {"clean", "triggered", "twin_clean", "twin_triggered", "certified", "target"}
     for key in every:
         assert (share(name, outcomes(**{key: None})) is None) == (key in needs), key
     assert share(name, outcomes(**dict.fromkeys(every - needs))) == share(name, outcomes())

@@ -15,6 +15,8 @@ from torch import nn
 from bascule.core.catalog import build
 from bascule.core.errors import RequestError
 from bascule.models.digits_cnn import DigitsCnn
+from bascule.models.ibp_large import IbpLarge
+from bascule.models.ibp_small import IbpSmall
 from bascule.models.mnist_fast import MnistFast
 from bascule.models.mnist_paper import MnistPaper
 
@@ -70,11 +72,26 @@ def count(net: nn.Module) -> int:
         # 4 * 4 * 1 * 16 + 16, 4 * 4 * 16 * 32 + 32, 7 * 7 * 32 * 100 + 100, 100 * 10 + 10
         (MnistFast(), (1, 28, 28), 272 + 8_224 + 156_900 + 1_010),
         (MnistFast(width=2, hidden=5), (3, 12, 8), 98 + 132 + 4 * 3 * 2 * 5 + 5 + 60),
+        # 4 * 4 * 1 * 16 + 16, 4 * 4 * 16 * 32 + 32, 10 * 10 * 32 * 100 + 100, 100 * 10 + 10
+        (IbpSmall(), (1, 28, 28), 272 + 8_224 + 320_100 + 1_010),
+        (IbpSmall(width=2, hidden=5), (3, 11, 12), 98 + 132 + 4 * 1 * 5 + 5 + 60 + 4 * 5 * 1),
+        # 9 * 3 * 2 + 2, 9 * 2 * 2 + 2, 9 * 2 * 4 + 4, twice 9 * 4 * 4 + 4; 5 x 4 cells left of 9 x 8
+        (IbpLarge(width=2, hidden=5), (3, 9, 8), 56 + 38 + 76 + 2 * 148 + 4 * 5 * 4 * 5 + 5 + 60),
         # 3 * 3 * 1 * 32 + 32, 3 * 3 * 32 * 64 + 64, 4 * 4 * 64 * 128 + 128, 128 * 10 + 10
         (DigitsCnn(), (1, 8, 8), 320 + 18_496 + 131_200 + 1_290),
         (DigitsCnn(width=2, hidden=4), (3, 5, 7), 56 + 76 + 3 * 4 * 4 * 4 + 4 + 50),
     ],
-    ids=["paper-mnist", "paper-cifar", "fast-mnist", "fast-small", "digits", "digits-small"],
+    ids=[
+        "paper-mnist",
+        "paper-cifar",
+        "fast-mnist",
+        "fast-small",
+        "ibp-mnist",
+        "ibp-tiny",
+        "ibp-large-tiny",
+        "digits",
+        "digits-small",
+    ],
 )
 def test_number_of_parameters(architecture: Any, size: tuple[int, int, int], wanted: int) -> None:
     assert count(architecture.build(size, 10)) == wanted
@@ -114,6 +131,57 @@ def test_images_too_small_are_refused(architecture: Any, size: tuple[int, int, i
     with pytest.raises(RequestError, match=rf"needs images of at least 4 x 4, got {size[1]} x {size[2]}"):
         architecture.build(size, 10)
     assert architecture.build((1, 4, 4), 10)(torch.zeros(1, 1, 4, 4)).shape == (1, 10)
+
+
+# --- interval bound propagation --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("architecture", [IbpSmall(), IbpLarge(width=4, hidden=16)], ids=["small", "large"])
+def test_weights_are_orthogonal_and_biases_zero(architecture: Any) -> None:
+    net = architecture.initialised((1, 28, 28), 10, seed=0)
+    layers = [layer for layer in net if isinstance(layer, (nn.Conv2d, nn.Linear))]
+    assert len(layers) in (4, 7)
+    for layer in layers:
+        weight = layer.weight.detach().flatten(1)
+        rows, columns = weight.shape
+        product = weight @ weight.T if rows <= columns else weight.T @ weight
+        torch.testing.assert_close(product, torch.eye(min(rows, columns)), atol=1e-5, rtol=0)
+        assert not layer.bias.any()
+
+
+def test_the_large_network_has_the_papers_layers() -> None:
+    # 9 * 1 * 64 + 64, 9 * 64 * 64 + 64, 9 * 64 * 128 + 128, twice 9 * 128 * 128 + 128, 14 * 14 * 128 * 512 + 512, 5130
+    with torch.device("meta"):
+        layers = [layer for layer in IbpLarge().build((1, 28, 28), 10) if not isinstance(layer, nn.ReLU)]
+    assert sum(count(layer) for layer in layers) == 640 + 36_928 + 73_856 + 2 * 147_584 + 12_845_568 + 5_130
+    kinds = [type(layer).__name__ for layer in layers]
+    assert kinds == ["Conv2d", "Conv2d", "ZeroPad2d", "Conv2d", "Conv2d", "Conv2d", "Flatten", "Linear", "Linear"]
+
+
+@pytest.mark.parametrize(("side", "sides"), [(28, (0, 1, 0, 1)), (32, (0, 1, 0, 1)), (9, (1, 1, 1, 1))])
+def test_stride_two_pads_as_tensorflow_does(side: int, sides: tuple[int, ...]) -> None:
+    # SAME: ceil(28 / 2) = 14 positions reach 13 * 2 + 3 = 29 pixels, one more than there are, and it goes to the end.
+    net = IbpLarge(width=2, hidden=3).build((1, side, side), 4)
+    found = [layer.padding for layer in net if isinstance(layer, nn.ZeroPad2d)] or [(1, 1, 1, 1)]
+    assert found == [sides]
+    strided = next(place for place, layer in enumerate(net) if isinstance(layer, nn.Conv2d) and layer.stride == (2, 2))
+    assert net[: strided + 1](torch.zeros(1, 1, side, side)).shape[2:] == (-(-side // 2), -(-side // 2))
+
+
+def test_normalisation_comes_first() -> None:
+    pairs = ((0.4914, 0.2023), (0.4822, 0.1994), (0.4465, 0.201))
+    net = IbpLarge(width=2, hidden=3, normalise=pairs).build((3, 4, 4), 2)
+    x = torch.stack([torch.full((4, 4), mean + std) for mean, std in pairs]).unsqueeze(0)
+    torch.testing.assert_close(net[0](x), torch.ones_like(x))
+    assert not [key for key in net.state_dict() if key.startswith("0.")]
+    with pytest.raises(RequestError, match="normalise names 3 channels, the images have 1"):
+        IbpLarge(normalise=pairs).build((1, 4, 4), 2)
+
+
+def test_images_too_small_for_the_small_network_are_refused() -> None:
+    with pytest.raises(RequestError, match="ibp-small needs images of at least 10 x 10, got 9 x 28"):
+        IbpSmall().build((1, 9, 28), 10)
+    assert IbpSmall().build((1, 10, 10), 10)(torch.zeros(1, 1, 10, 10)).shape == (1, 10)
 
 
 # --- a user's own ----------------------------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ ROOMS: dict[str, str] = {
     "models": "architectures",
     "poison": "backdoor triggers",
     "attack": "evasion attacks",
+    "certify": "certified bounds",
     "train": "training objectives",
     "measure": "metrics",
 }

@@ -39,6 +39,8 @@ class Outcomes:
     """Predictions under each evasion attack, in order; MISSING where an image had been fooled before its turn."""
     attacks: int = 0
     """Number of evasion attacks asked for; metrics over attacks need all of them."""
+    certified: NDArray[np.bool_] | None = None
+    """Whether one of the study's certifiers proves the prediction at the radius asked for; shape (N,)."""
     target: int | None = None
     """Label the poison aims at."""
 

@@ -1,0 +1,156 @@
+"""The operations of a model, found by symbolic tracing and replayed for a batch."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+from weakref import WeakKeyDictionary
+
+from torch import Tensor, fx, nn
+
+from bascule.certify import _layers
+from bascule.certify._ops import Ref
+from bascule.core.errors import RequestError
+
+if TYPE_CHECKING:
+    from bascule.certify._bounds import Bounds
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """What a model does, as a list of calls; holds no part of the model."""
+
+    graph: fx.Graph
+    constants: Mapping[str, Tensor]
+    """Tensors made inside the forward pass."""
+
+
+class _Shell(nn.Module):
+    """Around the model while it is traced, so that constants end up here and arguments with defaults stay plain."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Any:
+        return self.model(x)
+
+
+_PREFIX = "model"
+
+
+def _bare(model: nn.Module) -> nn.Module:
+    """The model itself, when it was compiled."""
+    inner = getattr(model, "_orig_mod", model)
+    return inner if isinstance(inner, nn.Module) else model
+
+
+def trace(model: nn.Module) -> Trace:
+    """The calls that the forward pass of `model` makes.
+
+    Raises:
+        RequestError: They depend on the values of the image.
+    """
+    shell = _Shell(_bare(model))
+    try:
+        graph = fx.Tracer().trace(shell)
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise RequestError(
+            f"certified bounds cannot follow the forward pass of {type(model).__name__}: "
+            f"{type(error).__name__}: {reason}. It must make the same calls for every image: no `if` or loop on values"
+        ) from error
+    return Trace(graph, {name: value for name, value in vars(shell).items() if isinstance(value, Tensor)})
+
+
+_kept: WeakKeyDictionary[nn.Module, tuple[object, Trace]] = WeakKeyDictionary()
+
+
+def kept_trace(model: nn.Module) -> Trace:
+    """`trace`, remembered while the model consists of the same modules in the same modes."""
+    made_of = [(id(module), module.training) for module in model.modules()]
+    before = _kept.get(model)
+    if before is not None and before[0] == made_of:
+        return before[1]
+    found = trace(model)
+    _kept[model] = made_of, found
+    return found
+
+
+def replay(model: nn.Module, traced: Trace, bounds: Bounds) -> None:
+    """Add the model's operations to `bounds`, in order.
+
+    Raises:
+        RequestError: One of them cannot be bounded, or the answer is not B x K logits.
+    """
+    model = _bare(model)
+    values: dict[fx.Node, Any] = {}
+    for node in traced.graph.nodes:
+        args, kwargs = (fx.node.map_arg(part, values.__getitem__) for part in (node.args, node.kwargs))
+        match node.op:
+            case "placeholder":
+                values[node] = bounds.image
+            case "get_attr":
+                values[node] = _attribute(model, traced, str(node.target))
+            case "output":
+                bounds.answer = _checked(args[0])
+            case _:
+                values[node] = _call(model, node, args, kwargs, bounds)
+
+
+def _attribute(model: nn.Module, traced: Trace, target: str) -> Any:
+    if target in traced.constants:
+        return traced.constants[target]
+    return operator.attrgetter(target.removeprefix(f"{_PREFIX}."))(model)
+
+
+def _checked(answer: Any) -> Ref:
+    if isinstance(answer, Ref) and len(answer.shape) == 2:
+        return answer
+    given = f"a tensor of shape {tuple(answer.shape)}" if isinstance(answer, Ref) else type(answer).__name__
+    given = given.removeprefix("immutable_")  # as tracing calls its own lists and dictionaries
+    raise RequestError(f"certified bounds need a model that answers with logits, images x classes; got {given}")
+
+
+def _call(model: nn.Module, node: fx.Node, args: Any, kwargs: Any, bounds: Bounds) -> Any:
+    found: list[Ref] = []
+    fx.node.map_aggregate((args, kwargs), lambda item: found.append(item) if isinstance(item, Ref) else None)
+    module = _module(model, node)
+    try:
+        if not found:
+            return _plain(module, node, args, kwargs)
+        if module is not None:
+            return _layers.of_module(bounds, module, args, kwargs)
+        return _layers.of_call(bounds, node, args, kwargs)
+    except _layers.UnsupportedError as error:
+        _refuse(node, module, str(error), _layers.SUPPORTED)
+
+
+def _module(model: nn.Module, node: fx.Node) -> nn.Module | None:
+    if node.op != "call_module":
+        return None
+    return model.get_submodule(str(node.target).removeprefix(_PREFIX).removeprefix("."))
+
+
+def _plain(module: nn.Module | None, node: fx.Node, args: Any, kwargs: Any) -> Any:
+    """A call that has nothing to do with the image: computed as it stands."""
+    if module is not None:
+        return module(*args, **kwargs)
+    if callable(node.target):
+        return node.target(*args, **kwargs)
+    return getattr(args[0], node.target)(*args[1:], **kwargs)
+
+
+def _refuse(node: fx.Node, module: nn.Module | None, reason: str, supported: str) -> NoReturn:
+    if module is not None:
+        what, path = f"layer {type(module).__name__}", str(node.target)
+    else:
+        name = getattr(node.target, "__name__", node.target)
+        what = f"call of {name}" if node.op == "call_function" else f"method .{name}()"
+        stack = node.meta.get("nn_module_stack")
+        path = str(next(reversed(stack.values()))[0]) if stack else ""
+    path = path.removeprefix(_PREFIX).removeprefix(".")
+    where = f"at {path!r}" if path else "in the model's own forward pass"
+    raise RequestError(f"certified bounds cannot follow the {what} {where}: {reason}. Supported: {supported}") from None

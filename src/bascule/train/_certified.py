@@ -1,0 +1,26 @@
+"""What the certified objectives share: the ramp, and the loss of worst-case logits."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def ramped(progress: float, *, warmup: float, ramp: float) -> float:
+    """0 before the share `warmup` of the training is done, then rising linearly to 1 over the share `ramp`."""
+    if progress < warmup:
+        return 0.0
+    return min(1.0, (progress - warmup) / ramp) if ramp else 1.0
+
+
+def mixed_loss(logits: Tensor, margins: Tensor, y: Tensor, *, kappa: float) -> Tensor:
+    """Cross-entropy of the images times `kappa`, and of their worst-case logits times 1 - `kappa`.
+
+    Args:
+        logits: Of the images themselves, B x K.
+        margins: Lower bounds of (logit of the label) - (logit of j), B x K. The worst-case logits are their negatives:
+            0 for the label, an upper bound of the lead for every other class.
+        y: int64 labels, shape (B,).
+        kappa: Weight of the images themselves.
+    """
+    return kappa * F.cross_entropy(logits, y) + (1 - kappa) * F.cross_entropy(-margins, y)
