@@ -221,3 +221,53 @@ def test_devices() -> None:
     for wrong in ("gpu", "tpu:0", "cuda:99", "meta"):
         with pytest.raises(RequestError, match="--device"):
             pick_device(wrong)
+
+
+CERTIFIED = [
+    "certify={name: interval, eps: 0.05}",
+    "measure=[accuracy, robust-accuracy, certified-accuracy]",
+    "twin=false",
+]
+
+
+@pytest.fixture(scope="module")
+def certified(tmp_path_factory: pytest.TempPathFactory, plan_of, run_here) -> RunRecord:
+    """The tiny study with certified training, bounds, and an attack inside the certified ball."""
+    run = RunRecord(tmp_path_factory.mktemp("certified"))
+    change = [
+        "rows.Adv. training.train={objective: {name: ibp, eps: 0.1}, epochs: 20}",
+        "attack={name: pgd, eps: 0.05}",
+    ]
+    assert run_here(plan_of(*CERTIFIED, *change, seeds=1), run).failures == ()
+    return run
+
+
+def test_certified_accuracy_is_below_robust_accuracy_for_every_image(certified: RunRecord) -> None:
+    row = table(certified)[1]
+    values = {name: metric["value"] for name, metric in row["metrics"].items()}
+    assert 0.2 < values["certified_accuracy"] <= values["robust_accuracy"] <= values["accuracy"]
+    assert not any("bound" in flag for flag in row["flags"])
+
+
+def test_a_wrong_bound_is_flagged(tmp_path: Path, certified: RunRecord) -> None:
+    import shutil
+
+    run = RunRecord(Path(shutil.copytree(certified.path, tmp_path / "run")))
+    entry = run.plan()["rows"][0]["cells"][0]
+    record = run.cell(entry["cell"])
+    found = record.outcomes()
+    proof, attack = entry["columns"]["certify"][0], entry["columns"]["attack"][0]
+    fooled = (found.columns[attack] != found.label) & (found.columns[attack] != MISSING)
+    assert fooled.sum() > 0
+    record.add_outcomes(found.id, found.label, np.where(fooled, 0.05, 0.0), key=proof, info={})
+    expected = f"{fooled.sum()} images are certified and yet fooled inside the certified ball: a bound is wrong"
+    assert expected in table(run)[0]["flags"]
+
+
+def test_bounds_are_added_without_training(tmp_path: Path, finished: RunRecord, plan_of, run_here, monkeypatch) -> None:
+    import shutil
+
+    run = RunRecord(Path(shutil.copytree(finished.path, tmp_path / "run")))
+    monkeypatch.setattr(bascule.study.cell, "train", None)
+    assert run_here(plan_of(*CERTIFIED), run).failures == ()
+    assert all(row["metrics"]["certified_accuracy"]["value"] is not None for row in table(run))

@@ -13,6 +13,7 @@ from annotated_types import Ge
 from pydantic import Field
 
 from bascule.attack import Attack
+from bascule.certify import Certifier
 from bascule.core.catalog import Of, component, construct, describe, name_of
 from bascule.core.errors import RequestError, unknown
 from bascule.core.fingerprint import fingerprint
@@ -40,6 +41,11 @@ class Setup:
     model: Annotated[Architecture, Of("models")]
     train: Training
     attack: Annotated[tuple[Attack, ...], Of("attack", many=True)] = ()
+    certify: Annotated[tuple[Certifier, ...], Of("certify", many=True)] = ()
+
+
+EVALUATIONS = ("attack", "certify")
+"""Keys of a setup that ask something of the model and have no part in making it."""
 
 
 @component
@@ -75,7 +81,7 @@ class Link:
     key: str
     kind: str
     settings: Any
-    component: Trigger | Attack | None = None
+    component: Trigger | Attack | Certifier | None = None
     after: tuple[str, ...] = ()
     """Keys of the evaluations whose survivors this one works on."""
 
@@ -95,7 +101,7 @@ class Cell:
 
     def settings(self) -> dict[str, Any]:
         """The settings that make the model, with defaults; evaluations are kept with their results."""
-        return {key: value for key, value in describe(self.setup).items() if key != "attack"}
+        return {key: value for key, value in describe(self.setup).items() if key not in EVALUATIONS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,10 +183,16 @@ class Plan:
 def _seed_entry(row: Row, place: int) -> dict[str, Any]:
     cell = row.cells[place]
     columns: dict[str, list[str]] = {}
+    balls: dict[str, dict[str, Any]] = {}
     for link in cell.links:
         columns.setdefault(link.kind, []).append(link.key)
+        part = link.component
+        if isinstance(part, Attack):
+            balls[link.key] = {"norm": part.norm, "eps": part.eps}
+        elif isinstance(part, Certifier):
+            balls[link.key] = {"norm": part.norm, "eps": part.eps, "of_model": part.of_model}
     twin = row.twins[place].fingerprint if row.twins else None
-    return {"seed": cell.seed, "cell": cell.fingerprint, "twin": twin, "columns": columns}
+    return {"seed": cell.seed, "cell": cell.fingerprint, "twin": twin, "columns": columns, "balls": balls}
 
 
 # --- reading the settings --------------------------------------------------------------------------------------------
@@ -433,8 +445,9 @@ def _row(
 ) -> Row:
     label = " · ".join((name, *(f"{path} {value}" for path, value in varied.items())))
     trigger = setup.poison.shown if setup.poison else None
-    links = _links(setup, facts, trigger, setup.attack)
+    links = _links(setup, facts, trigger)
     control, unpoisoned = replace(setup, poison=None), {**given, "poison": None}
+    asked = _links(replace(setup, attack=(), certify=()), facts, trigger)
     has_twin = twin and setup.poison is not None and _poisons(setup.poison, facts)
     return Row(
         name=name,
@@ -443,7 +456,7 @@ def _row(
         given=given,
         cells=tuple(_cell(setup, facts, seed, f"{label} · seed {seed}", given, links) for seed in seeds),
         twins=tuple(
-            _cell(control, facts, seed, f"{label} · seed {seed} · twin", unpoisoned, _links(setup, facts, trigger, ()))
+            _cell(control, facts, seed, f"{label} · seed {seed} · twin", unpoisoned, asked)
             for seed in seeds
             if has_twin
         ),
@@ -459,7 +472,7 @@ def _cell(setup: Setup, facts: Facts, seed: int, label: str, given: Mapping[str,
     data = {**_content_settings(setup.data), "max_test": None}
     poison = replace(setup.poison, test_trigger=None) if setup.poison else None
     name = fingerprint("cell", facts.digest, data, poison, setup.model, setup.train, seed)
-    written = {key: value for key, value in given.items() if key != "attack"}
+    written = {key: value for key, value in given.items() if key not in EVALUATIONS}
     return Cell(fingerprint=name, label=label, setup=setup, given=written, seed=seed, links=links)
 
 
@@ -468,11 +481,11 @@ def _content_settings(source: Source) -> dict[str, Any]:
     return {key: value for key, value in describe(source).items() if key != "path"}
 
 
-def _links(setup: Setup, facts: Facts, trigger: Trigger | None, attacks: Sequence[Attack]) -> tuple[Link, ...]:
+def _links(setup: Setup, facts: Facts, trigger: Trigger | None) -> tuple[Link, ...]:
     """Evaluations on the test set. Each attack meets only what the ones before it left, so its key includes theirs."""
     test = fingerprint("test", facts.digest, _content_settings(setup.data))
 
-    def link(kind: str, part: Trigger | Attack | None, after: tuple[str, ...] = ()) -> Link:
+    def link(kind: str, part: Trigger | Attack | Certifier | None, after: tuple[str, ...] = ()) -> Link:
         key = f"{kind}:{fingerprint(kind, part, test, *after)}"
         return Link(key=key, kind=kind, settings=describe(part), component=part, after=after)
 
@@ -480,9 +493,10 @@ def _links(setup: Setup, facts: Facts, trigger: Trigger | None, attacks: Sequenc
     chain: tuple[str, ...] = (found[0].key,)
     if trigger is not None:
         found.append(link("triggered", trigger))
-    for attack in attacks:
+    for attack in setup.attack:
         found.append(link("attack", attack, chain))
         chain = (*chain, found[-1].key)
+    found += [link("certify", certifier, chain[:1]) for certifier in setup.certify]
     return tuple(found)
 
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bascule.core.catalog import build
-from bascule.measure import Measure, Metric, Outcomes
+from bascule.measure import MISSING, Measure, Metric, Outcomes
 from bascule.measure._interval import summarise
 from bascule.study.record import OutcomeTable, RunRecord
 
@@ -102,8 +103,16 @@ def outcomes_of(run: RunRecord, entry: dict[str, Any], target: int | None) -> Ou
         twin_triggered=known.get(triggered),
         adversarial=[own.columns[key] for key in attacks if key in own.columns],
         attacks=len(attacks),
+        certified=_certified(own, {key: entry["balls"][key]["eps"] for key in columns.get("certify", [])}),
         target=target,
     )
+
+
+def _certified(table: OutcomeTable, keys: dict[str, float]) -> NDArray[np.bool_] | None:
+    """Whether any of the certifiers, each with the radius asked of it, proves an image; None while one is missing."""
+    if not keys or not all(key in table.radii for key in keys):
+        return None
+    return np.logical_or.reduce([table.radii[key] >= eps for key, eps in keys.items()])
 
 
 def _used(run: RunRecord, cell: str, columns: dict[str, list[str]]) -> OutcomeTable | None:
@@ -121,6 +130,26 @@ def _used(run: RunRecord, cell: str, columns: dict[str, list[str]]) -> OutcomeTa
     )
 
 
+def _refuted(run: RunRecord, entry: dict[str, Any]) -> int:
+    """Images that a bound on the model proves safe and an attack inside that ball fooled: 0 unless a bound is wrong.
+
+    Attacks of other norms and larger radii, and certifiers of another classifier (smoothing), refute nothing.
+    """
+    table = _used(run, entry["cell"], entry["columns"])
+    if table is None:
+        return 0
+    balls = entry["balls"]
+    refuted = np.zeros(len(table.id), dtype=bool)
+    for proof, radii in table.radii.items():
+        for attack in entry["columns"].get("attack", []):
+            if not balls.get(proof, {}).get("of_model") or attack not in table.columns:
+                continue
+            if balls[attack]["norm"] == balls[proof]["norm"] and balls[attack]["eps"] <= balls[proof]["eps"]:
+                fooled = (table.columns[attack] != table.label) & (table.columns[attack] != MISSING)
+                refuted |= fooled & (radii >= balls[proof]["eps"])
+    return int(refuted.sum())
+
+
 def _flags(run: RunRecord, entry: dict[str, Any], seeds: int, measures: dict[str, Measure]) -> list[str]:
     flags = []
     planned = len(entry["cells"])
@@ -131,6 +160,9 @@ def _flags(run: RunRecord, entry: dict[str, Any], seeds: int, measures: dict[str
             failure = run.cell(name).failure() if name else None
             if failure is not None:
                 flags.append(f"{who} {cell['seed']} failed: {failure}")
+    refuted = sum(_refuted(run, cell) for cell in entry["cells"])
+    if refuted:
+        flags.append(f"{refuted} images are certified and yet fooled inside the certified ball: a bound is wrong")
     twin = measures.get("asr_twin")
     if twin is not None and twin.value is not None and twin.value > TWIN_LIMIT:
         flags.append(
