@@ -138,7 +138,7 @@ def _refuted(run: RunRecord, entry: dict[str, Any]) -> int:
     table = _used(run, entry["cell"], entry["columns"])
     if table is None:
         return 0
-    balls = entry["balls"]
+    balls = entry.get("balls", {})
     refuted = np.zeros(len(table.id), dtype=bool)
     for proof, radii in table.radii.items():
         for attack in entry["columns"].get("attack", []):
