@@ -6,11 +6,17 @@ import os
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from bascule.core import catalog
+from bascule.core.images import Splits
+from bascule.core.inference import predict
+from bascule.train._loop import train
+from bascule.train._settings import Training
 
 torch.set_num_threads(1)  # two threads on two busy cores wait for each other; tests are small
 
@@ -22,6 +28,31 @@ def data_root() -> Path:
     if not place:
         pytest.skip("BASCULE_DATA is not set")
     return Path(place)
+
+
+@pytest.fixture(scope="session")
+def digits() -> Splits:
+    """The embedded data."""
+    return catalog.build("data", "digits").load([])
+
+
+class Trained(NamedTuple):
+    """A net with ordinary training, in eval mode, and held-out images it gets right."""
+
+    model: nn.Module
+    x: Tensor
+    y: Tensor
+
+
+@pytest.fixture(scope="session")
+def trained(digits: Splits) -> Trained:
+    """A small network for digits; tests must leave it as they find it."""
+    model = catalog.build("models", {"name": "digits-cnn", "width": 8, "hidden": 32}).initialised((1, 8, 8), 10, seed=0)
+    train(model, digits.train, Training(objective=catalog.build("train", "standard"), epochs=8, lr=5e-3), seed=0)
+    model.eval()
+    right = (predict(model, digits.test) == digits.test.labels).nonzero().squeeze(1)
+    assert len(right) > 300
+    return Trained(model, digits.test.batch(right), digits.test.labels[right])
 
 
 def small_net(channels: int, classes: int, width: int = 4) -> nn.Module:

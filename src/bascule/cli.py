@@ -183,7 +183,7 @@ def validate(
 def _plan(study: str, overrides: list[str] | None, scale: str | None, seeds: int | None, data_dir: Path | None) -> Plan:
     from bascule.data import default_roots
     from bascule.study.document import read_study
-    from bascule.study.plan import make_plan
+    from bascule.study.resolve import make_plan
 
     return make_plan(
         read_study(study), overrides=overrides or (), scale=scale, seeds=seeds, roots=default_roots(data_dir)

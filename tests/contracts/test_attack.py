@@ -13,11 +13,8 @@ from bascule.attack._run import attacked
 from bascule.core import catalog
 from bascule.core.catalog import component
 from bascule.core.errors import RequestError
-from bascule.core.inference import predict
 from bascule.core.restore import untouched
 from bascule.core.rng import stream
-from bascule.train._loop import train
-from bascule.train._settings import Training
 
 EPS = {"linf": 0.15, "l2": 1.2}
 NAMES = catalog.names("attack")
@@ -32,15 +29,6 @@ class Trained(NamedTuple):
     model: nn.Module
     x: Tensor
     y: Tensor
-
-
-@pytest.fixture(scope="session")
-def trained() -> Trained:
-    train_set, test_set = catalog.build("data", "digits").load([])
-    model = catalog.build("models", {"name": "digits-cnn", "width": 8, "hidden": 32}).initialised((1, 8, 8), 10, seed=0)
-    train(model, train_set, Training(objective=catalog.build("train", "standard"), epochs=5, lr=5e-3), seed=0)
-    right = (predict(model, test_set) == test_set.labels).nonzero().squeeze(1)[:100]
-    return Trained(model.eval(), test_set.batch(right), test_set.labels[right])
 
 
 def build(name: str, norm: str, eps: float) -> Attack:

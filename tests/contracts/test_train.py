@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -32,20 +31,6 @@ def build(name: str) -> Objective:
     fields = catalog.documentation("train", name).fields
     required = {field.name: REQUIRED[field.name] for field in fields if field.default is None}
     return catalog.build("train", {"name": name, **required})
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Steps this small take many times longer when two threads wait for each other on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def digits() -> Splits:
-    return catalog.build("data", "digits").load([])
 
 
 @pytest.fixture(scope="module")

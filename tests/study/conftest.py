@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from bascule.study.document import parse_study
-from bascule.study.plan import Plan, make_plan
+from bascule.study.plan import Plan
 from bascule.study.record import RunRecord
+from bascule.study.resolve import make_plan
 from bascule.study.run import Ran, run_plan
 
 TEXT = """\

@@ -8,7 +8,7 @@ import pytest
 
 from bascule.core.errors import RequestError
 from bascule.study.document import built_in_names, read_study
-from bascule.study.plan import make_plan
+from bascule.study.resolve import make_plan
 
 
 def names(cells) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
@@ -10,22 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bascule.core import catalog, rng
+from bascule.core import rng
 from bascule.core.images import Images, Splits
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Steps this small take many times longer when two threads wait for each other on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="session")
-def digits() -> Splits:
-    return catalog.build("data", "digits").load([])
 
 
 @pytest.fixture(scope="session")

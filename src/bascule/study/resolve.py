@@ -1,0 +1,337 @@
+"""From a study file to a plan: base, rows, what varies, scales and seeds; everything that cannot work is refused."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bascule.attack import Attack
+from bascule.certify import Certifier
+from bascule.core.catalog import construct, describe, name_of
+from bascule.core.errors import RequestError, unknown
+from bascule.core.fingerprint import fingerprint
+from bascule.data import Facts, Source
+from bascule.measure import Metric
+from bascule.poison import Trigger
+from bascule.poison._place import Poison
+from bascule.study.document import Document, merged, nested, parse_value
+from bascule.study.plan import Cell, Link, Plan, Row
+from bascule.study.setup import EVALUATIONS, KEYS, MAX_SEEDS, METRICS, SCALED, Frame, Published, Setup
+
+
+def make_plan(
+    document: Document,
+    *,
+    overrides: Sequence[str] = (),
+    scale: str | None = None,
+    seeds: int | None = None,
+    roots: Sequence[Path] = (),
+) -> Plan:
+    """Resolve a study: every name found, every value checked, every combination tried on the shape of its data.
+
+    Args:
+        document: The study file.
+        overrides: `path=value` texts; a path inside a row's settings (`train.epochs`, applied to every row, and instead
+            of what varies there), `rows.NAME.path` for one row, or `seeds`, `twin`, `vary.path`.
+        scale: Which of the study's scales; by default its first, if it has any.
+        seeds: Number of seeds instead of the study's.
+        roots: Folders searched for data.
+
+    Raises:
+        RequestError: Anything wrong with the study, with its place in the file.
+    """
+    for key in document.content:
+        if key not in KEYS:
+            raise document.error(unknown("key", str(key), KEYS), str(key))
+    content, scale = _scaled(document, scale)
+    everywhere, by_row = _apply_overrides(content, document, overrides)
+    if seeds is not None:
+        content["seeds"] = seeds
+    frame = _frame(document, content)
+    vary = {
+        path: values
+        for path, values in _mapping(document, content, "vary").items()
+        if not any(path == given or path.startswith(given + ".") for given in everywhere)
+    }
+    for path, values in vary.items():
+        if not isinstance(values, list) or not values:
+            raise document.error(f"expected a list of values, got {values!r}", "vary", path)
+    rows = _mapping(document, content, "rows")
+    if not rows:
+        raise document.error("a study needs at least one row", "rows")
+    base = _mapping(document, content, "base")
+    seed_numbers = tuple(range(frame.seeds)) if isinstance(frame.seeds, int) else frame.seeds
+    if len(set(seed_numbers)) != len(seed_numbers) or not 0 < len(seed_numbers) <= MAX_SEEDS:
+        raise document.error(f"expected 1 to {MAX_SEEDS} different seeds, got {frame.seeds}", "seeds")
+    facts = _FactsCache(roots)
+    built: list[Row] = []
+    for row_name, change in rows.items():
+        if change is not None and not isinstance(change, Mapping):
+            raise document.error(f"expected the settings that this row changes, got {change!r}", "rows", row_name)
+        for values in itertools.product(*vary.values()):
+            varied = dict(zip(vary, values, strict=True))
+            given = merged(base, change or {})
+            for path, value in {**everywhere, **by_row.get(row_name, {}), **varied}.items():
+                given = merged(given, nested(path, value))
+            try:
+                setup = construct(Setup, given)
+                known = facts(setup.data)
+                _check(setup, known)
+            except RequestError as error:
+                raise _placed(
+                    document, error, row_name, varied, [*everywhere, *by_row.get(row_name, {})], scale
+                ) from None
+            built.append(_row(row_name, varied, setup, given, known, seed_numbers, twin=frame.twin))
+    _refuse_twins_of_rows(document, built)
+    published = _published(document, content, rows, frame.measure)
+    return Plan(
+        document=document,
+        overrides=(*overrides, *([f"seeds={seeds}"] if seeds is not None else [])),
+        title=frame.title or document.name,
+        about=frame.about,
+        rows=tuple(replace(row, published=_matching(published, row)) for row in built),
+        metrics=frame.measure,
+        scale=scale,
+    )
+
+
+def _scaled(document: Document, scale: str | None) -> tuple[dict[str, Any], str | None]:
+    """The study's content with its scale applied, and the scale's name."""
+    content = dict(document.content)
+    scales = _mapping(document, content, "scales")
+    if not scales:
+        if scale is not None:
+            raise RequestError(f"--scale {scale!r}: the study {document.name!r} has no scales")
+        return content, None
+    scale = scale or next(iter(scales))
+    if scale not in scales:
+        raise RequestError(f"--scale: {unknown('scale', scale, scales)}")
+    changes = _mapping(document, scales, scale)
+    for key in changes:
+        if key not in SCALED:
+            raise document.error(unknown("key", key, SCALED), "scales", scale, key)
+    return {**content, **{key: merged(content.get(key), value) for key, value in changes.items()}}, scale
+
+
+def _published(
+    document: Document, content: Mapping[str, Any], rows: Mapping[str, Any], metrics: Sequence[Metric]
+) -> list[Published]:
+    entries = content.get("published") or []
+    if not isinstance(entries, list):
+        raise document.error(f"expected a list, got {entries!r}", "published")
+    allowed = [name_of(metric).replace("-", "_") for metric in metrics]
+    found = []
+    for number, entry in enumerate(entries):
+        place = f"published[{number}]"
+        try:
+            published = construct(Published, entry if isinstance(entry, Mapping) else {"row": entry})
+        except RequestError as error:
+            raise document.error(error.problem, place, *error.place) from None
+        if published.row not in rows:
+            raise document.error(unknown("row", published.row, rows), place, "row")
+        for name in (*published.metrics, *published.printed):
+            if name not in allowed:
+                raise document.error(unknown("metric of this study", name, allowed), place)
+        found.append(published)
+    return found
+
+
+def _matching(published: Sequence[Published], row: Row) -> Published | None:
+    return next((entry for entry in published if entry.row == row.name and entry.vary == row.vary), None)
+
+
+def _apply_overrides(
+    content: dict[str, Any], document: Document, overrides: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Split `--set` texts into those for all rows and those for one; those for the study itself go into `content`."""
+    everywhere: dict[str, Any] = {}
+    by_row: dict[str, dict[str, Any]] = {}
+    for text in overrides:
+        path, equals, value_text = text.partition("=")
+        path = path.strip().removeprefix("base.")
+        if not equals or not path:
+            raise RequestError(f"--set {text!r}: expected key=value, for example train.epochs=3")
+        value = parse_value(value_text)
+        head, _, rest = path.partition(".")
+        if head == "rows":
+            names = [str(name) for name in _mapping(document, content, "rows")]
+            row = next((name for name in names if rest.startswith(f"{name}.")), None)
+            if row is None:
+                raise RequestError(f"--set {text!r}: {unknown('row', rest, names)}")
+            by_row.setdefault(row, {})[rest[len(row) + 1 :]] = value
+        elif head == "vary" and rest:
+            content["vary"] = {**_mapping(document, content, "vary"), rest: value}
+        elif head in KEYS:
+            content[path] = value
+        else:
+            everywhere[path] = value
+    return everywhere, by_row
+
+
+def _mapping(document: Document, content: Mapping[str, Any], key: str) -> dict[str, Any]:
+    value = content.get(key) or {}
+    if not isinstance(value, Mapping):
+        raise document.error(f"expected a mapping, got {value!r}", key)
+    return {str(k): v for k, v in value.items()}
+
+
+def _frame(document: Document, content: Mapping[str, Any]) -> Frame:
+    own = {key: content[key] for key in ("title", "about", "seeds", "twin", "measure") if key in content}
+    try:
+        return construct(Frame, {"measure": METRICS, **own})
+    except RequestError as error:
+        raise document.error(error.problem, *error.place) from None
+
+
+def _placed(
+    document: Document,
+    error: RequestError,
+    row: str,
+    varied: Mapping[str, Any],
+    overridden: Sequence[str],
+    scale: str | None,
+) -> RequestError:
+    """The error with the place it was written at: an override, what varies, the row, or the base."""
+    path = ".".join(error.place)
+    for source, given in (("--set", overridden), ("vary", list(varied))):
+        for key in given:
+            if path == key or path.startswith(key + ".") or (path and key.startswith(path + ".")):
+                if source == "vary":
+                    return document.error(f"in row {row!r} with {key} = {varied[key]!r}: {error}", "vary", key)
+                return RequestError(f"--set {key}: in row {row!r}: {error}")
+    prefixes: list[tuple[str, ...]] = [("rows", row), ("base",)]
+    if scale is not None:
+        prefixes = [("scales", scale, *prefix) for prefix in prefixes] + prefixes
+    for prefix in prefixes:
+        for end in range(len(error.place), 0, -1):
+            if (*prefix, *error.place[:end]) in document.lines:
+                return document.error(error.problem, *prefix, *error.place)
+    return document.error(error.problem, "rows", row, *error.place)
+
+
+class _FactsCache:
+    """Facts of each source once per plan: reading labels of a large set takes a moment."""
+
+    def __init__(self, roots: Sequence[Path]) -> None:
+        self._roots, self._known = roots, dict[str, Facts]()
+
+    def __call__(self, source: Source) -> Facts:
+        key = repr(source)
+        if key not in self._known:
+            try:
+                self._known[key] = source.facts(self._roots)
+            except RequestError as error:
+                raise error.at("data") from None
+        return self._known[key]
+
+
+def _check(setup: Setup, facts: Facts) -> None:
+    """Refuse combinations that cannot work: poison that does not fit the data, a model that does not take them."""
+    classes = len(facts.classes)
+    if setup.poison is not None:
+        try:
+            setup.poison.check(facts.size, facts.train_labels, classes)
+        except RequestError as error:
+            raise error.at("poison") from None
+        if not bool((facts.test_labels != setup.poison.target).any()):
+            raise RequestError("every test image is of the target class; nothing can be attacked", place=("poison",))
+    try:
+        model = setup.model.initialised(facts.size, classes, seed=0).eval()
+        with torch.no_grad():
+            logits = model(torch.zeros(1, *facts.size))
+    except RequestError as error:
+        raise error.at("model") from None
+    except RuntimeError as error:
+        channels, height, width = facts.size
+        raise RequestError(
+            f"{name_of(setup.model)} cannot take images of {channels} x {height} x {width}: {error}", place=("model",)
+        ) from error
+    if logits.shape != (1, classes):
+        raise RequestError(
+            f"{name_of(setup.model)} answers with shape {tuple(logits.shape)} for one image; "
+            f"expected (1, {classes}): one logit per class",
+            place=("model",),
+        )
+
+
+def _row(
+    name: str,
+    varied: dict[str, Any],
+    setup: Setup,
+    given: dict[str, Any],
+    facts: Facts,
+    seeds: Sequence[int],
+    *,
+    twin: bool,
+) -> Row:
+    label = " · ".join((name, *(f"{path} {value}" for path, value in varied.items())))
+    trigger = setup.poison.shown if setup.poison else None
+    links = _links(setup, facts, trigger)
+    control, unpoisoned = replace(setup, poison=None), {**given, "poison": None}
+    asked = _links(replace(setup, attack=(), certify=()), facts, trigger)
+    has_twin = twin and setup.poison is not None and _poisons(setup.poison, facts)
+    return Row(
+        name=name,
+        vary=varied,
+        setup=setup,
+        given=given,
+        cells=tuple(_cell(setup, facts, seed, f"{label} · seed {seed}", given, links) for seed in seeds),
+        twins=tuple(
+            _cell(control, facts, seed, f"{label} · seed {seed} · twin", unpoisoned, asked)
+            for seed in seeds
+            if has_twin
+        ),
+    )
+
+
+def _poisons(poison: Poison, facts: Facts) -> bool:
+    return poison.count(facts.train_labels, len(facts.classes)) > 0
+
+
+def _cell(setup: Setup, facts: Facts, seed: int, label: str, given: Mapping[str, Any], links: tuple[Link, ...]) -> Cell:
+    # What only the test images meet must not lead to another model.
+    data = {**_content_settings(setup.data), "max_test": None}
+    poison = replace(setup.poison, test_trigger=None) if setup.poison else None
+    name = fingerprint("cell", facts.digest, data, poison, setup.model, setup.train, seed)
+    written = {key: value for key, value in given.items() if key not in EVALUATIONS}
+    return Cell(fingerprint=name, label=label, setup=setup, given=written, seed=seed, links=links)
+
+
+def _content_settings(source: Source) -> dict[str, Any]:
+    """Settings of a source that change what is read; where it lies does not, its digest says what it holds."""
+    return {key: value for key, value in describe(source).items() if key != "path"}
+
+
+def _links(setup: Setup, facts: Facts, trigger: Trigger | None) -> tuple[Link, ...]:
+    """Evaluations on the test set. Each attack meets only what the ones before it left, so its key includes theirs."""
+    test = fingerprint("test", facts.digest, _content_settings(setup.data))
+
+    def link(kind: str, part: Trigger | Attack | Certifier | None, after: tuple[str, ...] = ()) -> Link:
+        key = f"{kind}:{fingerprint(kind, part, test, *after)}"
+        return Link(key=key, kind=kind, settings=describe(part), component=part, after=after)
+
+    found = [link("clean", None)]
+    chain: tuple[str, ...] = (found[0].key,)
+    if trigger is not None:
+        found.append(link("triggered", trigger))
+    for attack in setup.attack:
+        found.append(link("attack", attack, chain))
+        chain = (*chain, found[-1].key)
+    found += [link("certify", certifier, chain[:1]) for certifier in setup.certify]
+    return tuple(found)
+
+
+def _refuse_twins_of_rows(document: Document, rows: Sequence[Row]) -> None:
+    seen: dict[str, str] = {}
+    for row in rows:
+        key = repr((row.setup, row.vary))
+        if key in seen:
+            raise document.error(
+                f"is the same as row {seen[key]!r}: every setting is equal. Remove one.", "rows", row.name
+            )
+        seen[key] = row.name

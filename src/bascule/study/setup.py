@@ -1,0 +1,65 @@
+"""What a study file may say: the settings of a row, and the keys beside the rows."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from annotated_types import Ge
+from pydantic import Field
+
+from bascule.attack import Attack
+from bascule.certify import Certifier
+from bascule.core.catalog import Of, component
+from bascule.data import Source
+from bascule.measure import Metric
+from bascule.models import Architecture
+from bascule.poison._place import Poison
+from bascule.train._settings import Training
+
+KEYS = ("title", "about", "base", "rows", "vary", "seeds", "twin", "measure", "scales", "published")
+SCALED = ("base", "rows", "vary", "seeds", "twin")
+"""Keys that a scale may change."""
+METRICS = ("accuracy", "robust-accuracy", "asr", "asr-paper", "asr-twin", "triggered-accuracy")
+MAX_SEEDS = 1000
+
+
+@component
+class Setup:
+    """Everything that makes up a row of a study, but the seed."""
+
+    data: Annotated[Source, Of("data")]
+    poison: Poison | None = None
+    model: Annotated[Architecture, Of("models")]
+    train: Training
+    attack: Annotated[tuple[Attack, ...], Of("attack", many=True)] = ()
+    certify: Annotated[tuple[Certifier, ...], Of("certify", many=True)] = ()
+
+
+EVALUATIONS = ("attack", "certify")
+"""Keys of a setup that ask something of the model and have no part in making it."""
+
+
+@component
+class Frame:
+    """The keys of a study beside its rows."""
+
+    title: str = ""
+    about: str = ""
+    seeds: Annotated[int, Ge(1)] | tuple[Annotated[int, Ge(0)], ...] = 1
+    twin: bool = True
+    measure: Annotated[tuple[Metric, ...], Of("measure", many=True)]
+
+
+@component
+class Published:
+    """What a publication reports for one row, to stand beside what is measured."""
+
+    row: str
+    vary: dict[str, Any] = Field(default_factory=dict)
+    """What varies, where the study varies something."""
+    metrics: dict[str, float]
+    """True values, by metric name: where a printed value is known to be wrong, the corrected one."""
+    printed: dict[str, float] = Field(default_factory=dict)
+    """Values as printed, where they are known to be wrong."""
+    note: str = ""
+    """Where the values stand, and why a printed one is wrong."""
