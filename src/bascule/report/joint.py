@@ -33,6 +33,10 @@ class Number:
     value: str
     interval: str
     n: str
+    published: str = ""
+    """What the publication reports, where it does."""
+    printed: str = ""
+    """What it prints, where that is known to be wrong."""
 
 
 def context(view: View) -> Mapping[str, Any]:
@@ -44,6 +48,7 @@ def context(view: View) -> Mapping[str, Any]:
         {
             "row": row,
             "vary": [setting(row.result.vary[path]) if path in row.result.vary else "" for path in varied],
+            "note": (row.result.published or {}).get("note", ""),
             "numbers": [_number(row, name, column) for name, column in columns.items()],
         }
         for row in view.rows
@@ -65,4 +70,8 @@ def _column(metric: Metric, measures: Sequence[Measure]) -> Column:
 def _number(row: RowView, name: str, column: Column) -> Number:
     measure = row.result.metrics[name]
     n = "" if column.n or measure.n is None else f"{measure.n:,}"
-    return Number(shown_value(measure), shown_interval(measure), n)
+    known = row.result.published or {"metrics": {}, "printed": {}}
+    published, printed = (
+        f"{100 * known[kind][name]:.1f}" if name in known[kind] else "" for kind in ("metrics", "printed")
+    )
+    return Number(shown_value(measure), shown_interval(measure), n, published, printed)
