@@ -193,8 +193,8 @@ class Bounds:
         """The least value, B x S."""
         total = torch.stack(form.constants).sum(0)
         for place, coefficients in form.terms:
-            box = self._steps[place].box
-            lowest = dot(coefficients, box.middle) - dot(coefficients.abs(), box.half)
+            middle, half = self._steps[place].box.split()
+            lowest = dot(coefficients, middle) - dot(coefficients.abs(), half)
             if place == 0 and self.norm == "l2":
                 length = torch.linalg.vector_norm(coefficients.flatten(2), dim=2)
                 lowest = torch.maximum(lowest, dot(coefficients, self.x) - self.eps * length)
@@ -256,7 +256,7 @@ def proved_radius(
     """
     traced = trace(model)
     probe = bound(model, x[:_PROBED], eps=0.0, traced=traced)
-    _check_same(probe.answers.middle, model(x[:_PROBED]))
+    _check_same(probe.answers.lower, model(x[:_PROBED]))
     label = F.one_hot(y, probe.answers.lower.shape[1]) == 1
     proved = torch.zeros_like(y, dtype=torch.bool)
     for number in range(1 + linear):
