@@ -60,7 +60,7 @@ class Functional(nn.Module):
             raise NotImplementedError
         x = 1 - (x - self.mean) / self.std * -0.5
         first = F.relu(F.conv2d(x, self.weight, padding=1))[:, :, ::2, ::2]
-        second = torch.relu(self.other(x).neg())
+        second = torch.relu(self.other(x).neg().add(0.8))
         both = torch.cat([first - second, 0.5 * second], dim=1)
         both = F.relu(torch.add(both, torch.cat([first, first], 1), alpha=0.3))
         small = F.max_pool2d(both, 2, stride=1).sum(dim=-1).view(both.size(0), -1)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bascule.certify._bounds import bound
+from bascule.certify._bounds import bound, bound_for_training
 from bascule.certify._run import certified
 from bascule.certify.interval import Interval
 from bascule.core.errors import RequestError
@@ -112,6 +112,21 @@ def test_a_layer_with_hooks_is_refused() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(32, 3))
     model[1].register_forward_hook(lambda module, args, out: out + 1)
     assert "the layer Linear at '1': it has forward hooks" in refused(model)
+
+
+def test_what_is_computed_from_buffers_is_computed_anew() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("scale", torch.tensor([2.0]))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten(1) * (self.scale * 3)
+
+    model = Model()
+    for value in (2.0, 5.0):
+        model.scale.fill_(value)
+        torch.testing.assert_close(bound_for_training(model, X, eps=0.0).logits, 3 * value * X.flatten(1))
 
 
 def test_parametrised_weights_are_followed() -> None:

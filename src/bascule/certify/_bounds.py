@@ -87,7 +87,10 @@ class Bounds:
         return self._ref(len(self._steps) - 1)
 
     def _refine(self, place: int) -> None:
-        """Intersect the box of a step with its linear bounds, unless intervals are exact there already."""
+        """Intersect the box of a step with its linear bounds.
+
+        Not where all before is affine: behind a single linear layer, as is usual, intervals are exact.
+        """
         if self.norm == "linf" and all(step.op is None or step.op.affine for step in self._steps[: place + 1]):
             return
         box = self._steps[place].box
@@ -134,9 +137,18 @@ class Bounds:
         return self._lower(self.answer.index, self._differences(y))
 
     def sure(self, y: Tensor, *, linear: bool) -> Tensor:
-        """Which margins are positive beyond rounding, by linear bounds or by intervals; bool, B x K."""
-        form = self._pull(self.answer.index, self._differences(y), through_all=linear)
-        return self._evaluate(form) > ROUNDING * torch.finfo(self.x.dtype).eps * self._size(form)
+        """Which margins are positive beyond rounding by intervals, or (`linear`) by linear bounds; bool, B x K.
+
+        Rounding is that of the bound's own sum and of the model's last sums, in which logits may cancel.
+        """
+        form = self._pull(self.answer.index, self._differences(y), through_all=False)
+        size, margins = self._size(form), self._evaluate(form)
+        unit = ROUNDING * torch.finfo(self.x.dtype).eps
+        found = margins > unit * size
+        if linear:
+            form = self._pull(self.answer.index, self._differences(y), through_all=True)
+            found |= self._evaluate(form) > unit * torch.maximum(size, self._size(form))
+        return found
 
     # --- linear bounds -------------------------------------------------------------------------------------------
 
@@ -181,8 +193,8 @@ class Bounds:
         """The least value, B x S."""
         total = torch.stack(form.constants).sum(0)
         for place, coefficients in form.terms:
-            box = self._steps[place].box
-            lowest = dot(coefficients, box.middle) - dot(coefficients.abs(), box.half)
+            middle, half = self._steps[place].box.split()
+            lowest = dot(coefficients, middle) - dot(coefficients.abs(), half)
             if place == 0 and self.norm == "l2":
                 length = torch.linalg.vector_norm(coefficients.flatten(2), dim=2)
                 lowest = torch.maximum(lowest, dot(coefficients, self.x) - self.eps * length)
@@ -244,7 +256,7 @@ def proved_radius(
     """
     traced = trace(model)
     probe = bound(model, x[:_PROBED], eps=0.0, traced=traced)
-    _check_same(probe.answers.middle, model(x[:_PROBED]))
+    _check_same(probe.answers.lower, model(x[:_PROBED]))
     label = F.one_hot(y, probe.answers.lower.shape[1]) == 1
     proved = torch.zeros_like(y, dtype=torch.bool)
     for number in range(1 + linear):
@@ -252,10 +264,7 @@ def proved_radius(
         for index in (~proved).nonzero().squeeze(1).split(size):
             inner = intermediate if number else "interval"
             found = bound(model, x[index], norm=norm, eps=eps, intermediate=inner, traced=traced)
-            sure = found.sure(y[index], linear=False) | label[index]
-            if number:
-                sure |= found.sure(y[index], linear=True)
-            proved[index] = sure.all(1)
+            proved[index] = (found.sure(y[index], linear=bool(number)) | label[index]).all(1)
     return proved.to(x.dtype) * eps
 
 

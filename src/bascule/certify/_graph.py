@@ -38,6 +38,12 @@ class _Shell(nn.Module):
         return self.model(x)
 
 
+class _Tracer(fx.Tracer):
+    """Follows buffers too, so that what is computed from them is computed anew at each replay."""
+
+    proxy_buffer_attributes = True
+
+
 _PREFIX = "model"
 
 
@@ -55,7 +61,7 @@ def trace(model: nn.Module) -> Trace:
     """
     shell = _Shell(_bare(model))
     try:
-        graph = fx.Tracer().trace(shell)
+        graph = _Tracer().trace(shell)
     except Exception as error:
         reason = str(error).strip().partition("\n")[0]
         raise RequestError(

@@ -22,15 +22,10 @@ class Box(NamedTuple):
     lower: Tensor
     upper: Tensor
 
-    @property
-    def middle(self) -> Tensor:
-        """Centre of each interval."""
-        return (self.lower + self.upper) / 2
-
-    @property
-    def half(self) -> Tensor:
-        """Half the width of each interval."""
-        return (self.upper - self.lower) / 2
+    def split(self) -> tuple[Tensor, Tensor]:
+        """Centre of each interval, and half its width."""
+        middle = (self.lower + self.upper) * 0.5
+        return middle, self.upper - middle
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,8 +97,8 @@ class Dense(Op):
         return F.linear(inputs[0], self.weight, self.bias)
 
     def push(self, *inputs: Box) -> Box:
-        (box,) = inputs
-        return around(self.value(box.middle), F.linear(box.half, self.weight.abs()))
+        middle, half = inputs[0].split()
+        return around(self.value(middle), F.linear(half, self.weight.abs()))
 
     def pull(self, coefficients: Tensor, *inputs: Box) -> Line:
         return Line((coefficients @ self.weight,), _bias_term(coefficients, self.bias))
@@ -130,8 +125,8 @@ class Convolution(Op):
         return self._convolve(inputs[0], self.weight, self.bias)
 
     def push(self, *inputs: Box) -> Box:
-        (box,) = inputs
-        return around(self.value(box.middle), self._convolve(box.half, self.weight.abs(), None))
+        middle, half = inputs[0].split()
+        return around(self.value(middle), self._convolve(half, self.weight.abs(), None))
 
     def pull(self, coefficients: Tensor, *inputs: Box) -> Line:
         size, out = inputs[0].lower.shape[2:], coefficients.shape[3:]
@@ -161,8 +156,8 @@ class Scale(Op):
         return scaled if self.shift is None else scaled + self.shift
 
     def push(self, *inputs: Box) -> Box:
-        (box,) = inputs
-        return around(self.value(box.middle), box.half * self.scale.abs())
+        middle, half = inputs[0].split()
+        return around(self.value(middle), half * self.scale.abs())
 
     def pull(self, coefficients: Tensor, *inputs: Box) -> Line:
         shift = None if self.shift is None else self.shift.unsqueeze(1)
