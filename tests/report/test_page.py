@@ -562,9 +562,20 @@ def test_a_count_that_differs_between_rows_is_in_the_cells(tmp_path: Path) -> No
 def test_flags_stand_under_their_row(tmp_path: Path) -> None:
     page = page_of(tmp_path, Spec(twin=0.3), Spec("Adv. training", robust=0.5, accuracy=0.8, seeds=1))
     flags = page.text("tr", **{"class": "flags"})
-    assert "the trigger alone moves 30% of the images of a clean model" in flags[0]
+    assert "the trigger alone moves 30 % of a clean model's images" in flags[0]
     assert "one seed" in flags[1]
     assert page.all("ul", **{"aria-label": "Flags of Adv. training"})
+
+
+def test_published_values_stand_in_the_cells(tmp_path: Path) -> None:
+    run = record_of(tmp_path / "run", PAIR)
+    plan = run.plan()
+    known = {"metrics": {"asr": 0.135}, "printed": {"asr": 0.172}, "note": "Table 1a <b>"}
+    plan["rows"][0]["published"] = known
+    run.write_plan(plan)
+    page = Page(write_page(run, tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert any("published 13.5printed 17.2" in text for text in page.text("td", **{"class": "number"}))
+    assert page.text("p", **{"class": "note"}) == ["Published: Table 1a <b>"]
 
 
 def test_a_trigger_is_shown_once(tmp_path: Path) -> None:
