@@ -17,6 +17,7 @@ from bascule.core.errors import RequestError, unknown
 from bascule.core.fingerprint import fingerprint
 from bascule.data import Facts, Source
 from bascule.measure import Metric
+from bascule.models import Architecture
 from bascule.poison import Trigger
 from bascule.poison._place import Poison
 from bascule.study.document import Document, merged, nested, parse_value
@@ -68,7 +69,7 @@ def make_plan(
     seed_numbers = tuple(range(frame.seeds)) if isinstance(frame.seeds, int) else frame.seeds
     if len(set(seed_numbers)) != len(seed_numbers) or not 0 < len(seed_numbers) <= MAX_SEEDS:
         raise document.error(f"expected 1 to {MAX_SEEDS} different seeds, got {frame.seeds}", "seeds")
-    facts = _FactsCache(roots)
+    checks = _Checks(roots)
     built: list[Row] = []
     for row_name, change in rows.items():
         if change is not None and not isinstance(change, Mapping):
@@ -80,8 +81,7 @@ def make_plan(
                 given = merged(given, nested(path, value))
             try:
                 setup = construct(Setup, given)
-                known = facts(setup.data)
-                _check(setup, known)
+                known = checks.check(setup)
             except RequestError as error:
                 raise _placed(
                     document, error, row_name, varied, [*everywhere, *by_row.get(row_name, {})], scale
@@ -214,48 +214,61 @@ def _placed(
     return document.error(error.problem, "rows", row, *error.place)
 
 
-class _FactsCache:
-    """Facts of each source once per plan: reading labels of a large set takes a moment."""
+class _Checks:
+    """What has been looked at: facts of each source and the fit of each network once per plan, however many rows."""
 
     def __init__(self, roots: Sequence[Path]) -> None:
-        self._roots, self._known = roots, dict[str, Facts]()
+        self._roots = roots
+        self._facts: dict[str, Facts] = {}
+        self._fitting: set[str] = set()
 
-    def __call__(self, source: Source) -> Facts:
+    def facts(self, source: Source) -> Facts:
+        """Reading the labels of a large set takes a moment."""
         key = repr(source)
-        if key not in self._known:
+        if key not in self._facts:
             try:
-                self._known[key] = source.facts(self._roots)
+                self._facts[key] = source.facts(self._roots)
             except RequestError as error:
                 raise error.at("data") from None
-        return self._known[key]
+        return self._facts[key]
+
+    def check(self, setup: Setup) -> Facts:
+        """Refuse what cannot work: poison that does not fit the data, a network that does not take the images."""
+        facts = self.facts(setup.data)
+        if setup.poison is not None:
+            try:
+                setup.poison.check(facts.size, facts.train_labels, len(facts.classes))
+            except RequestError as error:
+                raise error.at("poison") from None
+            if not bool((facts.test_labels != setup.poison.target).any()):
+                raise RequestError(
+                    "every test image is of the target class; nothing can be attacked", place=("poison",)
+                )
+        key = repr((setup.model, facts.size, len(facts.classes)))
+        if key not in self._fitting:
+            try:
+                _check_network(setup.model, facts.size, len(facts.classes))
+            except RequestError as error:
+                raise error.at("model") from None
+            self._fitting.add(key)
+        return facts
 
 
-def _check(setup: Setup, facts: Facts) -> None:
-    """Refuse combinations that cannot work: poison that does not fit the data, a model that does not take them."""
-    classes = len(facts.classes)
-    if setup.poison is not None:
-        try:
-            setup.poison.check(facts.size, facts.train_labels, classes)
-        except RequestError as error:
-            raise error.at("poison") from None
-        if not bool((facts.test_labels != setup.poison.target).any()):
-            raise RequestError("every test image is of the target class; nothing can be attacked", place=("poison",))
+def _check_network(model: Architecture, size: tuple[int, int, int], classes: int) -> None:
+    """Try the network on one black image."""
     try:
-        model = setup.model.initialised(facts.size, classes, seed=0).eval()
+        network = model.initialised(size, classes, seed=0).eval()
         with torch.no_grad():
-            logits = model(torch.zeros(1, *facts.size))
-    except RequestError as error:
-        raise error.at("model") from None
+            logits = network(torch.zeros(1, *size))
     except RuntimeError as error:
-        channels, height, width = facts.size
+        channels, height, width = size
         raise RequestError(
-            f"{name_of(setup.model)} cannot take images of {channels} x {height} x {width}: {error}", place=("model",)
+            f"{name_of(model)} cannot take images of {channels} x {height} x {width}: {error}"
         ) from error
     if logits.shape != (1, classes):
         raise RequestError(
-            f"{name_of(setup.model)} answers with shape {tuple(logits.shape)} for one image; "
-            f"expected (1, {classes}): one logit per class",
-            place=("model",),
+            f"{name_of(model)} answers with shape {tuple(logits.shape)} for one image; "
+            f"expected (1, {classes}): one logit per class"
         )
 
 
