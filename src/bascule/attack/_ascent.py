@@ -83,3 +83,8 @@ def ascend(
         return current
     found[places] = current
     return found
+
+
+def one_step(model: nn.Module, x: Tensor, y: Tensor, *, ball: Ball, loss: Loss) -> Tensor:
+    """One step of the ball's radius from `x` itself: the fast gradient method (Goodfellow et al. 2015)."""
+    return ascend(model, x, y, ball=ball, start=x, steps=1, step_size=ball.eps, loss=loss, stop_when_fooled=False)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bascule.attack import Attack
-from bascule.attack._ascent import ascend, cross_entropy
+from bascule.attack._ascent import cross_entropy, one_step
 from bascule.core.catalog import component
 
 
@@ -18,14 +18,4 @@ class Fgsm(Attack):
     """
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:
-        return ascend(
-            model,
-            x,
-            y,
-            ball=self.ball,
-            start=x,
-            steps=1,
-            step_size=self.eps,
-            loss=cross_entropy,
-            stop_when_fooled=False,
-        )
+        return one_step(model, x, y, ball=self.ball, loss=cross_entropy)

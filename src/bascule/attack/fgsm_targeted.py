@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bascule.attack import Attack
-from bascule.attack._ascent import ascend, nearness_to_random_label
+from bascule.attack._ascent import nearness_to_random_label, one_step
 from bascule.core.catalog import component
 
 
@@ -20,14 +20,4 @@ class FgsmTargeted(Attack):
     """
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:
-        return ascend(
-            model,
-            x,
-            y,
-            ball=self.ball,
-            start=x,
-            steps=1,
-            step_size=self.eps,
-            loss=nearness_to_random_label(generator=generator),
-            stop_when_fooled=False,
-        )
+        return one_step(model, x, y, ball=self.ball, loss=nearness_to_random_label(generator=generator))

@@ -126,7 +126,7 @@ def _train(cell: Cell, record: CellRecord, workshop: Workshop, model: nn.Module,
         epoch = min(epochs, 1 + step * epochs // total)
         workshop.progress.update(step, f"epoch {epoch}/{epochs}  loss {loss:.3f}  lr {lr:.2g}")
 
-    with workshop.progress.stage("train", _total_steps(cell, len(images))):
+    with workshop.progress.stage("train", epochs * cell.setup.train.steps_per_epoch(len(images))):
         curve = train(
             model,
             images.to(workshop.device),
@@ -159,10 +159,6 @@ def _train(cell: Cell, record: CellRecord, workshop: Workshop, model: nn.Module,
     state = {name: value.contiguous() for name, value in model.state_dict().items()}
     write_atomically(record.model_file, lambda temporary: safetensors.torch.save_file(state, temporary))
     record.checkpoint_file.unlink(missing_ok=True)
-
-
-def _total_steps(cell: Cell, images: int) -> int:
-    return cell.setup.train.epochs * max(1, images // cell.setup.train.batch_size)
 
 
 def circumstances(device: torch.device) -> dict[str, Any]:

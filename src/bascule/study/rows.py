@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,18 +136,17 @@ def _refuted(run: RunRecord, entry: dict[str, Any]) -> int:
 
     Attacks of other norms and larger radii, and certifiers of another classifier (smoothing), refute nothing.
     """
-    table = _used(run, entry["cell"], entry["columns"])
+    columns, balls = entry["columns"], entry.get("balls", {})
+    proofs = [key for key in columns.get("certify", []) if balls[key]["of_model"]]
+    table = _used(run, entry["cell"], columns) if proofs else None
     if table is None:
         return 0
-    balls = entry.get("balls", {})
     refuted = np.zeros(len(table.id), dtype=bool)
-    for proof, radii in table.radii.items():
-        for attack in entry["columns"].get("attack", []):
-            if not balls.get(proof, {}).get("of_model") or attack not in table.columns:
-                continue
-            if balls[attack]["norm"] == balls[proof]["norm"] and balls[attack]["eps"] <= balls[proof]["eps"]:
-                fooled = (table.columns[attack] != table.label) & (table.columns[attack] != MISSING)
-                refuted |= fooled & (radii >= balls[proof]["eps"])
+    for proof, attack in itertools.product(proofs, columns.get("attack", [])):
+        inside = balls[attack]["norm"] == balls[proof]["norm"] and balls[attack]["eps"] <= balls[proof]["eps"]
+        if inside and proof in table.radii and attack in table.columns:
+            fooled = (table.columns[attack] != table.label) & (table.columns[attack] != MISSING)
+            refuted |= fooled & (table.radii[proof] >= balls[proof]["eps"])
     return int(refuted.sum())
 
 

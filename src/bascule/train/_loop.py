@@ -74,7 +74,7 @@ def train(
     """
     checkpoints = checkpoints or NoCheckpoints()
     batch_size = min(training.batch_size, len(images))
-    per_epoch = len(images) // batch_size
+    per_epoch = training.steps_per_epoch(len(images))
     total = per_epoch * training.epochs
     optimizer = training.make_optimizer(model)
     generator = torch.Generator(device=images.device)

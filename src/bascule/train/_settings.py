@@ -75,6 +75,10 @@ class Training:
         if self.schedule != "piecewise" and steps:
             raise ValueError(f"milestones are used by schedule piecewise only, the schedule is {self.schedule!r}")
 
+    def steps_per_epoch(self, count: int) -> int:
+        """Whole batches in a set of `count` images."""
+        return max(1, count // self.batch_size)
+
     def lr_share(self, step: int, total: int) -> float:
         """Share of the peak learning rate used in step `step` (from 0) of `total`."""
         match self.schedule:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bascule.attack._ascent import ascend, nearness_to_random_label
+from bascule.attack._ascent import nearness_to_random_label, one_step
 from bascule.core.ball import Eps, Norm, ball
 from bascule.core.catalog import component
 from bascule.train import CrossEntropy
@@ -30,14 +30,6 @@ class FgsmTargeted(CrossEntropy):
 
     def inputs(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
         with searching(model, self.batch_norm):
-            return ascend(
-                model,
-                x,
-                y,
-                ball=ball(self.norm, self.eps),
-                start=x,
-                steps=1,
-                step_size=self.eps,
-                loss=nearness_to_random_label(generator=generator),
-                stop_when_fooled=False,
+            return one_step(
+                model, x, y, ball=ball(self.norm, self.eps), loss=nearness_to_random_label(generator=generator)
             )
