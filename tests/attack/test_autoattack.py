@@ -46,6 +46,13 @@ def test_restarts_are_those_of_each_part(version: Any) -> None:
     assert {part.restarts for part in thrice} == {3}
 
 
+def test_a_restart_of_fab_is_not_the_first_try_again() -> None:
+    starts = [
+        [part.random_start for part in Autoattack(eps=0.1, restarts=n).parts() if isinstance(part, Fab)] for n in (1, 2)
+    ]
+    assert starts == [[False], [True]]
+
+
 def test_any_other_attack_is_its_only_part() -> None:
     attack = Pgd(eps=0.1)
     assert attack.parts() == (attack,)

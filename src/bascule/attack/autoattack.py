@@ -63,6 +63,7 @@ class Autoattack(Attack):
         return (
             Apgd(norm=norm, eps=eps),
             Apgd(norm=norm, eps=eps, loss="dlr-targeted", targets=9),
-            Fab(norm=norm, eps=eps, targets=9, steps=100),
+            # Without a random start every restart would be the first again.
+            Fab(norm=norm, eps=eps, targets=9, steps=100, random_start=self.restarts > 1),
             Square(norm=norm, eps=eps, queries=5000),
         )

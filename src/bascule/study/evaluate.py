@@ -20,7 +20,7 @@ from bascule.certify import Certifier
 from bascule.certify._run import certified
 from bascule.core import rng
 from bascule.core.images import Images
-from bascule.core.inference import chunks, predict
+from bascule.core.inference import Filled, chunks, predict
 from bascule.measure import MISSING, Labels
 from bascule.poison import Trigger
 from bascule.poison._place import shown_with
@@ -103,7 +103,7 @@ class Job:
             labels: Labels to move away from, for every test image.
         """
         found = torch.full((len(self.test),), MISSING)
-        generator = self.generator
+        generator, model = self.generator, Filled(model)
         with self.progress.stage(str(self.link.settings["name"]), int(wanted.sum())):
             done = fooled = 0
             for index, x in self.images(wanted):
