@@ -95,5 +95,16 @@ def test_umap_is_asked_with_a_seed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "umap", None)
-    with pytest.raises(RequestError, match=r"method: .*umap-learn"):
+    with pytest.raises(RequestError, match=r"bascule\[umap\]"):
         project(mixture()[0], "umap")
+
+
+def test_umap_keeps_what_lies_apart_apart() -> None:
+    """The real package, where it is installed."""
+    pytest.importorskip("umap")
+    rows = torch.randn(60, 8, generator=stream(0, "rows"))
+    rows[30:] += 20
+    found = project(rows, "umap")
+    within = max(np.linalg.norm(part - part.mean(0), axis=1).max() for part in (found[:30], found[30:]))
+    assert np.linalg.norm(found[:30].mean(0) - found[30:].mean(0)) > 2 * within
+    assert np.array_equal(found, project(rows, "umap"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Literal
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bascule.core.catalog import component
-from bascule.core.errors import RequestError
+from bascule.core.optional import imported
 from bascule.core.projection import Matrix, Rows, components, whole_number
 from bascule.explain import Projection
 
@@ -24,8 +23,8 @@ class Latents(Projection):
 
     `ica`: two independent components (FastICA, the study's), uncorrelated and of variance 1. `pca`: the two principal
     coordinates, in the features' unit. `umap`: UMAP (McInnes et al. 2018) of the first 50 principal coordinates; needs
-    the package umap-learn. Components of `ica` come in order of their excess kurtosis, the most peaked first, and point
-    to their longer tail, so that the picture does not depend on the draw.
+    the extra `bascule[umap]`. Components of `ica` come in order of their excess kurtosis, the most peaked first, and
+    point to their longer tail, so that the picture does not depend on the draw.
     """
 
     method: Literal["ica", "pca", "umap"] = "ica"
@@ -52,9 +51,5 @@ def _arranged(points: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _umap(points: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
-    try:
-        umap = import_module("umap")
-    except ImportError as error:
-        problem = "the projection 'umap' needs the package umap-learn: pip install umap-learn, or take 'ica' or 'pca'"
-        raise RequestError(problem, place=("method",)) from error
+    umap = imported("umap", extra="umap")
     return np.asarray(umap.UMAP(n_components=2, random_state=seed, n_jobs=1).fit_transform(points), dtype=np.float32)
