@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from textwrap import indent
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from bascule.report.tables import More
     from bascule.study.own import Own
     from bascule.study.plan import Plan
+    from bascule.study.record import RunRecord
     from bascule.study.run import Ran
 
 app = typer.Typer(
@@ -59,6 +62,9 @@ class FigureForm(StrEnum):
 
 StudyArgument = Annotated[str, typer.Argument(help="A built-in study (see: bascule ls studies) or a YAML file.")]
 RunArgument = Annotated[str, typer.Argument(help="A run folder, or the name of a study that was run.")]
+SeveralArgument = Annotated[
+    list[str], typer.Argument(metavar="RUN...", help="Run folders, or names of studies that were run.")
+]
 RunsOption = Annotated[Path, typer.Option("--runs", help="Folder that holds the runs.")]
 SetOption = Annotated[
     list[str] | None,
@@ -91,6 +97,9 @@ def run(
     compile_: Annotated[
         bool, typer.Option("--compile", help="Compile the passes of training, where the objective allows it.")
     ] = False,
+    report_: Annotated[
+        bool, typer.Option("--report", help="Keep report.html in the run folder current, to be watched in a browser.")
+    ] = False,
 ) -> None:
     """Train, attack from both sides, and print the table. The same command again continues where it stopped."""
     plan = _plan(study, set_, scale, seeds, data_dir)
@@ -100,11 +109,15 @@ def run(
 
     record = RunRecord(runs / plan.folder)
     roots = default_roots(data_dir)
-    done = run_plan(plan, record, device=pick_device(device), roots=roots, engine=engine.value, compile_passes=compile_)
-    _print_table(record.path, Format.text)
+    where = pick_device(device)
+    with _kept_current(record, wanted=report_) as changed:
+        done = run_plan(
+            plan, record, device=where, roots=roots, engine=engine.value, compile_passes=compile_, changed=changed
+        )
+    _print_table([record], Format.text)
     cells = len(plan.cells())
     typer.echo(f"\n{record.path}: {cells} cells, {cells - done.cells} of them done before.")
-    typer.echo(f"Report: bascule report {record.path}")
+    typer.echo(f"Report: {_page(record)}" if report_ else f"Report: bascule report {record.path}")
     _end(done)
 
 
@@ -131,13 +144,13 @@ def evaluate(
     asked = {"attack": attack or [], "certify": certify or [], "curve": curves, "measure": measure or []}
     plan = more_asked(record, asked, roots)
     done = run_plan(plan, record, device=pick_device(device), roots=roots, train=False)
-    _print_table(record.path, Format.text)
+    _print_table([record], Format.text)
     _end(done)
 
 
 @app.command()
 def table(
-    run: RunArgument,
+    run: SeveralArgument,
     runs: RunsOption = Path("runs"),
     format_: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.text,
     against: Annotated[
@@ -146,35 +159,40 @@ def table(
     pareto: Annotated[bool, typer.Option("--pareto", help="Say which rows another one beats at both ends.")] = False,
     by_class: Annotated[bool, typer.Option("--by-class", help="Every metric by true class.")] = False,
 ) -> None:
-    """Print the joint table of a run, finished or not."""
+    """Print the joint table of a run, finished or not; of several runs, one table with the rows of all."""
+    from bascule.report.runs import open_runs
     from bascule.report.tables import More
-    from bascule.study.record import open_run
 
-    _print_table(open_run(run, runs).path, format_, More(against=against, pareto=pareto, by_class=by_class))
+    _print_table(open_runs(run, runs), format_, More(against=against, pareto=pareto, by_class=by_class))
 
 
 @app.command()
 def report(
-    run: RunArgument,
+    run: SeveralArgument,
     runs: RunsOption = Path("runs"),
     output: Annotated[
-        Path | None, typer.Option(help="File to write; by default report.html in the run folder.")
+        Path | None,
+        typer.Option(help="File to write; by default report.html in the run folder. Needed for several runs."),
     ] = None,
 ) -> None:
-    """Write one self-contained HTML page with the table, the trade-off picture and the evidence."""
-    from bascule.report.page import write_page
-    from bascule.study.record import open_run
+    """Write one self-contained HTML page with the table, the trade-off picture and the evidence.
 
-    record = open_run(run, runs)
-    typer.echo(write_page(record, output or record.path / "report.html"))
+    Several runs stand side by side on one page, with what differs between them.
+    """
+    from bascule.report.page import write_page
+    from bascule.report.runs import open_runs
+
+    records = open_runs(run, runs)
+    typer.echo(write_page(records, _output(records, output, "report.html")))
 
 
 @app.command()
 def export(
-    run: RunArgument,
+    run: SeveralArgument,
     runs: RunsOption = Path("runs"),
     output: Annotated[
-        Path | None, typer.Option(help="Folder to write to; by default `export` in the run folder.")
+        Path | None,
+        typer.Option(help="Folder to write to; by default `export` in the run folder. Needed for several runs."),
     ] = None,
     format_: Annotated[
         list[FigureForm] | None, typer.Option("--format", help="Format of the figures; by default all. Repeatable.")
@@ -182,12 +200,21 @@ def export(
 ) -> None:
     """Write every figure of the report as SVG, PNG and PDF, and the table as CSV, JSON, Markdown and LaTeX."""
     from bascule.report.export import export as write
-    from bascule.study.record import open_run
+    from bascule.report.runs import open_runs
 
-    record = open_run(run, runs)
+    records = open_runs(run, runs)
     forms: list[Any] = [form.value for form in format_ or FigureForm]
-    for path in write(record, output or record.path / "export", forms=forms):
+    for path in write(records, _output(records, output, "export"), forms=forms):
         typer.echo(path)
+
+
+def _output(records: Sequence[RunRecord], given: Path | None, name: str) -> Path:
+    """Where to write what is made of these runs; several have no folder of their own."""
+    if given is not None:
+        return given
+    if len(records) > 1:
+        raise RequestError(f"{len(records)} runs have no folder in common: say where to write, with --output {name}")
+    return records[0].path / name
 
 
 @app.command()
@@ -411,6 +438,25 @@ def _plan(study: str, overrides: list[str] | None, scale: str | None, seeds: int
     )
 
 
+def _page(record: RunRecord) -> Path:
+    return record.path / "report.html"
+
+
+@contextmanager
+def _kept_current(record: RunRecord, *, wanted: bool) -> Iterator[Callable[[], object]]:
+    """What to call when the record has changed, so that its page follows."""
+    if not wanted:
+        yield lambda: None
+        return
+    from bascule.report.live import LivePage
+
+    page = LivePage(record, _page(record), warn=lambda text: typer.echo(f"bascule: warning: {text}", err=True))
+    try:
+        yield page.changed
+    finally:
+        page.close()
+
+
 def _end(done: Ran) -> None:
     """Exit code 1 when a cell failed, which is named."""
     for failure in done.failures:
@@ -419,12 +465,11 @@ def _end(done: Ran) -> None:
         raise typer.Exit(1)
 
 
-def _print_table(path: Path, form: Format, more: More | None = None) -> None:
+def _print_table(records: Sequence[RunRecord], form: Format, more: More | None = None) -> None:
+    from bascule.report.runs import rows_of
     from bascule.report.tables import render
-    from bascule.study.record import RunRecord
-    from bascule.study.rows import read_rows
 
-    typer.echo(render(read_rows(RunRecord(path)), form.value, more), nl=False)
+    typer.echo(render(rows_of(records), form.value, more), nl=False)
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 
 @pytest.fixture(scope="module")
 def page(tiny_run: RunRecord, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write_page(tiny_run, tmp_path_factory.mktemp("page") / "r.html").read_text(encoding="utf-8")
+    return write_page([tiny_run], tmp_path_factory.mktemp("page") / "r.html").read_text(encoding="utf-8")
 
 
 def browse(folder: Path, page: str, *options: str) -> str:

@@ -26,7 +26,7 @@ NAME = r"Width $\frac$ <4>"
 
 
 def written(run: RunRecord, folder: Path, **options: Sequence[str]) -> dict[str, Path]:
-    paths = export(run, folder, **options)  # type: ignore[arg-type]
+    paths = export([run], folder, **options)  # type: ignore[arg-type]
     assert sorted(paths) == sorted(folder.iterdir())
     return {path.name: path for path in paths}
 
@@ -54,7 +54,7 @@ def test_one_format_alone(tiny_run: RunRecord, tmp_path: Path) -> None:
 
 
 def test_the_files_show_what_the_page_shows(tiny_run: RunRecord, files: dict[str, Path], tmp_path: Path) -> None:
-    page = write_page(tiny_run, tmp_path / "page.html").read_text(encoding="utf-8")
+    page = write_page([tiny_run], tmp_path / "page.html").read_text(encoding="utf-8")
 
     def shapes(text: str) -> list[str]:
         found = re.findall(r"\bd=\"([^\"]+)\"", text.replace("\n", " "))
@@ -123,7 +123,7 @@ def test_the_same_record_gives_the_same_bytes(tiny_run: RunRecord, files: dict[s
 
 
 def test_saving_leaves_the_drawing_as_it_was(tiny_run: RunRecord, tmp_path: Path) -> None:
-    drawing = tradeoff.context(view_of(tiny_run))["picture"]
+    drawing = tradeoff.context(view_of([tiny_run]))["picture"]
 
     def texts() -> list[tuple[str, bool]]:
         return [(text.get_text(), text.get_parse_math()) for text in drawing.axes.texts]
@@ -137,6 +137,6 @@ def test_saving_leaves_the_drawing_as_it_was(tiny_run: RunRecord, tmp_path: Path
 
 
 def test_the_page_is_the_same_after_an_export(tiny_run: RunRecord, tmp_path: Path) -> None:
-    first = write_page(tiny_run, tmp_path / "a.html").read_bytes()
-    export(tiny_run, tmp_path / "e")
-    assert write_page(tiny_run, tmp_path / "b.html").read_bytes() == first
+    first = write_page([tiny_run], tmp_path / "a.html").read_bytes()
+    export([tiny_run], tmp_path / "e")
+    assert write_page([tiny_run], tmp_path / "b.html").read_bytes() == first

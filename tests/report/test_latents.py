@@ -71,12 +71,12 @@ def test_the_numbers_are_on_the_page(tmp_path: Path) -> None:
         ("<b>Holes</b>", holes, poisoned),
         ("Empty", points * np.nan, poisoned),
     )
-    context = latents.context(view_of(run))
+    context = latents.context(view_of([run]))
     assert context is not None
     apart, hurt = context["plots"]
     assert (apart.near.replace("\u00a0", " "), apart.share.replace("\u00a0", " ")) == ("90 %", "25 %")
     assert hurt.share.replace("\u00a0", " ") == "26 %"
-    page = write_page(run, tmp_path / "page.html").read_text()
+    page = write_page([run], tmp_path / "page.html").read_text()
     assert "Where the poison lies" in page
     assert "40 training images with the target" in page
     assert "<b>Holes" not in page
@@ -84,5 +84,5 @@ def test_the_numbers_are_on_the_page(tmp_path: Path) -> None:
 
 def test_nothing_is_shown_without_projections(tmp_path: Path) -> None:
     assert (
-        latents.context(view_of(run_of(tmp_path, ("Empty", np.full((4, 2), np.nan), np.ones(4, dtype=bool))))) is None
+        latents.context(view_of([run_of(tmp_path, ("Empty", np.full((4, 2), np.nan), np.ones(4, dtype=bool)))])) is None
     )

@@ -204,7 +204,7 @@ class Page(HTMLParser):
 def page_of(tmp_path: Path, *rows: Spec, **plan: Any) -> Page:
     output = tmp_path / "out" / "report.html"
     run = record_of(tmp_path / "run", rows, **plan)
-    assert write_page(run, output) == output
+    assert write_page([run], output) == output
     return Page(output.read_text(encoding="utf-8"))
 
 
@@ -318,9 +318,12 @@ def test_the_page_answers_first(tmp_path: Path) -> None:
         "Finished: 8 models trained and evaluated.",
     ]
     assert page.section("verdict") == (
-        "In short Compared with None, the first row: Adv. training raises robust accuracy from 0 % to 35 % "
-        "(by 29 to 42 points) and ASR from 10 % to 60 % (by 43 to 57 points): safer against adversarial examples, "
-        "easier to backdoor. That is the trade-off. Accuracy falls from 90 % to 80 % (by 7 to 15 points)."
+        "In short Compared with None, the first row: Adv. training is safer against adversarial examples, but easier "
+        "to backdoor. It raises robust accuracy from 0 % to 35 % (by 29 to 42 points) and ASR from 10 % to 60 % "
+        "(by 43 to 57 points). That is the trade-off. Accuracy falls from 90 % to 80 % (by 7 to 15 points). "
+        "Robust accuracy is the share of test images that a model still gets right under attack: higher is safer. "
+        "ASR, the attack success rate, is the share of images with the trigger that are taken for the attacker's "
+        "class: lower is safer. In brackets: the 95 % interval of the change, over 2 seeds and 200 test images."
     )
     assert page.text("h2") == [
         "In short", "The trade-off", "The joint table", "Triggers", "Training curves", "What was run", "How to read it",
@@ -361,7 +364,7 @@ def test_rows_are_compared_where_the_rest_is_equal(tmp_path: Path) -> None:
         "Compared with None · poison.rate 0.05, the first row of its kind:",
     ]
     sentences = page.text("p", **{"class": "sentence"})
-    assert [text.partition(" raises")[0] for text in sentences] == [
+    assert [text.partition(" is ")[0] for text in sentences] == [
         "Adv. training · poison.rate 0.01",
         "Adv. training · poison.rate 0.05",
     ]
@@ -466,7 +469,7 @@ def test_published_values_stand_in_the_cells(tmp_path: Path) -> None:
     known = {"metrics": {"asr": 0.135}, "printed": {"asr": 0.172}, "note": "Table 1a <b>"}
     plan["rows"][0]["published"] = known
     run.write_plan(plan)
-    page = Page(write_page(run, tmp_path / "report.html").read_text(encoding="utf-8"))
+    page = Page(write_page([run], tmp_path / "report.html").read_text(encoding="utf-8"))
     assert any("published 13.5printed 17.2" in text for text in page.text("td", **{"class": "number"}))
     assert "Published: Table 1a <b>" in page.text("p", **{"class": "note"})
 
@@ -540,7 +543,7 @@ def test_curves_have_a_line_per_seed(tmp_path: Path) -> None:
 def test_a_curve_with_holes_is_drawn(tmp_path: Path) -> None:
     run = record_of(tmp_path / "run", [Spec(seeds=1)])
     run.cell("row0seed0").write_curve([{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": float("nan")}])
-    page = Page(write_page(run, tmp_path / "r.html").read_text(encoding="utf-8"))
+    page = Page(write_page([run], tmp_path / "r.html").read_text(encoding="utf-8"))
     assert "from 2 after the first epoch to 2 after 1 epoch" in page.all("svg", **{"class": "chart"})[1]["aria-label"]
 
 
@@ -597,7 +600,7 @@ def test_an_unfinished_run_says_what_is_missing(tmp_path: Path) -> None:
     check_whole(page)
     assert "Not finished: 6 of 12 models done." in page.text()[0]
     verdict = page.section("verdict")
-    assert "Adv. training raises ASR from 10 % to 60 % (by 43 to 57 points): easier to backdoor." in verdict
+    assert "Adv. training is easier to backdoor. It raises ASR from 10 % to 60 % (by 43 to 57 points)." in verdict
     assert "Robust accuracy cannot be compared: not measured in this row." in verdict
     assert "trained; 2 of 3 evaluations done" in page.section("provenance")
     assert "No model is trained yet of: Later." in page.section("curves")
@@ -616,16 +619,19 @@ def test_a_run_without_poison_has_no_triggers(tmp_path: Path) -> None:
     check_whole(page)
     assert page.all("section", id="triggers") == []
     assert page.all("a", href="#triggers") == []
-    assert page.section("verdict").endswith(
-        "Adv. training raises robust accuracy from 0 % to 40 % (by 33 to 47 points): "
-        "safer against adversarial examples. ASR cannot be compared: no poison is planted in either row. "
+    assert (
+        "Adv. training is safer against adversarial examples. It raises robust accuracy from 0 % to 40 % "
+        "(by 33 to 47 points). ASR cannot be compared: no poison is planted in either row. "
         "Accuracy does not clearly differ (90 % in both, from 1.9 points lower to 1.9 higher)."
-    )
+    ) in page.section("verdict")
 
 
 def test_a_row_alone_has_a_page(tmp_path: Path) -> None:
     page = page_of(tmp_path, Spec())
-    assert page.section("verdict") == "In short None reaches 90 % accuracy, 0 % robust accuracy and 10 % ASR."
+    section = page.section("verdict")
+    assert section.startswith("In short None reaches 90 % accuracy, 0 % robust accuracy and 10 % ASR. Robust accuracy")
+    assert "Compared" not in section
+    assert "In brackets" not in section
 
 
 UNKIND = (
@@ -662,7 +668,7 @@ def test_half_a_letter_does_not_stop_the_page(tmp_path: Path) -> None:
     run = record_of(tmp_path / "run", PAIR, title="MARK", study="MARK")
     text = run.plan_file.read_text(encoding="utf-8").replace("MARK", r"half \ud800")
     run.plan_file.write_text(text.replace("Adv. training", r"row \udfff"), encoding="utf-8")
-    page = Page(write_page(run, tmp_path / "r.html").read_text(encoding="utf-8"))
+    page = Page(write_page([run], tmp_path / "r.html").read_text(encoding="utf-8"))
     assert page.text("h1") == ["half ?"]
 
 
@@ -675,9 +681,9 @@ def test_many_rows_have_a_page(tmp_path: Path) -> None:
 
 def test_the_same_record_gives_the_same_bytes(tmp_path: Path) -> None:
     run = record_of(tmp_path / "run", PAIR)
-    first = write_page(run, tmp_path / "a.html").read_bytes()
+    first = write_page([run], tmp_path / "a.html").read_bytes()
     with matplotlib.rc_context({"font.size": 30, "svg.fonttype": "path", "axes.grid": False}):
-        assert write_page(run, tmp_path / "b.html").read_bytes() == first
+        assert write_page([run], tmp_path / "b.html").read_bytes() == first
 
 
 def test_matplotlib_is_left_as_found(tmp_path: Path) -> None:
@@ -689,10 +695,10 @@ def test_matplotlib_is_left_as_found(tmp_path: Path) -> None:
 def test_writing_replaces_the_page_in_one_step(tmp_path: Path) -> None:
     run = record_of(tmp_path / "run", PAIR)
     output = tmp_path / "deep" / "er" / "report.html"
-    write_page(run, output)
+    write_page([run], output)
     (tmp_path / "run" / "study.json").unlink()
     written = output.read_bytes()
     with pytest.raises(RequestError, match=r"cannot read .*study\.json"):
-        write_page(run, output)
+        write_page([run], output)
     assert output.read_bytes() == written
     assert [path.name for path in output.parent.iterdir()] == ["report.html"]

@@ -229,7 +229,7 @@ class Whole(HTMLParser):
 
 def sections(run: RunRecord, path: Path) -> dict[str, str]:
     """The source of the panels of evidence that the page has."""
-    text = write_page(run, path / "page.html").read_text(encoding="utf-8")
+    text = write_page([run], path / "page.html").read_text(encoding="utf-8")
     Whole(text)
     found = re.findall(r'<section id="(\w+)".*?>\n(.*?)</section>', text, flags=re.DOTALL)
     return {name: body for name, body in found if name in PANELS}
@@ -472,7 +472,7 @@ def test_panels_need_no_torch(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from bascule.report.page import write_page;"
         "from bascule.study.record import RunRecord;"
-        f"write_page(RunRecord(Path({str(tmp_path / 'run')!r})), Path({str(tmp_path / 'p.html')!r}));"
+        f"write_page([RunRecord(Path({str(tmp_path / 'run')!r}))], Path({str(tmp_path / 'p.html')!r}));"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -480,13 +480,13 @@ def test_panels_need_no_torch(tmp_path: Path) -> None:
 
 def test_the_same_record_gives_the_same_bytes(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", Row("None", full(), twins=[twin_of(full())], radii=RADII))
-    first = write_page(run, tmp_path / "a.html").read_bytes()
-    assert write_page(run, tmp_path / "b.html").read_bytes() == first
+    first = write_page([run], tmp_path / "a.html").read_bytes()
+    assert write_page([run], tmp_path / "b.html").read_bytes() == first
 
 
 def test_the_figures_are_exported(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", Row("None", full(), twins=[twin_of(full())], radii=RADII))
-    names = {path.stem for path in export(run, tmp_path / "e", forms=("png",))}
+    names = {path.stem for path in export([run], tmp_path / "e", forms=("png",))}
     assert {
         "security-0", "attention-0", "saliency-0-0-with", "saliency-0-0-without", "anomaly-0", "recovered-0-3",
         "true-0", "filter-0", "spectrum-0", "spectrum-1-0",

@@ -74,13 +74,13 @@ NO_ASR = "ASR cannot be compared: not measured in this row."
     ("robust", "asr", "text"),
     [
         (0.6, 0.7, f"{UP} (by 28 to 32 points) and ASR from 40 % to 70 % (by 28 to 32 points): "
-                   "safer against adversarial examples, easier to backdoor. That is the trade-off."),
+                   "safer against adversarial examples, but easier to backdoor. That is the trade-off."),
         (0.6, 0.1, f"{UP} (by 28 to 32 points) and lowers ASR from 40 % to 10 % (by 28 to 32 points): "
                    "safer at both ends."),
         (0.1, 0.7, f"{DOWN} (by 18 to 22 points) and raises ASR from 40 % to 70 % (by 28 to 32 points): "
                    "weaker at both ends."),
         (0.1, 0.1, f"{DOWN} (by 18 to 22 points) and ASR from 40 % to 10 % (by 28 to 32 points): "
-                   f"weaker against adversarial examples, harder to backdoor. {OTHER_WAY}"),
+                   f"weaker against adversarial examples, but harder to backdoor. {OTHER_WAY}"),
         (0.6, 0.41, f"{UP} (by 28 to 32 points): safer against adversarial examples. The difference in ASR "
                     "(40 % and 41 %, from 1.0 points lower to 3.0 higher) is not clear at 5 seeds."),
         (0.1, 0.41, f"{DOWN} (by 18 to 22 points): weaker against adversarial examples. The difference in ASR "

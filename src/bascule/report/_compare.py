@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from bascule.core.errors import RequestError, unknown
 from bascule.measure._paired import Difference, difference
 from bascule.measure._pareto import Standing, standings
+from bascule.report._comparable import groups_of
 from bascule.report._words import count, joined
-from bascule.study.rows import RowResult, with_same_vary
+from bascule.study.rows import RowResult
 
 NAMES = {
     "accuracy": "accuracy",
@@ -45,17 +46,25 @@ def compared(reference: RowResult, row: RowResult) -> Comparison:
 
 
 def against(rows: Sequence[RowResult], name: str) -> list[Comparison]:
-    """Every other row against the row `name` with the same varied values.
+    """Every row against the row `name` that it may be compared with: of its own run, or else the first.
+
+    Args:
+        rows: Of one run or of several.
+        name: Of a row, with its run (`None · digits`) or without.
 
     Raises:
         RequestError: No row has this name.
     """
-    if name not in {row.row for row in rows}:
-        raise RequestError(unknown("row", name, dict.fromkeys(row.row for row in rows)))
+    known = dict.fromkeys(part for row in rows for part in (row.row, row.name))
+    if name not in known:
+        raise RequestError(unknown("row", name, known))
     found = []
-    for group in with_same_vary(rows):
-        references = [row for row in group if row.row == name]
-        found += [compared(reference, row) for reference in references for row in group if row is not reference]
+    for group in groups_of(rows):
+        references = [row for row in group if name in (row.row, row.name)]
+        for row in group:
+            reference = next((one for one in references if one.run == row.run), next(iter(references), row))
+            if reference is not row:
+                found.append(compared(reference, row))
     return found
 
 
@@ -68,25 +77,25 @@ def ends(row: RowResult) -> tuple[str, str]:
 def unseparated(rows: Sequence[RowResult]) -> list[str]:
     """What is measured at both ends but does not tell two rows apart; one note for each metric and group of rows."""
     notes = []
-    both = ((group, name) for part in with_same_vary(rows) for group, name in itertools.product([part], ends(part[0])))
+    both = ((group, name) for part in groups_of(rows) for group, name in itertools.product([part], ends(part[0])))
     for group, name in both:
         pairs = {
-            f"{first.row} and {second.row}": difference(second.kinds[name], first.outcomes, second.outcomes)
+            f"{first.name} and {second.name}": difference(second.kinds[name], first.outcomes, second.outcomes)
             for first, second in itertools.combinations(group, 2)
             if name in first.metrics and name in second.metrics
         }
         unclear = {pair: found for pair, found in pairs.items() if found.change == "unclear"}
         if unclear:
             named = [*itertools.islice(unclear, _PAIRS), *(["…"] if len(unclear) > _PAIRS else [])]
-            by = f"{_range([found.seeds for found in unclear.values()], 'seed')} and "
-            by += _range([found.n or 0 for found in unclear.values()], "image")
+            by = f"{between([found.seeds for found in unclear.values()], 'seed')} and "
+            by += between([found.n or 0 for found in unclear.values()], "image")
             many = f" ({len(unclear)} of {count(len(pairs), 'pair')})" if len(pairs) > 1 else ""
             notes.append(f"Not separated by {by}{_where(group[0])}: {NAMES[name]} of {', '.join(named)}{many}")
     return notes
 
 
-def _range(numbers: Sequence[int], noun: str) -> str:
-    """`5 seeds`, `2 to 3 seeds`."""
+def between(numbers: Sequence[int], noun: str) -> str:
+    """The least and the most of some counts: `5 seeds`, `2 to 3 seeds`."""
     least, most = min(numbers), max(numbers)
     return count(most, noun) if least == most else f"{least:,} to {count(most, noun)}"
 
@@ -95,7 +104,7 @@ def standing(rows: Sequence[RowResult]) -> dict[int, Standing]:
     """By the place of a row: who beats it at both ends, as places among all rows."""
     found = {}
     places = {id(row): place for place, row in enumerate(rows)}
-    for group in with_same_vary(rows):
+    for group in groups_of(rows):
         names = ends(group[0])
         known = [row for row in group if all(name in row.metrics for name in names)]
         if not known:
@@ -115,19 +124,19 @@ def pareto(rows: Sequence[RowResult]) -> list[str]:
     stands = standing(rows)
     places = {id(row): place for place, row in enumerate(rows)}
     notes = []
-    for group in with_same_vary(rows):
+    for group in groups_of(rows):
         known = [(row, stands[places[id(row)]]) for row in group if places[id(row)] in stands]
         if not known:
             continue
 
         def named(rivals: Sequence[int]) -> str:
-            return joined([rows[rival].row for rival in rivals])
+            return joined([rows[rival].name for rival in rivals])
 
-        free = [row.row for row, stand in known if not stand.clearly and not stand.perhaps]
+        free = [row.name for row, stand in known if not stand.clearly and not stand.perhaps]
         perhaps = [
-            f"{row.row} (by {named(stand.perhaps)})" for row, stand in known if stand.perhaps and not stand.clearly
+            f"{row.name} (by {named(stand.perhaps)})" for row, stand in known if stand.perhaps and not stand.clearly
         ]
-        clearly = [f"{row.row} (by {named(stand.clearly)})" for row, stand in known if stand.clearly]
+        clearly = [f"{row.name} (by {named(stand.clearly)})" for row, stand in known if stand.clearly]
         about = f"{' and '.join(NAMES[name] for name in ends(group[0]))}{_where(group[0])}"
         notes.append(f"Not beaten at both ends ({about}): {', '.join(free) or 'none'}")
         if perhaps:

@@ -10,7 +10,7 @@ from bascule.report._words import joined, setting
 
 
 def merged(rows: Sequence[RowView], same: Callable[[RowView], Hashable | None]) -> list[RowView]:
-    """One row for all with the same models and the same answer of `same`; those without an answer are left out.
+    """One row for all of a run with the same models and answer of `same`; those without an answer are left out.
 
     Its name keeps what the rows share, and tells which they are where they are not all of that name.
     """
@@ -19,7 +19,7 @@ def merged(rows: Sequence[RowView], same: Callable[[RowView], Hashable | None]) 
         answer = same(row)
         if answer is not None:
             models = tuple(cell.fingerprint for cell in (*row.cells, *row.twins))
-            groups.setdefault((models, answer), []).append(row)
+            groups.setdefault((row.result.run, models, answer), []).append(row)
     return [group[0] if len(group) == 1 else _together(group, rows) for group in groups.values()]
 
 
@@ -31,7 +31,7 @@ def _together(group: Sequence[RowView], rows: Sequence[RowView]) -> RowView:
         row
         for row in rows
         if all(row is not one for one in group)
-        and row.result.row == first.row
+        and row.result.name == first.name
         and all(row.result.vary.get(path) == value for path, value in shared.items())
     ]
     if others:

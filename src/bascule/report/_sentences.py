@@ -6,18 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bascule.measure._paired import Difference
+from bascule.report._comparable import also_different
 from bascule.report._compare import NAMES, Comparison, ends
 from bascule.report._words import count, joined, percent, percent_pair, points, points_around
 from bascule.study.flags import TWIN_LIMIT
 from bascule.study.rows import RowResult
 
-_NOT_ASKED = "the study does not measure it"
+_NOT_ASKED = "does not measure it"
 _VERBS = {"up": "raises", "down": "lowers"}
 _MEANING = {
-    ("up", "up"): "safer against adversarial examples, easier to backdoor",
+    ("up", "up"): "safer against adversarial examples, but easier to backdoor",
     ("up", "down"): "safer at both ends",
     ("down", "up"): "weaker at both ends",
-    ("down", "down"): "weaker against adversarial examples, harder to backdoor",
+    ("down", "down"): "weaker against adversarial examples, but harder to backdoor",
 }
 _MEANING_ALONE = {
     ("robust", "up"): "safer against adversarial examples",
@@ -71,6 +72,8 @@ def compare(comparison: Comparison) -> Verdict:
         notes.append(f"Compared at the {count(comparison.seeds, 'seed')} that both rows have.")
     if changes["asr"] != "missing":
         notes += _trigger_note(row, "this row") + _trigger_note(reference, "the reference row")
+    if reference.run != row.run and (settings := also_different(reference, row)):
+        notes.append(f"Between these two differ: {joined(settings)}.")
     return Verdict(facts, meaning, tuple(notes))
 
 
@@ -143,7 +146,7 @@ def _missing_notes(comparison: Comparison, missing: list[str], both: tuple[str, 
         gaps = {who: why for who, why in whys.items() if why}
         if len(gaps) == 2 and len(set(gaps.values())) == 1:
             gaps = {"either row": whys["this row"]}
-        places = [why if why == _NOT_ASKED else f"{why} in {who}" for who, why in gaps.items()]
+        places = [why if why.endswith(_NOT_ASKED) else f"{why} in {who}" for who, why in gaps.items()]
         reasons.setdefault("; ".join(places) or _why_unpaired(comparison.differences[name]), []).append(NAMES[name])
     said = "" if len(missing) == len(both) else " cannot be compared"  # the sentence says it already
     return [f"{_capital(joined(names))}{said}: {reason}." for reason, names in reasons.items()]
@@ -154,7 +157,7 @@ def _why_missing(row: RowResult, name: str) -> str:
     if _value(row, name) is not None:
         return ""
     if name not in row.metrics:
-        return _NOT_ASKED
+        return f"{row.run or 'the study'} {_NOT_ASKED}"
     if name == "asr" and row.settings.get("poison") is None:
         return "no poison is planted"
     if name == "robust_accuracy" and not row.settings.get("attack"):

@@ -1,8 +1,8 @@
-"""What all panels look at: the record of a run, read once."""
+"""What all panels look at: the records of one run or of several, each read once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -10,8 +10,9 @@ from typing import Any, Protocol
 from bascule.measure import Metric
 from bascule.report._marks import Mark, mark
 from bascule.report._words import setting
+from bascule.report.runs import rows_by_run
 from bascule.study.record import CellRecord, RunRecord
-from bascule.study.rows import RowResult, metrics_of, read_rows
+from bascule.study.rows import RowResult, metrics_of
 
 
 class Panel(Protocol):
@@ -77,8 +78,8 @@ class RowView:
 
     @property
     def name(self) -> str:
-        """Row name and what varies, for people."""
-        return " · ".join(filter(None, (self.result.row, self.vary)))
+        """Row name, its run where there are several, and what varies, for people."""
+        return " · ".join(filter(None, (self.result.name, self.vary)))
 
     @property
     def vary(self) -> str:
@@ -98,9 +99,12 @@ class RowView:
 
 
 @dataclass(frozen=True)
-class View:
-    """The record of a run."""
+class RunView:
+    """One run and its rows."""
 
+    record: RunRecord
+    name: str
+    """What it is called beside the others; empty for one alone."""
     plan: dict[str, Any]
     metrics: dict[str, Metric]
     rows: tuple[RowView, ...]
@@ -112,17 +116,42 @@ class View:
                 yield row, cell
                 yield from ((row, twin) for twin in row.twins[place : place + 1])
 
+    @cached_property
+    def models(self) -> list[CellView]:
+        """Each model once."""
+        return list({cell.fingerprint: cell for _, cell in self.cells()}.values())
 
-def view_of(run: RunRecord) -> View:
-    """Read the record of a run, finished or not.
+
+@dataclass(frozen=True)
+class View:
+    """The records of one run or of several."""
+
+    runs: tuple[RunView, ...]
+
+    @cached_property
+    def rows(self) -> tuple[RowView, ...]:
+        """The rows of all runs, in order."""
+        return tuple(row for run in self.runs for row in run.rows)
+
+    @cached_property
+    def metrics(self) -> dict[str, Metric]:
+        """Every metric that a run asks for."""
+        return {name: metric for run in self.runs for name, metric in run.metrics.items()}
+
+
+def view_of(records: Sequence[RunRecord]) -> View:
+    """Read the records of runs, finished or not.
 
     Raises:
-        RequestError: The plan is missing or damaged.
+        RequestError: A plan is missing or damaged.
     """
-    plan = run.plan()
-    results = read_rows(run)
-    rows = tuple(_row(run, number, result) for number, result in enumerate(results))
-    return View(plan, metrics_of(plan), rows)
+    runs: list[RunView] = []
+    for record, (name, results) in zip(records, rows_by_run(records), strict=True):
+        first = sum(len(run.rows) for run in runs)
+        rows = tuple(_row(record, number, result) for number, result in enumerate(results, start=first))
+        plan = record.plan()
+        runs.append(RunView(record, name, plan, metrics_of(plan), rows))
+    return View(tuple(runs))
 
 
 def _row(run: RunRecord, number: int, result: RowResult) -> RowView:

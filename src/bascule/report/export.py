@@ -17,15 +17,15 @@ TABLES: dict[str, tables.Format] = {"csv": "csv", "json": "json", "md": "markdow
 """Formats of the table by the ending of its file."""
 
 
-def export(run: RunRecord, folder: Path, *, forms: Sequence[Form] = ("svg", "png", "pdf")) -> list[Path]:
+def export(runs: Sequence[RunRecord], folder: Path, *, forms: Sequence[Form] = ("svg", "png", "pdf")) -> list[Path]:
     """Write the figures in each of `forms`, the table in all formats, and `figures.md`, which says what each figure is.
 
-    Files of these names are replaced, others left. The same record gives the same bytes.
+    Files of these names are replaced, others left. The same records give the same bytes.
 
     Raises:
-        RequestError: The record is missing or damaged.
+        RequestError: A record is missing or damaged.
     """
-    view = view_of(run)
+    view = view_of(runs)
     figures = [figure for panel in PANELS for figure in _figures(panel.context(view))]
     written = [_saved(figure, folder, form) for figure in figures for form in forms]
     rows = [row.result for row in view.rows]

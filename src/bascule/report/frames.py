@@ -47,8 +47,8 @@ def load(run: str | Path, *, runs: str | Path = "runs") -> Frames:
     """
     pd = imported("pandas", extra="frames")
     record = open_run(str(run), Path(runs))
-    view = view_of(record)
-    targets = [entry["target"] for entry in view.plan["rows"]]
+    view = view_of([record])
+    targets = [entry["target"] for entry in view.runs[0].plan["rows"]]
     cells, outcomes = [], []
     for row, target in zip(view.rows, targets, strict=True):
         for cell, entry in _models(row):

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from bascule.measure import Measure, Metric
+from bascule.report._comparable import apart
 from bascule.report._compare import unseparated
 from bascule.report._view import RowView, View
 from bascule.report._words import setting
 from bascule.report.tables import shown_interval, shown_value
 
 TITLE = "The joint table"
+
+_GAP = "An empty place: the run of this row does not ask for the metric"
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Number:
-    """One cell; all empty but `value` when it could not be computed."""
+    """One cell; all empty but `value` when it could not be computed, and that too when it is not asked for."""
 
     value: str
     interval: str
@@ -46,7 +49,8 @@ class Number:
 
 def context(view: View) -> Mapping[str, Any]:
     """Headings and cells as text."""
-    measures = {name: [row.result.metrics[name] for row in view.rows] for name in view.metrics}
+    results = [row.result for row in view.rows]
+    measures = {name: [row.metrics[name] for row in results if name in row.metrics] for name in view.metrics}
     columns = {name: _column(metric, measures[name]) for name, metric in view.metrics.items()}
     varied = list(dict.fromkeys(path for row in view.rows for path in row.result.vary))
     rows = [
@@ -58,8 +62,14 @@ def context(view: View) -> Mapping[str, Any]:
         }
         for row in view.rows
     ]
-    notes = unseparated([row.result for row in view.rows])
-    return {"varied": varied, "columns": list(columns.values()), "rows": rows, "notes": notes}
+    gaps = any(name not in row.metrics for row in results for name in view.metrics)
+    return {
+        "several": len(view.runs) > 1,
+        "varied": varied,
+        "columns": list(columns.values()),
+        "rows": rows,
+        "notes": [*unseparated(results), *apart(results), *([_GAP] if gaps else [])],
+    }
 
 
 def _varied(value: Any) -> tuple[str, str]:
@@ -81,7 +91,9 @@ def _column(metric: Metric, measures: Sequence[Measure]) -> Column:
 
 
 def _number(row: RowView, name: str, column: Column) -> Number:
-    measure = row.result.metrics[name]
+    measure = row.result.metrics.get(name)
+    if measure is None:
+        return Number("", "", "", None)
     n = "" if column.n or measure.n is None else f"{measure.n:,}"
     known = row.result.published or {"metrics": {}, "printed": {}}
     published, printed = (

@@ -1,4 +1,5 @@
-// What the page can do beyond being read: sort tables, and name marks at once. Without it nothing is missing but that.
+// What the page can do beyond being read: sort tables, name marks at once, and stay current while a run goes on. Without
+// it nothing is missing but that.
 "use strict";
 
 for (const table of document.querySelectorAll("table[data-sortable]")) {
@@ -94,4 +95,50 @@ for (const figure of document.querySelectorAll(".tipped")) {
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") hide();
   });
+}
+
+// While the run goes on the page is loaded anew, and looks as the reader left it.
+const every = Number(document.body.dataset.every);
+if (every) {
+  const key = `bascule ${location.pathname}`;
+  const folds = [...document.querySelectorAll("details")];
+  const headings = [...document.querySelectorAll("th[data-better]")];
+  const alike = new Map();
+  const names = new Map(
+    folds.map((fold) => {
+      const words = fold.querySelector("summary").textContent.replace(/[\d,]+/g, ""); // counts change
+      const name = `${fold.closest("section").id} ${words}`;
+      alike.set(name, (alike.get(name) ?? 0) + 1);
+      return [fold, `${name} ${alike.get(name)}`];
+    }),
+  );
+  const load = () => {
+    try {
+      return JSON.parse(sessionStorage.getItem(key)) ?? {};
+    } catch {
+      return {}; // a page that may keep nothing starts at its top
+    }
+  };
+  const kept = load();
+  for (const fold of folds) fold.open ||= (kept.open ?? []).includes(names.get(fold));
+  const before = headings.find((heading) => heading.textContent === kept.heading);
+  for (let tries = 0; before && tries < 2 && before.getAttribute("aria-sort") !== kept.order; tries += 1) {
+    before.querySelector(".sort").click();
+  }
+  if (kept.top !== undefined) scrollTo({ top: kept.top, behavior: "instant" });
+
+  const renew = () => {
+    const reading = document.hidden || !getSelection().isCollapsed; // neither is to be disturbed
+    if (reading) return void setTimeout(renew, 1000);
+    const chosen = headings.find((heading) => heading.hasAttribute("aria-sort"));
+    const open = folds.filter((fold) => fold.open).map((fold) => names.get(fold));
+    const state = { top: scrollY, open, heading: chosen?.textContent, order: chosen?.getAttribute("aria-sort") };
+    try {
+      sessionStorage.setItem(key, JSON.stringify(state));
+    } catch {
+      // as above
+    }
+    location.reload();
+  };
+  setTimeout(renew, 1000 * every);
 }

@@ -1,10 +1,12 @@
-"""The report: one self-contained HTML page, rendered from the record of a run."""
+"""The report: one self-contained HTML page, rendered from the record of a run or of several."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from importlib import resources
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from markupsafe import Markup
 
 from bascule.report import (
     curves,
+    differing,
     filters,
     joint,
     latents,
@@ -26,14 +29,15 @@ from bascule.report import (
     triggers,
     verdict,
 )
-from bascule.report._view import Panel, View, view_of
-from bascule.report._words import count
+from bascule.report._view import Panel, RunView, View, view_of
+from bascule.report._words import count, joined
 from bascule.study.record import RunRecord, write_atomically
 
 PANELS: tuple[Panel, ...] = (
     verdict,
     tradeoff,
     joint,
+    differing,
     security,
     triggers,
     saliency,
@@ -57,19 +61,41 @@ class Section:
     html: Markup
 
 
-def write_page(run: RunRecord, output: Path) -> Path:
-    """Write the report of a run, finished or not, to `output`; the same record gives the same bytes.
+@dataclass(frozen=True)
+class Live:
+    """A page about runs that are being worked on; the browser loads it anew until it is replaced by one that is not."""
+
+    written: datetime
+    every: int
+    """Seconds until the browser looks again."""
+
+
+@dataclass(frozen=True)
+class Heading:
+    """What the page says of a run at its top."""
+
+    name: str
+    title: str
+    about: str
+    size: str
+    status: str
+    done: int
+    models: int
+
+
+def write_page(runs: Sequence[RunRecord], output: Path, *, live: Live | None = None) -> Path:
+    """Write the report of one run or of several, finished or not, to `output`; the same records give the same bytes.
 
     Raises:
-        RequestError: The record is missing or damaged.
+        RequestError: A record is missing or damaged.
     """
-    html = render(view_of(run))
+    html = render(view_of(runs), live)
     # Half a surrogate pair, which JSON can hold, has no place in a file.
     write_atomically(output, lambda temporary: temporary.write_bytes(html.encode("utf-8", errors="replace")))
     return output
 
 
-def render(view: View) -> str:
+def render(view: View, live: Live | None = None) -> str:
     """The page as text."""
     environment = Environment(
         loader=PackageLoader("bascule", "report"),
@@ -81,11 +107,11 @@ def render(view: View) -> str:
     script = resources.files("bascule.report").joinpath("page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     sections = [section for panel in PANELS if (section := _section(environment, panel, view)) is not None]
+    names = [run.name for run in view.runs]
     return environment.get_template("page.jinja").render(
-        title=view.plan["title"],
-        about=view.plan["about"],
-        size=_size(view),
-        status=_status(view),
+        title=f"{joined(names)}, side by side" if len(names) > 1 else view.runs[0].plan["title"],
+        headings=[_heading(run, running=live is not None) for run in view.runs],
+        live=live,
         sections=sections,
         script=Markup(script),
         script_hash=f"sha256-{digest}",  # no other script may run
@@ -101,19 +127,32 @@ def _section(environment: Environment, panel: Panel, view: View) -> Section | No
     return Section(name, panel.TITLE, Markup(html))
 
 
-def _size(view: View) -> str:
+def _heading(run: RunView, *, running: bool) -> Heading:
+    failed = sum(cell.failure is not None for cell in run.models)
+    done = sum(cell.done and cell.failure is None for cell in run.models)
+    return Heading(
+        name=run.name,
+        title=run.plan["title"],
+        about=run.plan["about"].strip(),
+        size=_size(run),
+        status=_status(done, failed, len(run.models), running=running),
+        done=done,
+        models=len(run.models),
+    )
+
+
+def _size(run: RunView) -> str:
     """`digits · 2 rows · 5 seeds each`."""
-    data = ", ".join(dict.fromkeys(row.result.data for row in view.rows))
-    seeds = sorted({len(row.cells) for row in view.rows})
+    data = ", ".join(dict.fromkeys(row.result.data for row in run.rows))
+    seeds = sorted({len(row.cells) for row in run.rows})
     each = f"{seeds[0]} to {count(seeds[-1], 'seed')}" if len(seeds) > 1 else count(seeds[0], "seed")
-    return f"{data} · {count(len(view.rows), 'row')} · {each} each"
+    return f"{data} · {count(len(run.rows), 'row')} · {each} each"
 
 
-def _status(view: View) -> str:
-    cells = {cell.fingerprint: cell for _, cell in view.cells()}.values()
-    failed = sum(cell.failure is not None for cell in cells)
-    done = sum(cell.done and cell.failure is None for cell in cells)
-    if done == len(cells):
+def _status(done: int, failed: int, models: int, *, running: bool) -> str:
+    if done == models and not running:
         return f"Finished: {count(done, 'model')} trained and evaluated."
-    parts = [f"{done} of {count(len(cells), 'model')} done", *([f"{failed} failed"] if failed else [])]
+    parts = [f"{done} of {count(models, 'model')} done", *([f"{failed} failed"] if failed else [])]
+    if running:
+        return f"Running: {', '.join(parts)}."
     return f"Not finished: {', '.join(parts)}. The same command again continues the run."

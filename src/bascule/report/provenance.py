@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bascule.report._view import CellView, RowView, View
+from bascule.report._view import CellView, RowView, RunView, View
 from bascule.report._words import count, duration, moment
 
 TITLE = "What was run"
@@ -26,27 +26,32 @@ class Line:
 
 
 def context(view: View) -> Mapping[str, Any]:
-    """Facts with the values found in the record, the study's text, and the list of models."""
-    cells = {cell.fingerprint: cell for _, cell in view.cells()}
-    infos = [cell.info for cell in cells.values() if cell.info]
+    """For each run its facts with the values found in the record, the study's text, and the list of models."""
     return {
-        "facts": [(name, values) for name, values in _facts(view, infos, cells.values()) if values],
+        "runs": [
+            {
+                "name": run.name,
+                "facts": [(name, values) for name, values in _facts(run) if values],
+                "text": run.plan["text"],
+                "lines": [_line(row, cell) for row, cell in run.cells()],
+            }
+            for run in view.runs
+        ],
         "code": {"Command", "Settings changed"},
-        "text": view.plan["text"],
-        "lines": [_line(row, cell) for row, cell in view.cells()],
     }
 
 
-def _facts(view: View, infos: list[dict[str, Any]], cells: Iterable[CellView]) -> list[tuple[str, list[str]]]:
+def _facts(run: RunView) -> list[tuple[str, list[str]]]:
+    infos = [cell.info for cell in run.models if cell.info]
     return [
-        ("Study", [str(view.plan["study"])]),
+        ("Study", [str(run.plan["study"])]),
         ("Command", _different(info.get("command") for info in infos)),
-        ("Settings changed", [str(text) for text in view.plan["overrides"]]),
+        ("Settings changed", [str(text) for text in run.plan["overrides"]]),
         ("Versions", _different(_pairs(info.get("versions")) for info in infos)),
         ("Commit", _different(info.get("commit") for info in infos)),
         ("Machine", _different(_host(info.get("host")) for info in infos)),
         ("Started", _started(infos)),
-        ("Time taken", _taken(cells)),
+        ("Time taken", _taken(run.models)),
     ]
 
 

@@ -19,8 +19,8 @@ TITLE = "How to read it"
 
 def context(view: View) -> Mapping[str, Any]:
     """Each metric's title with the paragraphs of its definition."""
-    titles = [metric.title for metric in view.metrics.values()]
-    metrics = [(title, _paragraphs(name)) for title, name in zip(titles, view.plan["metrics"], strict=True)]
+    names = {name.replace("-", "_"): name for run in view.runs for name in run.plan["metrics"]}
+    metrics = [(metric.title, _paragraphs(names[key])) for key, metric in view.metrics.items()]
     return {"metrics": metrics, "confidence": percent(CONFIDENCE)}
 
 

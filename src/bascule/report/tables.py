@@ -13,6 +13,7 @@ from bascule.core.errors import RequestError
 from bascule.measure import Measure
 from bascule.measure._paired import Difference
 from bascule.report import _compare, _grid
+from bascule.report._comparable import apart
 from bascule.report._compare import Comparison
 from bascule.report._grid import Cell, Grid, plain
 from bascule.report._sentences import compare
@@ -97,25 +98,33 @@ def _metric_headings(rows: Sequence[RowResult], metrics: Sequence[str], fraction
     return headings
 
 
-def _settings(row: RowResult, vary: Sequence[str]) -> list[Cell]:
-    return [plain(str(row.vary.get(path, ""))) for path in vary]
+def _names(rows: Sequence[RowResult], vary: Sequence[str], first: str = "Row") -> list[str]:
+    """Headings of what `_about` says."""
+    return [first, *(["Run"] if any(row.run for row in rows) else []), *vary]
+
+
+def _about(row: RowResult, vary: Sequence[str]) -> list[Cell]:
+    run = [row.run] if row.run else []
+    return [plain(text) for text in (row.row, *run, *(str(row.vary.get(path, "")) for path in vary))]
 
 
 def _cells(measures: dict[str, Measure], metrics: Sequence[str]) -> list[Cell]:
-    return [(shown_value(measures[name]), shown_interval(measures[name])) for name in metrics]
+    """Nothing for a metric that the row's run does not ask for."""
+    known = (measures.get(name) for name in metrics)
+    return [plain("") if found is None else (shown_value(found), shown_interval(found)) for found in known]
 
 
 def _joint(rows: Sequence[RowResult]) -> Grid:
     vary, metrics = _headings(rows)
     lines = []
     for row in rows:
-        seeds = plain(str(row.seeds))
-        lines.append([plain(row.row), *_settings(row, vary), seeds, *_cells(row.metrics, metrics)])
+        about = _about(row, vary)
+        lines.append([*about, plain(str(row.seeds)), *_cells(row.metrics, metrics)])
         if row.published is not None:
             known = row.published["metrics"]
             values = [f"{100 * known[name]:.1f}" if name in known else "" for name in metrics]
-            lines.append([plain(text) for text in ("  published", *("" for _ in vary), "", *values)])
-    return Grid(["Row", *vary], ["Seeds", *_metric_headings(rows, metrics)], lines)
+            lines.append([plain(text) for text in ("  published", *("" for _ in about[1:]), "", *values)])
+    return Grid(_names(rows, vary), ["Seeds", *_metric_headings(rows, metrics)], lines)
 
 
 def _by_class(rows: Sequence[RowResult]) -> Grid:
@@ -124,10 +133,10 @@ def _by_class(rows: Sequence[RowResult]) -> Grid:
     for row in rows:
         for label, (n, measures) in by_class(row).items():
             cells = zip(metrics, _cells(measures, metrics), strict=True)
-            numbers = [_with_count(cell, measures[name].n, n) for name, cell in cells]
-            about = [plain(row.row), *_settings(row, vary), plain(_class_name(row, label))]
+            numbers = [_with_count(cell, measures[name].n, n) if name in measures else cell for name, cell in cells]
+            about = [*_about(row, vary), plain(_class_name(row, label))]
             lines.append([*about, plain(str(row.seeds)), plain(f"{n:,}"), *numbers])
-    return Grid(["Row", *vary, "True class"], ["Seeds", "Images", *_metric_headings(rows, metrics)], lines)
+    return Grid([*_names(rows, vary), "True class"], ["Seeds", "Images", *_metric_headings(rows, metrics)], lines)
 
 
 def _with_count(cell: Cell, counted: int | None, images: int) -> Cell:
@@ -141,13 +150,11 @@ def _differences(comparisons: Sequence[Comparison]) -> Grid:
     lines = []
     for comparison in comparisons:
         found = [comparison.differences.get(name) for name in metrics]
-        row = comparison.row
-        lines.append(
-            [plain(row.row), *_settings(row, vary), plain(str(comparison.seeds)), *map(_shown_difference, found)]
-        )
-    references = dict.fromkeys(comparison.reference.row for comparison in comparisons)
+        about = _about(comparison.row, vary)
+        lines.append([*about, plain(str(comparison.seeds)), *map(_shown_difference, found)])
+    references = dict.fromkeys(comparison.reference.name for comparison in comparisons)
     heading = f"Row less {' or '.join(references)}"
-    return Grid([heading, *vary], ["Seeds", *_metric_headings(rows, metrics, "points")], lines)
+    return Grid(_names(rows, vary, heading), ["Seeds", *_metric_headings(rows, metrics, "points")], lines)
 
 
 def _shown_difference(difference: Difference | None) -> Cell:
@@ -178,7 +185,8 @@ def _notes(rows: Sequence[RowResult], form: Format) -> list[str]:
         for name, value in (row.published or {}).get("printed", {}).items():
             why = (row.published or {}).get("note", "")
             notes.append(f"{row.label}: {row.kinds[name].title} is printed as {100 * value:.1f} %. {why}".rstrip())
-    return [*_compare.unseparated(rows), *(f"! {note}" if form == "text" else note for note in notes)]
+    notes = [f"! {note}" if form == "text" else note for note in notes]
+    return [*_compare.unseparated(rows), *apart(rows), *notes]
 
 
 def _sentence(comparison: Comparison) -> str:
@@ -193,14 +201,14 @@ def _json(rows: Sequence[RowResult], more: More, comparisons: Sequence[Compariso
     places = {id(row): place for place, row in enumerate(rows)}
     for comparison in comparisons:
         found[places[id(comparison.row)]]["differences"] = {
-            "to": comparison.reference.row,
+            "to": comparison.reference.name,
             "metrics": {name: difference.as_dict() for name, difference in comparison.differences.items()},
             "sentence": _sentence(comparison),
         }
     if more.pareto:
         for place, stand in _compare.standing(rows).items():
             kinds = {"clearly": stand.clearly, "perhaps": stand.perhaps}
-            found[place]["beaten_by"] = {kind: [rows[rival].row for rival in rivals] for kind, rivals in kinds.items()}
+            found[place]["beaten_by"] = {kind: [rows[rival].name for rival in rivals] for kind, rivals in kinds.items()}
     if more.by_class:
         for row, entry in zip(rows, found, strict=True):
             entry["by_class"] = [
@@ -220,7 +228,16 @@ def _csv(rows: Sequence[RowResult], more: More, comparisons: Sequence[Comparison
     vary, metrics = _headings(rows)
     differences = {id(comparison.row): comparison.differences for comparison in comparisons}
     stands = _compare.standing(rows) if more.pareto else {}
-    heading = ["study", "row", "data", *vary, *(["label", "class", "images"] if more.by_class else []), "seeds"]
+    several = any(row.run for row in rows)
+    heading = [
+        *(["run"] if several else []),
+        "study",
+        "row",
+        "data",
+        *vary,
+        *(["label", "class", "images"] if more.by_class else []),
+        "seeds",
+    ]
     heading += [f"{name}{part}" for name in metrics for part in _PARTS]
     heading += [f"{name}_difference{part}" for name in metrics for part in _PARTS] if more.against is not None else []
     heading += ["clearly_beaten_by"] if more.pareto else []
@@ -228,7 +245,7 @@ def _csv(rows: Sequence[RowResult], more: More, comparisons: Sequence[Comparison
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([*heading, "flags"])
     for place, row in enumerate(rows):
-        about = [row.study, row.row, row.data, *(row.vary.get(path) for path in vary)]
+        about = [*([row.run] if several else []), row.study, row.row, row.data, *(row.vary.get(path) for path in vary)]
         flags = "; ".join(row.flags)
         if more.by_class:
             for label, (n, measures) in by_class(row).items():
@@ -237,7 +254,9 @@ def _csv(rows: Sequence[RowResult], more: More, comparisons: Sequence[Comparison
             continue
         line = [*about, row.seeds, *_numbers(row.metrics, metrics)]
         line += _numbers(differences.get(id(row), {}), metrics) if more.against is not None else []
-        line += ["; ".join(rows[rival].row for rival in stands[place].clearly) if place in stands else ""] * more.pareto
+        line += [
+            "; ".join(rows[rival].name for rival in stands[place].clearly) if place in stands else ""
+        ] * more.pareto
         writer.writerow([*line, flags])
     return out.getvalue()
 

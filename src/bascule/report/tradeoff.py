@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 
 from bascule.measure import Measure
 from bascule.report import _labels, _svg
+from bascule.report._comparable import apart
 from bascule.report._compare import pareto
 from bascule.report._view import RowView, View
 from bascule.report._words import SPACE, joined, percent, percent_interval
@@ -29,12 +30,14 @@ _SPOKEN = 12
 def context(view: View) -> Mapping[str, Any]:
     """The picture, and its numbers in words for every row."""
     shown = [row for row in view.rows if not _gaps(row)]
+    results = [row.result for row in view.rows]
     return {
         "picture": _picture(shown) if shown else None,
         "legend": [(row, _numbers(row)) for row in shown],
         "compact": len(shown) > _MANY,
         "missing": [(row, joined(gaps)) for row in view.rows if (gaps := _gaps(row))],
-        "pareto": pareto([row.result for row in view.rows]) if len(view.rows) > 2 else [],
+        "pareto": pareto(results) if len(results) > 2 else [],
+        "strangers": bool(apart(results)),
     }
 
 

@@ -1,29 +1,108 @@
-"""The first screen: what each row does to both ends, in plain words."""
+"""The first screen: what each row does to both ends, in plain words, and how sure that is."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from bascule.report._compare import compared
-from bascule.report._sentences import compare, state
-from bascule.report._view import View
-from bascule.study.rows import with_same_vary
+from bascule.measure._interval import CONFIDENCE
+from bascule.report._comparable import apart, groups_of
+from bascule.report._compare import Comparison, between, compared, ends
+from bascule.report._sentences import Verdict, compare, state
+from bascule.report._view import RowView, View
+from bascule.report._words import percent
 
 TITLE = "In short"
 
-_MANY = 5
-"""With more rows than this the sentences are set smaller."""
+_MANY = 4
+"""With more sentences than this they are set smaller."""
+_SHOWN = 6
+"""Most sentences that are not folded."""
+_NOUNS = ("seed", "test image")
+_MEANING = {
+    "robust_accuracy": "Robust accuracy is the share of test images that a model still gets right under attack: "
+    "higher is safer.",
+    "certified_accuracy": "Certified accuracy is the share of test images that are right and proved to stay so: "
+    "higher is safer.",
+    "asr": "ASR, the attack success rate, is the share of images with the trigger that are taken for the attacker's "
+    "class: lower is safer.",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row and what is said of it."""
+
+    row: RowView
+    verdict: Verdict
+    comparison: Comparison | None = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows that are compared with one reference; without one, rows that stand alone."""
+
+    reference: RowView | None
+    entries: list[Entry]
 
 
 def context(view: View) -> Mapping[str, Any]:
-    """Rows with the same `vary` side by side, the first of them as the reference."""
+    """What matters most, and the rest: rows that may be compared beside the first of them, others alone."""
     shown = {id(row.result): row for row in view.rows}
-    groups, alone = [], []
-    for reference, *others in with_same_vary([row.result for row in view.rows]):
-        if others:
-            verdicts = [(shown[id(row)], compare(compared(reference, row))) for row in others]
-            groups.append({"reference": shown[id(reference)], "verdicts": verdicts})
-        else:
-            alone.append((shown[id(reference)], state(reference)))
-    return {"groups": groups, "alone": alone, "compact": len(view.rows) > _MANY}
+    results = [row.result for row in view.rows]
+    groups = []
+    for reference, *others in groups_of(results):
+        comparisons = [compared(reference, row) for row in others]
+        entries = [Entry(shown[id(one.row)], compare(one), one) for one in comparisons]
+        alone = [] if others else [Entry(shown[id(reference)], state(reference))]
+        groups.append(Group(shown[id(reference)] if others else None, entries or alone))
+    found = sorted((entry for group in groups for entry in group.entries), key=_importance, reverse=True)
+    first, rest = found[:_SHOWN], found[_SHOWN:]
+    names = dict.fromkeys(name for row in results for name in ends(row) if name in row.metrics)
+    return {
+        "groups": _grouped(groups, first),
+        "folded": _grouped(groups, rest),
+        "rest": len(rest),
+        "compact": len(first) > _MANY,
+        "apart": apart(results),
+        "meanings": [_MEANING[name] for name in names if name in _MEANING],
+        "basis": _basis([entry.comparison for entry in found if entry.comparison is not None]),
+    }
+
+
+def _importance(entry: Entry) -> tuple[bool, bool, float]:
+    """What a reader must know first sorts highest.
+
+    Trade-offs, since one end alone would hide them; then what is compared with anything at all; among each the larger
+    change, counted by the ends of the intervals nearest to 0: a large change that may be none is no news.
+    """
+    if entry.comparison is None:
+        return False, False, 0.0
+    both = ends(entry.comparison.row)
+    found = [entry.comparison.differences[name] for name in both if name in entry.comparison.differences]
+    sure = [one for one in found if one.change in ("up", "down")]
+    size = sum(min(abs(one.low or 0.0), abs(one.high or 0.0)) for one in sure)
+    return {one.outcome for one in sure} == {"better", "worse"}, True, size
+
+
+def _grouped(groups: Sequence[Group], entries: Sequence[Entry]) -> list[Group]:
+    """The entries beside their references, in their order; a group comes where its first entry does."""
+    wanted = {id(entry): place for place, entry in enumerate(entries)}
+    found = []
+    for group in groups:
+        inside = sorted((one for one in group.entries if id(one) in wanted), key=lambda one: wanted[id(one)])
+        if inside:
+            found.append(Group(group.reference, inside))
+    found.sort(key=lambda group: wanted[id(group.entries[0])])
+    return found
+
+
+def _basis(comparisons: Sequence[Comparison]) -> str:
+    """On what the comparisons rest; empty when there are none."""
+    counts = [max((one.n or 0 for one in each.differences.values()), default=0) for each in comparisons]
+    known = [(each.seeds, images) for each, images in zip(comparisons, counts, strict=True) if images]
+    if not known:
+        return ""
+    seeds, images = (between(found, noun) for found, noun in zip(zip(*known, strict=True), _NOUNS, strict=True))
+    return f"In brackets: the {percent(CONFIDENCE)} interval of the change, over {seeds} and {images}."

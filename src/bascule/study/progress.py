@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
+def nothing() -> None:
+    """For those who need not know."""
+
+
 class Silent:
-    """Tells nothing: for scripts, logs and tests."""
+    """Shows nothing: for scripts, logs and tests. Calls `ended` whenever a cell has ended, well or not."""
+
+    def __init__(self, ended: Callable[[], object] = nothing) -> None:
+        self._ended = ended
 
     @contextmanager
     def cell(self, label: str) -> Iterator[None]:
         """Work on one cell."""
         yield
+        self._ended()
 
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[None]:
@@ -29,7 +37,8 @@ class Silent:
 class Bars(Silent):
     """Two bars on a terminal: cells, and the stage of the current one."""
 
-    def __init__(self, progress: Progress, cells: int) -> None:
+    def __init__(self, progress: Progress, cells: int, ended: Callable[[], object]) -> None:
+        super().__init__(ended)
         self._progress = progress
         self._cells = progress.add_task("cells", total=cells, note="")
         self._stage = progress.add_task("", total=1, note="", visible=False)
@@ -37,7 +46,8 @@ class Bars(Silent):
     @contextmanager
     def cell(self, label: str) -> Iterator[None]:
         self._progress.update(self._cells, note=label)
-        yield
+        with super().cell(label):
+            yield
         self._progress.advance(self._cells)
 
     @contextmanager
@@ -51,10 +61,10 @@ class Bars(Silent):
 
 
 @contextmanager
-def shown(console: Console, cells: int) -> Iterator[Silent]:
+def shown(console: Console, cells: int, ended: Callable[[], object] = nothing) -> Iterator[Silent]:
     """Bars on `console` while the block runs, or silence when it is no terminal."""
     if not console.is_terminal:
-        yield Silent()
+        yield Silent(ended)
         return
     columns = (
         TextColumn("{task.description:>8}"),
@@ -65,4 +75,4 @@ def shown(console: Console, cells: int) -> Iterator[Silent]:
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        yield Bars(progress, cells)
+        yield Bars(progress, cells, ended)

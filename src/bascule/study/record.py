@@ -127,10 +127,13 @@ class CellRecord:
 
     def done(self) -> frozenset[str]:
         """Keys of the evaluations that are recorded."""
-        found = {path.stem.replace("-", ":", 1) for path in self.findings.glob("[!.]*.npz")}
+        found = set(self._finding_keys())
         if self.outcomes_file.is_file():
             found |= set(pq.read_schema(self.outcomes_file).names) - {"id", "label"}
         return frozenset(found)
+
+    def _finding_keys(self) -> list[str]:
+        return [path.stem.replace("-", ":", 1) for path in self.findings.glob("[!.]*.npz")]
 
     def _finding_file(self, key: str) -> Path:
         return self.findings / f"{key.replace(':', '-')}.npz"
@@ -226,9 +229,9 @@ class CellRecord:
         }
 
     def evaluations(self) -> dict[str, dict[str, Any]]:
-        """What is kept beside each evaluation: kind, settings, seconds."""
+        """What is kept beside each evaluation: kind, settings, seconds. Safe while the cell is being evaluated."""
         found = {name: json.loads(text) for name, text in self._column_info().items()}
-        for key in self.done() - found.keys():
+        for key in set(self._finding_keys()) - found.keys():
             with np.load(self._finding_file(key), allow_pickle=False) as content:
                 found[key] = json.loads(str(content["info"]))  # the arrays stay where they are
         return found

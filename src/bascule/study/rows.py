@@ -42,16 +42,24 @@ class RowResult:
     """Names of the classes, by label; empty before a model is trained."""
     curve: tuple[tuple[float, Measure], ...] = ()
     """The security curve where one was asked for: radius and robust accuracy, by rising radius."""
+    run: str = ""
+    """Which run it comes from, where rows of several stand together."""
+
+    @property
+    def name(self) -> str:
+        """Row name, and the run where there are several."""
+        return " · ".join(filter(None, (self.row, self.run)))
 
     @property
     def label(self) -> str:
-        """Row name and what varies."""
-        return " · ".join((self.row, *(f"{path} {value}" for path, value in self.vary.items())))
+        """`name` and what varies."""
+        return " · ".join((self.name, *(f"{path} {value}" for path, value in self.vary.items())))
 
     def as_dict(self) -> dict[str, Any]:
-        """The table format of `bascule table --format json`; `published` only where something is."""
+        """The table format of `bascule table --format json`; `run` and `published` only where there is something."""
         published = {} if self.published is None else {"published": self.published["metrics"]}
         return {
+            **({"run": self.run} if self.run else {}),
             "study": self.study,
             "row": self.row,
             "data": self.data,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,7 +15,7 @@ from bascule.core.errors import RequestError
 from bascule.study.cell import do_cell, is_done
 from bascule.study.circumstances import circumstances
 from bascule.study.plan import Cell, Plan
-from bascule.study.progress import shown
+from bascule.study.progress import nothing, shown
 from bascule.study.record import RunRecord
 from bascule.study.workshop import Workshop
 from bascule.train._compile import check_compiles
@@ -69,11 +69,13 @@ def run_plan(
     console: Console | None = None,
     train: bool = True,
     compile_passes: bool = False,
+    changed: Callable[[], object] = nothing,
 ) -> Ran:
     """Do what the record does not hold yet. A cell that fails is recorded as failed and tried again next time.
 
     With `train=False` only cells whose model is there are worked on, and only evaluated. With `compile_passes` the
-    passes of training are compiled, where the objective allows it.
+    passes of training are compiled, where the objective allows it. `changed` is called when there is something new in
+    the record: before the first cell, and whenever one has ended.
 
     Raises:
         RequestError: The data cannot be read, the engine is not installed, or nothing can be compiled here.
@@ -85,7 +87,8 @@ def run_plan(
     pending = [cell for cell, record in records if not is_done(cell, record) and (train or record.trained)]
     if not pending:
         return Ran(0, ())
-    with shown(console or Console(stderr=True), len(pending)) as progress:
+    changed()
+    with shown(console or Console(stderr=True), len(pending), changed) as progress:
         workshop = Workshop(device=device, roots=tuple(roots), progress=progress, compile_passes=compile_passes)
         if engine == "ray":
             ray_engine = importlib.import_module("bascule.study.engine_ray")
