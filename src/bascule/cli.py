@@ -156,6 +156,9 @@ def table(
     against: Annotated[
         str | None, typer.Option(metavar="ROW", help="Compare every row with this one, paired by seed and image.")
     ] = None,
+    before: Annotated[
+        bool, typer.Option("--before", help="Compare every repaired or filtered row with the same models before.")
+    ] = False,
     pareto: Annotated[bool, typer.Option("--pareto", help="Say which rows another one beats at both ends.")] = False,
     by_class: Annotated[bool, typer.Option("--by-class", help="Every metric by true class.")] = False,
 ) -> None:
@@ -163,7 +166,7 @@ def table(
     from bascule.report.runs import open_runs
     from bascule.report.tables import More
 
-    _print_table(open_runs(run, runs), format_, More(against=against, pareto=pareto, by_class=by_class))
+    _print_table(open_runs(run, runs), format_, More(against=against, before=before, pareto=pareto, by_class=by_class))
 
 
 @app.command()

@@ -55,6 +55,8 @@ class Spec:
     picture: bytes | None = b"sheet"
     failure: str | None = None
     info: dict[str, Any] = field(default_factory=dict)
+    made_from: int | None = None
+    """Place of the row whose models were repaired."""
 
 
 def record_of(path: Path, rows: Sequence[Spec], **plan: Any) -> RunRecord:
@@ -72,7 +74,8 @@ def row_entry(run: RunRecord, number: int, spec: Spec) -> dict[str, Any]:
     cells = []
     for seed in range(spec.seeds):
         cell, twin = f"row{number}seed{seed}", f"row{number}twin{seed}"
-        write_cell(run.cell(cell), spec, seed)
+        base = {} if spec.made_from is None else {"base": f"row{spec.made_from}seed{seed}"}
+        write_cell(run.cell(cell), replace(spec, info=spec.info | base), seed)
         if spec.poison is not None and spec.twin is not None:
             write_twin(run.cell(twin), spec, seed)
         columns = {key: value for key, value in COLUMNS.items() if key != "triggered" or spec.poison is not None}
@@ -576,6 +579,47 @@ def test_metrics_are_explained_in_their_own_words(tmp_path: Path) -> None:
     assert "`" not in section
     assert "Triggered accuracy" not in section
     assert "All intervals are 95 % intervals." in section
+
+
+# --- before and after a repair ---------------------------------------------------------------------------------------
+
+REPAIRED = (
+    Spec("Hard", accuracy=0.9, robust=0.8, asr=0.9),
+    Spec("Other"),
+    Spec("Hard, good", accuracy=0.9, robust=0.8, asr=0.1, made_from=0),
+    Spec("Hard, dear", accuracy=0.9, robust=0.2, asr=0.1, made_from=0),
+    Spec("Hard, vain", accuracy=0.8, robust=0.1, asr=0.9, made_from=0),
+    Spec("Tuned", asr=0.5, made_from=1),
+)
+
+
+def test_what_repairs_did_to_both_ends(tmp_path: Path) -> None:
+    page = page_of(tmp_path, *REPAIRED, metrics=["accuracy", "robust-accuracy", "asr", "accuracy-twin"])
+    check_whole(page)
+    section = page.section("repairs")
+    assert "Hard: Clearly lower ASR: good with no clear change of robust accuracy; dear at the price of" in section
+    assert "Clearly lower robust accuracy without a clearly lower ASR: vain." in section
+    assert "Other: Nothing clearly lowers ASR." in section
+    assert "Clearly higher ASR: Tuned." in section
+    assert re.search(r"Hardbefore90\.08\d\.\d–9\d\.\d80\.07\d\.\d–8\d\.\d90\.0", section)
+    assert re.search(r"Hard, good90\.0\+0 \(\S+ to \S+\)80\.0\+0 \(\S+ to \S+\)10\.0-80\.0 \(-8", section)
+    assert re.search(r"Hard, vain80\.0-10\.0 \(\S+ to \S+\)10\.0-70\.0 \(\S+ to \S+\)90\.0\+0 ", section)
+    assert section.index("Hard, vain8") < section.index("Other: ") < section.index("Tuned90.0")
+
+
+@pytest.mark.parametrize("metrics", [["accuracy"], ["asr", "robust-accuracy"], ["asr"]], ids=", ".join)
+def test_before_and_after_with_few_metrics_or_none_measured(tmp_path: Path, metrics: list[str]) -> None:
+    rows = (*REPAIRED, Spec("Hard, later", accuracy=None, made_from=0), Spec("Hard, half", robust=None, made_from=0))
+    page = page_of(tmp_path, *rows, metrics=metrics)
+    check_whole(page)
+    assert "Hard, half" in page.section("repairs")
+    assert ("(robust accuracy not measured)" in page.section("repairs")) == ("asr" in metrics)
+
+
+def test_nothing_repaired_nothing_said(tmp_path: Path) -> None:
+    assert page_of(tmp_path, *PAIR).all("section", id="repairs") == []
+    alone = page_of(tmp_path, Spec(), Spec("From elsewhere", made_from=7))
+    assert alone.all("section", id="repairs") == []
 
 
 # --- records that are not finished, or not kind ----------------------------------------------------------------------

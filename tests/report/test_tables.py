@@ -221,6 +221,37 @@ def test_rows_are_compared_where_the_rest_is_equal() -> None:
     )
 
 
+MADE = [
+    measured(
+        "Model", 0.5, 0.8, entries=tuple({"seed": seed, "cell": cell, "columns": {}} for seed, cell in enumerate("ab"))
+    ),
+    measured("Repaired", 0.5, 0.2, made_from=("a", "b")),
+    measured("Repaired elsewhere", 0.5, 0.2, made_from=("a", "c")),
+]
+
+
+def test_repaired_models_against_themselves_before() -> None:
+    text = render(MADE, "text", More(before=True))
+    assert re.search(r"Row less the same models before +Seeds +points ↑ +ASR points ↓", text)
+    assert re.search(r"^ *Repaired +2 +\+0 +-60\.0\n", text, re.MULTILINE)
+    assert re.search(r"Repaired lowers ASR from 80 % to 20 % \(by \d+ to \d+ points\): harder to backdoor\.", text)
+    model, repaired, elsewhere = json.loads(render(MADE, "json", More(before=True)))
+    assert repaired["differences"]["to"] == "Model"
+    assert "differences" not in model
+    assert "differences" not in elsewhere
+    assert float(list(csv.DictReader(io.StringIO(render(MADE, "csv", More(before=True)))))[1]["asr_difference"]) < -0.5
+
+
+def test_rows_of_other_runs_were_not_there_before() -> None:
+    with pytest.raises(RequestError, match="no row is repaired or filtered while"):
+        render([replace(MADE[0], run="other"), MADE[1]], "text", More(before=True))
+
+
+def test_one_comparison_at_a_time() -> None:
+    with pytest.raises(RequestError, match="--against or for --before, not for both"):
+        render(MADE, "text", More(before=True, against="Model"))
+
+
 def test_an_unknown_row_is_refused() -> None:
     with pytest.raises(RequestError, match=r"unknown row 'Adv training'. Did you mean 'Adv. training'\?"):
         render(THREE, "text", More(against="Adv training"))

@@ -68,6 +68,13 @@ def against(rows: Sequence[RowResult], name: str) -> list[Comparison]:
     return found
 
 
+def before(rows: Sequence[RowResult]) -> list[Comparison]:
+    """Every repaired row, or filtered one, against the row of the same models before, where there is one."""
+    models = {(row.run, tuple(entry["cell"] for entry in row.entries)): row for row in reversed(rows)}
+    pairs = [(models.get((row.run, row.made_from)), row) for row in rows if row.made_from]
+    return [compared(reference, row) for reference, row in pairs if reference is not None]
+
+
 def ends(row: RowResult) -> tuple[str, str]:
     """The metrics of both ends; certified accuracy stands in where no robust accuracy is measured."""
     certified = "robust_accuracy" not in row.metrics and "certified_accuracy" in row.metrics

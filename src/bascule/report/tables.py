@@ -34,20 +34,42 @@ class More:
 
     against: str | None = None
     """Name of the row that every other one is compared with."""
+    before: bool = False
+    """Every repaired row, or filtered one, is compared with the row of the same models before."""
     pareto: bool = False
     """Which rows another one beats at both ends."""
     by_class: bool = False
     """The metrics by true class."""
+
+    @property
+    def compares(self) -> bool:
+        """Whether rows are compared one by one."""
+        return self.before or self.against is not None
+
+    def comparisons(self, rows: Sequence[RowResult]) -> list[Comparison]:
+        """Those asked for.
+
+        Raises:
+            RequestError: No row has the name in `against`, nothing was repaired, or both are asked for.
+        """
+        if not self.before:
+            return [] if self.against is None else _compare.against(rows, self.against)
+        if self.against is not None:
+            raise RequestError("a row is compared with one other: ask for --against or for --before, not for both")
+        found = _compare.before(rows)
+        if not found:
+            raise RequestError("no row is repaired or filtered while another one shows the same models before")
+        return found
 
 
 def render(rows: Sequence[RowResult], form: Format, more: More | None = None) -> str:
     """All rows in one of the formats, ending with a line break.
 
     Raises:
-        RequestError: No row has the name in `more.against`, or a format cannot show what is asked for.
+        RequestError: A comparison that `more` asks for cannot be made, or a format cannot show what is asked for.
     """
     more = more or More()
-    comparisons = _compare.against(rows, more.against) if more.against is not None else []
+    comparisons = more.comparisons(rows)
     if form == "json":
         return _json(rows, more, comparisons)
     if form == "csv":
@@ -57,8 +79,8 @@ def render(rows: Sequence[RowResult], form: Format, more: More | None = None) ->
         below[0].insert(1, ONE_IN_TWENTY)
     if more.pareto:
         below[0] += _compare.pareto(rows)
-    if more.against is not None:
-        grids.append(_differences(comparisons))
+    if more.compares:
+        grids.append(_differences(comparisons, "the same models before" if more.before else ""))
         below.append([PAIRED, *(_sentence(comparison) for comparison in comparisons)])
     return _grid.render(grids, below, form)
 
@@ -144,22 +166,29 @@ def _with_count(cell: Cell, counted: int | None, images: int) -> Cell:
     return cell if counted in (None, images) else (cell[0], f"{cell[1]}, n {counted:,}")
 
 
-def _differences(comparisons: Sequence[Comparison]) -> Grid:
+def _differences(comparisons: Sequence[Comparison], reference: str = "") -> Grid:
     rows = [comparison.row for comparison in comparisons]
     vary, metrics = _headings(rows)
+    metrics = [name for name in metrics if any(_known(comparison, name) for comparison in comparisons)] or metrics
     lines = []
     for comparison in comparisons:
         found = [comparison.differences.get(name) for name in metrics]
         about = _about(comparison.row, vary)
-        lines.append([*about, plain(str(comparison.seeds)), *map(_shown_difference, found)])
+        lines.append([*about, plain(str(comparison.seeds)), *map(shown_change, found)])
     references = dict.fromkeys(comparison.reference.name for comparison in comparisons)
-    heading = f"Row less {' or '.join(references)}"
+    heading = f"Row less {reference or ' or '.join(references)}"
     return Grid(_names(rows, vary, heading), ["Seeds", *_metric_headings(rows, metrics, "points")], lines)
 
 
-def _shown_difference(difference: Difference | None) -> Cell:
+def _known(comparison: Comparison, metric: str) -> bool:
+    found = comparison.differences.get(metric)
+    return found is not None and found.value is not None
+
+
+def shown_change(difference: Difference | None) -> tuple[str, str]:
+    """The change, with its sign, and its interval: `+1.2` and `-0.4 to +2.8`."""
     if difference is None or difference.value is None:
-        return plain(UNKNOWN)
+        return UNKNOWN, ""
     assert difference.low is not None
     assert difference.high is not None
     value, low, high = (_signed(part, difference.unit) for part in (difference.value, difference.low, difference.high))
@@ -223,7 +252,7 @@ _PARTS = ("", "_low", "_high", "_n")
 
 
 def _csv(rows: Sequence[RowResult], more: More, comparisons: Sequence[Comparison]) -> str:
-    if more.by_class and (more.against is not None or more.pareto):
+    if more.by_class and (more.compares or more.pareto):
         raise RequestError("CSV is one table: ask for the classes or for comparisons between rows, not for both")
     vary, metrics = _headings(rows)
     differences = {id(comparison.row): comparison.differences for comparison in comparisons}
@@ -239,7 +268,7 @@ def _csv(rows: Sequence[RowResult], more: More, comparisons: Sequence[Comparison
         "seeds",
     ]
     heading += [f"{name}{part}" for name in metrics for part in _PARTS]
-    heading += [f"{name}_difference{part}" for name in metrics for part in _PARTS] if more.against is not None else []
+    heading += [f"{name}_difference{part}" for name in metrics for part in _PARTS] if more.compares else []
     heading += ["clearly_beaten_by"] if more.pareto else []
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -253,7 +282,7 @@ def _csv(rows: Sequence[RowResult], more: More, comparisons: Sequence[Comparison
                 writer.writerow([*about, label, name, n, row.seeds, *_numbers(measures, metrics), flags])
             continue
         line = [*about, row.seeds, *_numbers(row.metrics, metrics)]
-        line += _numbers(differences.get(id(row), {}), metrics) if more.against is not None else []
+        line += _numbers(differences.get(id(row), {}), metrics) if more.compares else []
         line += [
             "; ".join(rows[rival].name for rival in stands[place].clearly) if place in stands else ""
         ] * more.pareto

@@ -44,6 +44,8 @@ class RowResult:
     """The security curve where one was asked for: radius and robust accuracy, by rising radius."""
     run: str = ""
     """Which run it comes from, where rows of several stand together."""
+    made_from: tuple[str, ...] = ()
+    """Per seed, the cell that was repaired, or filtered and trained again; empty where nothing was."""
 
     @property
     def name(self) -> str:
@@ -127,6 +129,7 @@ def _row(run: RunRecord, plan: dict[str, Any], entry: dict[str, Any], metrics: d
         outcomes=found,
         curve=tuple(_curve(run, entry)),
         classes=_classes(run, entry),
+        made_from=tuple(base for cell in entry["cells"] if (base := run.cell(cell["cell"]).info().get("base"))),
     )
 
 
