@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import bascule
 from bascule.core.catalog import build
-from bascule.measure import Outcomes
+from bascule.measure import MISSING, Outcomes
 from bascule.study import flags
 from bascule.study.document import parse_study
 from bascule.study.record import RunRecord
@@ -125,6 +125,30 @@ def test_an_attack_that_stops_early_is_flagged(raised) -> None:
     assert "attack not converged" in raised(
         "attack={name: pgd, eps: 0.3, steps: 8, step_size: 0.01, random_start: false}"
     )
+
+
+@pytest.mark.parametrize(
+    ("standing", "share", "expected"),
+    [(100, 0.2, True), (100, 0.1, False), (5, 1.0, True), (4, 1.0, False), (9, 0.5, False), (0, 0.0, False)],
+)
+def test_of_a_handful_that_withstood_nothing_hangs_on_a_few(
+    tmp_path: Path, standing: int, share: float, expected: bool
+) -> None:
+    """Of 1,000 test images 900 are right when clean and `standing` withstand the last attack."""
+    run, label = RunRecord(tmp_path), np.zeros(1000, dtype=np.int64)
+    images = np.arange(1000)
+    columns = {
+        "clean:1": images >= 900,
+        "attack:1": np.where(images < 900, images >= 300, MISSING),
+        "attack:2": np.where(images < 300, images >= standing, MISSING),
+    }
+    signs = {"attack:1": {"unconverged": 1.0}, "attack:2": {"unconverged": share, "black_box": share}}
+    for key, values in columns.items():
+        info = {"kind": key.partition(":")[0], "signs": signs.get(key, {})}
+        run.cell("one").add_outcomes(images, label, values.astype(np.int64), key=key, info=info)
+    cell = {"cell": "one", "columns": {"clean": ["clean:1"], "attack": ["attack:1", "attack:2"]}}
+    found = {flag.partition(":")[0] for flag in flags._of_the_signs(run, [cell])}
+    assert found == ({"attack not converged", "black box beats white box"} if expected else set())
 
 
 def test_few_images_are_flagged(raised) -> None:

@@ -23,10 +23,16 @@ _SIGNS = {
     "probabilities": (0.5, "probabilities instead of logits: the model's outputs are non-negative and sum to 1"),
     "no_gradient": (0.1, "zero gradients: the loss has no usable gradient at {share} of the images"),
     "no_rise": (0.25, "masked gradients: a small step along the gradient does not raise the loss for {share}"),
-    "unconverged": (0.1, "attack not converged: twice the steps fool {share} of the images that withstood it"),
-    "black_box": (0.1, "black box beats white box: a short search without gradients fools {share} of what withstood"),
 }
 """Share above which each sign of an evaluation counts, and what to say."""
+_SIGNS_OF_SURVIVORS = {
+    "unconverged": "attack not converged: twice the steps fool {share} of the images that withstood it",
+    "black_box": "black box beats white box: a short search without gradients fools {share} of what withstood",
+}
+_OF_SURVIVORS = 0.1
+"""Share of the images that withstood above which such a sign counts, ..."""
+_OF_ALL = 0.005
+"""... when it is also at least this share of all test images: of a handful that withstood, nothing hangs on a few."""
 _BLACK_BOX_GAIN = 0.01
 
 
@@ -58,18 +64,7 @@ def _of_the_evaluation(run: RunRecord, entry: Mapping[str, Any], found: Sequence
     refuted = sum(_refuted(run, cell) for cell in entry["cells"])
     if refuted:
         yield f"certified and yet fooled: {refuted} images inside the certified ball; a bound is wrong"
-    worst: dict[str, float] = {}
-    for cell in entry["cells"]:
-        attacks = cell["columns"].get("attack", [])
-        known = run.cell(cell["cell"]).evaluations() if attacks else {}
-        for name in _SIGNS:
-            # What withstood the first of several attacks says nothing; only what withstood them all does.
-            key = attacks[-1 if name in ("unconverged", "black_box") else 0] if attacks else ""
-            share = known.get(key, {}).get("signs", {}).get(name, 0.0)
-            worst[name] = max(share, worst.get(name, 0.0))
-    for name, (limit, text) in _SIGNS.items():
-        if worst.get(name, 0.0) > limit:
-            yield text.format(share=f"{100 * worst[name]:.0f} %")
+    yield from _of_the_signs(run, [cell for cell in entry["cells"] if cell["columns"].get("attack")])
     gains = [_black_box_gain(run, cell) for cell in entry["cells"]]
     if max(gains, default=0.0) > _BLACK_BOX_GAIN:
         yield (
@@ -78,6 +73,37 @@ def _of_the_evaluation(run: RunRecord, entry: Mapping[str, Any], found: Sequence
         )
     if found and min(len(outcomes.label) for outcomes in found) < FEW_IMAGES:
         yield f"few images: {min(len(outcomes.label) for outcomes in found)} test images"
+
+
+def _of_the_signs(run: RunRecord, cells: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What the worst seed's signs say of an evaluation by attacks."""
+    first: list[dict[str, float]] = []
+    last: list[tuple[dict[str, float], float]] = []
+    for cell in cells:
+        attacks, known = cell["columns"]["attack"], run.cell(cell["cell"]).evaluations()
+        first.append(known.get(attacks[0], {}).get("signs", {}))
+        # What withstood the first of several attacks says nothing; only what withstood them all does.
+        last.append((known.get(attacks[-1], {}).get("signs", {}), _standing(run, cell)))
+    for name, (limit, text) in _SIGNS.items():
+        worst = max((signs.get(name, 0.0) for signs in first), default=0.0)
+        if worst > limit:
+            yield text.format(share=f"{100 * worst:.0f} %")
+    for name, text in _SIGNS_OF_SURVIVORS.items():
+        shares = [(signs.get(name, 0.0), standing) for signs, standing in last]
+        counted = [share for share, standing in shares if share > _OF_SURVIVORS and share * standing >= _OF_ALL]
+        if counted:
+            yield text.format(share=f"{100 * max(counted):.0f} %")
+
+
+def _standing(run: RunRecord, cell: Mapping[str, Any]) -> float:
+    """Share of the test images that withstood every attack."""
+    columns = cell["columns"]
+    table = run.cell(cell["cell"]).outcomes_of(columns)
+    keys = [*columns["clean"], *columns["attack"]]
+    if table is None or not all(key in table.columns for key in keys):
+        return 0.0
+    right = [(table.columns[key] == table.label) | (table.columns[key] == MISSING) for key in keys]
+    return float(np.logical_and.reduce(right).mean())
 
 
 def _of_the_numbers(found: Sequence[Outcomes], measures: Mapping[str, Measure]) -> Iterator[str]:
