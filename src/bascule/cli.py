@@ -345,29 +345,36 @@ def repair(
     architecture: OwnModelOption = None,
     images: ImagesOption = 500,
     attack: Annotated[
-        str | None, typer.Option(help="Attack for robust accuracy, e.g. '{name: pgd, eps: 0.1}'.")
+        str | None,
+        typer.Option(help="Attack for robust accuracy, e.g. '{name: pgd, eps: 0.1}'; by default the cell's first."),
     ] = None,
-    trigger: Annotated[str | None, typer.Option(help="A trigger to measure ASR with, if it is known.")] = None,
-    target: Annotated[int, typer.Option(min=0, help="The class that the trigger aims at.")] = 0,
+    trigger: Annotated[
+        str | None, typer.Option(help="A trigger to measure ASR with, if it is known; by default the cell's.")
+    ] = None,
+    target: Annotated[
+        int | None, typer.Option(min=0, help="The class that the trigger aims at; by default the cell's.")
+    ] = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     data_dir: DataOption = None,
 ) -> None:
     """Repair a model, and say what that did to both of its ends."""
+    from bascule.report.tables import ends
     from bascule.study import own
 
     mine = _own(model, data, architecture, seed, device, data_dir)
-    found, ends = own.repair(
+    planted = mine.poison
+    found, before, after = own.repair(
         mine,
         own.part_of("repair", with_),
         images,
         output,
-        attack=own.part_of("attack", attack) if attack else None,
-        trigger=own.part_of("poison", trigger) if trigger else None,
-        target=target,
+        attack=own.part_of("attack", attack) if attack else mine.attack,
+        trigger=own.part_of("poison", trigger) if trigger else (planted.shown if planted else None),
+        target=planted.target if target is None and planted else target,
     )
-    for name, (before, after) in ends.items():
-        typer.echo(f"{name}: {100 * before:.1f} % before, {100 * after:.1f} % after")
+    hints = {"robust-accuracy": "not measured: --attack", "asr": "not measured: --trigger, --target"}
+    typer.echo(ends(before, after, hints), nl=False)
     typer.echo(", ".join(f"{name} {value:.4g}" for name, value in found.notes.items()))
     typer.echo(output)
 

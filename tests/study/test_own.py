@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 from pathlib import Path
 
@@ -93,15 +94,13 @@ def test_a_repair_is_measured_on_both_ends(cell: Path, tmp_path: Path) -> None:
     method = "{name: unlearn, epochs: 5, scanner: {name: neural-cleanse, target: 7}}"
     asked = ["--attack", "{name: pgd, eps: 0.05, steps: 3}", "--trigger", "{name: sticker, size: 2}", "--target", 7]
     output = said("repair", cell, "--with", method, "--images", 120, "--output", file, *asked)
-    ends = {}
-    for line in output.splitlines():
-        if line.endswith("after"):
-            name, _, numbers = line.partition(": ")
-            ends[name] = [float(part.split(" %")[0]) for part in numbers.split(", ")]
-    assert set(ends) == {"accuracy", "robust_accuracy", "asr"}
-    assert ends["asr"][0] > 80
-    assert ends["asr"][1] < ends["asr"][0] - 30
-    assert ends["accuracy"][1] > ends["accuracy"][0] - 20
+    ends = numbers(output)
+    assert ends["ASR"][0] > 80
+    assert ends["ASR"][1] < ends["ASR"][0] - 30
+    assert ends["Accuracy"][1] > ends["Accuracy"][0] - 20
+    for before, after, change in ends.values():
+        assert change == pytest.approx(after - before, abs=0.11)
+    assert "On 80 images that the repair did not see." in output
     before = safetensors.numpy.load_file(cell / "model.safetensors")
     after = safetensors.numpy.load_file(file)
     assert {name: value.shape for name, value in before.items()} == {name: value.shape for name, value in after.items()}
@@ -111,12 +110,37 @@ def test_a_repair_is_measured_on_both_ends(cell: Path, tmp_path: Path) -> None:
     assert "anomaly index by class" in again
 
 
+def numbers(output: str) -> dict[str, list[float]]:
+    """By metric: before, after, change."""
+    lines = re.findall(r"^ (\w[\w ]+) % [↑↓] +([\d.]+) +([\d.]+) +([+-][\d.]+)$", output, re.MULTILINE)
+    return {name: [float(part) for part in parts] for name, *parts in lines}
+
+
+def test_a_cell_says_itself_what_to_measure(cell: Path, tmp_path: Path) -> None:
+    """Its own attack and trigger; a file of weights knows neither, and the answer says what is missing."""
+    zero = ["--with", "{name: fine-tune, epochs: 0}", "--images", 120, "--output", tmp_path / "same.safetensors"]
+    of_cell = numbers(said("repair", cell, *zero))
+    assert list(of_cell) == ["Accuracy", "Robust accuracy", "ASR"]
+    assert all(before == after and change == 0 for before, after, change in of_cell.values())
+    asked = ["--attack", "{name: pgd, eps: 0.3, steps: 20, restarts: 2}", "--trigger", "{name: sticker, size: 2}"]
+    assert of_cell["ASR"] == numbers(said("repair", cell, *zero, *asked))["ASR"]
+    net = ["--model", "{name: digits-cnn, width: 4, hidden: 16}", "--data", "{name: digits, max_test: 200}"]
+    output = said("repair", cell / "model.safetensors", *net, *zero)
+    assert list(numbers(output)) == ["Accuracy"]
+    assert "not measured: --attack\n" in output
+    assert "not measured: --trigger, --target\n" in output
+
+
 def test_wrong_requests_are_refused(cell: Path, tmp_path: Path) -> None:
     weights = shutil.copy(cell / "model.safetensors", tmp_path)
     assert "say which data" in refused("scan", weights)
     assert "needs its architecture" in refused("scan", weights, "--data", "digits")
     (tmp_path / "empty").mkdir()
     assert "holds no trained model" in refused("scan", tmp_path / "empty", "--data", "digits")
-    assert "200 test images" in refused("scan", cell, "--images", 200)
+    spare = ["--with", "fine-tune", "--output", tmp_path / "x"]
+    assert "200 test images" in refused("repair", cell, "--images", 200, *spare)
+    net = ["--model", "{name: digits-cnn, width: 4, hidden: 16}", "--data", "digits"]
+    assert "name it with --target" in refused("repair", weights, *net, "--images", 90, "--trigger", "sticker", *spare)
+    assert not (tmp_path / "x").exists()
     assert "Did you mean 'strip'" in refused("filter", cell, "--with", "stripp")
     assert "Did you mean 'fine-tune'" in refused("repair", cell, "--with", "fine-tunes", "--output", tmp_path / "x")

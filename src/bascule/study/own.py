@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,22 +19,23 @@ from torch import Tensor, nn
 from bascule.attack import Attack
 from bascule.attack._run import attacked
 from bascule.core import rng
-from bascule.core.catalog import build
+from bascule.core.catalog import build, construct
 from bascule.core.errors import RequestError
 from bascule.core.images import Images, as_bytes
 from bascule.core.inference import chunks, predict
 from bascule.data import Source
 from bascule.filter import Filter, Judged
 from bascule.filter._run import judged
+from bascule.measure import MISSING, Outcomes
 from bascule.models._weights import load_weights
 from bascule.poison import Trigger
-from bascule.poison._place import shown_with
+from bascule.poison._place import Poison, shown_with
 from bascule.repair import Repair, Repaired
 from bascule.repair._run import repaired
 from bascule.scan import Scan, Scanner
 from bascule.scan._run import scanned
 from bascule.study.document import parse_value
-from bascule.study.record import read_json, write_atomically
+from bascule.study.record import CellRecord, read_json, write_atomically
 
 SHEET = 48
 """Pictures on a contact sheet."""
@@ -53,21 +54,17 @@ class Own:
     device: torch.device
     roots: tuple[Path, ...]
     seed: int
+    attack: Attack | None = None
+    """The first that the cell was evaluated with."""
+    poison: Poison | None = None
+    """What was planted in the cell's training set."""
 
     def generator(self, purpose: str) -> torch.Generator:
         """A stream of random numbers for one purpose."""
         return rng.stream(self.seed, purpose, device=self.device)
 
     def defenders(self, count: int) -> tuple[Images, Images]:
-        """`count` of the test images for a defender, and the others, to measure on.
-
-        Raises:
-            RequestError: They would leave none.
-        """
-        if not 0 < count < len(self.test):
-            raise RequestError(
-                f"--images {count}: the data have {len(self.test)} test images, and some must be left to measure on"
-            )
+        """`count` of the test images, or as many as there are, for a defender; and the others."""
         order = torch.randperm(len(self.test), generator=rng.stream(self.seed, "defenders"))
         parts = (self.test.at(index.sort().values) for index in (order[:count], order[count:]))
         mine, others = (part.to(self.device) for part in parts)
@@ -91,13 +88,14 @@ def open_own(
     Raises:
         RequestError: Something is missing, cannot be read, or does not fit.
     """
-    path, known = Path(weights), {}
+    path, known, attack = Path(weights), {}, None
     if path.is_dir():
         if not (path / "model.safetensors").is_file():
             raise RequestError(
                 f"{path} holds no trained model: give the folder of a cell (runs/.../cells/...) or a file"
             )
         known = dict(read_json(path / "cell.json"))["settings"]
+        attack = _first_attack(CellRecord(path))
         path /= "model.safetensors"
     if data is None and "data" not in known:
         raise RequestError("say which data the model is for: --data mnist, or --data '{name: folder, path: ...}'")
@@ -109,9 +107,17 @@ def open_own(
     net = architecture.initialised(train.size, len(train.classes), seed=seed)
     load_weights(net, str(path))
     net = net.to(device, memory_format=torch.channels_last)
+    poison = None if known.get("poison") is None else construct(Poison, known["poison"])
     return Own(
-        model=net.eval(), source=source, train=train, test=test, device=device, roots=tuple(roots), seed=seed
+        model=net.eval(), source=source, train=train, test=test, device=device, roots=tuple(roots), seed=seed,
+        attack=attack, poison=poison,
     )  # fmt: skip
+
+
+def _first_attack(cell: CellRecord) -> Attack | None:
+    asked = (info["settings"] for info in cell.evaluations().values() if info.get("kind") == "attack")
+    settings = next(asked, None)
+    return None if settings is None else build("attack", settings)
 
 
 def part_of(room: str, text: str) -> Any:
@@ -179,39 +185,56 @@ def scan(own: Own, scanner: Scanner, count: int, output: Path) -> tuple[Scan, li
 
 
 def repair(
-    own: Own, method: Repair, count: int, output: Path, *, attack: Attack | None, trigger: Trigger | None, target: int
-) -> tuple[Repaired, dict[str, tuple[float, float]]]:
+    own: Own,
+    method: Repair,
+    count: int,
+    output: Path,
+    *,
+    attack: Attack | None,
+    trigger: Trigger | None,
+    target: int | None,
+) -> tuple[Repaired, Outcomes, Outcomes]:
     """Repair the model with `count` of the test images and write its weights (safetensors).
 
     Returns:
-        The repaired model, and by metric its value before and after, on the other test images: `accuracy`,
-        `robust_accuracy` where an attack is given, `asr` where a trigger is.
+        The repaired model, and the outcomes of the model before and after on the other test images: clean, under the
+        attack and with the trigger, where there are such.
+
+    Raises:
+        RequestError: No test image is left to measure on, or a trigger has no target.
     """
+    if count >= len(own.test):
+        raise RequestError(
+            f"--images {count}: the data have {len(own.test)} test images, and some must be left to measure on; "
+            "give a smaller number"
+        )
+    if trigger is not None and target is None:
+        raise RequestError("a trigger aims at a class: name it with --target")
     images, others = own.defenders(count)
     found = repaired(own.model, method, images, generator=own.generator("repair"))
     state = {name: value.contiguous() for name, value in found.model.state_dict().items()}
     write_atomically(output, lambda temporary: safetensors.torch.save_file(state, temporary))
-    ends = [_measured(own, model, others, attack, trigger, target) for model in (own.model, found.model)]
-    return found, {name: (ends[0][name], ends[1][name]) for name in ends[0]}
+    before, after = (_outcomes(own, model, others, attack, trigger, target) for model in (own.model, found.model))
+    return found, before, after
 
 
-def _measured(
-    own: Own, model: nn.Module, images: Images, attack: Attack | None, trigger: Trigger | None, target: int
-) -> Mapping[str, float]:
-    labels = images.labels.cpu()
-    right = predict(model, images) == labels
-    found = {"accuracy": float(right.double().mean())}
+def _outcomes(
+    own: Own, model: nn.Module, images: Images, attack: Attack | None, trigger: Trigger | None, target: int | None
+) -> Outcomes:
+    labels, clean = images.labels.cpu(), predict(model, images)
+    adversarial, triggered = [], None
     if attack is not None:
-        generator, standing = own.generator("attack"), right.to(images.device).nonzero().squeeze(1)
-        stands = 0
+        generator, standing = own.generator("attack"), (clean == labels).to(images.device).nonzero().squeeze(1)
+        under = torch.full_like(labels, MISSING)
         for part in chunks(len(standing), _BATCH, images.device):
             index = standing[part]
-            y = images.labels[index]
-            result = attacked(model, attack, images.batch(index), y, generator=generator)
-            stands += int((result.prediction == y).sum())
-        found["robust_accuracy"] = stands / len(images)
+            result = attacked(model, attack, images.batch(index), images.labels[index], generator=generator)
+            under[index.cpu()] = result.prediction.cpu()
+        adversarial.append(under.numpy())
     if trigger is not None:
         generator = own.generator("trigger")
-        shown = predict(model, images, change=lambda x: shown_with(trigger, x, generator=generator))
-        found["asr"] = float((shown[labels != target] == target).double().mean())
-    return found
+        triggered = predict(model, images, change=lambda x: shown_with(trigger, x, generator=generator)).numpy()
+    return Outcomes(
+        label=labels.numpy(), clean=clean.numpy(), adversarial=adversarial, attacks=1, triggered=triggered,
+        target=target,
+    )  # fmt: skip
