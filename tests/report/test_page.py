@@ -731,6 +731,29 @@ def test_the_largest_sure_trade_off_comes_first_and_the_rest_is_folded(tmp_path:
     assert "In brackets" in folded.partition("</details>")[2]
 
 
+def test_what_is_said_of_the_same_models_is_said_once(tmp_path: Path) -> None:
+    run = record_of(
+        tmp_path / "run",
+        [Spec(vary={"inspect": "strip"}), Spec("Adv", robust=0.5, vary={"inspect": "strip"}),
+         Spec(vary={"inspect": "gram"}), Spec("Adv", robust=0.5, vary={"inspect": "gram"})],
+    )  # fmt: skip
+    plan = run.plan()
+    for place, entry in enumerate(plan["rows"]):
+        cells = plan["rows"][place % 2]["cells"]
+        columns = {**cells[0]["columns"], "inspect": [f"inspect:{place}"]}
+        entry["cells"] = [{**cell, "columns": columns} for cell in cells]
+    run.write_plan(plan)
+    page = Page(write_page([run], tmp_path / "r.html").read_text(encoding="utf-8"))
+    check_whole(page)
+    assert page.text("p", **{"class": "lead"}) == ["Compared with None, the first row:"]
+    assert len(page.text("p", **{"class": "sentence"})) == 1
+    assert "over 2 seeds and 200 test images" in page.section("verdict")
+    assert [text.partition(":")[0] for text in page.text("title")[1:]] == ["None", "Adv"]
+    assert len(page.text("tbody")) >= 4
+    assert page.text("th", scope="row")[:4] == ["None", "Adv"] * 2
+    assert page.section("joint").count("Not separated") == 1
+
+
 def test_six_are_not_folded(tmp_path: Path) -> None:
     page = page_of(tmp_path, Spec(), *(Spec(f"Row {n}", robust=n / 10) for n in range(6)))
     assert len(page.text("p", **{"class": "sentence"})) == 6
