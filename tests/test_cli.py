@@ -96,6 +96,54 @@ def test_run_table_and_report(bascule: Command, study: Path, tmp_path: Path) -> 
     assert all((tmp_path / name).is_file() for name in exported)
 
 
+def test_several_runs_stand_in_one_table_and_one_report(bascule: Command, study: Path, tmp_path: Path) -> None:
+    bascule("run", str(study))
+    bascule("run", str(study), "--runs", "others", "--set", "twin=false", "--set", "train.lr=0.01")
+    both = ("tiny", "others/tiny")
+    rows = json.loads(bascule("table", *both, "--format", "json").out)
+    assert [(row["run"], row["row"]) for row in rows] == [
+        (run, name) for run in ("runs/tiny", "others/tiny") for name in ("None", "Adv. training")
+    ]
+    assert "run" not in json.loads(bascule("table", "tiny", "--format", "json").out)[0]
+    assert re.search(r"^ Row +Run +Seeds", bascule("table", *both).out, re.MULTILINE)
+    said = bascule("report", *both)
+    assert (said.code, said.out) == (2, "")
+    assert "2 runs have no folder in common: say where to write, with --output report.html" in said.err
+    assert "with --output export" in bascule("export", *both).err
+    assert bascule("report", *both, "--output", "both.html").out.strip() == "both.html"
+    assert "runs/tiny and others/tiny, side by side" in (tmp_path / "both.html").read_text()
+    assert bascule("export", *both, "--output", "both", "--format", "svg").code == 0
+    assert "Adv. training · others/tiny" in (tmp_path / "both" / "tradeoff.svg").read_text()
+    assert (tmp_path / "both" / "table.csv").read_text().startswith("run,study,row,")
+    twice = bascule("table", "tiny", "runs/tiny")
+    assert (twice.code, twice.out) == (2, "")
+    assert "run 'runs/tiny' is given twice, also as 'tiny' (runs/tiny): give each run once" in twice.err
+    assert "no run 'nine'" in bascule("report", "tiny", "nine", "--output", "x.html").err
+    assert not (tmp_path / "x.html").exists()
+
+
+def test_a_run_keeps_its_report_current(bascule: Command, study: Path, tmp_path: Path) -> None:
+    said = bascule("run", str(study), "--set", "twin=false", "--report")
+    assert (said.code, said.err) == (0, "")
+    assert said.out.endswith("Report: runs/tiny/report.html\n")
+    page = (tmp_path / "runs" / "tiny" / "report.html").read_text()
+    assert "Finished: 2 models trained and evaluated." in page
+    assert "data-every" not in page
+    bascule("run", str(study), "--set", "twin=false", "--runs", "quiet")
+    assert not (tmp_path / "quiet" / "tiny" / "report.html").exists()
+
+
+def test_a_report_that_cannot_be_written_is_a_warning_and_the_run_goes_on(
+    bascule: Command, study: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "runs" / "tiny" / "report.html").mkdir(parents=True)
+    said = bascule("run", str(study), "--set", "twin=false", "--report")
+    assert said.code == 0
+    assert "Adv. training" in said.out
+    (warning,) = said.err.splitlines()
+    assert warning.startswith("bascule: warning: the report runs/tiny/report.html was not written: ")
+
+
 def test_a_failed_cell_is_exit_code_1_and_named(bascule: Command, study: Path) -> None:
     said = bascule(
         "run", str(study), "--set", "rows.None.train.lr=1e30", "--set", "twin=false", "--set", "train.epochs=2"

@@ -1,4 +1,4 @@
-"""The page in a real browser, where there is one: sorting, names of marks, narrow screens, print."""
+"""The page in a real browser, where there is one: no network, sorting, names of marks, narrow screens, print."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import json
 import re
 import shutil
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bascule.report.page import write_page
+from bascule.report.page import Live, write_page
 from bascule.study.record import RunRecord
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -25,20 +26,42 @@ def page(tiny_run: RunRecord, tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_page([tiny_run], tmp_path_factory.mktemp("page") / "r.html").read_text(encoding="utf-8")
 
 
+@pytest.fixture(scope="module")
+def several(tiny_run: RunRecord, tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("several")
+    other = RunRecord(Path(shutil.copytree(tiny_run.path, folder / "another-run-of-the-same-study")))
+    return write_page([tiny_run, other], folder / "r.html").read_text(encoding="utf-8")
+
+
 def browse(folder: Path, page: str, *options: str) -> str:
-    """The document as the browser has it at last, and what it complained about."""
-    file = folder / "page.html"
+    """The document as the browser has it at last; it must have complained about nothing and asked nobody."""
+    found, complaints, seen = visit(folder, page, *options)
+    assert complaints == []
+    assert seen == []
+    return found
+
+
+def visit(folder: Path, page: str, *options: str) -> tuple[str, list[str], list[str]]:
+    """The document, what the browser complained about, and the addresses that the page asked for, reached or not."""
+    file, log = folder / "page.html", folder / "net.json"
     file.write_text(page, encoding="utf-8")
     assert CHROMIUM is not None
     words = [
         CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
         "--disable-background-networking", "--hide-scrollbars", f"--user-data-dir={folder / 'profile'}",
-        "--enable-logging=stderr", *options, file.as_uri(),
+        "--enable-logging=stderr", f"--log-net-log={log}", "--host-resolver-rules=MAP * ~NOTFOUND", *options,
+        file.as_uri(),
     ]  # fmt: skip
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
-    complaints = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    assert complaints == []
-    return done.stdout
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line], requests(log)
+
+
+def requests(log: Path) -> list[str]:
+    """The addresses in Chromium's own log of the network that a page asked for; it asks for its own ends too."""
+    found = json.loads(log.read_text(encoding="utf-8"))
+    kind = found["constants"]["logEventTypes"]["URL_REQUEST_START_JOB"]
+    starts = [event["params"] for event in found["events"] if event["type"] == kind and "params" in event]
+    return [start["url"] for start in starts if "url" in start and start["initiator"] != "not an origin"]
 
 
 def asked(folder: Path, page: str, script: str, *options: str) -> Any:
@@ -60,6 +83,25 @@ def test_the_page_loads_without_a_complaint_and_its_script_may_run(page: str, tm
 def test_another_script_may_not_run(page: str, tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="Executing inline script violates"):
         browse(tmp_path, page.replace("</body>", "<script>document.title = 1</script></body>"), "--dump-dom")
+
+
+POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
+FOREIGN = '<img src="http://example.org/dot.png" alt="">'
+
+
+def test_nothing_is_asked_of_the_network_even_where_it_would_be_allowed(several: str, tmp_path: Path) -> None:
+    free, taken = POLICY.subn("", several)
+    assert taken == 1
+    assert "example.org" not in browse(tmp_path, free, "--dump-dom")
+
+
+def test_a_picture_from_elsewhere_would_be_seen(page: str, tmp_path: Path) -> None:
+    foreign = page.replace("<main", FOREIGN + "<main")
+    _, _, seen = visit(tmp_path, POLICY.sub("", foreign), "--dump-dom")
+    assert seen == ["http://example.org/dot.png"]
+    _, complaints, seen = visit(tmp_path, foreign, "--dump-dom")
+    assert seen == []  # the page's own rule forbids it
+    assert "example.org" in complaints[0]
 
 
 SORT = """
@@ -160,8 +202,11 @@ def test_marks_are_named_by_pointer_and_keyboard(page: str, tmp_path: Path) -> N
     assert escaped == [True, True, 0]
 
 
-@pytest.mark.parametrize("width", [390, 800, 1400])
-def test_nothing_is_wider_than_the_screen(page: str, tmp_path: Path, width: int) -> None:
+@pytest.mark.parametrize(("runs", "width"), [("page", 390), ("page", 800), ("page", 1400), ("several", 390)])
+def test_nothing_is_wider_than_the_screen(
+    runs: str, tmp_path: Path, width: int, request: pytest.FixtureRequest
+) -> None:
+    page = request.getfixturevalue(runs)
     # In a frame, since a window has a smallest width.
     script = """
     const root = document.documentElement;
@@ -213,3 +258,52 @@ def test_the_page_prints(page: str, tmp_path: Path) -> None:
     data = (tmp_path / "page.pdf").read_bytes()
     assert data.startswith(b"%PDF")
     assert 1 <= len(re.findall(rb"/Type /Page\b", data)) <= 8
+
+
+FIRST = """<script>
+const times = Number(sessionStorage.getItem("times") ?? 0) + 1;
+sessionStorage.setItem("times", times);
+if (times === 3) document.body.dataset.every = 1000;
+</script>"""
+"""Runs before the page's own script, and puts the next load off."""
+LEFT = """
+const state = () => [
+  times, scrollY, [...document.querySelectorAll("details")].map((fold) => fold.open),
+  [...document.querySelectorAll("th[aria-sort]")].map((found) => [found.innerText, found.getAttribute("aria-sort")]),
+];
+if (times === 1) {
+  document.querySelectorAll("details")[1].open = true;
+  const button = [...document.querySelectorAll(".sort")].find((found) => found.textContent.includes("Accuracy"));
+  button.click();
+  button.click();
+  scrollTo({ top: 500, behavior: "instant" });
+}
+document.body.dataset.answer = JSON.stringify(state());
+"""
+
+
+def kept(page: str, folder: Path, *options: str) -> Any:
+    """What a page looks like after some seconds, when it was sorted, unfolded and moved at its first load."""
+    page, widened = re.subn(r"script-src '[^']*'", "script-src 'unsafe-inline'", page, count=1)
+    assert widened
+    script = f"<script>addEventListener('load', () => {{ {LEFT} }})</script></body>"
+    page = page.replace("</body>", script).replace("<script>", f"{FIRST}<script>", 1)
+    found = browse(folder, page, "--dump-dom", "--virtual-time-budget=3500", "--window-size=1000,700", *options)
+    match = re.search(r'<body[^>]* data-answer="([^"]*)"', found)
+    assert match
+    return json.loads(html.unescape(match.group(1)))
+
+
+def test_a_page_that_goes_on_is_loaded_anew_and_looks_as_it_was_left(tiny_run: RunRecord, tmp_path: Path) -> None:
+    live = Live(datetime(2024, 5, 6, tzinfo=UTC), every=1)
+    page = write_page([tiny_run], tmp_path / "r.html", live=live).read_text(encoding="utf-8")
+    times, top, folds, sorting = kept(page, tmp_path)
+    assert times == 3
+    assert top == 500
+    assert folds == [False, True]
+    assert [order for _, order in sorting] == ["ascending"]
+    assert sorting[0][0].startswith("Accuracy")
+
+
+def test_a_finished_page_is_not_loaded_anew(page: str, tmp_path: Path) -> None:
+    assert kept(page, tmp_path)[0] == 1

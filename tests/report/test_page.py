@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +24,7 @@ from PIL import Image
 from bascule.core.errors import RequestError
 from bascule.measure import MISSING
 from bascule.report import _labels, _marks, _svg, _words
-from bascule.report.page import write_page
+from bascule.report.page import Live, write_page
 from bascule.study.record import CellRecord, RunRecord
 
 METRICS = ("accuracy", "robust-accuracy", "asr", "asr-paper", "asr-twin", "triggered-accuracy")
@@ -32,7 +33,6 @@ POISON = {
     "trigger": TRIGGER, "target": 7, "label": "clean", "rate": 0.05, "rate_of": "all", "test_trigger": None,
 }  # fmt: skip
 ATTACK = {"name": "fgsm", "norm": "linf", "eps": 0.3, "restarts": 1}
-COLUMNS = {"clean": ["clean:1"], "triggered": ["triggered:1"], "attack": ["attack:1"]}
 LABELS = np.repeat(np.arange(10), 20)
 """200 test images, 20 of each class, so 180 are not of the target class."""
 
@@ -57,6 +57,11 @@ class Spec:
     info: dict[str, Any] = field(default_factory=dict)
     made_from: int | None = None
     """Place of the row whose models were repaired."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    test: str = "1"
+    """Of the keys of its evaluations; another one stands for other data."""
+    first: int = 0
+    """Id of the first test image."""
 
 
 def record_of(path: Path, rows: Sequence[Spec], **plan: Any) -> RunRecord:
@@ -78,12 +83,13 @@ def row_entry(run: RunRecord, number: int, spec: Spec) -> dict[str, Any]:
         write_cell(run.cell(cell), replace(spec, info=spec.info | base), seed)
         if spec.poison is not None and spec.twin is not None:
             write_twin(run.cell(twin), spec, seed)
-        columns = {key: value for key, value in COLUMNS.items() if key != "triggered" or spec.poison is not None}
+        kinds = ["clean", *(["triggered"] if spec.poison is not None else []), "attack"]
+        columns = {kind: [f"{kind}:{spec.test}"] for kind in kinds}
         cells.append({"seed": seed, "cell": cell, "twin": twin if spec.poison else None, "columns": columns})
-    settings = {"data": {"name": "digits"}, "poison": spec.poison, "attack": [ATTACK]}
+    settings = {"data": {"name": "digits"}, "poison": spec.poison, "attack": [ATTACK], **spec.settings}
     target = spec.poison["target"] if spec.poison else None
     return {
-        "row": spec.name, "data": "digits", "vary": spec.vary, "target": target, "settings": settings,
+        "row": spec.name, "data": settings["data"]["name"], "vary": spec.vary, "target": target, "settings": settings,
         "given": settings, "cells": cells,
     }  # fmt: skip
 
@@ -97,19 +103,19 @@ def write_cell(cell: CellRecord, spec: Spec, seed: int) -> None:
     if spec.picture is not None and spec.poison is not None:
         cell.artefacts.mkdir(exist_ok=True)
         (cell.artefacts / "trigger.png").write_bytes(sheet() if spec.picture == b"sheet" else spec.picture)
-    outcome(cell, "clean:1", right(spec.accuracy))
+    outcome(cell, spec, "clean", right(spec.accuracy))
     if spec.asr is not None and spec.poison is not None:
-        outcome(cell, "triggered:1", taken(spec.asr))
+        outcome(cell, spec, "triggered", taken(spec.asr))
     if spec.robust is not None:
-        outcome(cell, "attack:1", np.where(right(spec.accuracy) == LABELS, right(spec.robust), MISSING))
+        outcome(cell, spec, "attack", np.where(right(spec.accuracy) == LABELS, right(spec.robust), MISSING))
 
 
 def write_twin(cell: CellRecord, spec: Spec, seed: int) -> None:
     if spec.accuracy is None or spec.twin is None:
         return
     trained(cell, seed)
-    outcome(cell, "clean:1", right(spec.accuracy))
-    outcome(cell, "triggered:1", taken(spec.twin))
+    outcome(cell, spec, "clean", right(spec.accuracy))
+    outcome(cell, spec, "triggered", taken(spec.twin))
 
 
 def trained(cell: CellRecord, seed: int, **info: Any) -> None:
@@ -126,9 +132,9 @@ def trained(cell: CellRecord, seed: int, **info: Any) -> None:
     cell.model_file.write_bytes(b"")
 
 
-def outcome(cell: CellRecord, key: str, predictions: np.ndarray) -> None:
-    ids = np.arange(len(LABELS))
-    cell.add_outcomes(ids, LABELS, predictions, key=key, info={"kind": key.partition(":")[0], "seconds": 0.5})
+def outcome(cell: CellRecord, spec: Spec, kind: str, predictions: np.ndarray) -> None:
+    ids = np.arange(len(LABELS)) + spec.first
+    cell.add_outcomes(ids, LABELS, predictions, key=f"{kind}:{spec.test}", info={"kind": kind, "seconds": 0.5})
 
 
 def right(share: float) -> np.ndarray:
@@ -746,3 +752,258 @@ def test_writing_replaces_the_page_in_one_step(tmp_path: Path) -> None:
         write_page([run], output)
     assert output.read_bytes() == written
     assert [path.name for path in output.parent.iterdir()] == ["report.html"]
+
+
+# --- what comes first ------------------------------------------------------------------------------------------------
+
+
+def test_the_largest_sure_trade_off_comes_first_and_the_rest_is_folded(tmp_path: Path) -> None:
+    specs = [
+        Spec(robust=0.3, asr=0.3),
+        Spec("Nothing", robust=0.3, asr=0.3),
+        Spec("Safer at both", robust=0.9, asr=0.0),
+        *(Spec(f"Trade {n}", robust=0.3 + n / 20, asr=0.3 + n / 20) for n in range(4, 10)),
+    ]
+    page = page_of(tmp_path, *specs)
+    check_whole(page)
+    (section,) = re.findall(r'<section id="verdict".*?</section>', page.source, flags=re.DOTALL)
+    before, _, folded = section.partition("<details>")
+    names = re.compile(r'<p class="sentence"><bdi class="name">(.*?)</bdi>')
+    assert names.findall(before) == [f"Trade {n}" for n in range(9, 3, -1)]
+    assert names.findall(folded) == ["Safer at both", "Nothing"]
+    assert "<summary>2 more, with smaller or less sure changes</summary>" in folded
+    assert "In brackets" in folded.partition("</details>")[2]
+
+
+def test_what_is_said_of_the_same_models_is_said_once(tmp_path: Path) -> None:
+    run = record_of(
+        tmp_path / "run",
+        [Spec(vary={"inspect": "strip"}), Spec("Adv", robust=0.5, vary={"inspect": "strip"}),
+         Spec(vary={"inspect": "gram"}), Spec("Adv", robust=0.5, vary={"inspect": "gram"})],
+    )  # fmt: skip
+    plan = run.plan()
+    for place, entry in enumerate(plan["rows"]):
+        cells = plan["rows"][place % 2]["cells"]
+        columns = {**cells[0]["columns"], "inspect": [f"inspect:{place}"]}
+        entry["cells"] = [{**cell, "columns": columns} for cell in cells]
+    run.write_plan(plan)
+    page = Page(write_page([run], tmp_path / "r.html").read_text(encoding="utf-8"))
+    check_whole(page)
+    assert page.text("p", **{"class": "lead"}) == ["Compared with None, the first row:"]
+    assert len(page.text("p", **{"class": "sentence"})) == 1
+    assert "over 2 seeds and 200 test images" in page.section("verdict")
+    assert [text.partition(":")[0] for text in page.text("title")[1:]] == ["None", "Adv"]
+    assert len(page.text("tbody")) >= 4
+    assert page.text("th", scope="row")[:4] == ["None", "Adv"] * 2
+    assert page.section("joint").count("Not separated") == 1
+
+
+def test_six_are_not_folded(tmp_path: Path) -> None:
+    page = page_of(tmp_path, Spec(), *(Spec(f"Row {n}", robust=n / 10) for n in range(6)))
+    assert len(page.text("p", **{"class": "sentence"})) == 6
+    assert "more, with" not in page.section("verdict")
+
+
+def test_a_large_change_that_may_be_none_does_not_come_before_a_sure_one(tmp_path: Path) -> None:
+    sure = Spec("Sure", robust=0.3, asr=0.3)
+    # Seeds that do not agree: up by 80 points in one and not at all in the other.
+    run = record_of(tmp_path / "run", [Spec(), Spec("Unsure", robust=0.8, asr=0.9), sure])
+    cell, spec = run.cell("row1seed1"), Spec()
+    outcome(cell, spec, "attack", np.where(right(0.9) == LABELS, right(0.0), MISSING))
+    outcome(cell, spec, "triggered", taken(0.1))
+    page = Page(write_page([run], tmp_path / "r.html").read_text(encoding="utf-8"))
+    assert [text.split()[0] for text in page.text("p", **{"class": "sentence"})] == ["Sure", "Unsure"]
+
+
+# --- several runs ----------------------------------------------------------------------------------------------------
+
+
+def pages_of(tmp_path: Path, runs: dict[str, Sequence[Spec]], **plans: dict[str, Any]) -> Page:
+    records = [record_of(tmp_path / name, specs, **plans.get(name, {})) for name, specs in runs.items()]
+    page = Page(write_page(records, tmp_path / "page.html").read_text(encoding="utf-8"))
+    check_whole(page)
+    return page
+
+
+LATER = {"commit": "def456", "versions": {"bascule": "0.2.0", "torch": "2.6.0"}}
+LONGER = {"train": {"name": "sgd", "epochs": 9}}
+
+
+def test_runs_stand_side_by_side_and_say_what_differs(tmp_path: Path) -> None:
+    old = [replace(spec, settings={"train": {"name": "sgd", "epochs": 3}}) for spec in PAIR]
+    new = [replace(spec, settings=LONGER, info=LATER, robust=0.5) for spec in PAIR]
+    page = pages_of(tmp_path, {"old": old, "new": new}, new={"overrides": ["train.epochs=9"]})
+    assert page.text("h1") == ["old and new, side by side"]
+    assert page.text("p", **{"class": "run"}) == ["old A tiny study", "new A tiny study"]
+    assert page.text("p", **{"class": "facts"})[1::2] == ["Finished: 8 models trained and evaluated."] * 2
+    assert page.text("p", **{"class": "lead"}) == ["Compared with None · old, the first row of its kind:"]
+    verdict = page.section("verdict")
+    assert "Adv. training · new is safer against adversarial examples, but easier to backdoor" in verdict
+    assert verdict.count("Between these two differ: train.epochs.") == 2  # not of the two rows of one run
+    assert "not compared" not in verdict
+    assert len(page.text("title")) == 1 + 4
+    assert "None · new: robust accuracy 50 %" in page.text("title")[3]
+    headings = page.text("th", scope="col")
+    assert headings[:2] == ["Row", "Run"]
+    assert page.text("td", **{"class": "run"}) == ["old", "old", "new", "new"]
+    differing = page.section("differing")
+    for text in (
+        "train.epochs39", "Commitabc123def456", "Version of Bascule0.1.00.2.0", "Settings changednonetrain.epochs=9",
+        "The same in all runs: title, done, data, test images, rows, what varies, seeds, metrics, version of torch",
+    ):  # fmt: skip
+        assert text in differing
+    assert "attack" not in differing
+    section = page.section("provenance")
+    assert section.index("old") < section.index("abc123") < section.index("def456")
+    assert section.count("All models (8)") == 2
+
+
+def test_one_run_alone_says_nothing_of_runs(tmp_path: Path) -> None:
+    page = page_of(tmp_path, *PAIR)
+    assert page.all("section", id="differing") == page.all("p", **{"class": "run"}) == []
+    assert "Run" not in page.text("th", scope="col")
+
+
+MNIST = {"data": {"name": "mnist", "max_train": None}}
+WIDER = {"attack": [{**ATTACK, "eps": 0.1}]}
+ROUND = {"attack": [{**ATTACK, "norm": "l2"}]}
+STRONGER = {"attack": [{**ATTACK, "restarts": 5}]}
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"settings": MNIST, "test": "2"}, "other data (digits; mnist)"),
+        ({"first": 50}, "other test images"),
+        ({"settings": WIDER, "test": "2"}, "attacks with other norm or eps (linf eps 0.3; linf eps 0.1)"),
+        ({"settings": ROUND}, "attacks with other norm or eps (linf eps 0.3; l2 eps 0.3)"),
+        ({"settings": STRONGER}, "other attacks (restarts 1; restarts 5)"),
+        ({"settings": MNIST | WIDER, "test": "2", "first": 50},
+         "other data (digits; mnist) and attacks with other norm or eps (linf eps 0.3; linf eps 0.1)"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_compared_is_not(tmp_path: Path, change: dict[str, Any], why: str) -> None:
+    page = pages_of(tmp_path, {"a": PAIR, "b": [replace(spec, **change) for spec in PAIR]})
+    assert page.text("p", **{"class": "lead"}) == [
+        "Compared with None · a, the first row of its kind:",
+        "Compared with None · b, the first row of its kind:",
+    ]
+    assert page.text("p", **{"class": "apart"}) == [f"Rows of a are not compared with those of b: they have {why}."]
+    assert len(page.text("p", **{"class": "sentence"})) == 2
+    assert f"Rows of a are not compared with those of b: they have {why}." in page.section("joint")
+    assert "Not all of these rows may be compared with each other" in page.section("tradeoff")
+    assert page.section("tradeoff").count("Not beaten at both ends") == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"settings": {"data": {"name": "digits", "path": "b"}}},  # the very same files, as the keys say
+        {"settings": {"data": {"name": "digits", "max_train": 100}}, "test": "2"},
+        {"settings": {"attack": [{**ATTACK, "came_later": 0}]}},
+        {"settings": {"attack": []}, "robust": None},
+        {"accuracy": None},
+    ],
+)
+def test_what_does_not_matter_is_not_in_the_way(tmp_path: Path, change: dict[str, Any]) -> None:
+    page = pages_of(tmp_path, {"a": PAIR, "b": [replace(spec, **change) for spec in PAIR]})
+    assert page.text("p", **{"class": "apart"}) == []
+    assert page.text("p", **{"class": "lead"}) == ["Compared with None · a, the first row of its kind:"]
+
+
+def test_rows_of_one_run_are_held_to_the_same(tmp_path: Path) -> None:
+    page = page_of(tmp_path, *PAIR, Spec("Small ball", settings=WIDER))
+    assert page.text("p", **{"class": "apart"}) == [
+        "None and Adv. training and Small ball are not compared: they have attacks with other norm or eps "
+        "(linf eps 0.3; linf eps 0.1)."
+    ]
+    assert page.text("p", **{"class": "sentence"})[1].startswith("Small ball reaches 90 %")
+
+
+def test_other_values_of_what_varies_are_not_compared(tmp_path: Path) -> None:
+    varied = [replace(spec, vary={"poison.rate": rate}) for spec in PAIR for rate in (0.01, 0.05)]
+    page = pages_of(tmp_path, {"a": PAIR, "b": varied})
+    assert page.text("p", **{"class": "apart"}) == [
+        "Rows of a are not compared with those of b: they have other values of what varies."
+    ]
+    assert len(page.text("p", **{"class": "lead"})) == 3
+
+
+def test_a_metric_that_a_run_does_not_ask_for_is_a_gap(tmp_path: Path) -> None:
+    page = pages_of(tmp_path, {"a": PAIR, "b": PAIR}, a={"metrics": ["accuracy", "robust-accuracy"]})
+    cells = page.text("td", **{"class": "number"})
+    assert cells[2:6] == [""] * 4
+    assert cells[7 + 7 + 2].startswith("10.0")
+    assert "An empty place: the run of this row does not ask for the metric." in page.section("joint")
+    assert "ASR cannot be compared: a does not measure it." in page.section("verdict")
+    assert "Not in the picture: None · a (no ASR), Adv. training · a (no ASR)." in page.section("tradeoff")
+    assert "MetricsAccuracy, Robust accuracyAccuracy, Robust accuracy, ASR" in page.section("differing")
+    assert "Attack success rate" in page.section("reading")
+    whole = pages_of(tmp_path / "whole", {"a": PAIR, "b": PAIR})
+    assert "An empty place" not in whole.section("joint")
+
+
+def test_published_values_stand_beside_their_own_run_only(tmp_path: Path) -> None:
+    runs = [record_of(tmp_path / name, PAIR) for name in "ab"]
+    plan = runs[1].plan()
+    plan["rows"][0]["published"] = {"metrics": {"asr": 0.135}, "printed": {}, "note": ""}
+    runs[1].write_plan(plan)
+    page = Page(write_page(runs, tmp_path / "page.html").read_text(encoding="utf-8"))
+    cells = page.text("td", **{"class": "number"})
+    assert [place for place, text in enumerate(cells) if "published 13.5" in text] == [2 * 7 + 2]
+
+
+def test_a_run_that_is_not_finished_stands_beside_one_that_is(tmp_path: Path) -> None:
+    empty = [replace(spec, accuracy=None) for spec in PAIR]
+    page = pages_of(tmp_path, {"done": PAIR, "begun": [PAIR[0], empty[1]], "empty": empty})
+    assert page.text("p", **{"class": "facts"})[1::2] == [
+        "Finished: 8 models trained and evaluated.",
+        "Not finished: 4 of 8 models done. The same command again continues the run.",
+        "Not finished: 0 of 8 models done. The same command again continues the run.",
+    ]
+    assert "Adv. training · empty cannot be compared. Robust accuracy and ASR: not measured in this row." in (
+        page.section("verdict")
+    )
+    assert "Done8 of 8 models4 of 8 models0 of 8 models" in page.section("differing")
+    assert "Commitabc123abc123—" in page.section("differing")
+
+
+def test_runs_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    page = pages_of(tmp_path, {"x/digits": PAIR, "y/digits": PAIR, "y/other": PAIR})
+    assert page.text("h1") == ["x/digits, y/digits and other, side by side"]
+
+
+def test_the_same_models_in_two_runs_are_shown_for_both(tmp_path: Path) -> None:
+    page = pages_of(tmp_path, {"a": PAIR, "b": PAIR})
+    section = page.section("triggers")
+    assert "None · a, Adv. training · a, None · b, Adv. training · b: planted in 72 of 1,437" in section
+    assert len(page.text("figcaption")) == 2 + 4  # trade-off, trigger, and a curve for each row
+
+
+@pytest.mark.parametrize("name", ["<script>alert(1)<", "$x_1$ & 对"])
+def test_names_of_runs_are_text_and_nothing_else(tmp_path: Path, name: str) -> None:
+    page = pages_of(tmp_path, {name: PAIR, "b": PAIR})
+    assert page.text("td", **{"class": "run"})[0] == name
+    assert page.text("h1") == [f"{name} and b, side by side"]
+
+
+# --- while a run goes on ---------------------------------------------------------------------------------------------
+
+LIVE = Live(datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC), every=30)
+
+
+def test_a_page_of_a_run_that_goes_on_says_so_and_looks_again(tmp_path: Path) -> None:
+    run = record_of(tmp_path / "run", [PAIR[0], replace(PAIR[1], accuracy=None, failure="it broke")])
+    page = Page(write_page([run], tmp_path / "r.html", live=LIVE).read_text(encoding="utf-8"))
+    check_whole(page)
+    assert page.text("p", **{"class": "facts"})[1:] == [
+        "Running: 4 of 8 models done, 2 failed.",
+        "Written at 2024-05-06 07:08:09 UTC; this page looks for a newer one every 30 seconds.",
+    ]
+    assert page.all("progress") == [{"max": "8", "value": "4", "aria-label": "Models done"}]
+    assert page.all("body") == [{"data-every": "30"}]
+    assert page.all("meta", **{"http-equiv": "refresh"}) == [{"http-equiv": "refresh", "content": "30"}]
+    last = Page(write_page([run], tmp_path / "r.html").read_text(encoding="utf-8"))
+    assert last.all("body") == [{}]
+    assert last.all("progress") == last.all("noscript") == last.all("meta", **{"http-equiv": "refresh"}) == []
+    assert "Running" not in last.text()[0]

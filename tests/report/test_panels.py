@@ -406,8 +406,8 @@ def test_rows_with_the_same_models_come_once(tmp_path: Path) -> None:
     found = sections(run_of(tmp_path / "run", *rows), tmp_path)
     assert len(pictures(found["saliency"])) == 2
     assert "inspect" not in said(found["saliency"]) + said(found["security"]) + said(found["recovered"])
-    assert "None · inspect gram | gram" in said(found["filters"])
-    assert "None · inspect strip | strip" in said(found["filters"])
+    assert "None | gram" in said(found["filters"])
+    assert "None | strip" in said(found["filters"])
 
 
 def test_rows_that_share_only_some_models_say_which(tmp_path: Path) -> None:

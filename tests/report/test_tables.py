@@ -323,3 +323,67 @@ def test_wide_numbers_are_never_broken_or_cut() -> None:
     assert "-100.0" in text
     for interval in (r"-100\.0 to -9\d\.\d", r"\+9\d\.\d to \+100\.0"):
         assert re.search(rf"{interval}(?= |$)", text, re.MULTILINE)
+
+
+# --- several runs ----------------------------------------------------------------------------------------------------
+
+
+def of_run(run: str, *, eps: float = 0.3, more: bool = False) -> list[RowResult]:
+    """Two rows with outcomes, the second better at one end."""
+    found = []
+    for name, robust in (("None", 0.0), ("Adv", 0.5)):
+        label = np.zeros(100, dtype=np.int64)
+        fooled = np.where(np.arange(100) < 100 * robust, 0, 1)
+        kinds = {key: build("measure", key.replace("_", "-")) for key in ("accuracy", "robust_accuracy")}
+        outcomes = Outcomes(label=label, clean=label, adversarial=[fooled], attacks=1)
+        metrics = {key: summarise(metric, [outcomes]) for key, metric in kinds.items()}
+        settings = {"data": {"name": "digits"}, "attack": [{"name": "pgd", "norm": "linf", "eps": eps}]}
+        if more:
+            kinds, metrics = ({**part, "asr": part["accuracy"]} for part in (kinds, metrics))
+        found.append(
+            RowResult(
+                study="s", row=name, data="digits", vary={}, seeds=1, metrics=metrics, kinds=kinds, flags=(),
+                settings=settings, entries=(), outcomes={0: outcomes}, run=run,
+            )
+        )  # fmt: skip
+    return found
+
+
+def test_rows_of_several_runs_say_which_and_leave_gaps() -> None:
+    rows = [*of_run("a", more=True), *of_run("b")]
+    text = render(rows, "text")
+    assert re.search(r"^ Row +Run +Seeds", text, re.MULTILINE)
+    assert re.search(r"^ Adv +b +1 +100.0 +50.0$", text, re.MULTILINE)
+    assert render(rows, "markdown").splitlines()[0].startswith("| Row | Run | Seeds |")
+    lines = list(csv.DictReader(io.StringIO(render(rows, "csv"))))
+    assert [(line["run"], line["row"]) for line in lines] == [("a", "None"), ("a", "Adv"), ("b", "None"), ("b", "Adv")]
+    assert (lines[0]["asr"], lines[2]["asr"]) == ("1.0", "")
+    parsed = json.loads(render(rows, "json"))
+    assert [row["run"] for row in parsed] == ["a", "a", "b", "b"]
+    assert "asr" in parsed[0]["metrics"]
+    assert "asr" not in parsed[2]["metrics"]
+    assert "Run" not in render(of_run(""), "text")
+    assert "run" not in json.loads(render(of_run(""), "json"))[0]
+
+
+def test_a_row_is_compared_within_its_run_or_with_the_named_one() -> None:
+    rows = [*of_run("a"), *of_run("b")]
+
+    def against(name: str) -> list[tuple[str, str]]:
+        found = json.loads(render(rows, "json", More(against=name)))
+        return [(f"{row['row']} {row['run']}", row["differences"]["to"]) for row in found if "differences" in row]
+
+    assert against("None") == [("Adv a", "None · a"), ("Adv b", "None · b")]
+    assert against("None · a") == [("Adv a", "None · a"), ("None b", "None · a"), ("Adv b", "None · a")]
+    with pytest.raises(RequestError, match="unknown row 'None · c'"):
+        render(rows, "json", More(against="None · c"))
+
+
+def test_rows_that_may_not_be_compared_are_not() -> None:
+    rows = [*of_run("a"), *of_run("b", eps=0.1)]
+    text = render(rows, "text", More(against="None · a", pareto=True))
+    assert "Rows of a are not compared with those of b: they have attacks with other norm or eps" in text
+    assert "Adv · b" not in text.partition("Row less")[2]
+    found = json.loads(render(rows, "json", More(against="None · a")))
+    assert [("differences" in row) for row in found] == [False, True, False, False]
+    assert "not compared" not in render([*of_run("a"), *of_run("b")], "text")

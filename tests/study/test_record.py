@@ -130,3 +130,20 @@ def test_the_plain_name_finds_the_only_scale(tmp_path: Path) -> None:
         open_run("a", tmp_path)
     (tmp_path / "a-b" / "study.json").unlink()
     assert open_run("a", tmp_path).path.name == "a-fast"
+
+
+def test_evaluations_are_read_while_one_is_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = CellRecord(tmp_path)
+    record.add_outcomes(ints(1, 2), ints(0, 1), ints(0, 1), key="clean:a", info={"kind": "clean"})
+    record.add_finding("scan:b", {"x": np.zeros(1)}, {"kind": "scan"})
+    read = CellRecord._column_info
+
+    def then_more_is_there(cell: CellRecord) -> dict[str, str]:
+        monkeypatch.undo()
+        found = read(cell)
+        cell.add_outcomes(ints(1, 2), ints(0, 1), ints(0, 0), key="attack:c", info={"kind": "attack"})
+        return found
+
+    monkeypatch.setattr(CellRecord, "_column_info", then_more_is_there)
+    assert record.evaluations() == {"clean:a": {"kind": "clean"}, "scan:b": {"kind": "scan"}}
+    assert set(record.evaluations()) == {"clean:a", "attack:c", "scan:b"}

@@ -21,7 +21,7 @@ from bascule.core.errors import RequestError
 from bascule.measure import MISSING
 from bascule.study.record import RunRecord, write_atomically
 from bascule.study.rows import read_rows
-from bascule.study.run import pick_device
+from bascule.study.run import pick_device, run_plan
 
 
 def table(run: RunRecord) -> list[dict]:
@@ -272,3 +272,16 @@ def test_bounds_are_added_without_training(tmp_path: Path, finished: RunRecord, 
     monkeypatch.setattr(bascule.study.make, "train", None)
     assert run_here(plan_of(*CERTIFIED), run).failures == ()
     assert all(row["metrics"]["certified_accuracy"]["value"] is not None for row in table(run))
+
+
+def test_who_wants_to_know_is_told_when_the_record_has_changed(plan_of, tmp_path: Path) -> None:
+    run, seen = RunRecord(tmp_path), []
+    plan = plan_of("twin=false", "rows.None.train.lr=1e30", seeds=1)
+
+    def look() -> None:
+        cells = [run.cell(cell.fingerprint) for cell in plan.cells()]
+        seen.append([(cell.trained, cell.failure() is not None) for cell in cells])
+
+    assert len(run_plan(plan, run, device=torch.device("cpu"), roots=(), changed=look).failures) == 1
+    failed, done, nothing = (False, True), (True, False), (False, False)
+    assert seen == [[nothing, nothing], [failed, nothing], [failed, done]]

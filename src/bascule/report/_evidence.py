@@ -66,11 +66,17 @@ class Evidence:
 def evidence(view: View, kind: str) -> list[Evidence]:
     """Everything recorded under the evaluations of a kind, row by row in the order of the plan.
 
-    Rows that ask the same of the same models come once.
+    Rows that ask the same of the same models come once, and where it is the evaluation that varies (`inspect`) their
+    names leave that out: it stands beside them.
     """
     keys = dict.fromkeys(key for row in view.rows for key in _keys(row, kind))
-    rows = [(row, key) for key in keys for row in merged(view.rows, _asking(kind, key))]
+    rows = [(_without(row, kind), key) for key in keys for row in merged(view.rows, _asking(kind, key))]
     return in_order(view, [part for row, key in rows if (part := at(row, key)) is not None])
+
+
+def _without(row: RowView, path: str) -> RowView:
+    vary = {name: value for name, value in row.result.vary.items() if name != path}
+    return replace(row, result=replace(row.result, vary=vary))
 
 
 def in_order(view: View, parts: Sequence[Evidence]) -> list[Evidence]:

@@ -23,6 +23,19 @@ def merged(rows: Sequence[RowView], same: Callable[[RowView], Hashable | None]) 
     return [group[0] if len(group) == 1 else _together(group, rows) for group in groups.values()]
 
 
+_BOTH_ENDS = ("clean", "triggered", "attack", "certify")
+"""Evaluations that the numbers of both ends rest on."""
+
+
+def distinct(rows: Sequence[RowView]) -> list[RowView]:
+    """Rows that differ only in what is asked besides both ends come once: nothing else would be said of the others."""
+    return merged(rows, _asked_of_both_ends)
+
+
+def _asked_of_both_ends(row: RowView) -> Hashable:
+    return tuple(tuple(cell.columns.get(kind, ())) for cell in row.cells for kind in _BOTH_ENDS)
+
+
 def _together(group: Sequence[RowView], rows: Sequence[RowView]) -> RowView:
     first = group[0].result
     values = {path: list(dict.fromkeys(setting(row.result.vary.get(path)) for row in group)) for path in first.vary}

@@ -9,6 +9,7 @@ from typing import Any
 from bascule.measure import Measure, Metric
 from bascule.report._comparable import apart
 from bascule.report._compare import unseparated
+from bascule.report._merged import distinct
 from bascule.report._view import RowView, View
 from bascule.report._words import setting
 from bascule.report.tables import shown_interval, shown_value
@@ -62,13 +63,14 @@ def context(view: View) -> Mapping[str, Any]:
         }
         for row in view.rows
     ]
+    once = [row.result for row in distinct(view.rows)]
     gaps = any(name not in row.metrics for row in results for name in view.metrics)
     return {
         "several": len(view.runs) > 1,
         "varied": varied,
         "columns": list(columns.values()),
         "rows": rows,
-        "notes": [*unseparated(results), *apart(results), *([_GAP] if gaps else [])],
+        "notes": [*unseparated(once), *apart(once), *([_GAP] if gaps else [])],
     }
 
 

@@ -11,6 +11,7 @@ from bascule.measure import Measure
 from bascule.report import _labels, _svg
 from bascule.report._comparable import apart
 from bascule.report._compare import pareto
+from bascule.report._merged import distinct
 from bascule.report._view import RowView, View
 from bascule.report._words import SPACE, joined, percent, percent_interval
 
@@ -29,13 +30,14 @@ _SPOKEN = 12
 
 def context(view: View) -> Mapping[str, Any]:
     """The picture, and its numbers in words for every row."""
-    shown = [row for row in view.rows if not _gaps(row)]
-    results = [row.result for row in view.rows]
+    rows = distinct(view.rows)
+    shown = [row for row in rows if not _gaps(row)]
+    results = [row.result for row in rows]
     return {
         "picture": _picture(shown) if shown else None,
         "legend": [(row, _numbers(row)) for row in shown],
         "compact": len(shown) > _MANY,
-        "missing": [(row, joined(gaps)) for row in view.rows if (gaps := _gaps(row))],
+        "missing": [(row, joined(gaps)) for row in rows if (gaps := _gaps(row))],
         "pareto": pareto(results) if len(results) > 2 else [],
         "strangers": bool(apart(results)),
     }

@@ -9,6 +9,7 @@ from typing import Any
 from bascule.measure._interval import CONFIDENCE
 from bascule.report._comparable import apart, groups_of
 from bascule.report._compare import Comparison, between, compared, ends
+from bascule.report._merged import distinct
 from bascule.report._sentences import Verdict, compare, state
 from bascule.report._view import RowView, View
 from bascule.report._words import percent
@@ -49,8 +50,9 @@ class Group:
 
 def context(view: View) -> Mapping[str, Any]:
     """What matters most, and the rest: rows that may be compared beside the first of them, others alone."""
-    shown = {id(row.result): row for row in view.rows}
-    results = [row.result for row in view.rows]
+    rows = distinct(view.rows)
+    shown = {id(row.result): row for row in rows}
+    results = [row.result for row in rows]
     groups = []
     for reference, *others in groups_of(results):
         comparisons = [compared(reference, row) for row in others]
@@ -100,7 +102,8 @@ def _grouped(groups: Sequence[Group], entries: Sequence[Entry]) -> list[Group]:
 
 def _basis(comparisons: Sequence[Comparison]) -> str:
     """On what the comparisons rest; empty when there are none."""
-    counts = [max((one.n or 0 for one in each.differences.values()), default=0) for each in comparisons]
+    named = [[each.differences.get(name) for name in ("accuracy", *ends(each.row))] for each in comparisons]
+    counts = [max((one.n or 0 for one in each if one is not None), default=0) for each in named]
     known = [(each.seeds, images) for each, images in zip(comparisons, counts, strict=True) if images]
     if not known:
         return ""
