@@ -13,6 +13,7 @@ from scipy import stats
 from bascule.measure import Measure
 from bascule.measure._interval import wilson
 from bascule.measure._paired import score_interval
+from bascule.report.page import PANELS
 from bascule.report.tables import shown_interval, shown_value
 from bascule.study.document import parse_study
 from bascule.study.record import RunRecord
@@ -91,3 +92,24 @@ def test_what_a_number_of_seeds_can_tell_is_as_computed() -> None:
     (seeds,), (times,) = (re.findall(rf"^\| {name} \|(.*)\|$", text, re.MULTILINE) for name in ("seeds", "times"))
     for count, factor in zip(map(int, seeds.split("|")), map(float, times.split("|")), strict=True):
         assert stats.t.ppf(0.975, count - 1) / count**0.5 == pytest.approx(factor, abs=0.051)
+
+
+def test_every_panel_is_in_the_gallery_with_a_picture() -> None:
+    parts = re.split(r"^## ", (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    pictures = {part.splitlines()[0]: re.findall(r"\]\((images/[^)]+)\)", part) for part in parts}
+    assert all(pictures[panel.TITLE] for panel in PANELS)
+
+
+def test_pictures_are_used_and_small() -> None:
+    pages = "".join(page.read_text(encoding="utf-8") for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+    sizes = {path.name: path.stat().st_size for path in (ROOT / "docs" / "images").iterdir()}
+    assert [name for name in sizes if f"images/{name})" not in pages] == []
+    assert max(sizes.values()) < 150_000
+    assert sum(sizes.values()) < 1_200_000
+
+
+@pytest.mark.data
+def test_the_gallerys_study_is_valid(data_root: Path) -> None:
+    text = (ROOT / "docs" / "gallery.yaml").read_text(encoding="utf-8")
+    plan = make_plan(parse_study(text, name="gallery", source="gallery"), roots=[data_root])
+    assert [row.name for row in plan.rows] == ["None", "Adv. training"]

@@ -804,15 +804,14 @@ def test_six_are_not_folded(tmp_path: Path) -> None:
     assert "more, with" not in page.section("verdict")
 
 
-def test_a_large_change_that_may_be_none_does_not_come_before_a_sure_one(tmp_path: Path) -> None:
-    sure = Spec("Sure", robust=0.3, asr=0.3)
-    # Seeds that do not agree: up by 80 points in one and not at all in the other.
-    run = record_of(tmp_path / "run", [Spec(), Spec("Unsure", robust=0.8, asr=0.9), sure])
-    cell, spec = run.cell("row1seed1"), Spec()
-    outcome(cell, spec, "attack", np.where(right(0.9) == LABELS, right(0.0), MISSING))
-    outcome(cell, spec, "triggered", taken(0.1))
+def test_a_large_change_that_may_be_small_does_not_come_before_a_sure_one(tmp_path: Path) -> None:
+    specs = [Spec(seeds=3), Spec("Unsure", seeds=3), Spec("Sure", robust=0.4, seeds=3)]
+    run = record_of(tmp_path / "run", specs)
+    for seed, robust in enumerate((0.9, 0.7, 0.5)):
+        outcome(run.cell(f"row1seed{seed}"), specs[1], "attack", right(robust))
     page = Page(write_page([run], tmp_path / "r.html").read_text(encoding="utf-8"))
     assert [text.split()[0] for text in page.text("p", **{"class": "sentence"})] == ["Sure", "Unsure"]
+    assert "from 0 % to 70 % (by" in page.section("verdict")
 
 
 # --- several runs ----------------------------------------------------------------------------------------------------
@@ -898,7 +897,6 @@ def test_what_cannot_be_compared_is_not(tmp_path: Path, change: dict[str, Any], 
 @pytest.mark.parametrize(
     "change",
     [
-        {"settings": {"data": {"name": "digits", "path": "b"}}},  # the very same files, as the keys say
         {"settings": {"data": {"name": "digits", "max_train": 100}}, "test": "2"},
         {"settings": {"attack": [{**ATTACK, "came_later": 0}]}},
         {"settings": {"attack": []}, "robust": None},
@@ -909,6 +907,18 @@ def test_what_does_not_matter_is_not_in_the_way(tmp_path: Path, change: dict[str
     page = pages_of(tmp_path, {"a": PAIR, "b": [replace(spec, **change) for spec in PAIR]})
     assert page.text("p", **{"class": "apart"}) == []
     assert page.text("p", **{"class": "lead"}) == ["Compared with None · a, the first row of its kind:"]
+
+
+def test_the_very_same_files_may_lie_elsewhere(tmp_path: Path) -> None:
+    """The keys of evaluations hold the digest of the data, and not their path."""
+    here, there = (
+        [replace(spec, settings={"data": {"name": "mnist", "path": path}}) for spec in PAIR] for path in "ab"
+    )
+    assert pages_of(tmp_path / "1", {"a": here, "b": there}).text("p", **{"class": "apart"}) == []
+    other = [replace(spec, test="2") for spec in there]
+    assert pages_of(tmp_path / "2", {"a": here, "b": other}).text("p", **{"class": "apart"}) == [
+        "Rows of a are not compared with those of b: they have other data (path a; path b)."
+    ]
 
 
 def test_rows_of_one_run_are_held_to_the_same(tmp_path: Path) -> None:

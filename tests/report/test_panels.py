@@ -393,6 +393,20 @@ def test_fourier_maps_are_whole_planes_on_one_scale(page: dict[str, str]) -> Non
     assert re.search(r"10 % *90 %", said(page["spectrum"]))
 
 
+def test_many_filters_are_counted_instead_of_named(tmp_path: Path) -> None:
+    good, blind = judged(range(72, 0, -1), poisoned=30), judged([1] * 72, poisoned=30)
+    rows = [
+        Row(f"{'Good' if place < 6 else 'Blind'} {'abcdefghi'[place]}",
+            {"inspect:1": finding(good if place < 6 else blind, INSPECT)})
+        for place in range(9)
+    ]  # fmt: skip
+    section = sections(run_of(tmp_path / "run", *rows), tmp_path)["filters"]
+    assert "strip, on 9 rows: at chance on 3 and better than chance on 6." in said(section)
+    assert "strip on" not in said(section)
+    few = sections(run_of(tmp_path / "few", *rows[:2]), tmp_path)["filters"]
+    assert "Better than chance: strip on Good a and strip on Good b." in said(few)
+
+
 # --- rows with the same models ---------------------------------------------------------------------------------------
 
 

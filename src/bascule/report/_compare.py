@@ -86,9 +86,10 @@ def unseparated(rows: Sequence[RowResult]) -> list[str]:
     notes = []
     both = ((group, name) for part in groups_of(rows) for group, name in itertools.product([part], ends(part[0])))
     for group, name in both:
+        names = _names(group)
         pairs = {
-            f"{first.name} and {second.name}": difference(second.kinds[name], first.outcomes, second.outcomes)
-            for first, second in itertools.combinations(group, 2)
+            f"{one} and {other}": difference(second.kinds[name], first.outcomes, second.outcomes)
+            for (one, first), (other, second) in itertools.combinations(zip(names, group, strict=True), 2)
             if name in first.metrics and name in second.metrics
         }
         unclear = {pair: found for pair, found in pairs.items() if found.change == "unclear"}
@@ -97,7 +98,7 @@ def unseparated(rows: Sequence[RowResult]) -> list[str]:
             by = f"{between([found.seeds for found in unclear.values()], 'seed')} and "
             by += between([found.n or 0 for found in unclear.values()], "image")
             many = f" ({len(unclear)} of {count(len(pairs), 'pair')})" if len(pairs) > 1 else ""
-            notes.append(f"Not separated by {by}{_where(group[0])}: {NAMES[name]} of {', '.join(named)}{many}")
+            notes.append(f"Not separated by {by}{_where(group)}: {NAMES[name]} of {', '.join(named)}{many}")
     return notes
 
 
@@ -132,19 +133,22 @@ def pareto(rows: Sequence[RowResult]) -> list[str]:
     places = {id(row): place for place, row in enumerate(rows)}
     notes = []
     for group in groups_of(rows):
-        known = [(row, stands[places[id(row)]]) for row in group if places[id(row)] in stands]
+        names = {places[id(row)]: name for row, name in zip(group, _names(group), strict=True)}
+        known = {place: stands[place] for place in names if place in stands}
         if not known:
             continue
-
-        def named(rivals: Sequence[int]) -> str:
-            return joined([rows[rival].name for rival in rivals])
-
-        free = [row.name for row, stand in known if not stand.clearly and not stand.perhaps]
+        free = [names[place] for place, stand in known.items() if not stand.clearly and not stand.perhaps]
         perhaps = [
-            f"{row.name} (by {named(stand.perhaps)})" for row, stand in known if stand.perhaps and not stand.clearly
+            f"{names[place]} (by {joined([names[rival] for rival in stand.perhaps])})"
+            for place, stand in known.items()
+            if stand.perhaps and not stand.clearly
         ]
-        clearly = [f"{row.name} (by {named(stand.clearly)})" for row, stand in known if stand.clearly]
-        about = f"{' and '.join(NAMES[name] for name in ends(group[0]))}{_where(group[0])}"
+        clearly = [
+            f"{names[place]} (by {joined([names[rival] for rival in stand.clearly])})"
+            for place, stand in known.items()
+            if stand.clearly
+        ]
+        about = f"{' and '.join(NAMES[name] for name in ends(group[0]))}{_where(group)}"
         notes.append(f"Not beaten at both ends ({about}): {', '.join(free) or 'none'}")
         if perhaps:
             notes.append(f"Perhaps beaten, but not clearly: {', '.join(perhaps)}")
@@ -153,5 +157,14 @@ def pareto(rows: Sequence[RowResult]) -> list[str]:
     return notes
 
 
-def _where(row: RowResult) -> str:
-    return "".join(f", {path} {value}" for path, value in row.vary.items())
+def _names(group: Sequence[RowResult]) -> list[str]:
+    """What each row is called among these: its run too where the others are not all of it."""
+    alone = len({row.run for row in group}) == 1
+    return [row.row if alone else row.name for row in group]
+
+
+def _where(group: Sequence[RowResult]) -> str:
+    """What the rows have in common: their run where there are others, and what varies elsewhere."""
+    runs = {row.run for row in group} - {""}
+    vary = [f"{path} {value}" for path, value in group[0].vary.items()]
+    return "".join(f", {part}" for part in ([*runs] if len(runs) == 1 else []) + vary)

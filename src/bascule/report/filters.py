@@ -27,6 +27,15 @@ _POINTS = 150
 _METRICS = ("filter-auroc", "filter-average-precision", "filter-precision", "filter-recall", "filter-removed-benign")
 HEADINGS = ("AUROC", "Average precision", "Precision", "Recall", "Removed of clean", "Removed from twin")
 
+_NAMED = 8
+"""With more filters and rows than this they are counted."""
+_SAID = {
+    "chance": ("At chance, as far as the interval of the AUROC can tell", "at chance"),
+    "below": ("Worse than chance, poisoned images are the less suspicious ones", "worse than chance"),
+    "above": ("Better than chance", "better than chance"),
+}
+"""What is said by name, and what counted."""
+
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Recall and precision, by rising recall."""
 
@@ -109,24 +118,26 @@ def _line(part: Evidence, use: str) -> Line:
 
 
 def _sentences(parts: Sequence[Evidence]) -> list[str]:
-    """Which filters cannot tell poison from the rest."""
-    chance: list[str] = []
-    below: list[str] = []
-    above: list[str] = []
+    """Which filters can tell poison from the rest: by name, or counted where there are many."""
+    kinds: dict[str, list[Evidence]] = {kind: [] for kind in _SAID}
     for part in parts:
         found = measured("filter-auroc", judgement=_judgements(part.models))
-        if found.low is None or found.high is None:
-            continue
-        name = f"{part.name} on {part.row.name}"
-        (above if found.low > 0.5 else below if found.high < 0.5 else chance).append(name)
-    sentences = []
-    if chance:
-        sentences.append(f"At chance, as far as the interval of the AUROC can tell: {joined(chance)}.")
-    if below:
-        sentences.append(f"Worse than chance, poisoned images are the less suspicious ones: {joined(below)}.")
-    if above:
-        sentences.append(f"Better than chance: {joined(above)}.")
-    return sentences
+        if found.low is not None and found.high is not None:
+            kinds["above" if found.low > 0.5 else "below" if found.high < 0.5 else "chance"].append(part)
+    if len(parts) > _NAMED:
+        return [_counted(name, kinds) for name in dict.fromkeys(part.name for part in parts)]
+    return [
+        f"{words}: {joined([f'{part.name} on {part.row.name}' for part in kinds[kind]])}."
+        for kind, (words, _) in _SAID.items()
+        if kinds[kind]
+    ]
+
+
+def _counted(name: str, kinds: Mapping[str, Sequence[Evidence]]) -> str:
+    """`strip, on 8 rows: at chance on 2 and better than chance on 6.`"""
+    counts = {kind: sum(part.name == name for part in parts) for kind, parts in kinds.items()}
+    said = [f"{_SAID[kind][1]} on {number}" for kind, number in counts.items() if number]
+    return f"{name}, on {count(sum(counts.values()), 'row')}: {joined(said) or 'not known'}."
 
 
 # --- the pictures ----------------------------------------------------------------------------------------------------

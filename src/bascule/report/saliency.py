@@ -226,7 +226,7 @@ def _dot(axes: Any, line: int, one: Attention) -> None:
         axes.plot(
             [100 * measure.value], [line + offset], marker=shape, markersize=6 if twin else 9, markerfacecolor=fill,
             markeredgecolor=colour if twin else _svg.INK, markeredgewidth=1.25 if twin else 0.75, linestyle="none",
-            zorder=3,
+            zorder=3, clip_on=False,
         )  # fmt: skip
     if one.chance is not None:
         axes.plot([100 * one.chance] * 2, [line - 0.4, line + 0.4], color=_svg.INK, linewidth=2)
