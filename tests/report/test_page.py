@@ -622,6 +622,39 @@ def test_before_and_after_with_few_metrics_or_none_measured(tmp_path: Path, metr
     assert ("(robust accuracy not measured)" in page.section("repairs")) == ("asr" in metrics)
 
 
+def test_the_first_screen_compares_repaired_models_with_themselves(tmp_path: Path) -> None:
+    page = page_of(tmp_path, *REPAIRED)
+    assert page.text("p", **{"class": "lead"}) == [
+        "Compared with Hard, the first row:",
+        "Compared with Hard, the same models before:",
+        "Compared with Other, the same models before:",
+    ]
+    sentences = page.text("p", **{"class": "sentence"})
+    assert "Hard, dear is weaker against adversarial examples, but harder to backdoor." in sentences
+    assert [text for text in sentences if text.startswith("Other ")] == [
+        "Other is weaker against adversarial examples, but harder to backdoor."
+    ]
+    assert "Tuned is easier to backdoor." in sentences
+
+
+def test_recipes_against_different_poison_are_not_compared(tmp_path: Path) -> None:
+    """A recipe against one trigger says nothing of another one against another trigger."""
+    marked = {**POISON, "trigger": {"name": "watermark"}}
+    rows = (
+        *PAIR,
+        *(replace(spec, name=f"{spec.name}, marked", poison=marked) for spec in PAIR),
+        Spec("Clean", poison=None),
+    )
+    page = page_of(tmp_path, *rows)
+    assert page.text("p", **{"class": "lead"}) == [
+        "Compared with None, the first row of its kind:",
+        "Compared with None, marked, the first row of its kind:",
+    ]
+    assert page.text("p", **{"class": "apart"}) == []  # it is what the study is about
+    assert page.section("tradeoff").count("Not beaten at both ends") == 2
+    assert "and None, marked" not in page.section("joint")
+
+
 def test_nothing_repaired_nothing_said(tmp_path: Path) -> None:
     assert page_of(tmp_path, *PAIR).all("section", id="repairs") == []
     alone = page_of(tmp_path, Spec(), Spec("From elsewhere", made_from=7))
@@ -835,7 +868,7 @@ def test_runs_stand_side_by_side_and_say_what_differs(tmp_path: Path) -> None:
     assert page.text("h1") == ["old and new, side by side"]
     assert page.text("p", **{"class": "run"}) == ["old A tiny study", "new A tiny study"]
     assert page.text("p", **{"class": "facts"})[1::2] == ["Finished: 8 models trained and evaluated."] * 2
-    assert page.text("p", **{"class": "lead"}) == ["Compared with None · old, the first row of its kind:"]
+    assert page.text("p", **{"class": "lead"}) == ["Compared with None · old, the first row:"]
     verdict = page.section("verdict")
     assert "Adv. training · new is safer against adversarial examples, but easier to backdoor" in verdict
     assert verdict.count("Between these two differ: train.epochs.") == 2  # not of the two rows of one run
@@ -906,7 +939,7 @@ def test_what_cannot_be_compared_is_not(tmp_path: Path, change: dict[str, Any], 
 def test_what_does_not_matter_is_not_in_the_way(tmp_path: Path, change: dict[str, Any]) -> None:
     page = pages_of(tmp_path, {"a": PAIR, "b": [replace(spec, **change) for spec in PAIR]})
     assert page.text("p", **{"class": "apart"}) == []
-    assert page.text("p", **{"class": "lead"}) == ["Compared with None · a, the first row of its kind:"]
+    assert page.text("p", **{"class": "lead"}) == ["Compared with None · a, the first row:"]
 
 
 def test_the_very_same_files_may_lie_elsewhere(tmp_path: Path) -> None:

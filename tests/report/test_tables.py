@@ -252,6 +252,15 @@ def test_one_comparison_at_a_time() -> None:
         render(MADE, "text", More(before=True, against="Model"))
 
 
+def test_who_names_a_row_sees_it_beside_those_with_other_poison() -> None:
+    poisons = [{"poison": {"trigger": {"name": name}}} for name in ("sticker", "sticker", "watermark")]
+    rows = [replace(row, settings=settings) for row, settings in zip(THREE, poisons, strict=True)]
+    found = json.loads(render(rows, "json", More(against="None", pareto=True)))
+    assert [row.get("differences", {}).get("to") for row in found] == [None, "None", "None"]
+    assert [row.get("beaten_by", {}).get("clearly") for row in found] == [[], [], None]  # nobody is like Lost
+    assert "Lost" not in "".join(line for line in render(rows, "text").splitlines() if line.startswith("Not separated"))
+
+
 def test_an_unknown_row_is_refused() -> None:
     with pytest.raises(RequestError, match=r"unknown row 'Adv training'. Did you mean 'Adv. training'\?"):
         render(THREE, "text", More(against="Adv training"))

@@ -17,10 +17,16 @@ _SHOWN = 4
 """Rows and settings that a sentence names."""
 
 
-def groups_of(rows: Sequence[RowResult]) -> list[list[RowResult]]:
-    """The rows in groups in which all may be compared, in their order: the rest is equal, and nothing is in the way."""
+def groups_of(rows: Sequence[RowResult], *, poison: bool = True) -> list[list[RowResult]]:
+    """The rows in groups in which all may be compared, in their order: the rest is equal, and nothing is in the way.
+
+    Args:
+        rows: Of one run or of several.
+        poison: Whether other poison is in the way. It is when recipes are compared, since what one recipe does against
+            a sticker says nothing of another one against a watermark.
+    """
     groups: list[list[RowResult]] = []
-    obstacles = _Obstacles()
+    obstacles = _Obstacles(poison)
     for row in rows:
         fitting = (group for group in groups if not any(obstacles.between(member, row) for member in group))
         group = next(fitting, None)
@@ -34,7 +40,7 @@ def groups_of(rows: Sequence[RowResult]) -> list[list[RowResult]]:
 def apart(rows: Sequence[RowResult]) -> list[str]:
     """Which rows are not compared with each other and why; one sentence for each two runs or kinds of rows.
 
-    That rows of one run are only compared where the same is varied is the study's own wish, and not said.
+    That rows of one run are only compared where the same is varied and planted is the study's own wish, and not said.
     """
     found: dict[str, str] = {}
     obstacles = _Obstacles()
@@ -44,10 +50,9 @@ def apart(rows: Sequence[RowResult]) -> list[str]:
         for earlier in groups[:place]:
             runs = {(first.run, second.run) for first in earlier for second in group}
             strangers = not runs & together
-            varied = _vary(earlier[0]) != _vary(group[0])
-            if varied and not strangers:
+            pairs = [(one, other) for one in earlier for other in group]
+            if not strangers and any(_vary(one) != _vary(other) or _poisoned_apart(one, other) for one, other in pairs):
                 continue
-            pairs = ((one, other) for one in earlier for other in group)
             reasons = next((reasons for pair in pairs if (reasons := obstacles.of(*pair))), [_VARIED])
             first, second = map(_runs if strangers else _names, (earlier, group))
             who = f"Rows of {first} are not compared with those of {second}"
@@ -68,7 +73,8 @@ _VARIED = "other values of what varies"
 class _Obstacles:
     """What stands between rows; each row's images are looked at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, poison: bool = True) -> None:
+        self._poison = poison
         self._images: dict[int, tuple[int, str] | None] = {}
 
     def between(self, first: RowResult, second: RowResult) -> bool:
@@ -77,7 +83,8 @@ class _Obstacles:
 
     def of(self, first: RowResult, second: RowResult) -> list[str]:
         """What, besides that something varies."""
-        return [*self._data(first, second), *_balls(first, second)]
+        poison = ["other poison"] if self._poison and _poisoned_apart(first, second) else []
+        return [*self._data(first, second), *_balls(first, second), *poison]
 
     def _data(self, first: RowResult, second: RowResult) -> list[str]:
         one, other = first.settings.get("data") or {}, second.settings.get("data") or {}
@@ -101,6 +108,12 @@ class _Obstacles:
                 ids = b"" if found.id is None else found.id.tobytes()
                 self._images[id(row)] = len(found.label), hashlib.sha256(found.label.tobytes() + ids).hexdigest()
         return self._images[id(row)]
+
+
+def _poisoned_apart(first: RowResult, second: RowResult) -> bool:
+    """Whether both are poisoned, and not in the same way."""
+    one, other = (row.settings.get("poison") for row in (first, second))
+    return bool(one and other) and not same(one, other)
 
 
 def _balls(first: RowResult, second: RowResult) -> list[str]:

@@ -59,7 +59,7 @@ def against(rows: Sequence[RowResult], name: str) -> list[Comparison]:
     if name not in known:
         raise RequestError(unknown("row", name, known))
     found = []
-    for group in groups_of(rows):
+    for group in groups_of(rows, poison=False):  # who names a row wants to see it beside all others
         references = [row for row in group if name in (row.row, row.name)]
         for row in group:
             reference = next((one for one in references if one.run == row.run), next(iter(references), row))

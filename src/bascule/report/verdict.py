@@ -8,11 +8,12 @@ from typing import Any
 
 from bascule.measure._interval import CONFIDENCE
 from bascule.report._comparable import apart, groups_of
-from bascule.report._compare import Comparison, between, compared, ends
+from bascule.report._compare import Comparison, before, between, compared, ends
 from bascule.report._merged import distinct
 from bascule.report._sentences import Verdict, compare, state
 from bascule.report._view import RowView, View
 from bascule.report._words import percent
+from bascule.study.rows import RowResult
 
 TITLE = "In short"
 
@@ -46,6 +47,8 @@ class Group:
 
     reference: RowView | None
     entries: list[Entry]
+    what: str = ""
+    """What the reference is to them."""
 
 
 def context(view: View) -> Mapping[str, Any]:
@@ -53,12 +56,7 @@ def context(view: View) -> Mapping[str, Any]:
     rows = distinct(view.rows)
     shown = {id(row.result): row for row in rows}
     results = [row.result for row in rows]
-    groups = []
-    for reference, *others in groups_of(results):
-        comparisons = [compared(reference, row) for row in others]
-        entries = [Entry(shown[id(one.row)], compare(one), one) for one in comparisons]
-        alone = [] if others else [Entry(shown[id(reference)], state(reference))]
-        groups.append(Group(shown[id(reference)] if others else None, entries or alone))
+    groups = _groups(results, shown)
     found = sorted((entry for group in groups for entry in group.entries), key=_importance, reverse=True)
     first, rest = found[:_SHOWN], found[_SHOWN:]
     names = dict.fromkeys(name for row in results for name in ends(row) if name in row.metrics)
@@ -71,6 +69,25 @@ def context(view: View) -> Mapping[str, Any]:
         "meanings": [_MEANING[name] for name in names if name in _MEANING],
         "basis": _basis([entry.comparison for entry in found if entry.comparison is not None]),
     }
+
+
+def _groups(rows: Sequence[RowResult], shown: Mapping[int, RowView]) -> list[Group]:
+    """Repaired and filtered rows beside the same models before; the others beside the first of those like them."""
+    made = before(rows)
+    remade = {id(one.row) for one in made}
+    kinds = groups_of([row for row in rows if id(row) not in remade])
+    groups = []
+    for reference, *others in kinds:
+        entries = [Entry(shown[id(one.row)], compare(one), one) for one in (compared(reference, row) for row in others)]
+        if entries:
+            what = "the first row" if len(kinds) == 1 else "the first row of its kind"
+            groups.append(Group(shown[id(reference)], entries, what))
+        elif all(one.reference is not reference for one in made):
+            groups.append(Group(None, [Entry(shown[id(reference)], state(reference))]))
+    for reference in {id(one.reference): one.reference for one in made}.values():
+        entries = [Entry(shown[id(one.row)], compare(one), one) for one in made if one.reference is reference]
+        groups.append(Group(shown[id(reference)], entries, "the same models before"))
+    return groups
 
 
 def _importance(entry: Entry) -> tuple[bool, bool, float]:
@@ -95,7 +112,7 @@ def _grouped(groups: Sequence[Group], entries: Sequence[Entry]) -> list[Group]:
     for group in groups:
         inside = sorted((one for one in group.entries if id(one) in wanted), key=lambda one: wanted[id(one)])
         if inside:
-            found.append(Group(group.reference, inside))
+            found.append(Group(group.reference, inside, group.what))
     found.sort(key=lambda group: wanted[id(group.entries[0])])
     return found
 
