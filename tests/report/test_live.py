@@ -61,14 +61,8 @@ def test_the_other_process_is_asked_for_this_run(tiny_run: RunRecord, tmp_path: 
     page.changed()
     assert elsewhere.began.acquire(timeout=30)
     page.close()
-    assert elsewhere.words[0][1:] == [
-        "-P",
-        "-m",
-        "bascule.report.live",
-        str(tiny_run.path),
-        str(tmp_path / "r.html"),
-        "7",
-    ]
+    asked = ["-P", "-m", "bascule.report.live", str(tiny_run.path), str(tmp_path / "r.html"), "7"]
+    assert elsewhere.words[0][1:] == asked
 
 
 class Times:
