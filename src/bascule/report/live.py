@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 from bascule.report.page import Live, write_page
 from bascule.study.record import RunRecord
@@ -26,20 +26,21 @@ class LivePage:
     def __init__(self, run: RunRecord, output: Path, *, warn: Callable[[str], object], pause: float = PAUSE) -> None:
         self._run, self._output, self._warn, self._pause = run, output, warn, pause
         self._warned = False
-        self._writer: Thread | None = None
-        self._next = time.monotonic()
+        self._news, self._over = Event(), Event()
+        self._follower = Thread(target=self._follow, daemon=True)
 
     def changed(self) -> None:
-        """Begin a new page, unless one is being written or the last one is younger than the pause."""
-        busy = self._writer is not None and self._writer.is_alive()
-        if not busy and time.monotonic() >= self._next:
-            self._writer = Thread(target=self._write_elsewhere, daemon=True)
-            self._writer.start()
+        """The record holds something new: a page follows, at once or when the pause after the last one is over."""
+        self._news.set()
+        if self._follower.ident is None:
+            self._follower.start()
 
     def close(self) -> None:
         """Write the last page, of a run that goes on no more, after the one that is being written."""
-        if self._writer is not None:
-            self._writer.join()
+        self._over.set()
+        self._news.set()
+        if self._follower.ident is not None:
+            self._follower.join()
         if not self._run.plan_file.is_file():  # the run was refused before it began
             return
         try:
@@ -47,10 +48,17 @@ class LivePage:
         except Exception as error:  # what the run has found is there, whatever keeps its page from being written
             self._complain(f"{error}" or type(error).__name__)
 
+    def _follow(self) -> None:
+        pause = 0.0
+        while self._news.wait() and not self._over.wait(pause):
+            self._news.clear()
+            began = time.monotonic()
+            self._write_elsewhere()
+            pause = max(self._pause, _SHARE * (time.monotonic() - began))
+
     def _write_elsewhere(self) -> None:
         words = [sys.executable, "-P", "-m", "bascule.report.live", str(self._run.path)]
         words += [str(self._output), str(self._pause)]
-        began = time.monotonic()
         try:
             done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         except OSError as error:
@@ -58,7 +66,6 @@ class LivePage:
         else:
             if done.returncode:
                 self._complain(next(iter(done.stderr.splitlines()[-1:]), f"exit code {done.returncode}"))
-        self._next = time.monotonic() + max(self._pause, _SHARE * (time.monotonic() - began))
 
     def _complain(self, why: str) -> None:
         if not self._warned:
