@@ -22,6 +22,8 @@ class Line:
     """A row after it was repaired, or filtered and trained again."""
 
     row: RowView
+    name: str
+    """Without what it shares with the name of the row before."""
     numbers: tuple[Number, ...]
     """What each metric is now, and in place of its interval the paired change."""
 
@@ -65,9 +67,13 @@ def _group(
     return Group(
         reference,
         tuple(number(reference.result.metrics[name]) for name in metrics),
-        tuple(Line(views[id(one.row)], tuple(_number(one, name) for name in metrics)) for one in found),
+        tuple(_line(views[id(one.row)], reference, one, metrics) for one in found),
         tuple(_sentences(reference, found, views)),
     )
+
+
+def _line(row: RowView, reference: RowView, found: Comparison, metrics: Sequence[str]) -> Line:
+    return Line(row, _short(row, reference), tuple(_number(found, name) for name in metrics))
 
 
 def _number(found: Comparison, name: str) -> Number:
@@ -83,22 +89,29 @@ def _sentences(reference: RowView, found: Sequence[Comparison], views: Mapping[i
     kinds: dict[tuple[str, str], list[str]] = {}
     for one in found:
         other, asr = (one.differences[name].outcome if name in one.differences else "missing" for name in ends(one.row))
-        kinds.setdefault((other, asr), []).append(views[id(one.row)].name.removeprefix(f"{reference.name}, "))
+        kinds.setdefault((other, asr), []).append(_short(views[id(one.row)], reference))
     robust = NAMES[ends(reference.result)[0]]
     prices = {
-        "better": f"while raising {robust}",
+        "better": f"which also raises {robust}",
         "unclear": f"with no clear change of {robust}",
         "worse": f"at the price of {robust}",
-        "missing": f"({robust} not measured)",
+        "missing": f"where {robust} is not measured",
     }
-    gains = [f"{joined(kinds[how, 'better'])} {price}" for how, price in prices.items() if (how, "better") in kinds]
-    sentences = [f"Clearly lower ASR: {'; '.join(gains)}." if gains else "Nothing clearly lowers ASR."]
+    gains = [
+        f"after {joined(kinds[how, 'better'])}, {price}" for how, price in prices.items() if (how, "better") in kinds
+    ]
+    sentences = [f"ASR falls clearly {'; '.join(gains)}." if gains else "Nothing clearly lowers ASR."]
     worse = [name for (_, asr), names in kinds.items() if asr == "worse" for name in names]
     if worse:
-        sentences.append(f"Clearly higher ASR: {joined(worse)}.")
+        sentences.append(f"ASR rises clearly after {joined(worse)}.")
     for_nothing = [
         name for (other, asr), names in kinds.items() if other == "worse" and asr != "better" for name in names
     ]
     if for_nothing:
-        sentences.append(f"Clearly lower {robust} without a clearly lower ASR: {joined(for_nothing)}.")
+        sentences.append(f"{robust.capitalize()} falls clearly, and ASR does not, after {joined(for_nothing)}.")
     return sentences
+
+
+def _short(row: RowView, reference: RowView) -> str:
+    """The row's name without what it shares with the name of the row it was made from."""
+    return row.name.removeprefix(f"{reference.name}, ")
