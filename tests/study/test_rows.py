@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from bascule.measure._paired import difference
+from bascule.report._comparable import groups_of
 from bascule.study.record import RunRecord
-from bascule.study.rows import by_class, read_rows, with_same_vary
+from bascule.study.rows import by_class, read_rows
 
 
 def test_rows_bring_their_outcomes_by_seed(finished: RunRecord) -> None:
@@ -57,4 +58,4 @@ def test_rows_are_grouped_by_what_varies(finished: RunRecord, tmp_path) -> None:
     plan["rows"] = [row | {"vary": {"rate": rate}} for row in plan["rows"] for rate in (0.1, 0.2)]
     run.write_plan(plan)
     rows = read_rows(run)
-    assert with_same_vary(rows) == [[rows[0], rows[2]], [rows[1], rows[3]]]
+    assert groups_of(rows) == [[rows[0], rows[2]], [rows[1], rows[3]]]

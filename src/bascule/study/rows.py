@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,14 +76,6 @@ class RowResult:
 def metrics_of(plan: dict[str, Any]) -> dict[str, Metric]:
     """The metrics a plan asks for, by the name they have in tables."""
     return {name.replace("-", "_"): build("measure", name) for name in plan["metrics"]}
-
-
-def with_same_vary(rows: Sequence[RowResult]) -> list[list[RowResult]]:
-    """The rows in groups with the same varied values, in which they can be compared; each in the study's order."""
-    groups: dict[str, list[RowResult]] = {}
-    for row in rows:
-        groups.setdefault(json.dumps(row.vary, sort_keys=True), []).append(row)
-    return list(groups.values())
 
 
 def by_class(row: RowResult) -> dict[int, tuple[int, dict[str, Measure]]]:
