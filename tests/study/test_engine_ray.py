@@ -29,6 +29,10 @@ def test_same_table_on_ray(tmp_path: Path, finished) -> None:
         tables.append(json.loads(call(tmp_path, "table", "tiny", "--runs", engine, "--format", "json").stdout))
     assert tables[0] == tables[1]
     assert tables[0][0]["seeds"] == 1
+    # The record names what was asked for, not what a worker was started with.
+    asked = "run tiny.yaml --seeds 1 --engine ray --runs ray"
+    cells = [json.loads(path.read_text()) for path in (tmp_path / "ray" / "tiny" / "cells").glob("*/cell.json")]
+    assert {cell["command"].partition("run ")[2] for cell in cells} == {asked.removeprefix("run ")}
 
 
 def test_a_failed_cell_on_ray_is_named(tmp_path: Path, finished) -> None:

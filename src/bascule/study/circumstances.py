@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from importlib.metadata import version
@@ -14,8 +15,14 @@ import numpy as np
 import torch
 
 
-def circumstances(device: torch.device, *, compiled: bool = False) -> dict[str, Any]:
-    """Versions, commit and machine, for the record, and whether the passes of training were compiled."""
+def own_command() -> str:
+    """The command line of this process, without the folder of the program."""
+    program, *words = sys.argv
+    return shlex.join([Path(program).name, *words])
+
+
+def circumstances(device: torch.device, *, command: str, compiled: bool = False) -> dict[str, Any]:
+    """Versions, commit and machine, for the record, with the command and whether the passes were compiled."""
     return {
         "versions": {
             "bascule": version("bascule"),
@@ -31,7 +38,7 @@ def circumstances(device: torch.device, *, compiled: bool = False) -> dict[str, 
             "threads": torch.get_num_threads(),
             "compiled": compiled,
         },
-        "command": " ".join(["bascule", *sys.argv[1:]]),
+        "command": command,
     }
 
 

@@ -29,11 +29,12 @@ def run_cells(cells: Sequence[Cell], run: RunRecord, workshop: Workshop) -> list
         raise RequestError("--engine ray needs Ray: pip install 'bascule[ray]'") from error
     if not ray.is_initialized():
         ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
-    device, roots, compile_passes = workshop.device, workshop.roots, workshop.compile_passes
+    # What the tasks need of the workshop; the rest stays here.
+    shared = {name: getattr(workshop, name) for name in ("device", "roots", "compile_passes", "command")}
 
-    @ray.remote(num_cpus=1, num_gpus=1 if device.type == "cuda" else 0, max_retries=2)
+    @ray.remote(num_cpus=1, num_gpus=1 if workshop.device.type == "cuda" else 0, max_retries=2)
     def work(cell: Cell, *needed: str | None) -> str | None:
-        return attempt(cell, run, Workshop(device=device, roots=roots, compile_passes=compile_passes))
+        return attempt(cell, run, Workshop(**shared))
 
     # A cell's task waits for those of the cells it needs, whose answers it is given.
     tasks: dict[str, Any] = {}

@@ -120,7 +120,7 @@ def make(cell: Cell, run: RunRecord, workshop: Workshop) -> nn.Module:
             "parameters": sum(p.numel() for p in model.parameters()),
             "started": started.isoformat(timespec="seconds"),
             "seconds": round(time.monotonic() - began, 3),
-            **circumstances(workshop.device, compiled=_compiled(cell, workshop)),
+            **circumstances(workshop.device, command=workshop.command, compiled=_compiled(cell, workshop)),
             "failure": None,
         }
     )

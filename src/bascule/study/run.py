@@ -124,7 +124,13 @@ def attempt(cell: Cell, run: RunRecord, workshop: Workshop) -> str | None:
         message = f"{error}" if str(error) else type(error).__name__
         kind = type(error).__name__
         known = record.info() or {"fingerprint": cell.fingerprint, "seed": cell.seed, "settings": cell.settings()}
-        record.write_info({**known, **circumstances(workshop.device), "failure": {"kind": kind, "message": message}})
+        record.write_info(
+            {
+                **known,
+                **circumstances(workshop.device, command=workshop.command),
+                "failure": {"kind": kind, "message": message},
+            }
+        )
         return message
     if record.failure() is not None:
         record.write_info({**record.info(), "failure": None})

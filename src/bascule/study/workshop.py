@@ -9,6 +9,7 @@ import torch
 
 from bascule.core import rng
 from bascule.core.images import Images, Splits
+from bascule.study.circumstances import own_command
 from bascule.study.plan import Cell
 from bascule.study.progress import Silent
 
@@ -22,6 +23,8 @@ class Workshop:
     progress: Silent = field(default_factory=Silent)
     compile_passes: bool = False
     """Compile the passes of training; for speed, and so no setting of a study."""
+    command: str = field(default_factory=own_command)
+    """What somebody asked for, also where another process does it."""
     _data_key: str = ""
     _data: Splits | None = None
     _held_out: Images | None = None
