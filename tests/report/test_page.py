@@ -658,6 +658,13 @@ def test_recipes_against_different_poison_are_not_compared(tmp_path: Path) -> No
     assert "and None, marked" not in page.section("joint")
 
 
+def test_rows_that_vary_in_their_repair_go_by_it(tmp_path: Path) -> None:
+    rows = (Spec("Hard", asr=0.9, vary={"repair": None}), Spec("Hard", asr=0.1, vary={"repair": "clp"}, made_from=0))
+    section = page_of(tmp_path, *rows).section("repairs")
+    assert "Hard · repair None: ASR falls clearly after repair clp, with" in section
+    assert " repair clp90.0" in section
+
+
 def test_nothing_repaired_nothing_said(tmp_path: Path) -> None:
     assert page_of(tmp_path, *PAIR).all("section", id="repairs") == []
     alone = page_of(tmp_path, Spec(), Spec("From elsewhere", made_from=7))

@@ -113,5 +113,7 @@ def _sentences(reference: RowView, found: Sequence[Comparison], views: Mapping[i
 
 
 def _short(row: RowView, reference: RowView) -> str:
-    """The row's name without what it shares with the name of the row it was made from."""
+    """What of the row's name is not in that of the row it was made from: what varies, or what follows."""
+    if row.vary and row.result.name == reference.result.name:
+        return row.vary
     return row.name.removeprefix(f"{reference.name}, ")
