@@ -21,19 +21,19 @@ Part = Callable[[Tensor, Tensor], Tensor]
 NAMES = ("APGD-CE", "APGD-T", "FAB-T", "Square")
 
 
-def ours(model: nn.Module, norm: Norm, eps: float) -> dict[str, Part]:
+def ours(model: nn.Module, norm: Norm, eps: float, seed: int = 0) -> dict[str, Part]:
     def part(number: int) -> Part:
         attack = Autoattack(norm=norm, eps=eps).parts()[number]
-        return lambda x, y: attacked(model, attack, x, y, generator=stream(0, "benchmark", number)).x
+        return lambda x, y: attacked(model, attack, x, y, generator=stream(seed, "benchmark", number)).x
 
     return {name: part(number) for number, name in enumerate(NAMES)}
 
 
-def theirs(model: nn.Module, norm: Norm, eps: float, classes: int) -> dict[str, Part]:
+def theirs(model: nn.Module, norm: Norm, eps: float, classes: int, seed: int = 0) -> dict[str, Part]:
     """At the published budget. `torchattacks.AutoAttack` itself gives its first three parts ten steps each."""
     from torchattacks import APGD, APGDT, FAB, Square
 
-    common = {"norm": {"linf": "Linf", "l2": "L2"}[norm], "eps": eps, "seed": 0}
+    common = {"norm": {"linf": "Linf", "l2": "L2"}[norm], "eps": eps, "seed": seed}
     attacks = [
         APGD(model, **common, steps=100, loss="ce"),
         APGDT(model, **common, steps=100, n_classes=classes),

@@ -7,6 +7,7 @@ budget. Ours must never be higher by more than half a point, and each part at le
 from __future__ import annotations
 
 import argparse
+import itertools
 
 import torch
 from _cells import Trained, cells, standing
@@ -18,7 +19,7 @@ from bascule.attack._run import attacked
 from bascule.attack.autoattack import Autoattack
 from bascule.core.rng import stream
 
-HEAD = ["model", "eps", "who", "clean", *NAMES, "all", "light"]
+HEAD = ["model", "eps", "seed", "who", "clean", *NAMES, "all", "light"]
 
 
 def main() -> None:
@@ -27,17 +28,18 @@ def main() -> None:
     parser.add_argument("--norm", choices=["linf", "l2"], default="linf", help="norm of the ball (default linf)")
     parser.add_argument("--eps", nargs="+", type=float, required=True, help="radii of the ball")
     parser.add_argument("--parts", nargs="*", choices=NAMES, default=list(NAMES), help="parts to run (default all)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of everything drawn (default 0)")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch (default 2)")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     rows, higher = [], []
     for trained in cells(options):
-        for eps in options.eps:
-            found = compared(trained, eps, options)
+        for eps, seed in itertools.product(options.eps, options.seeds):
+            found = compared(trained, eps, seed, options)
             rows += found
             higher += [
-                f"{trained.name}, eps {eps}, {what}: {a} against {b}"
-                for what, a, b in zip(HEAD[4:-1], found[0][4:-1], found[1][4:-1], strict=True)
+                f"{trained.name}, eps {eps}, seed {seed}, {what}: {a} against {b}"
+                for what, a, b in zip(HEAD[5:-1], found[0][5:-1], found[1][5:-1], strict=True)
                 if a and float(a) > float(b)
             ]
             print_table(HEAD, found)
@@ -47,15 +49,15 @@ def main() -> None:
     print(f"\nRobust accuracy in per cent; {options.norm}; {machine(['torchattacks'])}")
 
 
-def compared(trained: Trained, eps: float, options: argparse.Namespace) -> list[list[str]]:
+def compared(trained: Trained, eps: float, seed: int, options: argparse.Namespace) -> list[list[str]]:
     """A row for us and a row for them."""
     classes = int(trained.model(trained.x[:1]).shape[1])
     rows = []
     for who, parts in (
-        ("bascule", ours(trained.model, options.norm, eps)),
-        ("torchattacks", theirs(trained.model, options.norm, eps, classes)),
+        ("bascule", ours(trained.model, options.norm, eps, seed)),
+        ("torchattacks", theirs(trained.model, options.norm, eps, classes, seed)),
     ):
-        row = [trained.name, f"{eps:g}", who, percent(len(trained.y), trained)]
+        row = [trained.name, f"{eps:g}", f"{seed}", who, percent(len(trained.y), trained)]
         for name in NAMES:
             if name in options.parts:
                 found = parts[name](trained.x, trained.y)
@@ -66,7 +68,7 @@ def compared(trained: Trained, eps: float, options: argparse.Namespace) -> list[
         chain = run_chain(trained, {name: parts[name] for name in options.parts})
         rows.append([*row, percent(chain.standing, trained), ""])
     light = Autoattack(norm=options.norm, eps=eps, version="light")
-    end = attacked(trained.model, light, trained.x, trained.y, generator=stream(0, "benchmark"))
+    end = attacked(trained.model, light, trained.x, trained.y, generator=stream(seed, "benchmark"))
     rows[0][-1] = percent(int((end.prediction == trained.y).sum()), trained)
     return rows
 
