@@ -146,8 +146,10 @@ def test_of_a_handful_that_withstood_nothing_hangs_on_a_few(
     for key, values in columns.items():
         info = {"kind": key.partition(":")[0], "signs": signs.get(key, {})}
         run.cell("one").add_outcomes(images, label, values.astype(np.int64), key=key, info=info)
-    cell = {"cell": "one", "columns": {"clean": ["clean:1"], "attack": ["attack:1", "attack:2"]}}
-    found = {flag.partition(":")[0] for flag in flags._of_the_signs(run, [cell])}
+    cell = {"seed": 0, "cell": "one", "columns": {"clean": ["clean:1"], "attack": ["attack:1", "attack:2"]}}
+    clean, *adversarial = (values.astype(np.int64) for values in columns.values())
+    by_seed = {0: Outcomes(label=label, clean=clean, adversarial=adversarial, attacks=2)}
+    found = {flag.partition(":")[0] for flag in flags._of_the_signs(run, [cell], by_seed)}
     assert found == ({"attack not converged", "black box beats white box"} if expected else set())
 
 

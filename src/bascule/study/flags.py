@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from bascule.measure import MISSING, Measure, Outcomes
+from bascule.measure.robust_accuracy import RobustAccuracy
 from bascule.study.record import RunRecord
 
 TWIN_LIMIT = 0.05
@@ -37,11 +38,12 @@ _BLACK_BOX_GAIN = 0.01
 
 
 def flags_of(
-    run: RunRecord, entry: Mapping[str, Any], found: Sequence[Outcomes], measures: Mapping[str, Measure]
+    run: RunRecord, entry: Mapping[str, Any], by_seed: Mapping[int, Outcomes], measures: Mapping[str, Measure]
 ) -> Iterator[str]:
     """Everything about one row of a run that a reader must know before believing its numbers."""
+    found = list(by_seed.values())
     yield from _of_the_run(run, entry, len(found))
-    yield from _of_the_evaluation(run, entry, found)
+    yield from _of_the_evaluation(run, entry, by_seed)
     yield from _of_the_numbers(found, measures)
 
 
@@ -60,22 +62,23 @@ def _of_the_run(run: RunRecord, entry: Mapping[str, Any], seeds: int) -> Iterato
         yield "two seeds: intervals over seeds are very wide"
 
 
-def _of_the_evaluation(run: RunRecord, entry: Mapping[str, Any], found: Sequence[Outcomes]) -> Iterator[str]:
+def _of_the_evaluation(run: RunRecord, entry: Mapping[str, Any], by_seed: Mapping[int, Outcomes]) -> Iterator[str]:
     refuted = sum(_refuted(run, cell) for cell in entry["cells"])
     if refuted:
         yield f"certified and yet fooled: {refuted} images inside the certified ball; a bound is wrong"
-    yield from _of_the_signs(run, [cell for cell in entry["cells"] if cell["columns"].get("attack")])
+    yield from _of_the_signs(run, [cell for cell in entry["cells"] if cell["columns"].get("attack")], by_seed)
     gains = [_black_box_gain(run, cell) for cell in entry["cells"]]
     if max(gains, default=0.0) > _BLACK_BOX_GAIN:
         yield (
             f"black box beats white box: attacks without gradients fool {100 * max(gains):.1f} % of the images after "
             f"all others"
         )
-    if found and min(len(outcomes.label) for outcomes in found) < FEW_IMAGES:
-        yield f"few images: {min(len(outcomes.label) for outcomes in found)} test images"
+    images = min((len(outcomes.label) for outcomes in by_seed.values()), default=FEW_IMAGES)
+    if images < FEW_IMAGES:
+        yield f"few images: {images} test images"
 
 
-def _of_the_signs(run: RunRecord, cells: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _of_the_signs(run: RunRecord, cells: Sequence[Mapping[str, Any]], by_seed: Mapping[int, Outcomes]) -> Iterator[str]:
     """What the worst seed's signs say of an evaluation by attacks."""
     first: list[dict[str, float]] = []
     last: list[tuple[dict[str, float], float]] = []
@@ -83,7 +86,7 @@ def _of_the_signs(run: RunRecord, cells: Sequence[Mapping[str, Any]]) -> Iterato
         attacks, known = cell["columns"]["attack"], run.cell(cell["cell"]).evaluations()
         first.append(known.get(attacks[0], {}).get("signs", {}))
         # What withstood the first of several attacks says nothing; only what withstood them all does.
-        last.append((known.get(attacks[-1], {}).get("signs", {}), _standing(run, cell)))
+        last.append((known.get(attacks[-1], {}).get("signs", {}), _standing(by_seed.get(cell["seed"]))))
     for name, (limit, text) in _SIGNS.items():
         worst = max((signs.get(name, 0.0) for signs in first), default=0.0)
         if worst > limit:
@@ -95,15 +98,10 @@ def _of_the_signs(run: RunRecord, cells: Sequence[Mapping[str, Any]]) -> Iterato
             yield text.format(share=f"{100 * max(counted):.0f} %")
 
 
-def _standing(run: RunRecord, cell: Mapping[str, Any]) -> float:
+def _standing(outcomes: Outcomes | None) -> float:
     """Share of the test images that withstood every attack."""
-    columns = cell["columns"]
-    table = run.cell(cell["cell"]).outcomes_of(columns)
-    keys = [*columns["clean"], *columns["attack"]]
-    if table is None or not all(key in table.columns for key in keys):
-        return 0.0
-    right = [(table.columns[key] == table.label) | (table.columns[key] == MISSING) for key in keys]
-    return float(np.logical_and.reduce(right).mean())
+    sample = None if outcomes is None else RobustAccuracy().per_sample(outcomes)
+    return 0.0 if sample is None else float(sample.mean())
 
 
 def _of_the_numbers(found: Sequence[Outcomes], measures: Mapping[str, Measure]) -> Iterator[str]:

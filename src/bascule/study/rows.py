@@ -113,7 +113,7 @@ def _row(run: RunRecord, plan: dict[str, Any], entry: dict[str, Any], metrics: d
         seeds=len(found),
         metrics=measures,
         kinds=metrics,
-        flags=tuple(flags_of(run, entry, list(found.values()), measures)),
+        flags=tuple(flags_of(run, entry, found, measures)),
         settings=entry["settings"],
         published=entry.get("published"),
         entries=tuple(entry["cells"]),
