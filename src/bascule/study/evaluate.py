@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -102,17 +102,40 @@ class Job:
             wanted: Which test images, in order.
             labels: Labels to move away from, for every test image.
         """
-        found = torch.full((len(self.test),), MISSING)
-        generator, model = self.generator, Filled(model)
         with self.progress.stage(str(self.link.settings["name"]), int(wanted.sum())):
-            done = fooled = 0
-            for index, x in self.images(wanted):
-                y = labels[index]
-                result = attacked(model, attack, x, y, generator=generator)
-                found[index.cpu()] = result.prediction.cpu()
-                done, fooled = done + len(index), fooled + int((result.prediction != y).sum())
-                self.progress.update(done, f"fooled {fooled}")
-        return found
+            return answers_under(
+                attack, model, self.images(wanted), labels, generator=self.generator, progress=self.progress
+            )
+
+
+def answers_under(
+    attack: Attack,
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    labels: Tensor,
+    *,
+    generator: torch.Generator,
+    progress: Silent,
+) -> Tensor:
+    """The model's answers under the attack for the images given, MISSING for the others; int64 on the CPU.
+
+    Args:
+        attack: What to do.
+        model: Whom to attack.
+        batches: Positions and images, on the device of the model.
+        labels: Labels to move away from, for every test image, on that device.
+        generator: On that device.
+        progress: Where to tell how far it is.
+    """
+    found, filled = torch.full((len(labels),), MISSING), Filled(model)
+    done = fooled = 0
+    for index, x in batches:
+        y = labels[index]
+        result = attacked(filled, attack, x, y, generator=generator)
+        found[index.cpu()] = result.prediction.cpu()
+        done, fooled = done + len(index), fooled + int((result.prediction != y).sum())
+        progress.update(done, f"fooled {fooled}")
+    return found
 
 
 def evaluated(job: Job) -> Answer:

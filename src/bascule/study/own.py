@@ -17,16 +17,15 @@ from PIL import Image
 from torch import Tensor, nn
 
 from bascule.attack import Attack
-from bascule.attack._run import attacked
 from bascule.core import rng
 from bascule.core.catalog import build, construct
 from bascule.core.errors import RequestError
 from bascule.core.images import Images, as_bytes
-from bascule.core.inference import chunks, predict
+from bascule.core.inference import predict
 from bascule.data import Source
 from bascule.filter import Filter, Judged
 from bascule.filter._run import judged
-from bascule.measure import MISSING, Outcomes
+from bascule.measure import Outcomes
 from bascule.models._weights import load_weights
 from bascule.poison import Trigger
 from bascule.poison._place import Poison, shown_with
@@ -35,11 +34,12 @@ from bascule.repair._run import repaired
 from bascule.scan import Scan, Scanner
 from bascule.scan._run import scanned
 from bascule.study.document import parse_value
+from bascule.study.evaluate import BATCH, answers_under
+from bascule.study.progress import Silent
 from bascule.study.record import CellRecord, read_json, write_atomically
 
 SHEET = 48
 """Pictures on a contact sheet."""
-_BATCH = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,12 +224,10 @@ def _outcomes(
     labels, clean = images.labels.cpu(), predict(model, images)
     adversarial, triggered = [], None
     if attack is not None:
-        generator, standing = own.generator("attack"), (clean == labels).to(images.device).nonzero().squeeze(1)
-        under = torch.full_like(labels, MISSING)
-        for part in chunks(len(standing), _BATCH, images.device):
-            index = standing[part]
-            result = attacked(model, attack, images.batch(index), images.labels[index], generator=generator)
-            under[index.cpu()] = result.prediction.cpu()
+        standing = (clean == labels).to(images.device).nonzero().squeeze(1)
+        batches = ((index, images.batch(index)) for index in standing.split(BATCH))
+        draws = own.generator("attack")
+        under = answers_under(attack, model, batches, images.labels, generator=draws, progress=Silent())
         adversarial.append(under.numpy())
     if trigger is not None:
         generator = own.generator("trigger")
