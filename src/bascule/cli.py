@@ -359,7 +359,7 @@ def repair(
     data_dir: DataOption = None,
 ) -> None:
     """Repair a model, and say what that did to both of its ends."""
-    from bascule.report.tables import ends
+    from bascule.report.tables import both_ends
     from bascule.study import own
 
     mine = _own(model, data, architecture, seed, device, data_dir)
@@ -374,7 +374,7 @@ def repair(
         target=planted.target if target is None and planted else target,
     )
     hints = {"robust-accuracy": "not measured: --attack", "asr": "not measured: --trigger, --target"}
-    typer.echo(ends(before, after, hints), nl=False)
+    typer.echo(both_ends(before, after, hints), nl=False)
     typer.echo(", ".join(f"{name} {value:.4g}" for name, value in found.notes.items()))
     typer.echo(output)
 

@@ -12,7 +12,7 @@ from bascule.report._compare import unseparated
 from bascule.report._merged import distinct
 from bascule.report._view import RowView, View
 from bascule.report._words import setting
-from bascule.report.tables import shown_interval, shown_value
+from bascule.report.tables import ARROWS, shown_interval, shown_value
 
 TITLE = "The joint table"
 
@@ -87,7 +87,7 @@ def _column(metric: Metric, measures: Sequence[Measure]) -> Column:
         unit="%" if metric.unit == "fraction" else metric.unit,
         better=metric.better,
         best={"higher": "highest", "lower": "lowest"}[metric.better],
-        arrow={"higher": "↑", "lower": "↓"}[metric.better],
+        arrow=ARROWS[metric.better],
         n=f"{counts.pop():,}" if len(counts) == 1 else "",
     )
 

@@ -10,7 +10,7 @@ from bascule.report._compare import NAMES, Comparison, before, ends
 from bascule.report._evidence import Number, number
 from bascule.report._view import RowView, View
 from bascule.report._words import joined
-from bascule.report.tables import shown_change
+from bascule.report.tables import ARROWS, shown_change
 
 TITLE = "Before and after"
 
@@ -58,7 +58,7 @@ def context(view: View) -> Mapping[str, Any] | None:
 def _heading(found: Sequence[Comparison], name: str) -> tuple[str, str, str]:
     """Title, arrow, and which is better."""
     metric = next(one.row.kinds[name] for one in found if name in one.row.kinds)
-    return metric.title, {"higher": "↑", "lower": "↓"}[metric.better], metric.better
+    return metric.title, ARROWS[metric.better], metric.better
 
 
 def _group(

@@ -23,7 +23,7 @@ from bascule.report._words import SPACE
 from bascule.study.rows import RowResult, by_class
 
 Format = Literal["text", "json", "csv", "markdown", "latex"]
-_ARROWS = {"higher": "↑", "lower": "↓"}
+ARROWS = {"higher": "↑", "lower": "↓"}
 UNKNOWN = "—"
 LEGEND = "95 % intervals: over test images (Wilson) and, with several seeds, over seeds (Student's t)."
 ONE_IN_TWENTY = "Each interval stands for itself: among many, about one in twenty misses."
@@ -87,7 +87,7 @@ def render(rows: Sequence[RowResult], form: Format, more: More | None = None) ->
     return _grid.render(grids, below, form)
 
 
-def ends(before: Outcomes, after: Outcomes, hints: Mapping[str, str]) -> str:
+def both_ends(before: Outcomes, after: Outcomes, hints: Mapping[str, str]) -> str:
     """One model at both ends before and after it was changed, as text.
 
     Args:
@@ -99,7 +99,7 @@ def ends(before: Outcomes, after: Outcomes, hints: Mapping[str, str]) -> str:
     for name in ("accuracy", "robust-accuracy", "asr"):
         metric: Metric = build("measure", name)
         one, two = (summarise(metric, [found]) for found in (before, after))
-        heading = plain(f"{metric.title} % {_ARROWS[metric.better]}")
+        heading = plain(f"{metric.title} % {ARROWS[metric.better]}")
         if one.value is None:
             lines.append([heading, plain(hints.get(name, UNKNOWN)), plain(""), plain("")])
             continue
@@ -142,7 +142,7 @@ def _metric_headings(rows: Sequence[RowResult], metrics: Sequence[str], fraction
     for name in metrics:
         metric = next(row.kinds[name] for row in rows if name in row.kinds)
         unit = fraction if metric.unit == "fraction" else metric.unit
-        headings.append(f"{metric.title} {unit} {_ARROWS[metric.better]}")
+        headings.append(f"{metric.title} {unit} {ARROWS[metric.better]}")
     return headings
 
 
