@@ -9,7 +9,7 @@ from torch import nn
 
 from bascule.core.images import Images, Splits, as_bytes
 from bascule.core.rng import stream
-from bascule.filter import _tampering
+from bascule.filter import Judged, _tampering
 from bascule.filter._run import judged
 from bascule.filter._tampering import tampered
 from bascule.filter.frequency import Frequency, Spectrum, dct_matrix
@@ -80,13 +80,18 @@ def test_smooth_images_with_noise_on_them_are_found() -> None:
     assert torch.equal(found.removed, found.score >= 0)
 
 
-def test_a_higher_probability_removes_less(digits: Splits) -> None:
+def test_images_are_removed_from_the_probability_on(digits: Splits) -> None:
     few = digits.train.at(torch.arange(300))
-    counts = [
-        int(judged(nn.Identity(), Frequency(epochs=2, probability=p), few, generator=stream(0, "a")).removed.sum())
-        for p in (0.4, 0.5, 0.7)
-    ]
-    assert counts[0] > counts[1] > counts[2]
+
+    def found(probability: float) -> Judged:
+        return judged(nn.Identity(), Frequency(epochs=2, probability=probability), few, generator=stream(0, "a"))
+
+    score = found(0.999).score
+    for share in (0.3, 0.7):
+        again = found(score.double().quantile(share).sigmoid().item())
+        assert torch.equal(again.score, score)
+        assert again.removed.double().mean() == pytest.approx(1 - share, abs=0.02)
+        assert score[again.removed].min() > score[~again.removed].max()
 
 
 def test_the_detector_learns_from_a_sample(digits: Splits) -> None:

@@ -168,7 +168,7 @@ class Restless(nn.Module):
 @pytest.mark.usefixtures("without_codegen")
 def test_compiling_for_ever_is_an_error(few: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bascule.train._compile._VARIANTS", 3)
-    with pytest.raises(Exception, match="recompile_limit") as caught:
+    with pytest.raises(Exception, match="_limit") as caught:
         train(Restless(), few, settings(epochs=3), seed=0, compile_passes=True)
     assert type(caught.value).__name__ == "FailOnRecompileLimitHit"
 
@@ -177,17 +177,17 @@ def test_torch_is_found_as_it_was() -> None:
     import torch._dynamo.config as dynamo
     import torch._inductor.config as inductor
 
-    before = dynamo.recompile_limit, dynamo.fail_on_recompile_limit_hit, inductor.fallback_random
+    before = dynamo.cache_size_limit, dynamo.fail_on_cache_limit_hit, inductor.fallback_random
 
     def broken() -> None:
         with compiled(nn.ReLU(), backend="eager") as quick:
-            assert dynamo.recompile_limit > before[0]
+            assert dynamo.cache_size_limit > before[0]
             quick(torch.ones(2))
             raise KeyError
 
     with pytest.raises(KeyError):
         broken()
-    assert (dynamo.recompile_limit, dynamo.fail_on_recompile_limit_hit, inductor.fallback_random) == before
+    assert (dynamo.cache_size_limit, dynamo.fail_on_cache_limit_hit, inductor.fallback_random) == before
 
 
 def test_a_network_of_nested_blocks_needs_no_more_versions_than_passes(few: Images) -> None:

@@ -34,7 +34,8 @@ def compiled(model: nn.Module, *, backend: str = "inductor", mode: str = "defaul
     import torch._dynamo.config  # takes seconds; only for those who compile
     import torch._inductor.config
 
-    limits = torch._dynamo.config.patch(recompile_limit=_VARIANTS, fail_on_recompile_limit_hit=True)
+    # The names of torch 2.6, which later versions know as well.
+    limits = torch._dynamo.config.patch(cache_size_limit=_VARIANTS, fail_on_cache_limit_hit=True)
     try:
         with limits, torch._inductor.config.patch(fallback_random=True):
             quick = torch.compile(model, dynamic=False, backend=backend, mode=mode)
