@@ -89,7 +89,10 @@ def check_number(metric: Number) -> None:
         assert estimate is not None
         assert np.isfinite(estimate.value)
         assert estimate.n > 0
-        assert estimate.error is None or estimate.error >= 0
+        if estimate.interval is not None:
+            assert estimate.interval[0] <= estimate.value <= estimate.interval[1]
+        if metric.yes_or_no:
+            assert estimate.value in (0, 1)
         measure = summarise(metric, [found])
         assert (measure.value, measure.n, measure.unit) == (pytest.approx(estimate.value), estimate.n, metric.unit)
         if metric.unit == "fraction":

@@ -9,8 +9,9 @@ import pytest
 from scipy import stats
 
 from bascule.core.catalog import build
-from bascule.measure import Measure, Outcomes
+from bascule.measure import Measure, Outcomes, Verdict
 from bascule.measure._interval import student_t, summarise, together, wilson
+from bascule.measure._ranking import auroc_interval
 
 
 def seeds(*shares: tuple[int, int] | None) -> list[Outcomes]:
@@ -204,3 +205,78 @@ def test_the_interval_covers_when_seeds_and_images_are_both_drawn_anew(
     assert least < np.mean(held) <= most
     assert np.mean(held) > max(np.mean(without_seeds), np.mean(without_images))
     assert np.mean(without_seeds) < 0.93
+
+
+# --- one number per model --------------------------------------------------------------------------------------------
+
+
+def scans(*verdicts: tuple[tuple[float, ...], tuple[int, ...]]) -> list[Outcomes]:
+    """For each seed the anomalies and suspects of the model; every twin's anomalies are 1 and less."""
+    twin = Verdict(anomaly=np.array([1.0, 0.5, 0.0]), suspects=())
+    return [
+        Outcomes(
+            label=np.zeros(1, dtype=np.int64),
+            target=0,
+            verdict=Verdict(anomaly=np.array(anomaly), suspects=suspects),
+            twin_verdict=twin,
+        )
+        for anomaly, suspects in verdicts
+    ]
+
+
+FOUND, UNTESTED = ((9.0, 0.0, 0.0), (0,)), ((np.nan, np.nan, np.nan), (0,))
+
+
+@pytest.mark.parametrize("count", [1, 3, 10])
+@pytest.mark.parametrize(("name", "value"), [("scan-found", 1.0), ("scan-false-alarm", 0.0)])
+def test_an_answer_that_all_seeds_agree_on_has_wilsons_interval_over_the_seeds(
+    name: str, value: float, count: int
+) -> None:
+    found = summarise(build("measure", name), scans(*[FOUND] * count))
+    assert (found.value, found.low, found.high) == (value, *wilson(value, count))
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_models_that_do_not_overlap_leave_doubt_about_the_area(count: int) -> None:
+    found = summarise(build("measure", "scan-auroc"), scans(*[FOUND] * count))
+    assert found.value == 1
+    assert found.low is not None
+    assert found.low < 0.6
+
+
+def test_an_area_over_models_that_were_not_tested_is_unknown() -> None:
+    auroc_of = build("measure", "scan-auroc")
+    assert summarise(auroc_of, scans(UNTESTED, UNTESTED)).value is None
+    assert summarise(auroc_of, scans(FOUND, UNTESTED)) == summarise(auroc_of, scans(FOUND))
+
+
+def test_a_number_without_doubt_of_its_own_has_no_interval_where_seeds_agree() -> None:
+    verdict = Verdict(anomaly=np.ones(3), suspects=(), overlap=1.0)
+    found = summarise(build("measure", "scan-overlap"), [Outcomes(label=np.zeros(1), verdict=verdict)] * 2)
+    assert (found.value, found.low, found.high) == (1, None, None)
+
+
+def test_the_interval_of_one_positive_and_one_negative_is_wilsons_of_one_image() -> None:
+    assert auroc_interval(1.0, 1, 1) == pytest.approx(wilson(1.0, 1))
+    assert auroc_interval(0.0, 1, 1) == pytest.approx(wilson(0.0, 1))
+
+
+def test_the_ends_of_an_areas_interval_lie_at_the_wanted_score() -> None:
+    ones, zeros, area = 12, 30, 0.8
+    for end in auroc_interval(area, ones, zeros):
+        q1, q2, extra = end / (2 - end), 2 * end**2 / (1 + end), (ones + zeros) / 2 - 1  # Hanley & McNeil 1982
+        variance = (end * (1 - end) + extra * (q1 - end**2) + extra * (q2 - end**2)) / (ones * zeros)
+        assert abs(end - area) / variance**0.5 == pytest.approx(1.959964, abs=1e-5)
+
+
+@pytest.mark.parametrize("count", [3, 10])
+@pytest.mark.parametrize("area", [0.7, 0.95])
+def test_an_areas_interval_holds_the_truth_with_few_models(count: int, area: float) -> None:
+    draws = np.random.default_rng(0)
+    shift = stats.norm.ppf(area) * 2**0.5
+    held = []
+    for _ in range(400):
+        seen = (draws.normal(shift, 1, (count, 1)) > draws.normal(0, 1, count)).mean()
+        low, high = auroc_interval(float(seen), count, count)
+        held.append(low <= area <= high)
+    assert np.mean(held) > 0.92  # Hanley & McNeil's standard error at the area seen: 0.28 for three and 0.95

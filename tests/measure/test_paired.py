@@ -282,3 +282,26 @@ def test_numbers_per_model_are_compared_over_the_seeds() -> None:
     assert (seen.low, seen.high) == pytest.approx((expected.low, expected.high))
     alone = difference(metric, {0: before[0]}, {0: after[0]})
     assert (alone.value, alone.low, alone.high, alone.change) == (pytest.approx(0.2), None, None, "missing")
+
+
+def answers(*found: bool) -> dict[int, Outcomes]:
+    """By seed, whether the scanner names the target, and an overlap that agrees."""
+    return {
+        seed: outcomes([True], target=0, verdict=Verdict(anomaly=np.ones(2), suspects=(0,) * yes, overlap=float(yes)))
+        for seed, yes in enumerate(found)
+    }
+
+
+def test_answers_are_compared_by_the_score_interval_over_the_seeds() -> None:
+    metric = build("measure", "scan-found")
+    three = difference(metric, answers(False, False, False), answers(True, True, True))
+    assert (three.value, three.seeds, three.change) == (1.0, 3, "unclear")  # McNemar: 3 < 3.84
+    four = difference(metric, answers(*[False] * 4), answers(*[True] * 4))
+    assert four.change == "up"
+    mixed = difference(metric, answers(True, False, False), answers(False, True, True))
+    assert (mixed.low, mixed.high) == score_interval(2 / 3, 1 / 3, 3)
+
+
+def test_numbers_whose_differences_agree_exactly_have_no_interval() -> None:
+    found = difference(build("measure", "scan-overlap"), answers(False, False), answers(True, True))
+    assert (found.value, found.low, found.high, found.change) == (1.0, None, None, "missing")

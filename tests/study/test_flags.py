@@ -104,6 +104,11 @@ def test_nothing_is_said_of_a_plain_model(raised, attack: str) -> None:
     assert raised(f"attack={attack}") == set()
 
 
+def test_a_search_without_gradients_that_goes_first_proves_nothing(raised) -> None:
+    attacks = "[{name: square, eps: 0.1, queries: 100}, {name: pgd, eps: 0.1, steps: 20}]"
+    assert raised(f"attack={attacks}") == set()
+
+
 @pytest.mark.parametrize(
     ("kind", "flag"),
     [

@@ -137,6 +137,9 @@ class Metric(ABC):
 class Number(Metric):
     """A metric that is one number per model instead of a share of its test images."""
 
+    yes_or_no: ClassVar[bool] = False
+    """Whether that number is 1 or 0, so that over the seeds it is a share of models."""
+
     @abstractmethod
     def number(self, outcomes: Outcomes) -> Estimate | None:
         """The number; None when the outcomes do not hold what is needed, or when it does not exist."""
@@ -155,8 +158,8 @@ class Estimate(NamedTuple):
     value: float
     n: int
     """What it was estimated from: images, mostly."""
-    error: float | None = None
-    """Its standard error from that sample being finite, where known."""
+    interval: tuple[float, float] | None = None
+    """Where it may lie since that sample is finite (95 %), where known."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -82,18 +82,29 @@ def summarise(metric: Metric, per_seed: Sequence[Outcomes]) -> Measure:
 
 
 def _summarised(metric: Number, found: Sequence[Estimate]) -> Measure:
-    """The mean over seeds of a number per model: with its standard error where known, and with Student's t."""
+    """The mean over seeds of a number per model: with its own interval where known, and with Student's t.
+
+    Seeds that agree exactly show no spread, which is no proof that there is none: their number has an interval only
+    where each has its own. Of answers yes or no it is the share of yes, with Wilson's interval over the seeds.
+    """
     if not found:
         return Measure(value=None, low=None, high=None, n=None, unit=metric.unit, better=metric.better)
     means = [estimate.value for estimate in found]
     value, n = float(np.mean(means)), min(estimate.n for estimate in found)
-    errors = [estimate.error for estimate in found if estimate.error is not None]
-    if len(means) == 1 and not errors:
-        return Measure(value=value, low=None, high=None, n=n, unit=metric.unit, better=metric.better)
-    half = quantile(CONFIDENCE) * float(np.mean(errors)) if errors else 0.0
-    least, most = (0.0, 1.0) if metric.unit == "fraction" else (-inf, inf)
-    low, high = together(value, (value - half, value + half), means, least=least, most=most)
+    low, high = _interval_of(metric, value, found)
     return Measure(value=value, low=low, high=high, n=n, unit=metric.unit, better=metric.better)
+
+
+def _interval_of(metric: Number, value: float, found: Sequence[Estimate]) -> Interval | tuple[None, None]:
+    means = [estimate.value for estimate in found]
+    if metric.yes_or_no:
+        return wilson(value, len(means))
+    known = [(estimate.value, *estimate.interval) for estimate in found if estimate.interval is not None]
+    if not known and len(set(means)) == 1:
+        return None, None
+    below, above = np.mean([(own - low, high - own) for own, low, high in known], axis=0) if known else (0.0, 0.0)
+    least, most = (0.0, 1.0) if metric.unit == "fraction" else (-inf, inf)
+    return together(value, (value - below, value + above), means, least=least, most=most)
 
 
 def share_of(sample: NDArray[np.bool_]) -> float:

@@ -69,7 +69,9 @@ def difference(metric: Metric, before: Seeds, after: Seeds) -> Difference:
     Seeds without the needed outcomes in either row are left out. None when no seed is left, or when in one of them the
     images that count are not the same in both rows.
 
-    A metric that is one number per model has Student's interval alone, so one seed gives a difference without doubt.
+    A metric that is one number per model has Student's interval alone: a difference without an interval where there is
+    one seed, or where the seeds' differences are all the same. One that answers yes or no has the score interval over
+    the seeds.
     """
     if isinstance(metric, Number):
         return _of_numbers(metric, before, after)
@@ -105,7 +107,12 @@ def _of_numbers(metric: Number, before: Seeds, after: Seeds) -> Difference:
             better=metric.better,
         )  # fmt: skip
     means = [new - old for old, new, _ in known]
-    low, high = student_t(means) if len(means) > 1 else (None, None)
+    low, high = None, None
+    if metric.yes_or_no:
+        gained, lost = (share_of(np.array(means) * sign > 0) for sign in (1, -1))
+        low, high = score_interval(gained, lost, len(means))
+    elif len(set(means)) > 1:
+        low, high = student_t(means)
     return Difference(
         value=float(np.mean(means)), low=low, high=high, n=min(n for _, _, n in known), seeds=len(known),
         unit=metric.unit, better=metric.better,

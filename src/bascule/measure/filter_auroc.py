@@ -11,7 +11,7 @@ from bascule.measure._ranking import auroc
 class FilterAuroc(Number):
     """AUROC of a filter's score over the training set: how often a poisoned image is more suspicious than a clean one.
 
-    0.5 is chance, whatever the share of poison. Interval over images: Hanley & McNeil 1982.
+    0.5 is chance, whatever the share of poison. Interval over images: Newcombe 2006.
     """
 
     title = "Filter AUROC"

@@ -17,4 +17,5 @@ class FilterBaseRate(Number):
         judgement = outcomes.judgement
         if judgement is None:
             return None
-        return Estimate(float(judgement.poisoned.mean()), len(judgement.poisoned), 0.0)
+        known = float(judgement.poisoned.mean())
+        return Estimate(known, len(judgement.poisoned), (known, known))

@@ -26,6 +26,8 @@ class ScanAuroc(Number):
 
     def pooled(self, per_seed: Sequence[Outcomes]) -> Estimate | None:
         pairs = [(one.verdict, one.twin_verdict) for one in per_seed]
-        known = [(one, other) for one, other in pairs if one is not None and other is not None]
-        found = np.array([np.nanmax(verdict.anomaly) for pair in known for verdict in pair])
+        known = [[one.anomaly, other.anomaly] for one, other in pairs if one is not None and other is not None]
+        # Where a class was taken for the target untested there is nothing to rank.
+        tested = [pair for pair in known if not any(np.isnan(anomaly).all() for anomaly in pair)]
+        found = np.array([np.nanmax(anomaly) for pair in tested for anomaly in pair])
         return auroc(found, np.arange(len(found)) % 2 == 0)

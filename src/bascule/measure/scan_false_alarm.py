@@ -11,6 +11,7 @@ class ScanFalseAlarm(Number):
     """The control: share of the seeds whose twin the scanner calls backdoored."""
 
     title = "False alarms"
+    yes_or_no = True
     better = "lower"
 
     def number(self, outcomes: Outcomes) -> Estimate | None:

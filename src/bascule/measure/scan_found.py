@@ -11,6 +11,7 @@ class ScanFound(Number):
     """Share of the seeds whose model the scanner calls backdoored, with the true target as its first suspect."""
 
     title = "Target found"
+    yes_or_no = True
     better = "higher"
 
     def number(self, outcomes: Outcomes) -> Estimate | None:

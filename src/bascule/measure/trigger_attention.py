@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from math import sqrt
-
 import numpy as np
 
 from bascule.core.catalog import component
 from bascule.measure import Estimate, Number, Outcomes
+from bascule.measure._interval import student_t
 
 
 @component
@@ -28,4 +27,4 @@ class TriggerAttention(Number):
         known = outcomes.attention[~np.isnan(outcomes.attention)]
         if len(known) < 2:
             return None
-        return Estimate(float(known.mean()), len(known), float(known.std(ddof=1) / sqrt(len(known))))
+        return Estimate(float(known.mean()), len(known), student_t(known.tolist()))

@@ -127,8 +127,9 @@ def _of_the_numbers(found: Sequence[Outcomes], measures: Mapping[str, Measure]) 
 def _black_box_gain(run: RunRecord, cell: Mapping[str, Any]) -> float:
     """Share of the test images that attacks without gradients fooled after those with gradients."""
     attacks = cell["columns"].get("attack", [])
-    blind = [key for key in attacks if not cell["balls"].get(key, {}).get("uses_gradient", True)]
-    if not blind or len(blind) == len(attacks):
+    seeing = [place for place, key in enumerate(attacks) if cell["balls"].get(key, {}).get("uses_gradient", True)]
+    blind = attacks[seeing[-1] + 1 :] if seeing else []
+    if not blind:
         return 0.0
     table = run.cell(cell["cell"]).outcomes_of(cell["columns"])
     if table is None or not all(key in table.columns for key in attacks):
