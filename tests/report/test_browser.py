@@ -1,309 +1,506 @@
-"""The page in a real browser, where there is one: no network, sorting, names of marks, narrow screens, print."""
+"""The page as a reader meets it, in a real browser where there is one: pointer, keyboard, finger, phone and paper."""
 
 from __future__ import annotations
 
-import html
-import json
 import re
 import shutil
-import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
+from playwright.sync_api import Browser, Error, Locator, Page, Request, expect, sync_playwright
 
 from bascule.report.page import Live, write_page
 from bascule.study.record import RunRecord
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+PATIENCE = 60_000
+"""Milliseconds that a slow machine may take for any one thing."""
+PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True, "device_scale_factor": 3}
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")
-def page(tiny_run: RunRecord, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write_page([tiny_run], tmp_path_factory.mktemp("page") / "r.html").read_text(encoding="utf-8")
+def report(tiny_run: RunRecord, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_page([tiny_run], tmp_path_factory.mktemp("page") / "r.html")
 
 
 @pytest.fixture(scope="module")
-def several(tiny_run: RunRecord, tmp_path_factory: pytest.TempPathFactory) -> str:
+def several(tiny_run: RunRecord, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("several")
     other = RunRecord(Path(shutil.copytree(tiny_run.path, folder / "another-run-of-the-same-study")))
-    return write_page([tiny_run, other], folder / "r.html").read_text(encoding="utf-8")
+    return write_page([tiny_run, other], folder / "r.html")
 
 
-def browse(folder: Path, page: str, *options: str) -> str:
-    """The document as the browser has it at last; it must have complained about nothing and asked nobody."""
-    found, complaints, seen = visit(folder, page, *options)
-    assert complaints == []
-    assert seen == []
-    return found
+@pytest.fixture(scope="module")
+def browser(report: Path, several: Path) -> Iterator[Browser]:
+    """One process for all; the pages come first, since runs are not made inside the driver's event loop."""
+    with sync_playwright() as driver:
+        yield driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
 
 
-def visit(folder: Path, page: str, *options: str) -> tuple[str, list[str], list[str]]:
-    """The document, what the browser complained about, and the addresses that the page asked for, reached or not."""
-    file, log = folder / "page.html", folder / "net.json"
-    file.write_text(page, encoding="utf-8")
-    assert CHROMIUM is not None
-    words = [
-        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
-        "--disable-background-networking", "--hide-scrollbars", f"--user-data-dir={folder / 'profile'}",
-        "--enable-logging=stderr", f"--log-net-log={log}", "--host-resolver-rules=MAP * ~NOTFOUND", *options,
-        file.as_uri(),
-    ]  # fmt: skip
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line], requests(log)
+class Visit(NamedTuple):
+    """A window on a page, what the browser complained about, and everything that it was told to fetch besides."""
+
+    page: Page
+    complaints: list[str]
+    requests: list[Request]
+
+    def asked(self) -> list[str]:
+        """The addresses of what the page's own rule did not keep the browser from asking for, reached or not."""
+        return [request.url for request in self.requests if request.failure != "csp"]
 
 
-def requests(log: Path) -> list[str]:
-    """The addresses in Chromium's own log of the network that a page asked for; it asks for its own ends too."""
-    found = json.loads(log.read_text(encoding="utf-8"))
-    kind = found["constants"]["logEventTypes"]["URL_REQUEST_START_JOB"]
-    starts = [event["params"] for event in found["events"] if event["type"] == kind and "params" in event]
-    return [start["url"] for start in starts if "url" in start and start["initiator"] != "not an origin"]
+@contextmanager
+def visiting(browser: Browser, file: Path, *, clock: bool = False, **options: Any) -> Iterator[Visit]:
+    """A reader's first visit, cut off from the network; with `clock`, time can be made to pass."""
+
+    def note(request: Request) -> None:
+        if request.url != file.as_uri():
+            visit.requests.append(request)
+
+    context = browser.new_context(offline=True, **options)
+    try:
+        context.set_default_timeout(PATIENCE)
+        visit = Visit(context.new_page(), [], [])
+        context.on("request", note)
+        context.on("console", lambda message: visit.complaints.append(message.text))
+        context.on("weberror", lambda error: visit.complaints.append(str(error.error)))
+        if clock:
+            visit.page.clock.install()
+        visit.page.goto(file.as_uri())
+        yield visit
+    finally:
+        context.close()
 
 
-def asked(folder: Path, page: str, script: str, *options: str) -> Any:
-    """What a script that is added to the page answers; it may run only because the page's own rule is widened."""
-    page, widened = re.subn(r"script-src '[^']*'", "script-src 'unsafe-inline'", page, count=1)
-    assert widened
-    answer = f"<script>document.body.dataset.answer = JSON.stringify((() => {{ {script} }})())</script></body>"
-    found = browse(folder, page.replace("</body>", answer), "--dump-dom", *options)
-    match = re.search(r'<body data-answer="([^"]*)"', found)
-    assert match, "the script failed"
-    return json.loads(html.unescape(match.group(1)))
+@contextmanager
+def reading(browser: Browser, file: Path, **options: Any) -> Iterator[Page]:
+    """A visit during which the browser must complain about nothing, and nobody may be asked for anything."""
+    with visiting(browser, file, **options) as visit:
+        yield visit.page
+        assert visit.complaints == []
+        assert visit.asked() == []
 
 
-def test_the_page_loads_without_a_complaint_and_its_script_may_run(page: str, tmp_path: Path) -> None:
-    found = browse(tmp_path, page, "--dump-dom")
-    assert found.count('<span class="sort" tabindex="0" role="button">') == 7
+def changed(file: Path, folder: Path, old: str, new: str) -> Path:
+    """A copy of the page in which `new` stands once for `old`."""
+    text, done = re.subn(old, lambda _: new, file.read_text(encoding="utf-8"), count=1)
+    assert done == 1
+    copy = folder / "changed.html"
+    copy.write_text(text, encoding="utf-8")
+    return copy
 
 
-def test_another_script_may_not_run(page: str, tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match="Executing inline script violates"):
-        browse(tmp_path, page.replace("</body>", "<script>document.title = 1</script></body>"), "--dump-dom")
+def test_the_page_loads_without_a_complaint_and_its_script_may_run(browser: Browser, report: Path) -> None:
+    with reading(browser, report) as page:
+        expect(page.locator("table.joint").get_by_role("button")).to_have_count(7)
 
 
-POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
-FOREIGN = '<img src="http://example.org/dot.png" alt="">'
+def test_nothing_but_convenience_is_missing_without_script(browser: Browser, report: Path) -> None:
+    with reading(browser, report, java_script_enabled=False) as page:
+        expect(page.locator("table.joint tbody")).to_have_count(4)
+        expect(page.locator("table.joint").get_by_role("button")).to_have_count(0)
+        expect(page.locator(".point title")).to_have_count(4)
 
 
-def test_nothing_is_asked_of_the_network_even_where_it_would_be_allowed(several: str, tmp_path: Path) -> None:
-    free, taken = POLICY.subn("", several)
-    assert taken == 1
-    assert "example.org" not in browse(tmp_path, free, "--dump-dom")
+def test_another_script_may_not_run(browser: Browser, report: Path, tmp_path: Path) -> None:
+    file = changed(report, tmp_path, "</body>", "<script>document.title = 1</script></body>")
+    with visiting(browser, file) as (page, complaints, _):
+        expect(page).to_have_title(re.compile("Bascule"))
+        (complaint,) = complaints
+        assert complaint.startswith("Executing inline script violates")
 
 
-def test_a_picture_from_elsewhere_would_be_seen(page: str, tmp_path: Path) -> None:
-    foreign = page.replace("<main", FOREIGN + "<main")
-    _, _, seen = visit(tmp_path, POLICY.sub("", foreign), "--dump-dom")
-    assert seen == ["http://example.org/dot.png"]
-    _, complaints, seen = visit(tmp_path, foreign, "--dump-dom")
-    assert seen == []  # the page's own rule forbids it
-    assert "example.org" in complaints[0]
+POLICY = '<meta http-equiv="Content-Security-Policy"[^>]*>'
+FOREIGN = '<img src="http://example.org/dot.png" alt=""><main'
 
 
-SORT = """
-const table = document.querySelector("table.joint");
-const buttons = [...table.querySelectorAll(".sort[role=button]")];
-const button = (name) => buttons.find((found) => found.textContent.includes(name));
-const column = (place) => [...table.tBodies].map((body) => body.rows[0].cells[place].dataset.value);
-const sorts = () => [...table.tHead.rows[0].cells].map((cell) => cell.getAttribute("aria-sort"));
-const press = (key) => document.activeElement.dispatchEvent(new KeyboardEvent("keydown", { key }));
-const said = () => document.querySelector("[role=status]").textContent;
-"""
-
-
-def test_the_table_can_be_sorted(page: str, tmp_path: Path) -> None:
-    script = (
-        SORT
-        + """
-    const seen = [];
-    const look = () => seen.push([column(1), column(2), sorts(), said()]);
-    look();
-    button("Accuracy").focus(); button("Accuracy").click(); look();
-    press("Enter"); look();
-    button("train.lr").focus(); press("Enter"); look();
-    press(" "); press("x"); press(" "); look();
-    return seen;
-    """
-    )
-    start, best, worst, rates, end = asked(tmp_path, page, script)
-    assert start[0] == ["0.01", "0.001"] * 2
-    numbers = [float(value) for value in start[1]]
-    assert [float(value) for value in best[1]] == sorted(numbers, reverse=True)
-    assert best[2][2] == "descending"
-    assert best[3] == "Sorted by Accuracy, descending."
-    assert [float(value) for value in worst[1]] == sorted(numbers)
-    assert rates[0] == ["0.001", "0.001", "0.01", "0.01"]
-    assert rates[2] == [None, "ascending", *[None] * 5]
-    assert (end[0], end[1]) == (start[0], start[1])
-    assert end[2] == [None] * 7
-    assert end[3] == "In the order of the study."
-
-
-def test_unknown_numbers_are_last_in_both_orders(page: str, tmp_path: Path) -> None:
-    script = (
-        SORT
-        + """
-    table.tBodies[0].rows[0].cells[2].dataset.value = "";
-    button("Accuracy").click();
-    const best = column(2).at(-1);
-    button("Accuracy").click();
-    return [best, column(2).at(-1)];
-    """
-    )
-    assert asked(tmp_path, page, script) == ["", ""]
-
-
-def test_flags_move_with_their_row(page: str, tmp_path: Path) -> None:
-    script = (
-        SORT
-        + """
-    const rows = () => [...table.tBodies].map((body) => body.textContent.replace(/\\s+/g, " "));
-    const before = rows();
-    button("Row").click(); button("Row").click();
-    return [before, rows()];
-    """
-    )
-    before, after = asked(tmp_path, page, script)
-    assert before != after
-    assert sorted(before) == sorted(after)
-
-
-def test_marks_are_named_by_pointer_and_keyboard(page: str, tmp_path: Path) -> None:
-    script = """
-    const points = [...document.querySelectorAll(".point")];
-    const tip = document.querySelector(".tip");
-    const lit = () => [...document.querySelectorAll(".legend .on")].map((entry) => entry.dataset.mark);
-    const seen = [[tip.hidden, points.map((point) => point.getAttribute("aria-label")), document.title]];
-    points[0].dispatchEvent(new PointerEvent("pointerenter"));
-    seen.push([tip.hidden, tip.textContent, lit()]);
-    points[0].dispatchEvent(new PointerEvent("pointerleave"));
-    seen.push([tip.hidden, lit()]);
-    points[2].focus();
-    seen.push([tip.hidden, tip.textContent, lit()]);
-    const box = tip.getBoundingClientRect();
-    seen.push(box.left >= 0 && box.right <= innerWidth && box.height > 20);
-    document.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape" }));
-    seen.push([tip.hidden, document.activeElement === points[2], document.querySelectorAll(".point title").length]);
-    return seen;
-    """
-    start, pointed, left, focused, inside, escaped = asked(tmp_path, page, script)
-    names = start[1]
-    assert start[0] is True
-    assert len(names) == 4
-    assert names[0].startswith("None · train.lr 0.01: robust accuracy ")
-    assert pointed == [False, names[0], ["tradeoff-mark-0"]]
-    assert left == [True, []]
-    assert focused == [False, names[2], ["tradeoff-mark-2"]]
-    assert inside
-    assert escaped == [True, True, 0]
-
-
-@pytest.mark.parametrize(("runs", "width"), [("page", 390), ("page", 800), ("page", 1400), ("several", 390)])
-def test_nothing_is_wider_than_the_screen(
-    runs: str, tmp_path: Path, width: int, request: pytest.FixtureRequest
+@pytest.mark.parametrize("runs", ["report", "several"])
+def test_nothing_is_asked_of_the_network_even_where_it_would_be_allowed(
+    browser: Browser, runs: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    page = request.getfixturevalue(runs)
-    # In a frame, since a window has a smallest width.
-    script = """
-    const root = document.documentElement;
-    return [root.clientWidth, root.scrollWidth, getComputedStyle(document.querySelector(".joint tbody th")).position];
-    """
-    inner = re.sub(r"script-src '[^']*'", "script-src 'unsafe-inline'", page, count=1)
-    report = f"<script>parent.postMessage((() => {{ {script} }})(), '*')</script></body>"
-    inner = html.escape(inner.replace("</body>", report))
-    outer = (
-        "<!DOCTYPE html><body><script>onmessage = (m) => { document.body.dataset.answer = JSON.stringify(m.data); }"
-        f'</script><iframe style="border: 0; width: {width}px; height: 800px" srcdoc="{inner}"></iframe></body>'
+    with reading(browser, changed(request.getfixturevalue(runs), tmp_path, POLICY, "")) as page:
+        page.keyboard.press("End")
+        expect(page.locator("#reading")).to_be_in_viewport()
+
+
+def test_a_picture_from_elsewhere_would_be_seen(browser: Browser, report: Path, tmp_path: Path) -> None:
+    foreign = changed(report, tmp_path, "<main", FOREIGN)
+    with visiting(browser, foreign) as visit:
+        assert visit.asked() == []  # the page's own rule forbids it
+        assert "example.org" in visit.complaints[0]
+    with visiting(browser, changed(foreign, tmp_path, POLICY, "")) as visit:
+        assert visit.asked() == ["http://example.org/dot.png"]
+
+
+def top(element: Locator) -> float:
+    """Pixels from the window's upper edge."""
+    place: float = element.evaluate("element => element.getBoundingClientRect().top")
+    return place
+
+
+class Table:
+    """The joint table, as its reader sees it."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.table = page.locator("table.joint")
+        self.said = page.get_by_role("status")
+
+    def button(self, name: str) -> Locator:
+        return self.table.get_by_role("button", name=re.compile(f"^{re.escape(name)}"))
+
+    def column(self, place: int) -> list[str]:
+        """The values of one column from above to below."""
+        values: list[tuple[float, str]] = self.table.locator("tbody").evaluate_all(
+            f"""bodies => bodies.map((body) => [
+              body.getBoundingClientRect().top, body.rows[0].cells[{place}].dataset.value
+            ])"""
+        )
+        return [value for _, value in sorted(values, key=lambda value: value[0])]
+
+    def numbers(self, place: int) -> list[float]:
+        return [float(value) for value in self.column(place)]
+
+    def orders(self) -> list[str | None]:
+        orders: list[str | None] = self.table.locator("thead th").evaluate_all(
+            "cells => cells.map((cell) => cell.getAttribute('aria-sort'))"
+        )
+        return orders
+
+
+def tab_to(page: Page, wanted: Locator) -> None:
+    """Press Tab until `wanted` has the focus, as a reader without a pointer must."""
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if wanted.evaluate("element => element === document.activeElement"):
+            return
+    pytest.fail(f"{wanted} is out of the keyboard's reach")
+
+
+def test_the_table_is_sorted_by_pointer(browser: Browser, report: Path) -> None:
+    with reading(browser, report) as page:
+        table = Table(page)
+        accuracies = table.numbers(2)
+        assert table.column(1) == ["0.01", "0.001"] * 2
+        table.button("Accuracy").click()
+        expect(table.said).to_have_text("Sorted by Accuracy, descending.")
+        assert table.numbers(2) == sorted(accuracies, reverse=True)
+        assert table.orders() == [None, None, "descending", *[None] * 4]
+        table.button("Accuracy").click()
+        expect(table.said).to_have_text("Sorted by Accuracy, ascending.")
+        assert table.numbers(2) == sorted(accuracies)
+        table.button("train.lr").click()
+        expect(table.said).to_have_text("Sorted by train.lr, ascending.")
+        assert table.column(1) == ["0.001", "0.001", "0.01", "0.01"]
+        assert table.orders() == [None, "ascending", *[None] * 5]
+
+
+def test_the_table_is_sorted_by_keyboard(browser: Browser, report: Path) -> None:
+    with reading(browser, report) as page:
+        table = Table(page)
+        accuracies = table.numbers(2)
+        button = table.button("train.lr")
+        tab_to(page, button)
+        page.keyboard.press("Enter")
+        expect(table.said).to_have_text("Sorted by train.lr, ascending.")
+        page.keyboard.press("x")
+        assert table.column(1) == ["0.001", "0.001", "0.01", "0.01"]
+        top = page.evaluate("scrollY")
+        page.keyboard.press(" ")
+        expect(table.said).to_have_text("Sorted by train.lr, descending.")
+        assert table.column(1) == ["0.01", "0.01", "0.001", "0.001"]
+        page.keyboard.press(" ")
+        expect(table.said).to_have_text("In the order of the study.")
+        assert table.column(1) == ["0.01", "0.001"] * 2
+        assert table.numbers(2) == accuracies
+        assert table.orders() == [None] * 7
+        assert page.evaluate("scrollY") == top  # Space does not turn the page as well
+        expect(button).to_be_focused()
+
+
+def test_the_table_is_sorted_by_finger(browser: Browser, report: Path) -> None:
+    with reading(browser, report, **PHONE) as page:
+        table = Table(page)
+        table.button("Row").tap()
+        expect(table.said).to_have_text("Sorted by Row, ascending.")
+        assert table.column(0) == sorted(table.column(0))
+
+
+def test_unknown_numbers_are_last_in_both_orders(browser: Browser, report: Path) -> None:
+    with reading(browser, report) as page:
+        table = Table(page)
+        table.table.locator("tbody").first.evaluate("body => { body.rows[0].cells[2].dataset.value = ''; }")
+        for order in ("descending", "ascending"):
+            table.button("Accuracy").click()
+            expect(table.said).to_have_text(f"Sorted by Accuracy, {order}.")
+            *known, last = table.column(2)
+            assert last == ""
+            assert [float(value) for value in known] == sorted(map(float, known), reverse=order == "descending")
+
+
+def test_flags_move_with_their_row(browser: Browser, report: Path) -> None:
+    with reading(browser, report) as page:
+        table = Table(page)
+        bodies = table.table.locator("tbody")
+        before = [" ".join(text.split()) for text in bodies.all_inner_texts()]
+        assert all("two seeds: intervals over seeds are very wide" in text for text in before)
+        for order in ("ascending", "descending"):
+            table.button("Row").click()
+            expect(table.said).to_have_text(f"Sorted by Row, {order}.")
+        after = [" ".join(text.split()) for text in bodies.all_inner_texts()]
+        assert before != after
+        assert sorted(before) == sorted(after)
+        heads, flags = (bodies.locator(f"tr{kind}").all() for kind in (":first-child", ".flags"))
+        tops = [top(row) for pair in zip(heads, flags, strict=True) for row in pair]
+        assert tops == sorted(tops)
+
+
+def within_the_window(page: Page, element: Locator) -> bool:
+    """Whether all of an element can be seen without scrolling."""
+    inside: bool = element.evaluate(
+        """element => {
+          const { left, right, top, bottom, height } = element.getBoundingClientRect();
+          const root = document.documentElement;
+          return height > 20 && left >= 0 && top >= 0 && right <= root.clientWidth && bottom <= innerHeight;
+        }"""
     )
-    found = browse(tmp_path, outer, "--dump-dom", "--window-size=1600,900")
-    match = re.search(r'<body data-answer="([^"]*)"', found)
-    assert match
-    client, scroll, position = json.loads(html.unescape(match.group(1)))
-    assert client == scroll == width
-    assert position == ("sticky" if width == 390 else "static")
+    return inside
+
+
+def test_marks_are_named_by_pointer(browser: Browser, report: Path) -> None:
+    with reading(browser, report) as page:
+        tip, points, lit = page.locator(".tip"), page.locator(".point"), page.locator(".legend .on")
+        expect(points).to_have_count(4)
+        expect(tip).to_be_hidden()
+        last = points.last  # nothing lies on top of it
+        name = last.get_attribute("aria-label") or ""
+        assert name.startswith(r"Width $\frac$ <4> · train.lr 0.001: robust accuracy ")
+        last.locator("use").hover()
+        expect(tip).to_have_text(name)
+        expect(lit).to_have_attribute("data-mark", "tradeoff-mark-3")
+        expect(page.locator(".point title")).to_have_count(0)  # the browser's own box would come as well
+        assert within_the_window(page, tip)
+        page.keyboard.press("Escape")
+        expect(tip).to_be_hidden()
+        expect(lit).to_have_count(0)
+        page.get_by_role("heading", level=1).hover()
+        last.locator("use").hover()
+        expect(tip).to_be_visible()
+        page.get_by_role("heading", level=1).hover()
+        expect(tip).to_be_hidden()
+        expect(lit).to_have_count(0)
+        page.locator(".legend li").first.hover()
+        expect(page.locator(".point.on")).to_have_id("tradeoff-mark-0")
+
+
+@pytest.mark.parametrize("options", [{}, PHONE], ids=["desk", "phone"])
+def test_marks_are_named_by_keyboard(browser: Browser, report: Path, options: dict[str, Any]) -> None:
+    with reading(browser, report, **options) as page:
+        tip, points, lit = page.locator(".tip"), page.locator(".point"), page.locator(".legend .on")
+        tab_to(page, points.first)
+        for number, point in enumerate(points.all()):
+            if number:
+                page.keyboard.press("Tab")
+            expect(point).to_be_focused()
+            expect(tip).to_have_text(point.get_attribute("aria-label") or "")
+            expect(lit).to_have_attribute("data-mark", f"tradeoff-mark-{number}")
+            assert within_the_window(page, tip)
+        page.keyboard.press("Escape")
+        expect(tip).to_be_hidden()
+        expect(lit).to_have_count(0)
+        expect(points.last).to_be_focused()
+        page.keyboard.press("Shift+Tab")
+        expect(tip).to_have_text(points.nth(2).get_attribute("aria-label") or "")
+        for _ in range(2):
+            page.keyboard.press("Tab")
+        expect(tip).to_be_hidden()
+
+
+def test_marks_are_named_by_finger(browser: Browser, report: Path) -> None:
+    with reading(browser, report, **PHONE) as page:
+        tip, last = page.locator(".tip"), page.locator(".point").last
+        last.locator("use").tap()
+        expect(tip).to_have_text(last.get_attribute("aria-label") or "")
+        assert within_the_window(page, tip)
+        page.get_by_role("heading", name="The trade-off").tap()
+        expect(tip).to_be_hidden()
+
+
+def test_the_name_of_a_mark_at_the_edge_of_the_window_can_be_read(browser: Browser, report: Path) -> None:
+    with reading(browser, report) as page:
+        tip, mark = page.locator(".tip"), page.locator(".point").last.locator("use")
+        mark.evaluate("mark => scrollBy({ top: mark.getBoundingClientRect().top - 4, behavior: 'instant' })")
+        mark.hover()
+        expect(tip).to_be_visible()
+        assert within_the_window(page, tip)
+
+
+def broken(names: Locator) -> list[str]:
+    """Words of names that do not stand on one line."""
+    words: list[str] = names.evaluate_all(
+        """names => names.flatMap((name) => [...name.textContent.matchAll(/[^\\s-]+/g)].filter((word) => {
+          const range = document.createRange();
+          range.setStart(name.firstChild, word.index);
+          range.setEnd(name.firstChild, word.index + word[0].length);
+          return new Set([...range.getClientRects()].map((line) => line.top)).size > 1;
+        }).map((word) => word[0]))"""
+    )
+    return words
+
+
+@pytest.mark.parametrize("runs", ["report", "several"])
+@pytest.mark.parametrize("width", [390, 800, 1400])
+def test_nothing_is_wider_than_the_screen(
+    browser: Browser, runs: str, width: int, request: pytest.FixtureRequest
+) -> None:
+    options = PHONE if width == 390 else {"viewport": {"width": width, "height": 900}}
+    with reading(browser, request.getfixturevalue(runs), **options) as page:
+        page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true;")
+        root = page.locator("html")
+        assert root.evaluate("root => [innerWidth, root.clientWidth, root.scrollWidth]") == [width] * 3
+        joint, name = page.locator(".scroll:has(.joint)"), page.locator(".joint tbody th").first
+        name.scroll_into_view_if_needed()
+        joint.evaluate("region => { region.scrollLeft = region.scrollWidth; }")
+        moved = joint.evaluate("region => region.scrollLeft")
+        assert broken(page.locator(".joint tbody .name")) == []
+        if width == 390:  # the names stay while the numbers move
+            assert moved > 100
+            assert name.bounding_box()["x"] == joint.bounding_box()["x"]
+        else:
+            assert name.evaluate("name => getComputedStyle(name).position") == "static"
+
+
+CONTRAST = """() => {
+  const colour = (text) => text.match(/[\\d.]+/g).slice(0, 3).map((v) => v / 255);
+  const light = (rgb) => {
+    const [r, g, b] = rgb.map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const contrast = (a, b) => (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  const behind = (element) => {
+    for (let at = element; at; at = at.parentElement) {
+      const found = getComputedStyle(at).backgroundColor;
+      if (!found.endsWith(", 0)")) return light(colour(found));
+    }
+  };
+  const texts = [...document.querySelectorAll(
+    "h1, h2, h3, p, li, dt, dd, th, td, a, figcaption, summary, code, .under, .tip, svg text"
+  )];
+  const written = (text) => colour(getComputedStyle(text)[text.localName === "text" ? "fill" : "color"]);
+  const page = light(colour(getComputedStyle(document.body).backgroundColor));
+  return [page, Math.min(...texts.map((text) => contrast(light(written(text)), behind(text))))];
+}"""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_can_be_read_in_both_schemes(page: str, tmp_path: Path, scheme: str) -> None:
-    script = """
-    const colour = (text) => text.match(/[\\d.]+/g).slice(0, 3).map((v) => v / 255);
-    const light = (rgb) => {
-      const [r, g, b] = rgb.map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
-      return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-    };
-    const contrast = (a, b) => (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-    const behind = (element) => {
-      for (let at = element; at; at = at.parentElement) {
-        const found = getComputedStyle(at).backgroundColor;
-        if (!found.endsWith(", 0)")) return light(colour(found));
-      }
-    };
-    const texts = [...document.querySelectorAll("h1, h2, h3, p, dt, dd, th, td, a, figcaption, summary, code, .under")];
-    const page = light(colour(getComputedStyle(document.body).backgroundColor));
-    const least = Math.min(...texts.map((text) => contrast(light(colour(getComputedStyle(text).color)), behind(text))));
-    return [page, least];
-    """
-    number = {"dark": 0, "light": 1}[scheme]
-    lightness, least = asked(tmp_path, page, script, f"--blink-settings=preferredColorScheme={number}")
-    assert (lightness > 0.5) == (scheme == "light")
-    assert least >= 4.5  # WCAG 2, level AA
+def test_text_can_be_read_in_both_schemes(browser: Browser, several: Path, scheme: str) -> None:
+    with reading(browser, several) as page:
+        page.emulate_media(color_scheme=scheme)
+        lightness, least = page.evaluate(CONTRAST)
+        assert (lightness > 0.5) == (scheme == "light")
+        assert least >= 4.5  # WCAG 2, level AA
 
 
-def test_the_page_prints(page: str, tmp_path: Path) -> None:
-    browse(tmp_path, page, "--no-pdf-header-footer", f"--print-to-pdf={tmp_path / 'page.pdf'}")
-    data = (tmp_path / "page.pdf").read_bytes()
-    assert data.startswith(b"%PDF")
-    assert 1 <= len(re.findall(rb"/Type /Page\b", data)) <= 8
+def test_the_page_prints(browser: Browser, report: Path, tmp_path: Path) -> None:
+    with reading(browser, report, color_scheme="dark") as page:
+        data = page.pdf(format="A4")
+        assert data.startswith(b"%PDF")
+        assert 1 <= len(re.findall(rb"/Type /Page\b", data)) <= 8
+        page.emulate_media(media="print")
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        expect(page.get_by_role("navigation")).to_be_hidden()
 
 
-FIRST = """<script>
-const times = Number(sessionStorage.getItem("times") ?? 0) + 1;
-sessionStorage.setItem("times", times);
-if (times === 3) document.body.dataset.every = 1000;
-</script>"""
-"""Runs before the page's own script, and puts the next load off."""
-LEFT = """
-const state = () => [
-  times, scrollY, [...document.querySelectorAll("details")].map((fold) => fold.open),
-  [...document.querySelectorAll("th[aria-sort]")].map((found) => [found.innerText, found.getAttribute("aria-sort")]),
-];
-if (times === 1) {
-  document.querySelectorAll("details")[1].open = true;
-  const button = [...document.querySelectorAll(".sort")].find((found) => found.textContent.includes("Accuracy"));
-  button.click();
-  button.click();
-  scrollTo({ top: 500, behavior: "instant" });
-}
-document.body.dataset.answer = JSON.stringify(state());
-"""
+A4, A5 = (round((millimetres - 20) * 96 / 25.4) for millimetres in (210, 148))
+"""Pixels across a sheet between margins of a centimetre."""
 
 
-def kept(page: str, folder: Path, *options: str) -> Any:
-    """What a page looks like after some seconds, when it was sorted, unfolded and moved at its first load."""
-    page, widened = re.subn(r"script-src '[^']*'", "script-src 'unsafe-inline'", page, count=1)
-    assert widened
-    script = f"<script>addEventListener('load', () => {{ {LEFT} }})</script></body>"
-    page = page.replace("</body>", script).replace("<script>", f"{FIRST}<script>", 1)
-    found = browse(folder, page, "--dump-dom", "--virtual-time-budget=3500", "--window-size=1000,700", *options)
-    match = re.search(r'<body[^>]* data-answer="([^"]*)"', found)
-    assert match
-    return json.loads(html.unescape(match.group(1)))
+@pytest.mark.parametrize("sheet", [A4, A5])
+def test_the_joint_table_fits_on_paper(browser: Browser, several: Path, sheet: int) -> None:
+    with reading(browser, several, viewport={"width": sheet, "height": 900}) as page:
+        page.emulate_media(media="print")
+        names = page.locator(".joint tbody .name")
+        expect(names).to_have_count(8)
+        assert broken(names) == []
+        if sheet == A4:
+            assert page.evaluate("document.documentElement.scrollWidth") == sheet
+        first = names.first
+        first.evaluate("name => { name.textContent = 'x'.repeat(200); }")  # a word that must be broken
+        assert broken(names) == ["x" * 200]
+        assert first.bounding_box()["width"] < sheet / 2
 
 
-def test_a_page_that_goes_on_is_loaded_anew_and_looks_as_it_was_left(tiny_run: RunRecord, tmp_path: Path) -> None:
-    live = Live(datetime(2024, 5, 6, tzinfo=UTC), every=1)
-    page = write_page([tiny_run], tmp_path / "r.html", live=live).read_text(encoding="utf-8")
-    times, top, folds, sorting = kept(page, tmp_path)
-    assert times == 3
-    assert top == 500
-    assert folds == [False, True]
-    assert [order for _, order in sorting] == ["ascending"]
-    assert sorting[0][0].startswith("Accuracy")
+FAR = 3600
+"""Seconds between two looks: nothing happens until the clock is told to go on."""
 
 
-def test_a_finished_page_is_not_loaded_anew(page: str, tmp_path: Path) -> None:
-    assert kept(page, tmp_path)[0] == 1
+@pytest.fixture
+def live(tiny_run: RunRecord, tmp_path: Path) -> Path:
+    return write_page([tiny_run], tmp_path / "r.html", live=Live(datetime(2024, 5, 6, tzinfo=UTC), every=FAR))
+
+
+def pass_time(page: Page) -> None:
+    """Let the time until the next look go by, after which the page must be as it was."""
+    page.evaluate("window.same = true; navigation.addEventListener('navigate', () => { window.same = false; });")
+    page.clock.fast_forward(1000 * FAR)
+    assert page.evaluate("window.same")
+
+
+def pass_time_and_load(page: Page, seconds: int = FAR) -> None:
+    """Let time go by, after which the page must be loaded anew."""
+    with page.expect_event("load"), suppress(Error):  # a page may be gone before it says that the time has passed
+        page.clock.fast_forward(1000 * seconds)
+
+
+def test_a_page_that_goes_on_is_loaded_anew_and_looks_as_it_was_left(
+    browser: Browser, tiny_run: RunRecord, live: Path
+) -> None:
+    with reading(browser, live, clock=True, viewport={"width": 1000, "height": 700}) as page:
+        table, folds, heading = (
+            Table(page),
+            page.locator("details"),
+            page.get_by_role("heading", name="The joint table"),
+        )
+        expect(folds).to_have_count(2)
+        folds.last.locator("summary").click()
+        for _ in range(2):
+            table.button("Accuracy").click()
+        heading.evaluate("heading => scrollBy({ top: heading.getBoundingClientRect().top, behavior: 'instant' })")
+        place = top(heading)
+        expect(page.locator("time")).to_contain_text("2024-05-06")
+        write_page([tiny_run], live, live=Live(datetime(2024, 5, 7, tzinfo=UTC), every=FAR))
+        for last in (False, True):
+            pass_time_and_load(page)
+            expect(page.locator("time")).to_have_text([] if last else [re.compile("2024-05-07")])
+            expect(table.said).to_have_text("Sorted by Accuracy, ascending.")
+            assert table.numbers(2) == sorted(table.numbers(2))
+            assert table.orders() == [None, None, "ascending", *[None] * 4]
+            assert [fold.get_attribute("open") is not None for fold in folds.all()] == [False, True]
+            assert abs(top(heading) - place) < 1
+            write_page([tiny_run], live)  # whose header is less high
+        pass_time(page)
+        page.reload()  # by its reader, who wants it as it was made
+        assert table.orders() == [None] * 7
+
+
+def test_a_page_that_goes_on_does_not_disturb_its_reader(browser: Browser, live: Path) -> None:
+    with reading(browser, live, clock=True) as page:
+        heading = page.get_by_role("heading", level=1)
+        heading.click(click_count=3)
+        assert page.evaluate("getSelection().toString().trim()") == heading.inner_text()
+        pass_time(page)
+        heading.click()
+        assert page.evaluate("getSelection().isCollapsed")
+        pass_time_and_load(page, seconds=1)
+
+
+def test_a_finished_page_is_not_loaded_anew(browser: Browser, report: Path) -> None:
+    with reading(browser, report, clock=True) as page:
+        pass_time(page)

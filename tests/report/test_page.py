@@ -348,6 +348,16 @@ def test_the_picture_says_who_is_beaten(tmp_path: Path) -> None:
     assert "beaten" not in page_of(tmp_path / "pair", *specs[:2]).section("tradeoff")
 
 
+def test_of_many_rows_only_those_that_are_not_beaten_are_named_unfolded(tmp_path: Path) -> None:
+    specs = [Spec(), *(Spec(f"Lost {number}", robust=0.0, asr=0.9) for number in range(12))]
+    section = page_of(tmp_path / "many", *specs).section("tradeoff")
+    free, folded = section.split("The others, and which rows beat them ")
+    assert "Not beaten at both ends (robust accuracy and ASR): None." in free
+    assert "Lost" not in free.partition("Not beaten")[2]
+    assert "Lost 0 (by None), Lost 1 (by None)" in folded
+    assert "The others" not in page_of(tmp_path / "fewer", *specs[:-1]).section("tradeoff")
+
+
 def test_no_row_wins_what_is_not_separated(tmp_path: Path) -> None:
     page = page_of(tmp_path, Spec(robust=0.30, asr=0.51), Spec("Other", robust=0.31, asr=0.5))
     assert "Other does not clearly differ in robust accuracy" in page.section("verdict")

@@ -127,8 +127,8 @@ def standing(rows: Sequence[RowResult]) -> dict[int, Standing]:
     return found
 
 
-def pareto(rows: Sequence[RowResult]) -> list[str]:
-    """Which rows another one beats at both ends, in sentences for each group of rows."""
+def pareto(rows: Sequence[RowResult]) -> list[tuple[str, list[str]]]:
+    """For each group of rows, in sentences: which of them no other one beats at both ends; and who beats the others."""
     stands = standing(rows)
     places = {id(row): place for place, row in enumerate(rows)}
     notes = []
@@ -149,11 +149,9 @@ def pareto(rows: Sequence[RowResult]) -> list[str]:
             if stand.clearly
         ]
         about = f"{' and '.join(NAMES[name] for name in ends(group[0]))}{_where(group)}"
-        notes.append(f"Not beaten at both ends ({about}): {', '.join(free) or 'none'}")
-        if perhaps:
-            notes.append(f"Perhaps beaten, but not clearly: {', '.join(perhaps)}")
-        if clearly:
-            notes.append(f"Clearly beaten at both ends: {', '.join(clearly)}")
+        beaten = [f"Perhaps beaten, but not clearly: {', '.join(perhaps)}"] if perhaps else []
+        beaten += [f"Clearly beaten at both ends: {', '.join(clearly)}"] if clearly else []
+        notes.append((f"Not beaten at both ends ({about}): {', '.join(free) or 'none'}", beaten))
     return notes
 
 

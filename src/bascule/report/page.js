@@ -75,9 +75,10 @@ for (const figure of document.querySelectorAll(".tipped")) {
     const around = figure.getBoundingClientRect();
     const mark = point.getBoundingClientRect();
     const left = mark.left + mark.width / 2 - tip.offsetWidth / 2 - around.left;
-    const above = mark.top - around.top - tip.offsetHeight - 8;
+    const above = mark.top - tip.offsetHeight - 8;
+    const top = above >= Math.max(around.top, 0) ? above : mark.bottom + 8; // inside the figure and the window
     tip.style.left = `${Math.max(0, Math.min(left, around.width - tip.offsetWidth))}px`;
-    tip.style.top = `${above >= 0 ? above : mark.bottom - around.top + 8}px`;
+    tip.style.top = `${top - around.top}px`;
   };
 
   for (const point of figure.querySelectorAll(".point")) {
@@ -97,48 +98,54 @@ for (const figure of document.querySelectorAll(".tipped")) {
   });
 }
 
-// While the run goes on the page is loaded anew, and looks as the reader left it.
+// While the run goes on the page is loaded anew, and looks as the reader left it, to the page of its end.
 const every = Number(document.body.dataset.every);
-if (every) {
-  const key = `bascule ${location.pathname}`;
-  const folds = [...document.querySelectorAll("details")];
-  const headings = [...document.querySelectorAll("th[data-better]")];
-  const alike = new Map();
-  const names = new Map(
-    folds.map((fold) => {
-      const words = fold.querySelector("summary").textContent.replace(/[\d,]+/g, ""); // counts change
-      const name = `${fold.closest("section").id} ${words}`;
-      alike.set(name, (alike.get(name) ?? 0) + 1);
-      return [fold, `${name} ${alike.get(name)}`];
-    }),
-  );
-  const load = () => {
-    try {
-      return JSON.parse(sessionStorage.getItem(key)) ?? {};
-    } catch {
-      return {}; // a page that may keep nothing starts at its top
-    }
-  };
-  const kept = load();
-  for (const fold of folds) fold.open ||= (kept.open ?? []).includes(names.get(fold));
-  const before = headings.find((heading) => heading.textContent === kept.heading);
-  for (let tries = 0; before && tries < 2 && before.getAttribute("aria-sort") !== kept.order; tries += 1) {
-    before.querySelector(".sort").click();
-  }
-  if (kept.top !== undefined) scrollTo({ top: kept.top, behavior: "instant" });
+const key = `bascule ${location.pathname}`;
+const folds = [...document.querySelectorAll("details")];
+const headings = [...document.querySelectorAll("th[data-better]")];
+const alike = new Map();
+const names = new Map(
+  folds.map((fold) => {
+    const words = fold.querySelector("summary").textContent.replace(/[\d,]+/g, ""); // counts change
+    const name = `${fold.closest("section").id} ${words}`;
+    alike.set(name, (alike.get(name) ?? 0) + 1);
+    return [fold, `${name} ${alike.get(name)}`];
+  }),
+);
 
-  const renew = () => {
-    const reading = document.hidden || !getSelection().isCollapsed; // neither is to be disturbed
-    if (reading) return void setTimeout(renew, 1000);
-    const chosen = headings.find((heading) => heading.hasAttribute("aria-sort"));
-    const open = folds.filter((fold) => fold.open).map((fold) => names.get(fold));
-    const state = { top: scrollY, open, heading: chosen?.textContent, order: chosen?.getAttribute("aria-sort") };
-    try {
-      sessionStorage.setItem(key, JSON.stringify(state));
-    } catch {
-      // as above
-    }
-    location.reload();
-  };
-  setTimeout(renew, 1000 * every);
+const taken = () => {
+  try {
+    const text = sessionStorage.getItem(key);
+    sessionStorage.removeItem(key); // who comes again later begins at the top
+    return JSON.parse(text) ?? {};
+  } catch {
+    return {}; // a page that may keep nothing starts at its top
+  }
+};
+const kept = taken();
+for (const fold of folds) fold.open ||= (kept.open ?? []).includes(names.get(fold));
+const before = headings.find((heading) => heading.textContent === kept.heading);
+for (let tries = 0; before && tries < 2 && before.getAttribute("aria-sort") !== kept.order; tries += 1) {
+  before.querySelector(".sort").click();
 }
+// By section, since pages grow; the browser knows the old height only.
+history.scrollRestoration = kept.section ? "manual" : "auto";
+const place = document.getElementById(kept.section);
+if (place) scrollBy({ top: place.getBoundingClientRect().top - kept.top, behavior: "instant" });
+
+const renew = () => {
+  const reading = document.hidden || !getSelection().isCollapsed; // neither is to be disturbed
+  if (reading) return void setTimeout(renew, 1000);
+  const chosen = headings.find((heading) => heading.hasAttribute("aria-sort"));
+  const open = folds.filter((fold) => fold.open).map((fold) => names.get(fold));
+  const tops = [...document.querySelectorAll("section")].map((found) => [found.id, found.getBoundingClientRect().top]);
+  const [section, top] = tops.findLast((found) => found[1] <= 0) ?? []; // the one that is read
+  const state = { section, top, open, heading: chosen?.textContent, order: chosen?.getAttribute("aria-sort") };
+  try {
+    sessionStorage.setItem(key, JSON.stringify(state));
+  } catch {
+    // as above
+  }
+  location.reload();
+};
+if (every) setTimeout(renew, 1000 * every);

@@ -80,7 +80,7 @@ def render(rows: Sequence[RowResult], form: Format, more: More | None = None) ->
     if more.by_class:
         below[0].insert(1, ONE_IN_TWENTY)
     if more.pareto:
-        below[0] += _compare.pareto(rows)
+        below[0] += [note for free, beaten in _compare.pareto(rows) for note in (free, *beaten)]
     if more.compares:
         grids.append(_differences(comparisons, "the same models before" if more.before else ""))
         below.append([PAIRED, *(_sentence(comparison) for comparison in comparisons)])

@@ -25,7 +25,7 @@ _LABEL_WIDTH = 160
 _MANY = 4
 """With more rows than this the legend leaves the intervals to the table."""
 _SPOKEN = 12
-"""Rows that the text alternative of the picture names; the table has them all."""
+"""Rows that the text alternative of the picture names; the table has them all. With more, who beats whom is folded."""
 
 
 def context(view: View) -> Mapping[str, Any]:
@@ -39,6 +39,7 @@ def context(view: View) -> Mapping[str, Any]:
         "compact": len(shown) > _MANY,
         "missing": [(row, joined(gaps)) for row in rows if (gaps := _gaps(row))],
         "pareto": pareto(results) if len(results) > 2 else [],
+        "folded": len(results) > _SPOKEN,
         "strangers": bool(apart(results)),
     }
 
