@@ -245,7 +245,7 @@ def costs(mine: list[dict[str, float]], ours: list[dict[str, float]]) -> list[st
 
 
 def from_same_starts(reduce: Literal["pca", "ica"], folder: Path, theirs: np.ndarray) -> list[str]:
-    """Share of images in the same cluster after k-means from the same pair of images, on ours and on ART's components."""
+    """Share of images in the same cluster after k-means from the same images, on our components and on ART's."""
     images = read_images(folder)
     draw, least = np.random.default_rng(0), []
     rows = features(nn.Sequential(nn.Flatten(), nn.Linear(images.size[2], CLASSES)), images)
