@@ -1,15 +1,23 @@
 """Time and memory of activation clustering and spectral signatures, beside ART's, on the same features.
 
-`--images` images of ten classes, whose `--width` pixels are the features of a model that does nothing but hand them to
-its linear layer, so that only the defences are timed. Each runs in a process of its own, one after the other in turns;
-its memory is the peak of that process above what it held with the stored images (one byte a pixel) before it began.
-ART's functions get what they ask for: one float32 matrix of a class after the other, cut from a matrix of all features
-that stays in memory as its `detect_poison` keeps it.
+The features are real: `--images` images of MNIST, a twentieth of them with a white square and the label 7, at the last
+hidden layer (`--width` units, after ReLU) of a network `mnist-fast` that was trained on them for an epoch. They are
+rounded to 256 levels and stored as the pixels of images for a model that does nothing but hand them to its linear
+layer, so that only the defences are timed and all see the same numbers. MNIST is looked for in $BASCULE_DATA.
+
+Each defence runs in a process of its own, one after the other in turns; its memory is the peak of that process above
+what it held with the stored images (one byte a feature) before it began. ART's functions get what they ask for: one
+float32 matrix of a class after the other, cut from a matrix of all features that stays in memory as its `detect_poison`
+keeps it.
+
+Clusterings run with two seeds: how far two seeds of the same code agree is the yardstick for how far two codes can.
+Beside that, k-means is begun from the same pairs of images on both codes' components, which leaves nothing to chance.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import resource
@@ -20,46 +28,72 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from _interleaved import CLOCKS, machine, print_table, ratio
+from sklearn.cluster import KMeans
 from torch import nn
 
+from bascule.core.catalog import build
+from bascule.core.features import features
 from bascule.core.images import Images
+from bascule.core.projection import components
 from bascule.core.rng import stream
+from bascule.data import default_roots
 from bascule.filter import Filter
 from bascule.filter._run import judged
 from bascule.filter.activation_clustering import ActivationClustering
 from bascule.filter.spectral_signatures import SpectralSignatures
+from bascule.poison._place import Poison
+from bascule.train._loop import train
+from bascule.train._settings import Training
 
 CLASSES = 10
 DIMENSIONS = 10
+TARGET = 7
+STARTS = 20
+"""Pairs of images from which k-means is begun on both codes' components."""
 Answer = np.ndarray
-"""Score of each image, or for clusterings 1 in the smaller cluster of its class, else 0."""
+"""Score of each image, or for clusterings 1 in the smaller cluster of its class, else 0; ART's components behind it."""
 
 
-def make_images(count: int, width: int) -> Images:
-    """Features with a falling spectrum, clipped at zero like after a ReLU; a fifth of class 0 lies apart."""
-    generator = stream(0, "features")
-    directions = torch.randn(40, width, generator=generator) / torch.arange(1, 41).sqrt().reshape(-1, 1)
-    pixels = torch.empty(count, 1, 1, width, dtype=torch.uint8)
-    labels = torch.arange(count) % CLASSES
-    poisoned = (labels == 0) & (torch.rand(count, generator=generator) < 0.2)
-    for index in torch.arange(count).split(1000):
-        rows = torch.randn(len(index), 40, generator=generator) @ directions
-        rows += torch.randn(rows.shape, generator=generator) + 3 * directions[5] * poisoned[index].unsqueeze(1)
-        pixels[index, 0, 0] = (16 * rows + 40).clamp(0, 255).to(torch.uint8)
-    return Images(pixels=pixels, labels=labels, ids=torch.arange(count), classes=tuple(map(str, range(CLASSES))))
+def write_features(count: int, width: int, folder: Path) -> str:
+    """Train the network, write its features (uint8, N x width) and the images' labels, and say what was made."""
+    source = build("data", {"name": "mnist", "max_train": count})
+    images = source.load(default_roots(None))[0]
+    poison = Poison(trigger=build("poison", {"name": "sticker", "size": 3}), target=TARGET, rate=0.05, label="dirty")
+    images, truth = poison.plant(images, generator=stream(0, "poison"))
+    net = build("models", {"name": "mnist-fast", "hidden": width}).initialised(images.size, CLASSES, seed=0)
+    train(net, images, Training(objective=build("train", "standard"), epochs=1, lr=1e-3, batch_size=128), seed=0)
+    rows = features(net, images)
+    top = max(float(part.max()) for part in rows.chunks())
+    found = np.lib.format.open_memmap(folder / "features.npy", "w+", dtype=np.uint8, shape=(len(images), width))
+    start = 0
+    for part in rows.chunks():
+        found[start : start + len(part)] = (255 / top * part).round().to(torch.uint8).numpy()
+        start += len(part)
+    found.flush()
+    np.save(folder / "labels.npy", images.labels.numpy())
+    silent = float((found[:1000] == 0).mean())
+    return f"{len(truth.ids)} images poisoned, {100 * silent:.0f} % of the features 0"
+
+
+def read_images(folder: Path) -> Images:
+    pixels = torch.from_numpy(np.load(folder / "features.npy"))
+    labels = torch.from_numpy(np.load(folder / "labels.npy"))
+    pixels = pixels.reshape(len(pixels), 1, 1, -1)
+    return Images(pixels=pixels, labels=labels, ids=torch.arange(len(labels)), classes=tuple(map(str, range(CLASSES))))
 
 
 # --- contestants -----------------------------------------------------------------------------------------------------
 
 
-def bascule(method: Filter) -> Callable[[Images], Answer]:
-    def call(images: Images) -> Answer:
+def bascule(method: Filter) -> Callable[[Images, int], Answer]:
+    def call(images: Images, seed: int) -> Answer:
         net = nn.Sequential(nn.Flatten(), nn.Linear(images.size[2], CLASSES))
-        found = judged(net, method, images, generator=stream(0, "benchmark"))
+        found = judged(net, method, images, generator=stream(seed, "benchmark"))
         scores = isinstance(method, SpectralSignatures)
         return found.score.numpy() if scores else found.removed.numpy().astype(np.float32)
 
@@ -71,7 +105,7 @@ def art_features(images: Images) -> list[np.ndarray]:
     return [whole[images.labels.numpy() == label] for label in range(CLASSES)]
 
 
-def art_spectral(images: Images) -> Answer:
+def art_spectral(images: Images, seed: int) -> Answer:
     from art.defences.detector.poison.spectral_signature_defense import SpectralSignatureDefense
 
     found = np.zeros(len(images), dtype=np.float32)
@@ -81,22 +115,24 @@ def art_spectral(images: Images) -> Answer:
     return found
 
 
-def art_clustering(reduce: str) -> Callable[[Images], Answer]:
-    def call(images: Images) -> Answer:
+def art_clustering(reduce: str) -> Callable[[Images, int], Answer]:
+    def call(images: Images, seed: int) -> Answer:
         from art.defences.detector.poison.activation_defence import cluster_activations
 
-        np.random.seed(0)  # noqa: NPY002 - the only generator it can be given
-        clusters, _ = cluster_activations(art_features(images), nb_dims=DIMENSIONS, reduce=reduce)
-        found = np.zeros(len(images), dtype=np.float32)
+        np.random.seed(seed)  # noqa: NPY002 - the only generator it can be given
+        clusters, points = cluster_activations(art_features(images), nb_dims=DIMENSIONS, reduce=reduce)
+        found = np.zeros((len(images), 1 + DIMENSIONS), dtype=np.float32)
         for label, own in enumerate(clusters):
-            found[images.labels.numpy() == label] = own == np.bincount(own).argmin()
+            index = images.labels.numpy() == label
+            found[index, 0], found[index, 1:] = own == np.bincount(own).argmin(), points[label]
         return found
 
     return call
 
 
-JOBS: dict[str, dict[str, Callable[[Images], Answer]]] = {
-    "spectral signatures": {"bascule": bascule(SpectralSignatures(centred=False)), "ART": art_spectral},
+SPECTRAL = "spectral signatures"
+JOBS: dict[str, dict[str, Callable[[Images, int], Answer]]] = {
+    SPECTRAL: {"bascule": bascule(SpectralSignatures(centred=False)), "ART": art_spectral},
     "activation clustering, PCA": {
         "bascule": bascule(ActivationClustering(reduce="pca", dimensions=DIMENSIONS, rule="smaller")),
         "ART": art_clustering("PCA"),
@@ -119,11 +155,11 @@ def run_here(options: argparse.Namespace) -> None:
     if who == "ART":  # importing is not timed
         import art.defences.detector.poison.activation_defence
         import art.defences.detector.poison.spectral_signature_defense  # noqa: F401
-    images = make_images(options.images, options.width)
+    images = read_images(Path(options.folder))
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before = memory("VmRSS")
     began = CLOCKS[options.clock]()
-    answer = JOBS[job][who](images)
+    answer = JOBS[job][who](images, options.seed)
     seconds = CLOCKS[options.clock]() - began
     np.save(options.answer, answer)
     print(json.dumps({"seconds": seconds, "mib": memory("VmHWM") - before}))
@@ -138,10 +174,10 @@ def memory(key: str) -> float:
     return int(line.split()[1]) / 1024
 
 
-def run_apart(job: str, who: str, options: argparse.Namespace, answer: Path) -> dict[str, float]:
+def run_apart(job: str, who: str, seed: int, options: argparse.Namespace, folder: Path) -> dict[str, float]:
     threads = str(options.threads)
-    command = [sys.executable, __file__, "--one", job, who, "--answer", str(answer), "--clock", options.clock]
-    command += ["--images", str(options.images), "--width", str(options.width), "--threads", threads]
+    command = [sys.executable, __file__, "--one", job, who, "--seed", str(seed), "--clock", options.clock]
+    command += ["--folder", str(folder), "--answer", str(folder / f"{who} {seed}.npy"), "--threads", threads]
     limits = dict.fromkeys(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"], threads)
     done = subprocess.run(command, env={**os.environ, **limits}, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -149,7 +185,7 @@ def run_apart(job: str, who: str, options: argparse.Namespace, answer: Path) -> 
     return json.loads(done.stdout.splitlines()[-1])
 
 
-# --- the table -------------------------------------------------------------------------------------------------------
+# --- the tables ------------------------------------------------------------------------------------------------------
 
 
 def main() -> None:
@@ -160,51 +196,87 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--jobs", nargs="*", choices=list(JOBS), default=list(JOBS))
+    for hidden in ("--folder", "--answer"):
+        parser.add_argument(hidden, help=argparse.SUPPRESS)
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
-    parser.add_argument("--answer", help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         run_here(options)
         return
-    rows = []
-    labels = np.arange(options.images) % CLASSES
-    with tempfile.TemporaryDirectory() as folder:
+    torch.set_num_threads(options.threads)
+    rows, likeness = [], []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        made = write_features(options.images, options.width, folder)
         for job in options.jobs:
-            seconds: dict[str, list[float]] = {who: [] for who in JOBS[job]}
-            mib: dict[str, list[float]] = {who: [] for who in JOBS[job]}
+            seeds = [0] if job == SPECTRAL else [0, 1]
+            cost = {who: [] for who in JOBS[job]}
             for _ in range(options.rounds):
-                for who in JOBS[job]:
-                    found = run_apart(job, who, options, Path(folder) / f"{who}.npy")
-                    seconds[who].append(found["seconds"])
-                    mib[who].append(found["mib"])
-            same = agreement(*(np.load(Path(folder) / f"{who}.npy") for who in JOBS[job]), labels)
-            for who in JOBS[job]:
-                rows.append(
-                    [
-                        f"{job}, {who}",
-                        f"{statistics.median(seconds[who]):.1f}",
-                        ratio(seconds[who], seconds["bascule"]),
-                        f"{statistics.median(mib[who]):.0f}",
-                        ratio(mib[who], mib["bascule"]),
-                        f"{same:.4f}",
-                    ]
-                )
+                for seed in seeds:
+                    for who in JOBS[job]:
+                        cost[who].append(run_apart(job, who, seed, options, folder))
+            rows += [[f"{job}, {who}", *costs(cost[who], cost["bascule"])] for who in JOBS[job]]
+            labels = np.load(folder / "labels.npy")
+            found = {(who, seed): np.load(folder / f"{who} {seed}.npy") for seed in seeds for who in JOBS[job]}
+            answers = {
+                f"{who}, seed {seed}": both.reshape(len(labels), -1)[:, 0] for (who, seed), both in found.items()
+            }
+            for (one, ours), (other, theirs) in itertools.combinations(answers.items(), 2):
+                likeness.append([job, f"{one} - {other}", *agreement(ours, theirs, labels)])
+            if job != SPECTRAL:
+                same = from_same_starts(job.rpartition(" ")[2].lower(), folder, found["ART", 0][:, 1:])
+                likeness.append([job, f"same start: bascule - ART, least of {STARTS}", *same])
     size = f"{options.images} x {options.width} float32 = {options.images * options.width * 4 / 2**20:.0f} MiB"
-    print(f"{size} of features, {CLASSES} classes, {options.rounds} rounds, {options.clock} time")
+    print(f"{size} of features, {made}, {options.rounds} rounds, {options.clock} time")
     print(machine(["scikit-learn", "scipy", "adversarial-robustness-toolbox"]))
     print()
-    print_table(["what", "seconds", "times bascule", "peak MiB", "times bascule", "agreement"], rows)
+    print_table(["what", "seconds", "times bascule", "peak MiB", "times bascule"], rows)
+    print()
+    print_table(["agreement", "between", f"class {TARGET}", "other classes, median", "least"], likeness)
 
 
-def agreement(ours: Answer, theirs: Answer, labels: np.ndarray) -> float:
-    """Least correlation of the scores over the classes; for clusterings the share of class 0 in the same cluster.
+def costs(mine: list[dict[str, float]], ours: list[dict[str, float]]) -> list[str]:
+    found = []
+    for key, form in (("seconds", ".1f"), ("mib", ".0f")):
+        values, beside = ([one[key] for one in part] for part in (mine, ours))
+        found += [format(statistics.median(values), form), ratio(values, beside)]
+    return found
 
-    The other classes have no clusters: k-means cuts them anywhere.
-    """
-    if set(np.unique(ours)) <= {0.0, 1.0}:
-        same = float((ours[labels == 0] == theirs[labels == 0]).mean())
-        return max(same, 1 - same)
-    return min(float(np.corrcoef(ours[labels == c], theirs[labels == c])[0, 1]) for c in range(CLASSES))
+
+def from_same_starts(reduce: Literal["pca", "ica"], folder: Path, theirs: np.ndarray) -> list[str]:
+    """Share of images in the same cluster after k-means from the same images, on our components and on ART's."""
+    images = read_images(folder)
+    draw, least = np.random.default_rng(0), []
+    rows = features(nn.Sequential(nn.Flatten(), nn.Linear(images.size[2], CLASSES)), images)
+    for _, index, part in rows.by_class():
+        _, points = components(part.held(), DIMENSIONS, method=reduce, generator=stream(0, "components"))
+        found = []
+        for _ in range(STARTS):
+            pair = draw.choice(len(index), 2, replace=False)
+            both = [points.double().numpy(), theirs[index].astype(np.float64)]
+            found.append(share_alike(*(KMeans(2, init=one[pair], n_init=1).fit(one).labels_ for one in both)))
+        least.append(min(found))
+    return summary(least)
+
+
+def share_alike(one: np.ndarray, other: np.ndarray) -> float:
+    """Of two clusterings, up to which cluster is which."""
+    same = float((one == other).mean())
+    return max(same, 1 - same)
+
+
+def agreement(ours: np.ndarray, theirs: np.ndarray, labels: np.ndarray) -> list[str]:
+    """In the poisoned class, and in the others: correlation of the scores, or share of images in the same cluster."""
+    clusters = set(np.unique(ours)) <= {0.0, 1.0}
+    pairs = [(ours[labels == label], theirs[labels == label]) for label in range(CLASSES)]
+    return summary([share_alike(*pair) if clusters else float(np.corrcoef(*pair)[0, 1]) for pair in pairs])
+
+
+def summary(found: list[float]) -> list[str]:
+    """Of one number a class."""
+    target, others = found[TARGET], found[:TARGET] + found[TARGET + 1 :]
+    return [f"{value:.4f}" for value in (target, statistics.median(others), min(others))]
 
 
 if __name__ == "__main__":

@@ -300,6 +300,8 @@ def filter_(
         count = int(found.removed[members].sum())
         if count:
             typer.echo(f"  class {label} ({name}): {count} of {int(members.sum())}")
+    for note in found.notes:
+        typer.echo(f"note: {note}")
     for file in files:
         typer.echo(file)
 

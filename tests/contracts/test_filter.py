@@ -39,7 +39,7 @@ MOST_ON_CLEAN: dict[str, float] = {
     "neighbours": 0.04,
     "spectral-signatures": 0.151,  # always factor x rate of each class
     "spectre": 0.02,  # always factor x rate of one class
-    "strip": 0.03,  # `false_alarms` 0.01, if the entropies were normally distributed
+    "strip": 0.05,  # `false_alarms` 0.01, if the entropies were normally distributed
     "two-component": 0.05,  # half a class
 }
 """Largest share that may be removed from unpoisoned digits."""

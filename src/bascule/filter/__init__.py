@@ -5,7 +5,8 @@ images is what a filter has to say: it looks at all classes and is told nothing.
 order of their ids, so that no answer depends on how a set happens to be sorted, and checks what comes back.
 
 The `score` orders the whole set, across classes. `removed` is the decision of the filter's own rule, and may differ
-from cutting at a score: most rules decide class by class.
+from cutting at a score: most rules decide class by class. A rule that cannot remove anything, or not from some class,
+says so in `notes`: removing nothing must not look like finding nothing.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ class Judged(NamedTuple):
     """float32, shape (N,), finite: higher is more suspicious, comparable over the whole set."""
     removed: Tensor
     """bool, shape (N,): what the filter's rule would leave out of the training set."""
+    notes: tuple[str, ...] = ()
+    """What the rule could not do on this set, with the reason: a class that it does not look at, a threshold that no
+    image can pass. Empty where it could have removed any image."""
 
 
 @catalog.contract("filter")

@@ -44,6 +44,6 @@ def judged(model: nn.Module, filter: Filter, images: Images, *, generator: torch
     if bool(removed.all()):
         raise RequestError(f"{filter!r} removes all {len(images)} images; choose a stricter rule")
     if sorted_already:
-        return Judged(score, removed)
+        return Judged(score, removed, found.notes)
     place = order.cpu().argsort()
-    return Judged(score[place], removed[place])
+    return Judged(score[place], removed[place], found.notes)

@@ -15,6 +15,7 @@ from bascule.core.images import Images
 from bascule.core.projection import components, whole_number
 from bascule.filter import Judged, LayerFilter
 from bascule.filter._clusters import LEAST, Split, split
+from bascule.filter._rules import left_out, smaller_than
 
 _SAMPLE = 5000
 
@@ -32,6 +33,9 @@ class ActivationClustering(LayerFilter):
     two centres, times how clearly its class is split: 1 - 2 x the smaller share, or the silhouette (0 if negative), or
     1 for the last two rules. So images of an evenly split class score near 0. Classes that are not looked at score -1,
     those of fewer than 10 images 0.
+
+    k-means and the silhouette know distances only, and independent components are the whitened principal ones turned,
+    so `ica` splits a class by its whitened principal components, however the rotation comes out.
 
     Departures: no relabelling by a retrained model (section 5, exclusionary reclassification); ICA is made from the
     principal components, which gives the same components; the silhouette is that of at most 5,000 images.
@@ -55,6 +59,7 @@ class ActivationClustering(LayerFilter):
             raise RequestError(f"no image has the label {self.only_class}", place=("only_class",))
         score = torch.zeros(len(images), device=images.device)
         removed = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+        flat: list[int] = []
         for label, index, rows in self.features(model, images).by_class():
             if self.only_class not in (None, label):
                 score[index] = -1.0
@@ -63,6 +68,7 @@ class ActivationClustering(LayerFilter):
                 continue
             _, points = components(rows.held(), self.dimensions, method=self.reduce, generator=generator)
             if points.shape[1] == 0:
+                flat.append(label)
                 continue
             found = split(points, generator=generator)
             leaning, chosen = found.leaning, found.second
@@ -71,7 +77,11 @@ class ActivationClustering(LayerFilter):
             clarity, guilty = self._verdict(points, found, generator)
             score[index] = clarity * leaning
             removed[index] = chosen & guilty
-        return Judged(score, removed)
+        few = [label for label in smaller_than(images, LEAST) if self.only_class in (None, label)]
+        notes = left_out(images, few, f"having fewer than {LEAST} images") + left_out(
+            images, flat, "all their activations being equal"
+        )
+        return Judged(score, removed, notes)
 
     def _verdict(self, points: Tensor, found: Split, generator: torch.Generator) -> tuple[float, bool]:
         """How clearly a class is split, in [0, 1], and whether a cluster of it is removed."""

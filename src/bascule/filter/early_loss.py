@@ -61,7 +61,11 @@ class EarlyLoss(Filter):
         with torch.enable_grad():
             train(fresh, images, settings, seed=seed)
         loss = _losses(fresh, images)
-        return Judged(-loss, highest(-loss, round(self.share * len(images))))
+        count = round(self.share * len(images))
+        notes = (
+            () if count else (f"no image can be removed: a share of {self.share:g} of {len(images)} images is none",)
+        )
+        return Judged(-loss, highest(-loss, count), notes)
 
 
 @component

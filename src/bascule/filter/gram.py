@@ -13,7 +13,7 @@ from bascule.core.features import Features
 from bascule.core.images import Images
 from bascule.filter import Judged, LayerFilter
 from bascule.filter._clusters import LEAST
-from bascule.filter._rules import UNLIKELY, anomaly_index
+from bascule.filter._rules import UNLIKELY, anomaly_index, left_out, smaller_than
 
 
 @component
@@ -43,7 +43,8 @@ class Gram(LayerFilter):
         for _, index, rows in self.features(model, images).by_class():
             if len(index) >= LEAST:
                 score[index] = anomaly_index(self._deviation(rows))
-        return Judged(score, score > self.threshold)
+        notes = left_out(images, smaller_than(images, LEAST), f"having fewer than {LEAST} images")
+        return Judged(score, score > self.threshold, notes)
 
     def _deviation(self, rows: Features) -> Tensor:
         """Mean robust deviation of each row's statistics from the class's median, shape (N,)."""

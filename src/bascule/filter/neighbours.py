@@ -15,6 +15,7 @@ from bascule.core.images import Images
 from bascule.core.inference import chunks
 from bascule.core.projection import principal
 from bascule.filter import Judged, LayerFilter
+from bascule.filter._rules import smaller_than
 
 
 @component
@@ -41,7 +42,15 @@ class Neighbours(LayerFilter):
         points = principal(rows, self.dimensions, generator=generator).of(rows)
         votes = _votes(points, images.labels, self.k, len(images.classes))
         own = votes.gather(1, images.labels.unsqueeze(1)).squeeze(1)
-        return Judged(1 - own / self.k, own < votes.amax(1))
+        few = smaller_than(images, self.k + 1)
+        notes: tuple[str, ...] = ()
+        if few:
+            named = ", ".join(f"{label} ({images.classes[label]})" for label in few[:5])
+            notes = (
+                f"{len(few)} classes have no more than {self.k} images, so that some neighbours carry another label in "
+                f"any case: choose a smaller `k`: {named}",
+            )
+        return Judged(1 - own / self.k, own < votes.amax(1), notes)
 
 
 def _votes(points: Tensor, labels: Tensor, k: int, classes: int) -> Tensor:

@@ -12,7 +12,7 @@ from bascule.core.catalog import component
 from bascule.core.images import Images
 from bascule.core.projection import principal
 from bascule.filter import Judged, LayerFilter
-from bascule.filter._rules import highest
+from bascule.filter._rules import highest, left_out
 
 
 @component
@@ -40,7 +40,11 @@ class SpectralSignatures(LayerFilter):
     def judge(self, model: nn.Module, images: Images, *, generator: torch.Generator) -> Judged:
         score = torch.zeros(len(images), device=images.device)
         removed = torch.zeros(len(images), dtype=torch.bool, device=images.device)
-        for _, index, part in self.features(model, images).by_class():
+        untouched: list[int] = []
+        for label, index, part in self.features(model, images).by_class():
+            count = round(self.factor * self.rate * len(index))
+            if count == 0:
+                untouched.append(label)
             if len(index) == 1:
                 continue
             rows = part.held()
@@ -48,5 +52,6 @@ class SpectralSignatures(LayerFilter):
             if not self.centred:
                 found = found._replace(mean=torch.zeros_like(found.mean))
             score[index] = found.of(rows).squeeze(1).abs()
-            removed[index] = highest(score[index], round(self.factor * self.rate * len(index)))
-        return Judged(score, removed)
+            removed[index] = highest(score[index], count)
+        notes = left_out(images, untouched, f"{self.factor:g} x {self.rate:g} of so few images being none")
+        return Judged(score, removed, notes)

@@ -15,7 +15,7 @@ from bascule.core.images import Images
 from bascule.core.projection import components, whitened
 from bascule.filter import Judged, LayerFilter
 from bascule.filter._clusters import LEAST
-from bascule.filter._rules import highest
+from bascule.filter._rules import highest, left_out, smaller_than
 
 _CANDIDATES = (1, 2, 4, 8, 16, 32, 64, 128)
 _FLOOR = 1e-2
@@ -57,13 +57,14 @@ class Spectre(LayerFilter):
     def judge(self, model: nn.Module, images: Images, *, generator: torch.Generator) -> Judged:
         score = torch.zeros(len(images), device=images.device)
         removed = torch.zeros(len(images), dtype=torch.bool, device=images.device)
-        suspicion = -math.inf
-        for _, index, part in self.features(model, images).by_class():
+        suspicion, flat = -math.inf, []
+        for label, index, part in self.features(model, images).by_class():
             if len(index) < LEAST:
                 continue
             limit = min(self.dimensions, len(index) // 10)
             _, points = components(part.held(), limit, method="pca", generator=generator)
             if points.shape[1] == 0:
+                flat.append(label)
                 continue
             best = max((self._try(points.double(), k) for k in _sizes(points)), key=lambda f: f.spread)
             score[index] = best.score.float().to(score.device)
@@ -71,7 +72,11 @@ class Spectre(LayerFilter):
                 suspicion = best.spread
                 removed.zero_()
                 removed[index] = best.removed.to(removed.device)
-        return Judged(score, removed)
+        notes = left_out(images, smaller_than(images, LEAST), f"having fewer than {LEAST} images")
+        notes += left_out(images, flat, "all their features being equal")
+        if suspicion > -math.inf and not bool(removed.any()):
+            notes += ("no image can be removed: `factor` x `rate` of the suspected class is none; raise `rate`",)
+        return Judged(score, removed, notes)
 
     def _try(self, points: Tensor, k: int) -> _Found:
         """Scores from the first k coordinates, and how spread the class is when seen without the suspects."""

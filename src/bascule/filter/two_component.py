@@ -15,10 +15,13 @@ from bascule.core.images import Images
 from bascule.core.projection import components, mean_of, whitened
 from bascule.filter import Judged, LayerFilter
 from bascule.filter._clusters import LEAST, split
-from bascule.filter._rules import UNLIKELY, anomaly_index
+from bascule.filter._rules import UNLIKELY, anomaly_index, left_out, smaller_than
 
 _FLOOR = 1e-3
 """Smallest variance that is made white, as a share of the largest: others may not vary where a class does."""
+
+_COMPARED = 3
+"""Classes without which no distance from the median class means anything."""
 
 
 @component
@@ -36,7 +39,8 @@ class TwoComponent(LayerFilter):
     Departures: with no clean set, the shared variation is the pooled covariance of all classes but the tested one,
     whose poison would hide itself, within at most `dimensions` principal directions of the variation within classes;
     the smaller group is taken to be the poison, where SCAn asks a clean set. A class with two natural looks (ones with
-    and without a foot) stands out as well. With fewer than four classes a distance from the median class says little.
+    and without a foot) stands out as well. With three classes a distance from the median class says little; with fewer
+    there is nothing to compare with, so all scores are 0, nothing is removed, and a note says so.
     """
 
     dimensions: Annotated[int, Ge(1)] = 64
@@ -63,11 +67,15 @@ class TwoComponent(LayerFilter):
             members.append(index)
             gains.append(found.explained / 2)
         score, removed = torch.zeros_like(leaning), torch.zeros_like(second)
-        if gains:
+        notes = left_out(images, smaller_than(images, LEAST), f"having fewer than {LEAST} images")
+        if len(gains) < _COMPARED:
+            what = f"{len(gains)} of at least {LEAST} images, with features that vary"
+            notes += (f"no image can be removed: {_COMPARED} classes must be compared, and there are {what}",)
+        else:
             for index, anomaly in zip(members, anomaly_index(torch.tensor(gains)).tolist(), strict=True):
                 score[index] = max(0.0, anomaly) * leaning[index]
                 removed[index] = second[index] & (anomaly > self.threshold)
-        return Judged(score, removed)
+        return Judged(score, removed, notes)
 
 
 class _WithinClasses:

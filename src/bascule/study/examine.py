@@ -17,7 +17,7 @@ from bascule.filter._run import judged
 from bascule.poison._place import shown_with
 from bascule.scan._run import scanned
 from bascule.study.evaluate import BATCH, Answer, Job
-from bascule.study.make import judgement, planted
+from bascule.study.make import judgement, planted, said
 
 EXPLAINED = 256
 """Test images whose explanation is counted."""
@@ -30,7 +30,7 @@ def _inspected(job: Job) -> Answer:
     images, truth = planted(job.cell, job.run, job.workshop)
     found = judged(job.model, job.link.component, images, generator=job.generator)
     arrays = judgement(images, truth, found.score, found.removed)
-    return Answer(arrays={name: torch.from_numpy(values) for name, values in arrays.items()})
+    return Answer(arrays={name: torch.from_numpy(values) for name, values in arrays.items()}, notes=said(found))
 
 
 def _scanned(job: Job) -> Answer:

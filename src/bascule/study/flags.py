@@ -10,7 +10,7 @@ import numpy as np
 
 from bascule.measure import MISSING, Measure, Outcomes
 from bascule.measure.robust_accuracy import RobustAccuracy
-from bascule.study.record import RunRecord
+from bascule.study.record import FILTERED, RunRecord
 
 TWIN_LIMIT = 0.05
 """A trigger that moves more images than this without any poison has power of its own."""
@@ -44,6 +44,7 @@ def flags_of(
     found = list(by_seed.values())
     yield from _of_the_run(run, entry, len(found))
     yield from _of_the_evaluation(run, entry, by_seed)
+    yield from _of_the_filters(run, entry)
     yield from _of_the_numbers(found, measures)
 
 
@@ -96,6 +97,24 @@ def _of_the_signs(run: RunRecord, cells: Sequence[Mapping[str, Any]], by_seed: M
         counted = [share for share, standing in shares if share > _OF_SURVIVORS and share * standing >= _OF_ALL]
         if counted:
             yield text.format(share=f"{100 * max(counted):.0f} %")
+
+
+def _of_the_filters(run: RunRecord, entry: Mapping[str, Any]) -> Iterator[str]:
+    """Filters that removed nothing, or could not."""
+    notes: dict[str, int] = {}
+    idle = 0
+    for cell in entry["cells"]:
+        known = run.cell(cell["cell"]).evaluations()
+        made = known.get(FILTERED, {})
+        idle += made.get("removed") == 0
+        asked = [known.get(key, {}) for key in cell["columns"].get("inspect", [])]
+        for note in dict.fromkeys(itertools.chain.from_iterable(part.get("notes", []) for part in [made, *asked])):
+            notes[note] = notes.get(note, 0) + 1
+    seeds = len(entry["cells"])
+    if idle:
+        yield f"filter removed nothing: {idle} of {seeds} seeds were trained on the whole set, as without a filter"
+    for note, count in notes.items():
+        yield f"filter's rule could not act: {note} ({count} of {seeds} seeds)"
 
 
 def _standing(outcomes: Outcomes | None) -> float:

@@ -20,6 +20,7 @@ from bascule.attack import Attack
 from bascule.attack._run import attacked
 from bascule.core import rng
 from bascule.core.images import Images, Splits, as_bytes
+from bascule.filter import Judged
 from bascule.filter._run import judged
 from bascule.poison._place import Poison, Truth, shown_with
 from bascule.repair._run import repaired
@@ -193,7 +194,7 @@ def _filtered(cell: Cell, run: RunRecord, workshop: Workshop, images: Images, tr
         generator = rng.stream(cell.seed, "filter", device=workshop.device)
         with workshop.progress.stage("filter", 1):
             found = judged(load_model(cell.base, run, workshop), cell.setup.filter, images, generator=generator)
-        info = {"kind": "filter", "seconds": round(time.monotonic() - began, 3)}
+        info = {"kind": "filter", "seconds": round(time.monotonic() - began, 3), **said(found)}
         arrays = judgement(images, truth, found.score, found.removed)
         record.add_finding(FILTERED, arrays, info)
         removed = arrays["removed"]
@@ -209,6 +210,11 @@ def judgement(images: Images, truth: Truth | None, score: Tensor, removed: Tenso
         poisoned = torch.isin(images.ids.cpu(), truth.ids.cpu())
     arrays = {"id": images.ids, "label": images.labels, "score": score, "removed": removed, "poisoned": poisoned}
     return {name: values.cpu().numpy() for name, values in arrays.items()}
+
+
+def said(found: Judged) -> dict[str, Any]:
+    """What is kept beside a judgement: how many images it removes, and what its rule could not do."""
+    return {"removed": int(found.removed.sum()), "notes": list(found.notes)}
 
 
 # --- what is kept of the poison --------------------------------------------------------------------------------------
