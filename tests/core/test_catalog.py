@@ -532,3 +532,10 @@ def test_a_users_component_is_known_by_its_name_and_its_code(tmp_path: Path, mon
     assert fingerprint("x", mine) != fingerprint("x", {**description, "code": catalog.describe(other)["code"]})
     with pytest.raises(RequestError, match="its code changed"):
         catalog.build("poison", {**description, "code": catalog.describe(other)["code"]})
+
+
+def test_a_class_without_its_method_is_refused(tmp_path: Path) -> None:
+    text = "from bascule.filter import Filter\nfrom bascule.core.catalog import component\n"
+    (tmp_path / "half.py").write_text(f'{text}@component\nclass Half(Filter):\n    """Half done."""\n')
+    with pytest.raises(RequestError, match=r"^Half lacks judge: see bascule/filter/__init__.py$"):
+        build("filter", f"{tmp_path}/half.py:Half")

@@ -219,7 +219,7 @@ def construct(cls: type[T], settings: Mapping[str, Any]) -> T:
     """`cls(**settings)` for settings that come from a file: lists become tuples, errors say the place.
 
     Raises:
-        RequestError: Unknown key, missing key, wrong type, or a value out of range.
+        RequestError: Unknown key, missing key, wrong type, a value out of range, or a class that is not finished.
     """
     hints = typing.get_type_hints(cls, include_extras=True)
     values: dict[str, Any] = {}
@@ -232,6 +232,9 @@ def construct(cls: type[T], settings: Mapping[str, Any]) -> T:
                 raise error.at(str(key)) from None
         else:
             values[str(key)] = _tuples(value)
+    missing = getattr(cls, "__abstractmethods__", ())
+    if missing:
+        raise RequestError(f"{cls.__name__} lacks {', '.join(sorted(missing))}: see bascule/{cls.room}/__init__.py")  # type: ignore[attr-defined]
     try:
         return cls(**values)
     except pydantic.ValidationError as error:
