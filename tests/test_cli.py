@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from bascule.cli import main
 from bascule.data._download import Remote
@@ -314,3 +315,42 @@ def test_help_names_every_command(bascule: Command) -> None:
     assert said.code == 0
     for command in ("run", "evaluate", "table", "report", "export", "ls", "show", "validate", "data"):
         assert re.search(rf"\b{command}\b", said.out)
+
+
+def test_the_version(bascule: Command) -> None:
+    said = bascule("--version")
+    assert said.code == 0
+    assert re.fullmatch(r"bascule \d+\.\d+\.\d+\S*\n", said.out)
+
+
+def test_a_name_without_its_kind(bascule: Command) -> None:
+    assert "Did you mean attack/pgd or train/pgd?" in bascule("show", "pgd").err
+    assert "Did you mean data/digits or studies/digits?" in bascule("show", "digits").err
+    assert "Did you mean" not in bascule("show", "nothing").err
+    assert bascule("show", "attack").out == bascule("ls", "attack").out
+
+
+def test_output_that_cannot_be_written_is_one_message(bascule: Command, study: Path, tmp_path: Path) -> None:
+    assert bascule("run", str(study), "--set", "twin=false").code == 0
+    (tmp_path / "file").touch()
+    for words in (
+        ["run", str(study), "--runs", "file/runs"],
+        ["report", "tiny", "--output", "file/page.html"],
+        ["export", "tiny", "--output", "file/export"],
+    ):
+        said = bascule(*words)
+        assert said.code == 2
+        assert re.fullmatch(r"bascule: cannot write to the folder file\S*: [\w ]+\. Give another one\n", said.err)
+    assert "is a folder" in bascule("report", "tiny", "--output", str(tmp_path)).err
+
+
+def test_pictures_beside_the_study_are_found(bascule: Command, tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for label in ("cat", "dog"):
+            (tmp_path / "pictures" / split / label).mkdir(parents=True)
+            for number in range(4):
+                Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / f"pictures/{split}/{label}/{number}.png")
+    own = STUDY.replace("{name: digits, max_train: 200, max_test: 40}", "{name: folder, path: pictures}")
+    (tmp_path / "own.yaml").write_text(own.replace("target: 7", "target: 1"))
+    said = bascule("validate", "own.yaml")
+    assert said.code == 0, said.err

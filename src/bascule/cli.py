@@ -18,7 +18,7 @@ from bascule.core.host import settle
 if TYPE_CHECKING:
     from bascule.report.tables import More
     from bascule.study.own import Own
-    from bascule.study.plan import Plan
+    from bascule.study.plan import Plan, Row
     from bascule.study.record import RunRecord
     from bascule.study.run import Ran
 
@@ -80,8 +80,28 @@ CertifyOption = Annotated[
 SeedsOption = Annotated[int | None, typer.Option(min=1, max=1000, help="Number of seeds instead of the study's.")]
 ScaleOption = Annotated[str | None, typer.Option(help="Scale of the study, e.g. fast or paper; by default its first.")]
 DataOption = Annotated[
-    Path | None, typer.Option("--data-dir", help="Folder searched first for data; then $BASCULE_DATA, ./data.")
+    Path | None,
+    typer.Option(
+        "--data-dir", help="Folder searched first for data; then $BASCULE_DATA, ./data, ~/.cache/bascule and here."
+    ),
 ]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"bascule {version('bascule')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -107,9 +127,9 @@ def run(
     from bascule.study.record import RunRecord
     from bascule.study.run import pick_device, run_plan
 
-    record = RunRecord(runs / plan.folder)
     roots = default_roots(data_dir)
     where = pick_device(device)
+    record = RunRecord(_folder(runs / plan.folder))
     with _kept_current(record, wanted=report_) as changed:
         done = run_plan(
             plan, record, device=where, roots=roots, engine=engine.value, compile_passes=compile_, changed=changed
@@ -186,7 +206,7 @@ def report(
     from bascule.report.runs import open_runs
 
     records = open_runs(run, runs)
-    typer.echo(write_page(records, _output(records, output, "report.html")))
+    typer.echo(write_page(records, _file(_output(records, output, "report.html"))))
 
 
 @app.command()
@@ -206,18 +226,35 @@ def export(
     from bascule.report.runs import open_runs
 
     records = open_runs(run, runs)
+    folder = _folder(_output(records, output, "export"))
     forms: list[Any] = [form.value for form in format_ or FigureForm]
-    for path in write(records, _output(records, output, "export"), forms=forms):
+    for path in write(records, folder, forms=forms):
         typer.echo(path)
 
 
 def _output(records: Sequence[RunRecord], given: Path | None, name: str) -> Path:
     """Where to write what is made of these runs; several have no folder of their own."""
-    if given is not None:
-        return given
-    if len(records) > 1:
+    if given is None and len(records) > 1:
         raise RequestError(f"{len(records)} runs have no folder in common: say where to write, with --output {name}")
-    return records[0].path / name
+    return given or records[0].path / name
+
+
+def _file(path: Path) -> Path:
+    """A file that can be written."""
+    from bascule.core.files import check_writable
+
+    if path.is_dir():
+        raise RequestError(f"--output {path} is a folder; give the name of a file in it")
+    check_writable(path.parent)
+    return path
+
+
+def _folder(path: Path) -> Path:
+    """A folder that can be written to."""
+    from bascule.core.files import check_writable
+
+    check_writable(path)
+    return path
 
 
 @app.command()
@@ -247,12 +284,18 @@ def show(
 ) -> None:
     """Describe a component with all its settings, or print a built-in study."""
     from bascule.core import catalog
-    from bascule.study.document import read_study
+    from bascule.study.document import built_in_names, read_study
 
     kind, slash, rest = name.partition("/")
     if not slash:
+        if name in catalog.ROOMS or name == "studies":
+            ls(name)
+            return
+        meant = [f"{room}/{name}" for room in catalog.ROOMS if name in catalog.names(room)]
+        meant += [f"studies/{name}"] if name in built_in_names() else []
+        guess = f" Did you mean {' or '.join(meant)}?" if meant else ""
         raise RequestError(
-            f"{name!r}: expected KIND/NAME, for example attack/pgd. Kinds: {', '.join(catalog.ROOMS)}, studies"
+            f"{name!r}: expected KIND/NAME, for example attack/pgd.{guess} Kinds: {', '.join(catalog.ROOMS)}, studies"
         )
     if kind == "studies":
         typer.echo(read_study(rest).text, nl=False)
@@ -292,8 +335,9 @@ def filter_(
     from bascule.study import own
 
     mine = _own(model, data, architecture, seed, device, data_dir)
-    found, files = own.ranked(mine, own.part_of("filter", with_), output)
+    found, files = own.ranked(mine, own.part_of("filter", with_, "--with"), _folder(output))
     removed = int(found.removed.sum())
+    typer.echo(f"the model is {own.accuracy(mine, mine.train.to(mine.device))} that it is taken to be trained on")
     typer.echo(f"{len(found.score)} images judged by {with_}: its rule would remove {removed}.")
     for label, name in enumerate(mine.train.classes):
         members = mine.train.labels == label
@@ -322,8 +366,9 @@ def scan(
     from bascule.study import own
 
     mine = _own(model, data, architecture, seed, device, data_dir)
-    found, files = own.scan(mine, own.part_of("scan", with_), images, output)
+    found, files = own.scan(mine, own.part_of("scan", with_, "--with"), images, _folder(output))
     classes = mine.train.classes
+    typer.echo(f"the model is {own.accuracy(mine, mine.defenders(images))} of the test set, which the scanner uses")
     if found.suspects:
         named = ", ".join(f"{label} ({classes[label]})" for label in found.suspects)
         typer.echo(f"backdoored: yes, towards class {named}")
@@ -348,7 +393,7 @@ def repair(
     images: ImagesOption = 500,
     attack: Annotated[
         str | None,
-        typer.Option(help="Attack for robust accuracy, e.g. '{name: pgd, eps: 0.1}'; by default the cell's first."),
+        typer.Option(help="Attack for robust accuracy, e.g. '{name: pgd, eps: 0.1}'; by default the cell's."),
     ] = None,
     trigger: Annotated[
         str | None, typer.Option(help="A trigger to measure ASR with, if it is known; by default the cell's.")
@@ -368,11 +413,11 @@ def repair(
     planted = mine.poison
     found, before, after = own.repair(
         mine,
-        own.part_of("repair", with_),
+        own.part_of("repair", with_, "--with"),
         images,
-        output,
-        attack=own.part_of("attack", attack) if attack else mine.attack,
-        trigger=own.part_of("poison", trigger) if trigger else (planted.shown if planted else None),
+        _file(output),
+        attacks=(own.part_of("attack", attack, "--attack"),) if attack else mine.attacks,
+        trigger=own.part_of("poison", trigger, "--trigger") if trigger else (planted.shown if planted else None),
         target=planted.target if target is None and planted else target,
     )
     hints = {"robust-accuracy": "not measured: --attack", "asr": "not measured: --trigger, --target"}
@@ -407,7 +452,12 @@ def validate(
     )
     for row in plan.rows:
         settings = "".join(f" · {path} {value}" for path, value in row.vary.items())
-        typer.echo(f"  {row.name}{settings}: {len(row.cells)} seeds, {len(row.twins)} twins")
+        counts = ", ".join(f"{n} {word}{'' if n == 1 else 's'}" for n, word in _models_of(row) if n)
+        typer.echo(f"  {row.name}{settings}: {counts}")
+
+
+def _models_of(row: Row) -> list[tuple[int, str]]:
+    return [(len(row.cells), "seed"), (len(row.twins), "twin")]
 
 
 @data_app.command()

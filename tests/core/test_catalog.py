@@ -272,7 +272,7 @@ TRIGGER_PROBLEMS: dict[str, tuple[Any, tuple[str, ...], str]] = {
     "none-of-a-union": (
         {"name": "sticker", "color": "red"},
         ("color",),
-        "must be a valid number, or must be a valid tuple; got 'red'",
+        "must be a valid number, or must be a list; got 'red'",
     ),
 }
 
@@ -298,7 +298,7 @@ NESTED_PROBLEMS: dict[str, tuple[type, Mapping[str, Any], tuple[str, ...], str]]
     "nested-room": (Poison, {**GOOD, "trigger": "pgd"}, ("trigger",), "unknown poison name 'pgd'"),
     "nested-plain": (Training, {**TRAINING, "augment": {"pad": -1}}, ("augment", "pad"), "got -1"),
     "nested-plain-key": (Training, {**TRAINING, "augment": {"padd": 1}}, ("augment",), "Did you mean 'pad'?"),
-    "nested-plain-type": (Training, {**TRAINING, "augment": "pad"}, ("augment",), "must be an instance of Augment"),
+    "nested-plain-type": (Training, {**TRAINING, "augment": "pad"}, ("augment",), "must be a mapping of settings"),
     "entry-of-entry": (
         Training,
         {**TRAINING, "schedule": "piecewise", "milestones": [[0, 1], [5, -1]]},
@@ -393,7 +393,8 @@ def test_every_setting_is_documented(room: str, name: str) -> None:
     shown = catalog.documentation(room, name)
     cls = catalog.load(room, name)
     assert shown.summary
-    assert shown.summary == shown.text.splitlines()[0]
+    assert " ".join(shown.text.split()).startswith(shown.summary)
+    assert shown.summary[-1] in ".?"
     assert [field.name for field in shown.fields] == [field.name for field in dataclasses.fields(cls)]
     assert {field.name: field.text for field in shown.fields if len(field.text) < 10} == {}
     no_default = {
@@ -531,3 +532,10 @@ def test_a_users_component_is_known_by_its_name_and_its_code(tmp_path: Path, mon
     assert fingerprint("x", mine) != fingerprint("x", {**description, "code": catalog.describe(other)["code"]})
     with pytest.raises(RequestError, match="its code changed"):
         catalog.build("poison", {**description, "code": catalog.describe(other)["code"]})
+
+
+def test_a_class_without_its_method_is_refused(tmp_path: Path) -> None:
+    text = "from bascule.filter import Filter\nfrom bascule.core.catalog import component\n"
+    (tmp_path / "half.py").write_text(f'{text}@component\nclass Half(Filter):\n    """Half done."""\n')
+    with pytest.raises(RequestError, match=r"^Half lacks judge: see bascule/filter/__init__.py$"):
+        build("filter", f"{tmp_path}/half.py:Half")

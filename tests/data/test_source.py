@@ -119,3 +119,4 @@ class TestFind:
         roots = default_roots(Path("given"))
         assert roots[:3] == [Path("given"), Path("set"), Path("data")]
         assert roots[3].name == "bascule"
+        assert roots[4:] == [Path()]

@@ -122,6 +122,22 @@ def test_what_does_not_fit_is_named(tmp_path: Path, state: dict[str, Tensor], sa
     assert same(before, net.state_dict())
 
 
+def test_a_model_to_judge_must_be_of_these_classes(tmp_path: Path) -> None:
+    state = small().state_dict() | {"head.weight": torch.zeros(9, 2), "head.bias": torch.zeros(9)}
+    torch.save(state, tmp_path / "net.pth")
+    load_weights(small(), str(tmp_path / "net.pth"))
+    with pytest.raises(RequestError, match=r"head.bias \(9,\) instead of \(3,\)"):
+        load_weights(small(), str(tmp_path / "net.pth"), other_classes=False)
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model", "net"])
+def test_the_weights_in_a_checkpoint_are_found(tmp_path: Path, key: str) -> None:
+    first, second = small(), small()
+    torch.save({"epoch": 3, key: first.state_dict()}, tmp_path / "net.pth")
+    load_weights(second, str(tmp_path / "net.pth"))
+    assert same(first.state_dict(), second.state_dict())
+
+
 class Trap:
     """Makes a file when it is unpickled."""
 
@@ -134,8 +150,11 @@ class Trap:
 
 def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
     torch.save({"conv.weight": Trap(tmp_path / "sprung")}, tmp_path / "net.pth")
-    with pytest.raises(RequestError, match=r"cannot read the weights '.*net\.pth' as a \.pth file: "):
+    with pytest.raises(
+        RequestError, match=r"cannot read the weights '.*net\.pth' as a \.pth file: it holds more"
+    ) as caught:
         load_weights(small(), str(tmp_path / "net.pth"))
+    assert "weights_only" not in str(caught.value)
     assert not (tmp_path / "sprung").exists()
 
 

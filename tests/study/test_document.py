@@ -15,6 +15,19 @@ def test_numbers_are_read_as_people_write_them() -> None:
     assert content["base"] == {"a": 0.001, "b": 500.0, "c": 8, "d": 0.05, "e": "1e-3", "f": 0.2}
 
 
+def test_a_radius_may_be_a_fraction() -> None:
+    assert parse_value("{eps: 8/255, half: -0.5/2, none: 8/0, path: a/2, quoted: '8/255'}") == {
+        "eps": 8 / 255, "half": -0.25, "none": "8/0", "path": "a/2", "quoted": "8/255"
+    }  # fmt: skip
+    assert parse_value("[2/255, 4/255]") == [2 / 255, 4 / 255]
+    assert parse_value("{1/2: {}}") == {"1/2": {}}
+
+
+def test_an_unreadable_value_is_one_line() -> None:
+    with pytest.raises(RequestError, match=r"^cannot read the value '\{name: pgd': expected ',' or '\}', but got .*$"):
+        parse_value("{name: pgd")
+
+
 def test_every_key_knows_its_line() -> None:
     document = parse_study("base:\n  train:\n    epochs: 3\nrows:\n  A: {}\n", name="s", source="s.yaml")
     assert document.lines["base", "train", "epochs"] == 3

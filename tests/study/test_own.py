@@ -131,6 +131,53 @@ def test_a_cell_says_itself_what_to_measure(cell: Path, tmp_path: Path) -> None:
     assert "not measured: --trigger, --target\n" in output
 
 
+def test_what_the_model_is_worth_is_said_first(cell: Path, tmp_path: Path) -> None:
+    for words in (["filter", cell], ["scan", cell, "--with", "mm-bd", "--images", 120]):
+        first = said(*words, "--output", tmp_path).splitlines()[0]
+        assert float(re.findall(r"^the model is right on ([\d.]+) % of (?:900|120) images", first)[0]) > 80
+
+
+def test_a_scan_may_use_every_test_image(cell: Path, tmp_path: Path) -> None:
+    output = said("scan", cell, "--with", "mm-bd", "--images", 1000, "--output", tmp_path)
+    assert "% of 200 images" in output
+
+
+def test_a_repair_is_measured_under_every_attack_of_the_cell(
+    tmp_path_factory: pytest.TempPathFactory, plan_of, run_here, tmp_path: Path
+) -> None:
+    record = RunRecord(tmp_path_factory.mktemp("two"))
+    attacks = "attack=[{name: fgsm, eps: 0.0}, {name: pgd, eps: 1.0, steps: 10}]"
+    plan = plan_of("data.max_train=300", "data.max_test=60", "train.epochs=6", "twin=false", attacks, seeds=1)
+    assert run_here(plan, record).failures == ()
+    cell = record.cell(plan.rows[0].cells[0].fingerprint).path
+    zero = ["--with", "{name: fine-tune, epochs: 0}", "--images", 20, "--output", tmp_path / "same.safetensors"]
+    ends = numbers(said("repair", cell, *zero))
+    assert ends["Accuracy"][0] > 50
+    assert ends["Robust accuracy"][0] < 10
+
+
+def test_nothing_is_done_where_nothing_can_be_written(
+    cell: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bascule.study.own.scanned", None)
+    monkeypatch.setattr("bascule.study.own.repaired", None)
+    (tmp_path / "file").touch()
+    inside = tmp_path / "file" / "folder"
+    asked = ["--with", "fine-tune", "--images", 100]
+    assert f"cannot write to the folder {inside}" in refused("scan", cell, "--output", inside)
+    assert f"cannot write to the folder {inside}" in refused("filter", cell, "--output", inside)
+    assert f"cannot write to the folder {inside}" in refused(
+        "repair", cell, *asked, "--output", inside / "x.safetensors"
+    )
+    assert "is a folder" in refused("repair", cell, *asked, "--output", tmp_path)
+    asked += ["--output", tmp_path / "x.safetensors"]
+    assert "the data have the classes 0..9" in refused("repair", cell, *asked, "--target", 10)
+    assert "a 9 x 9 block" in refused("repair", cell, *asked, "--trigger", "{name: sticker, size: 9}", "--target", 1)
+    assert "give NAME.safetensors" in refused("repair", cell, *asked[:-1], tmp_path / "x.pt")
+    assert "--attack: the key 'eps' is missing" in refused("repair", cell, *asked, "--attack", "pgd")
+    assert not list(tmp_path.glob(".writable*"))
+
+
 def test_wrong_requests_are_refused(cell: Path, tmp_path: Path) -> None:
     weights = shutil.copy(cell / "model.safetensors", tmp_path)
     assert "say which data" in refused("scan", weights)

@@ -154,6 +154,8 @@ def test_an_override_replaces_what_varies(plan_of) -> None:
         ("poison.trigger.size=9", "poison.trigger: a 9 x 9 block with margin 0 does not fit images of 8 x 8"),
         ("poison.trigger={name: sticker, picture: no.png}", "cannot read the picture 'no.png'"),
         ("attack=[{name: pgd, eps: -0.1}]", "attack[0].eps: must be greater than or equal to 0; got -0.1"),
+        ("attack=[{name: pgd, eps: 8}]", "attack[0].eps: pixels are in [0, 1], so that 1 reaches every image; got 8."),
+        ("train.objective={name: trades, eps: 8}", "Is it 8/255?"),
         ("attack=[{name: pgd, eps: 0.1, norm: l3}]", "attack[0].norm: unknown value 'l3'"),
         ("attack=[{name: pgd, eps: 0.1, step: 3}]", "attack[0]: unknown key 'step'"),
         ("attack=3", "expected a name or a mapping with the key 'name', got 3"),
@@ -172,6 +174,48 @@ def test_wrong_requests_are_refused_with_place_and_reason(plan_of, change: str, 
         plan_of(change)
     assert said in str(caught.value)
     assert "pydantic" not in str(caught.value)
+
+
+def test_a_radius_in_l2_may_exceed_one(plan_of) -> None:
+    plan = plan_of("attack=[{name: pgd, eps: 2, norm: l2}]", "curve=[3]")
+    assert plan.rows[0].setup.attack[0].eps == 2
+
+
+NETS = """
+from torch import nn
+
+class Wrapped(nn.Module):
+    def __init__(self, net, wrap):
+        super().__init__()
+        self.net, self.wrap = net, wrap
+
+    def forward(self, x):
+        return self.wrap(self.net(x))
+
+def made(size, classes, wrap):
+    pixels = size[0] * size[1] * size[2]
+    return Wrapped(nn.Sequential(nn.Flatten(), nn.Linear(pixels, classes)), wrap)
+
+def logits(size, classes): return made(size, classes, lambda found: found)
+def log_softmax(size, classes): return made(size, classes, lambda found: found.log_softmax(1))
+def softmax(size, classes): return made(size, classes, lambda found: found.softmax(1))
+def pair(size, classes): return made(size, classes, lambda found: (found, None))
+def broken(size, classes): return made(size, classes, lambda found: found.nothing)
+"""
+
+
+def test_a_network_must_answer_with_logits(plan_of, tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text(NETS)
+    plan_of(f"model={tmp_path}/nets.py:logits")
+    plan_of(f"model={tmp_path}/nets.py:log_softmax")
+    for name, said in {
+        "softmax": "answers with probabilities; expected logits",
+        "pair": "answers with tuple; expected a tensor of logits",
+        "broken": "cannot take images of 1 x 8 x 8: AttributeError: 'Tensor' object has no attribute 'nothing'",
+    }.items():
+        with pytest.raises(RequestError) as caught:
+            plan_of(f"model={tmp_path}/nets.py:{name}")
+        assert said in str(caught.value)
 
 
 def test_an_error_in_the_file_says_its_line(plan_of) -> None:

@@ -8,11 +8,21 @@ from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge
+from pydantic import AfterValidator, ValidationInfo
 from torch import Tensor
 
 Norm = Literal["linf", "l2"]
-Eps = Annotated[float, Ge(0)]
-"""Radius in [0, 1] pixel units: 8/255 is 0.0314."""
+
+
+def _in_pixel_units(eps: float, info: ValidationInfo) -> float:
+    """Linf balls of radius 1 hold every image: whoever asks for more counts pixels from 0 to 255."""
+    if eps > 1 and info.data.get("norm") == "linf":
+        raise ValueError(f"pixels are in [0, 1], so that 1 reaches every image; got {eps:g}. Is it {eps:g}/255?")
+    return eps
+
+
+Eps = Annotated[float, Ge(0), AfterValidator(_in_pixel_units)]
+"""Radius in [0, 1] pixel units: 8/255 is 0.0314. Not above 1 where a field `norm` before it says `linf`."""
 
 
 def _per_image(values: Tensor, like: Tensor) -> Tensor:

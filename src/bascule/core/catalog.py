@@ -17,6 +17,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 import types
 import typing
@@ -218,7 +219,7 @@ def construct(cls: type[T], settings: Mapping[str, Any]) -> T:
     """`cls(**settings)` for settings that come from a file: lists become tuples, errors say the place.
 
     Raises:
-        RequestError: Unknown key, missing key, wrong type, or a value out of range.
+        RequestError: Unknown key, missing key, wrong type, a value out of range, or a class that is not finished.
     """
     hints = typing.get_type_hints(cls, include_extras=True)
     values: dict[str, Any] = {}
@@ -231,6 +232,9 @@ def construct(cls: type[T], settings: Mapping[str, Any]) -> T:
                 raise error.at(str(key)) from None
         else:
             values[str(key)] = _tuples(value)
+    missing = getattr(cls, "__abstractmethods__", ())
+    if missing:
+        raise RequestError(f"{cls.__name__} lacks {', '.join(sorted(missing))}: see bascule/{cls.room}/__init__.py")  # type: ignore[attr-defined]
     try:
         return cls(**values)
     except pydantic.ValidationError as error:
@@ -303,11 +307,22 @@ def _rule(problems: list[Any]) -> str:
         return unknown("value", given, [word.strip(" '") for branch in words for word in branch])
     # A value of the right type in the wrong range says more than the branches of another type.
     closer = [p for p in problems if p["type"] != "literal_error" and not p["type"].endswith("_type")]
-    rules = [
-        p["msg"].replace("Input should be", "must be").replace("Field required", "needs more entries")
-        for p in closer or problems
-    ]
+    rules = [_plain(p["msg"]) for p in closer or problems]
     return f"{', or '.join(dict.fromkeys(rules))}; got {given!r}"
+
+
+def _plain(rule: str) -> str:
+    """Pydantic's words in those of a study file."""
+    words = {
+        "Input should be": "must be",
+        "Field required": "needs more entries",
+        "a valid tuple": "a list",
+        "a valid boolean": "true or false",
+        "a valid string": "text",
+    }
+    for theirs, ours in words.items():
+        rule = rule.replace(theirs, ours)
+    return re.sub(r"an instance of (\w+)$", "a mapping of settings", rule)
 
 
 def name_of(instance: object) -> str:
@@ -399,7 +414,12 @@ def documentation(room: str, name: str) -> Documentation:
     inherited = [node for node in base.body if isinstance(node, ast.ClassDef) and node.name in bases]
     text = inspect.cleandoc(ast.get_docstring(own) or ast.get_docstring(tree) or "")
     fields = {doc.name: doc for node in (*inherited, own) for doc in _field_docs(node)}
-    return Documentation(text.partition("\n")[0], text, tuple(fields.values()))
+    return Documentation(_first_sentence(text), text, tuple(fields.values()))
+
+
+def _first_sentence(text: str) -> str:
+    """On one line; "et al. 2018" does not end it."""
+    return re.split(r"(?<=\.)\s+(?=[A-Z`])", " ".join(text.partition("\n\n")[0].split()))[0]
 
 
 def _field_docs(node: ast.ClassDef) -> list[FieldDoc]:

@@ -7,6 +7,22 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
+from bascule.core.errors import RequestError
+
+
+def check_writable(folder: Path) -> None:
+    """Make the folder, and see that files can be written there: before the work that would be lost.
+
+    Raises:
+        RequestError: They cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / ".writable", lambda temporary: temporary.touch())
+        (folder / ".writable").unlink()
+    except OSError as error:
+        raise RequestError(f"cannot write to the folder {folder}: {error.strerror}. Give another one") from error
+
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write` on a temporary file beside `path`, force it to disk, then put it in place in one step."""

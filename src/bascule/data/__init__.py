@@ -124,13 +124,13 @@ def _cut(images: Images, most: int | None) -> Images:
 
 
 def cache_folder() -> Path:
-    """The last folder searched for data, where downloads go by default: ~/.cache/bascule."""
+    """Where downloads go by default: ~/.cache/bascule."""
     return Path.home() / ".cache" / "bascule"
 
 
 def default_roots(data_dir: Path | None = None) -> list[Path]:
-    """Folders searched for data, in order: `data_dir`, $BASCULE_DATA, ./data, ~/.cache/bascule."""
-    given = [data_dir, os.environ.get("BASCULE_DATA"), "data", cache_folder()]
+    """Folders searched for data, in order: `data_dir`, $BASCULE_DATA, ./data, ~/.cache/bascule, the current one."""
+    given = [data_dir, os.environ.get("BASCULE_DATA"), "data", cache_folder(), "."]
     return [Path(root).expanduser() for root in given if root]
 
 

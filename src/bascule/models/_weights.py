@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from bascule.core.errors import RequestError
 from bascule.core.fingerprint import file_digest
 
 _PLACE = ("weights",)
+_UNSAFE = "it holds more than tensors, or is damaged. Where you trust it, save its weights alone: model.state_dict()"
 
 
 def checked_digest(path: str, digest: str | None) -> str:
@@ -31,16 +33,18 @@ def checked_digest(path: str, digest: str | None) -> str:
     return found
 
 
-def load_weights(net: nn.Module, path: str, *, fresh: Iterable[str] = ()) -> None:
+def load_weights(net: nn.Module, path: str, *, fresh: Iterable[str] = (), other_classes: bool = True) -> None:
     """Copy the weights in a file into `net`, in place.
 
-    The last linear layer keeps its fresh weights when the file's has another number of rows: other classes.
+    With `other_classes`, the last linear layer keeps its fresh weights when the file's has another number of rows.
 
     Args:
         net: The network; its layers are named as in the file.
-        path: A safetensors file, or a state dict saved by `torch.save`; one that lies under the key `state_dict` or
-            `model` is found, and the prefix `module.` of data-parallel training is taken away.
+        path: A safetensors file, or a state dict saved by `torch.save`; one that lies under the key `state_dict`,
+            `model_state_dict`, `model` or `net` is found, and the prefix `module.` of data-parallel training is taken
+            away.
         fresh: Names of modules that may be missing in the file as a whole and then keep their fresh weights.
+        other_classes: Whether the file may be of a model for other classes: one to start from, not one to judge.
 
     Raises:
         RequestError: The file holds no state dict, or names or shapes do not fit.
@@ -48,7 +52,7 @@ def load_weights(net: nn.Module, path: str, *, fresh: Iterable[str] = ()) -> Non
     given, wanted = _read(path), net.state_dict()
     head = next((name for name, part in reversed(list(net.named_modules())) if isinstance(part, nn.Linear)), None)
     weight = f"{head}.weight"
-    if weight in given and weight in wanted and _other_classes(given[weight], wanted[weight]):
+    if other_classes and weight in given and weight in wanted and _other_rows(given[weight], wanted[weight]):
         given = {name: value for name, value in given.items() if name.rpartition(".")[0] != head}
         fresh = (*fresh, str(head))
     spared = [part for part in fresh if not any(name.startswith(f"{part}.") for name in given)]
@@ -76,7 +80,7 @@ def load_weights(net: nn.Module, path: str, *, fresh: Iterable[str] = ()) -> Non
     net.load_state_dict({**wanted, **given})
 
 
-def _other_classes(given: Tensor, wanted: Tensor) -> bool:
+def _other_rows(given: Tensor, wanted: Tensor) -> bool:
     return given.ndim == wanted.ndim and given.shape[0] != wanted.shape[0] and given.shape[1:] == wanted.shape[1:]
 
 
@@ -94,10 +98,12 @@ def _read(path: str) -> dict[str, Tensor]:
             return safetensors.torch.load_file(file)
         content: Any = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = str(error).strip().partition("\n")[0]
+        # What torch says of unsafe files is to load them all the same.
+        unsafe = isinstance(error, pickle.UnpicklingError)
+        reason = _UNSAFE if unsafe else str(error).strip().partition("\n")[0]
         problem = f"cannot read the weights {path!r} as a {file.suffix or 'torch'} file: {reason}"
         raise RequestError(problem, place=_PLACE) from error
-    for key in ("state_dict", "model"):
+    for key in ("state_dict", "model_state_dict", "model", "net"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not all(

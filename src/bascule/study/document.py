@@ -15,10 +15,29 @@ from bascule.core.errors import RequestError, unknown
 BUILT_IN = Path(__file__).parents[1] / "studies"
 
 
+_FRACTION = "!fraction"
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader with numbers as in YAML 1.2: 1e-3 is a number, and so is 8 but not 010 in octal."""
+    """YAML's safe loader with numbers as in YAML 1.2: 1e-3 is a number, and so is 8 but not 010 in octal.
+
+    A value may be a fraction, as radii are written: 8/255. A key of this form stays text.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        for key, _ in node.value:
+            if key.tag == _FRACTION:
+                key.tag = "tag:yaml.org,2002:str"
+        return super().construct_mapping(node, deep)
 
 
+def _fraction(loader: _Loader, node: yaml.ScalarNode) -> float:
+    above, _, below = node.value.partition("/")
+    return float(above) / int(below)
+
+
+_Loader.add_implicit_resolver(_FRACTION, re.compile(r"^-?\d+(\.\d+)?/0*[1-9]\d*$"), list("-0123456789"))
+_Loader.add_constructor(_FRACTION, _fraction)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$|^[-+]?(\d+\.\d*|\.\d+)$"),
@@ -110,7 +129,7 @@ def parse_value(text: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        raise RequestError(f"cannot read the value {text!r}: {error}") from error
+        raise RequestError(f"cannot read the value {text!r}: {getattr(error, 'problem', None) or error}") from error
 
 
 # --- merging ---------------------------------------------------------------------------------------------------------

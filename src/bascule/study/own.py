@@ -35,6 +35,7 @@ from bascule.scan import Scan, Scanner
 from bascule.scan._run import scanned
 from bascule.study.document import parse_value
 from bascule.study.evaluate import BATCH, answers_under
+from bascule.study.network import check_network
 from bascule.study.progress import Silent
 from bascule.study.record import CellRecord, read_json, write_atomically
 
@@ -54,8 +55,8 @@ class Own:
     device: torch.device
     roots: tuple[Path, ...]
     seed: int
-    attack: Attack | None = None
-    """The first that the cell was evaluated with."""
+    attacks: tuple[Attack, ...] = ()
+    """Those that the cell was evaluated with, in order."""
     poison: Poison | None = None
     """What was planted in the cell's training set."""
 
@@ -63,12 +64,17 @@ class Own:
         """A stream of random numbers for one purpose."""
         return rng.stream(self.seed, purpose, device=self.device)
 
-    def defenders(self, count: int) -> tuple[Images, Images]:
-        """`count` of the test images, or as many as there are, for a defender; and the others."""
+    def defenders(self, count: int) -> Images:
+        """`count` of the test images, or as many as there are, for a defender."""
+        return self._of_the_test_images(slice(None, count))
+
+    def others(self, count: int) -> Images:
+        """The test images that `defenders` leaves; there must be some."""
+        return self._of_the_test_images(slice(count, None))
+
+    def _of_the_test_images(self, places: slice) -> Images:
         order = torch.randperm(len(self.test), generator=rng.stream(self.seed, "defenders"))
-        parts = (self.test.at(index.sort().values) for index in (order[:count], order[count:]))
-        mine, others = (part.to(self.device) for part in parts)
-        return mine, others
+        return self.test.at(order[places].sort().values).to(self.device)
 
 
 def open_own(
@@ -88,41 +94,54 @@ def open_own(
     Raises:
         RequestError: Something is missing, cannot be read, or does not fit.
     """
-    path, known, attack = Path(weights), {}, None
+    path, known, attacks = Path(weights), {}, ()
     if path.is_dir():
         if not (path / "model.safetensors").is_file():
             raise RequestError(
                 f"{path} holds no trained model: give the folder of a cell (runs/.../cells/...) or a file"
             )
         known = dict(read_json(path / "cell.json"))["settings"]
-        attack = _first_attack(CellRecord(path))
+        attacks = _attacks(CellRecord(path))
         path /= "model.safetensors"
     if data is None and "data" not in known:
         raise RequestError("say which data the model is for: --data mnist, or --data '{name: folder, path: ...}'")
     if model is None and "model" not in known:
         raise RequestError("a file of weights needs its architecture: --model NAME, or --model module:factory")
-    source: Source = build("data", parse_value(data) if data is not None else known["data"])
+    source: Source = part_of("data", data, "--data") if data is not None else build("data", known["data"])
     train, test = source.load(roots)
-    architecture = build("models", parse_value(model) if model is not None else known["model"])
+    architecture = part_of("models", model, "--model") if model is not None else build("models", known["model"])
+    try:
+        check_network(architecture, train.size, len(train.classes))
+    except RequestError as error:
+        raise error.at("--model") from None
     net = architecture.initialised(train.size, len(train.classes), seed=seed)
-    load_weights(net, str(path))
+    load_weights(net, str(path), other_classes=False)
     net = net.to(device, memory_format=torch.channels_last)
     poison = None if known.get("poison") is None else construct(Poison, known["poison"])
     return Own(
         model=net.eval(), source=source, train=train, test=test, device=device, roots=tuple(roots), seed=seed,
-        attack=attack, poison=poison,
+        attacks=attacks, poison=poison,
     )  # fmt: skip
 
 
-def _first_attack(cell: CellRecord) -> Attack | None:
+def _attacks(cell: CellRecord) -> tuple[Attack, ...]:
     asked = (info["settings"] for info in cell.evaluations().values() if info.get("kind") == "attack")
-    settings = next(asked, None)
-    return None if settings is None else build("attack", settings)
+    return tuple(build("attack", settings) for settings in asked)
 
 
-def part_of(room: str, text: str) -> Any:
-    """A component from the command line: a name, or a YAML mapping."""
-    return build(room, parse_value(text))
+def part_of(room: str, text: str, option: str) -> Any:
+    """A component from the command line: a name, or a YAML mapping; errors name the option."""
+    try:
+        return build(room, parse_value(text))
+    except RequestError as error:
+        raise error.at(option) from None
+
+
+def accuracy(own: Own, images: Images) -> str:
+    """How often the model is right on these images, for people: weights read wrongly, or a model that expects other
+    pixels, are seen here first."""
+    right = float((predict(own.model, images) == images.labels.cpu()).double().mean())
+    return f"right on {100 * right:.1f} % of {len(images):,} images"
 
 
 # --- filter ----------------------------------------------------------------------------------------------------------
@@ -170,7 +189,7 @@ def contact_sheet(x: Tensor, columns: int = 12) -> Image.Image:
 
 def scan(own: Own, scanner: Scanner, count: int, output: Path) -> tuple[Scan, list[Path]]:
     """Scan the model with `count` of the test images; write a picture of every recovered trigger (PNG)."""
-    images, _ = own.defenders(count)
+    images = own.defenders(count)
     found = scanned(own.model, scanner, images, generator=own.generator("scan"))
     if found.pattern is None or found.mask is None:
         return found, []
@@ -190,7 +209,7 @@ def repair(
     count: int,
     output: Path,
     *,
-    attack: Attack | None,
+    attacks: Sequence[Attack],
     trigger: Trigger | None,
     target: int | None,
 ) -> tuple[Repaired, Outcomes, Outcomes]:
@@ -198,10 +217,11 @@ def repair(
 
     Returns:
         The repaired model, and the outcomes of the model before and after on the other test images: clean, under the
-        attack and with the trigger, where there are such.
+        attacks, one after the other, and with the trigger, where there are such.
 
     Raises:
-        RequestError: No test image is left to measure on, or a trigger has no target.
+        RequestError: No test image is left to measure on, a trigger has no target or one that is no class, or `output`
+            is not named as what will be written there.
     """
     if count >= len(own.test):
         raise RequestError(
@@ -210,29 +230,41 @@ def repair(
         )
     if trigger is not None and target is None:
         raise RequestError("a trigger aims at a class: name it with --target")
-    images, others = own.defenders(count)
+    if target is not None and target >= len(own.train.classes):
+        raise RequestError(f"--target {target}: the data have the classes 0..{len(own.train.classes) - 1}")
+    if output.suffix != ".safetensors":
+        raise RequestError(f"--output {output}: the weights are written as safetensors; give NAME.safetensors")
+    images, others = own.defenders(count), own.others(count)
+    if trigger is not None:  # refused now, when it does not fit, and not after the repair
+        shown_with(trigger, others.batch(torch.arange(1, device=own.device)), generator=own.generator("trigger"))
     found = repaired(own.model, method, images, generator=own.generator("repair"))
     state = {name: value.contiguous() for name, value in found.model.state_dict().items()}
     write_atomically(output, lambda temporary: safetensors.torch.save_file(state, temporary))
-    before, after = (_outcomes(own, model, others, attack, trigger, target) for model in (own.model, found.model))
+    before, after = (_outcomes(own, model, others, attacks, trigger, target) for model in (own.model, found.model))
     return found, before, after
 
 
 def _outcomes(
-    own: Own, model: nn.Module, images: Images, attack: Attack | None, trigger: Trigger | None, target: int | None
+    own: Own,
+    model: nn.Module,
+    images: Images,
+    attacks: Sequence[Attack],
+    trigger: Trigger | None,
+    target: int | None,
 ) -> Outcomes:
     labels, clean = images.labels.cpu(), predict(model, images)
-    adversarial, triggered = [], None
-    if attack is not None:
-        standing = (clean == labels).to(images.device).nonzero().squeeze(1)
+    right, adversarial, triggered = clean == labels, [], None
+    for place, attack in enumerate(attacks):
+        standing = right.to(images.device).nonzero().squeeze(1)
         batches = ((index, images.batch(index)) for index in standing.split(BATCH))
-        draws = own.generator("attack")
+        draws = own.generator(f"attack {place}")
         under = answers_under(attack, model, batches, images.labels, generator=draws, progress=Silent())
+        right = under == labels
         adversarial.append(under.numpy())
     if trigger is not None:
         generator = own.generator("trigger")
         triggered = predict(model, images, change=lambda x: shown_with(trigger, x, generator=generator)).numpy()
     return Outcomes(
-        label=labels.numpy(), clean=clean.numpy(), adversarial=adversarial, attacks=1, triggered=triggered,
+        label=labels.numpy(), clean=clean.numpy(), adversarial=adversarial, attacks=len(attacks), triggered=triggered,
         target=target,
     )  # fmt: skip

@@ -8,15 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from bascule.core.catalog import construct, name_of
 from bascule.core.errors import RequestError, unknown
 from bascule.data import Facts, Source
 from bascule.measure import Metric
-from bascule.models import Architecture
 from bascule.study.cells import make_row
 from bascule.study.document import Document, merged, nested, parse_value
+from bascule.study.network import check_network
 from bascule.study.plan import Plan, Row
 from bascule.study.setup import KEYS, MAX_SEEDS, METRICS, SCALED, Frame, Published, Setup
 
@@ -274,7 +272,7 @@ class _Checks:
         key = repr((setup.model, facts.size, len(facts.classes)))
         if key not in self._fitting:
             try:
-                _check_network(setup.model, facts.size, len(facts.classes))
+                check_network(setup.model, facts.size, len(facts.classes))
             except RequestError as error:
                 raise error.at("model") from None
             self._fitting.add(key)
@@ -297,24 +295,6 @@ def _check_defences(setup: Setup) -> None:
         raise RequestError(
             "the row's own filter judges the training set already; leave one of `inspect` and `filter` out",
             place=("inspect",),
-        )
-
-
-def _check_network(model: Architecture, size: tuple[int, int, int], classes: int) -> None:
-    """Try the network on one black image."""
-    try:
-        network = model.initialised(size, classes, seed=0).eval()
-        with torch.no_grad():
-            logits = network(torch.zeros(1, *size))
-    except RuntimeError as error:
-        channels, height, width = size
-        raise RequestError(
-            f"{name_of(model)} cannot take images of {channels} x {height} x {width}: {error}"
-        ) from error
-    if logits.shape != (1, classes):
-        raise RequestError(
-            f"{name_of(model)} answers with shape {tuple(logits.shape)} for one image; "
-            f"expected (1, {classes}): one logit per class"
         )
 
 

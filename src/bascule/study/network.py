@@ -1,0 +1,45 @@
+"""Whether a network is one that can be measured, tried on one image before any work."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bascule.core.catalog import name_of
+from bascule.core.errors import RequestError
+from bascule.models import Architecture
+
+
+def check_network(model: Architecture, size: tuple[int, int, int], classes: int) -> None:
+    """Try the network on one black image.
+
+    Raises:
+        RequestError: It cannot take images of this size, or does not answer with one logit per class.
+    """
+    try:
+        network = model.initialised(size, classes, seed=0).eval()
+        with torch.no_grad():
+            logits = network(torch.zeros(1, *size))
+    except RequestError:
+        raise
+    except Exception as error:  # a user's code may raise anything
+        channels, height, width = size
+        kind = "" if isinstance(error, RuntimeError) else f"{type(error).__name__}: "
+        raise RequestError(
+            f"{name_of(model)} cannot take images of {channels} x {height} x {width}: {kind}{error}"
+        ) from error
+    if not isinstance(logits, Tensor):
+        raise RequestError(
+            f"{name_of(model)} answers with {type(logits).__name__}; expected a tensor of logits. "
+            "Wrap it in a module whose `forward` returns the logits alone"
+        )
+    if logits.shape != (1, classes):
+        raise RequestError(
+            f"{name_of(model)} answers with shape {tuple(logits.shape)} for one image; "
+            f"expected (1, {classes}): one logit per class"
+        )
+    if bool((logits >= 0).all()) and abs(float(logits.sum()) - 1) < 1e-5:
+        raise RequestError(
+            f"{name_of(model)} answers with probabilities; expected logits, which are not squeezed into [0, 1] and let "
+            "attacks and training see a gradient. Leave the softmax out"
+        )
