@@ -43,7 +43,7 @@ QUICK: dict[str, dict[str, Any]] = {
 }
 """For each repair, settings by which it does something at once."""
 
-SMALL: dict[str, dict[str, Any]] = {"i-bau": {"eps": 0.5}, "ft-sam": {"rho": 1.0}}
+SMALL: dict[str, dict[str, Any]] = {"ft-sam": {"rho": 1.0}}
 """Other settings than the defaults for 180 images of 8 x 8."""
 
 MENDS: dict[str, float] = {"unlearn": 0.2, "sau": 0.7}

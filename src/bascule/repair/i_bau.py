@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import torch
@@ -35,16 +36,17 @@ class IBau(Repair):
 
     rounds: Annotated[int, Ge(0)] = 5
     """Times that the perturbation is found anew; 0 changes nothing."""
-    steps: Annotated[int, Ge(1)] = 20
+    steps: Annotated[int, Ge(1)] = 50
     """Steps of the weights per round."""
-    search_steps: Annotated[int, Ge(1)] = 20
+    search_steps: Annotated[int, Ge(1)] = 50
     """Steps of the perturbation per round, from zero."""
     batch_size: Annotated[int, Ge(1)] = 100
     """Images per step; all of them when there are fewer."""
     lr: Annotated[float, Gt(0)] = 1e-3
     """Learning rate of the weights, Adam."""
-    eps: Annotated[float, Gt(0)] = 3.0
-    """Radius of the L2 ball of perturbations in [0, 1] pixel units."""
+    rms: Annotated[float, Gt(0)] = 0.18
+    """Radius of the L2 ball of perturbations as the root mean square over the values of an image, in [0, 1] pixel
+    units: 0.18 is a length of 10 on 3 x 32 x 32."""
     penalty: Annotated[float, Ge(0)] = 1e-3
     """Weight of the perturbation's squared length in the inner problem."""
     iterations: Annotated[int, Ge(0)] = 5
@@ -71,14 +73,15 @@ class IBau(Repair):
     def _universal(self, model: nn.Module, images: Images, *, generator: torch.Generator) -> Tensor:
         """A perturbation, 1 x C x H x W, that spoils the model's own predictions, from zero."""
         delta = images.batch(torch.zeros(1, dtype=torch.int64, device=images.device)).mul(0)
-        region = ball("l2", self.eps)
+        radius = self._radius(delta)
+        region = ball("l2", radius)
         with evaluating(model), frozen(model):
             for x, _ in batches(images, self.batch_size, steps=self.search_steps, generator=generator):
                 with torch.no_grad():
                     own = model(x).argmax(1)
                 delta.requires_grad_(True)
                 (gradient,) = torch.autograd.grad(self._inner(model, delta, x, own), delta)
-                delta = self._within(region.step(delta.detach(), -gradient, 2.5 * self.eps / self.search_steps))
+                delta = self._within(region.step(delta.detach(), -gradient, 2.5 * radius / self.search_steps))
         return delta
 
     def _hypergradient(
@@ -102,7 +105,12 @@ class IBau(Repair):
 
     def _within(self, delta: Tensor) -> Tensor:
         """The nearest point of the ball."""
-        return delta * (self.eps / delta.norm().clamp_min(self.eps))
+        radius = self._radius(delta)
+        return delta * (radius / delta.norm().clamp_min(radius))
+
+    def _radius(self, delta: Tensor) -> float:
+        """Largest L2 length of a perturbation of this shape."""
+        return self.rms * math.sqrt(delta.numel())
 
 
 _FIXED_POINT_STEP = 0.1

@@ -39,15 +39,19 @@ class Sau(FineTuning):
 
     optimizer: Literal["sgd", "adam", "adamw"] = "adam"
     """`sgd` uses `momentum`; `adam` and `adamw` use (momentum, 0.999)."""
-    lr: Annotated[float, Gt(0)] = 3e-3
+    lr: Annotated[float, Gt(0)] = 1e-4
     """Peak learning rate."""
+    schedule: Literal["constant", "one-cycle", "cosine"] = "constant"
+    """Learning rate over the steps: `cosine` falls from `lr` to 0, `one-cycle` rises first."""
+    weight_decay: Annotated[float, Ge(0)] = 0.0
+    """L2 coefficient (decoupled for `adamw`) on weights of convolutions and linear layers, not on biases or norms."""
     norm: Norm = "linf"
     """Norm of the ball: `linf` or `l2`."""
-    eps: Eps = 0.3
+    eps: Eps = 0.2
     """Radius of the ball in [0, 1] pixel units."""
     steps: Annotated[int, Ge(1)] = 5
     """Gradient steps of the search."""
-    step_size: Annotated[float, Gt(0)] = 0.3
+    step_size: Annotated[float, Gt(0)] = 0.2
     """Length of a step in [0, 1] pixel units."""
     beta_1: Annotated[float, Ge(0)] = 0.01
     """Weight of being misclassified."""
