@@ -86,20 +86,20 @@ def test_smoothed_labels(inner: CrossEntropy, plain: nn.Module, some: Images) ->
     torch.testing.assert_close(found, wanted)
 
 
-def test_smoothing_tames_a_confident_network(sharp: nn.Module, some: Images) -> None:
-    """On images that it gets right, certain labels ask for more confidence, smoothed ones for less."""
-    labels = sharp(some.batch(some.ids)).argmax(1)
-    own = Images(pixels=some.pixels, labels=labels, ids=some.ids, classes=some.classes)
+def test_certain_labels_raise_confidence_and_smoothed_ones_lower_it(sharp: nn.Module, some: Images) -> None:
+    """On images that the network gets right."""
+    x = some.batch(some.ids)
+    own = Images(pixels=some.pixels, labels=sharp(x).argmax(1), ids=some.ids, classes=some.classes)
 
-    def confidence(share: float) -> float:
-        repair = FtSam(rho=1e-3, epochs=30, label_smoothing=share)
+    def confidence(share: float, epochs: int) -> float:
+        repair = FtSam(rho=1e-3, epochs=epochs, label_smoothing=share)
         model = repair.repair(copy.deepcopy(sharp), own, generator=stream(0, "r")).model
-        return model(own.batch(own.ids)).softmax(1).amax(1).mean().item()
+        return model(x).softmax(1).amax(1).mean().item()
 
-    assert confidence(0.5) < 0.7 < 0.9 < confidence(0.0)
+    assert confidence(0.5, 30) < confidence(0.5, 0) < confidence(0.0, 30)
 
 
 def test_smoothing_needs_a_cross_entropy() -> None:
-    with pytest.raises(RequestError, match="trades is not one. Use label_smoothing 0"):
+    with pytest.raises(RequestError, match=r"trades is not one\. Use label_smoothing 0"):
         FtSam(objective=Trades(eps=0.1))
     assert FtSam(objective=Trades(eps=0.1), label_smoothing=0.0).rho == 2

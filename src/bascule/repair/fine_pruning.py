@@ -31,8 +31,8 @@ class FinePruning(FineTuning):
     linear layer takes it in, which in a plain network comes to the same as removing it, and in a residual network
     removes it from the sum of all branches.
 
-    Defaults: the training of `fine-tune`; `max_drop` is BackdoorBench's (there a tenth of the accuracy on test images, here
-    ten points on the defender's), since the paper leaves it to the defender.
+    Defaults: the training of `fine-tune`; `max_drop` is BackdoorBench's (there a tenth of the accuracy on test images,
+    here ten points on the defender's), since the paper leaves it to the defender.
     """
 
     max_drop: Annotated[float, Interval(ge=0, le=1)] = 0.1

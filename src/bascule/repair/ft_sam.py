@@ -23,8 +23,11 @@ class FtSam(FineTuning):
 
     Each step goes along the gradient at w + e, where e = rho * w^2 g / |w g| and g is the gradient at w: the worst
     change whose length relative to the weights, |e / w|, is rho. Source: Zhu et al. 2023 (Enhancing Fine-Tuning based
-    Backdoor Defense with Sharpness-Aware Minimization); rho = 2 and the learning rate as in their
-    code. Departures: no label smoothing; they train for 100 epochs.
+    Backdoor Defense with Sharpness-Aware Minimization).
+
+    Defaults: as in their code for CIFAR-10, but for the batch (see `fine-tune`).
+
+    Departure: with an adversarial objective the second pass looks for adversarial images of its own.
     """
 
     rho: Annotated[float, Gt(0)] = 2.0
@@ -35,8 +38,8 @@ class FtSam(FineTuning):
     def __post_init__(self) -> None:
         if self.label_smoothing and not isinstance(self.objective, CrossEntropy):
             raise RequestError(
-                f"labels are smoothed in a plain cross-entropy, as in standard or pgd; {name_of(self.objective)} is not "
-                "one. Use label_smoothing 0 with it",
+                f"labels are smoothed in a plain cross-entropy, as in standard or pgd; {name_of(self.objective)} is "
+                "not one. Use label_smoothing 0 with it",
                 place=("label_smoothing",),
             )
 
