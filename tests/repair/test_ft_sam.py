@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from bascule.core.errors import RequestError
 from bascule.core.images import Images
 from bascule.core.rng import stream
-from bascule.repair.ft_sam import AtWorstWeights
+from bascule.repair.ft_sam import AtWorstWeights, FtSam, Smoothed
+from bascule.train import CrossEntropy
 from bascule.train.pgd import Pgd
 from bascule.train.standard import Standard
+from bascule.train.trades import Trades
 
 
 def test_loss_and_gradient(plain: nn.Module, some: Images) -> None:
@@ -68,3 +73,33 @@ def test_any_objective_can_be_inside(plain: nn.Module, some: Images) -> None:
         for inner in (Standard(), Pgd(eps=0.1))
     ]
     assert losses[0] < losses[1]
+
+
+@pytest.mark.parametrize("inner", [Standard(), Pgd(eps=0.1)], ids=["standard", "pgd"])
+def test_smoothed_labels(inner: CrossEntropy, plain: nn.Module, some: Images) -> None:
+    """Nine tenths on the label, a twentieth on each of the other two classes."""
+    x, y = some.batch(some.ids), some.labels
+    seen = inner.inputs(plain, x, y, progress=0.0, generator=stream(0, "r"))
+    labels = torch.full((len(x), 3), 0.05).scatter(1, y.unsqueeze(1), 0.9)
+    wanted = -(labels * plain(seen).log_softmax(1)).sum(1).mean()
+    found = Smoothed(inner=inner, share=0.1).loss(plain, x, y, progress=0.0, generator=stream(0, "r"))
+    torch.testing.assert_close(found, wanted)
+
+
+def test_certain_labels_raise_confidence_and_smoothed_ones_lower_it(sharp: nn.Module, some: Images) -> None:
+    """On images that the network gets right."""
+    x = some.batch(some.ids)
+    own = Images(pixels=some.pixels, labels=sharp(x).argmax(1), ids=some.ids, classes=some.classes)
+
+    def confidence(share: float, epochs: int) -> float:
+        repair = FtSam(rho=1e-3, epochs=epochs, label_smoothing=share)
+        model = repair.repair(copy.deepcopy(sharp), own, generator=stream(0, "r")).model
+        return model(x).softmax(1).amax(1).mean().item()
+
+    assert confidence(0.5, 30) < confidence(0.5, 0) < confidence(0.0, 30)
+
+
+def test_smoothing_needs_a_cross_entropy() -> None:
+    with pytest.raises(RequestError, match=r"trades is not one\. Use label_smoothing 0"):
+        FtSam(objective=Trades(eps=0.1))
+    assert FtSam(objective=Trades(eps=0.1), label_smoothing=0.0).rho == 2

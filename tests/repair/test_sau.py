@@ -68,7 +68,7 @@ def test_shared_examples_are_unlearnt(sharp: nn.Module, some: Images) -> None:
         return float(((labels == fooled) & (fooled != before)).double().mean())
 
     def after(weight: float) -> float:
-        repair = Sau(epochs=15, eps=0.2, step_size=0.1, lr=0.01, weight=weight)
+        repair = Sau(epochs=15, step_size=0.1, lr=0.01, schedule="cosine", weight=weight)
         return shared(repair.repair(copy.deepcopy(sharp), some, generator=stream(0, "r")).model)
 
     assert shared(sharp) > 0.5

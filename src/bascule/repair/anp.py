@@ -26,13 +26,16 @@ class Anp(Repair):
     m <= threshold. w and b are a channel's gain and shift in the batch norm behind its layer. Source: Wu & Wang 2021
     (Adversarial Neuron Pruning Purifies Backdoored Deep Models), with their code's settings.
 
-    Departures: batch norm uses its running statistics, theirs those of the batch; after the one signed step from a
-    random start the changes are brought back within eps, their code lets them reach twice that. Without a batch norm
-    with gain, w and b are the layer's own weights and bias; hidden linear layers have masks too.
+    Defaults: all as in their code; the threshold is the paper's, their code tries many.
+
+    Departures: batch norm uses its running statistics, with which the pruned network will run, theirs those of the
+    batch; after the one signed step from a random start the changes are brought back within eps, their code lets them
+    reach twice that. Without a batch norm with gain, w and b are the layer's own weights and bias; hidden linear layers
+    have masks too.
     """
 
-    steps: Annotated[int, Ge(0)] = 1000
-    """Steps of the mask's descent; 0 prunes nothing; 2,000 in their code."""
+    steps: Annotated[int, Ge(0)] = 2000
+    """Steps of the mask's descent; 0 prunes nothing."""
     batch_size: Annotated[int, Ge(1)] = 128
     """Images per step; all of them when there are fewer."""
     lr: Annotated[float, Gt(0)] = 0.2

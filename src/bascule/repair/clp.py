@@ -22,6 +22,8 @@ class Clp(Repair):
     (Data-free Backdoor Removal based on Channel Lipschitzness), algorithm 1, with the bound of their code: the spectral
     norm of the kernel as a matrix of input channels x positions, times the batch norm's |gain| / standard deviation.
 
+    Defaults: u = 3, as in the paper for CIFAR-10 and in BackdoorBench.
+
     Departures: they prune convolutions with batch norm only; here also those without, and the units of hidden linear
     layers (length of the weights). In a layer of n channels the largest possible bound is mean + (n - 1) / sqrt(n)
     standard deviations, so with u = 3 layers of fewer than 11 channels are never pruned.

@@ -28,6 +28,8 @@ class Nad(FineTuning):
     map of a stage is the sum of its squared channels, scaled to length one. Source: Li et al. 2021, section 3, with the
     2nd power and the weight of their code (500 for the first of three stages, 1000 for the others; here 1000 for all).
 
+    Defaults: the training of `fine-tune`, and 10 passes for the teacher, as in BackdoorBench.
+
     Departure: a stage is the rectified output of the last convolution (through its batch norm) of every resolution;
     theirs are the three groups of a wide residual network.
     """

@@ -26,8 +26,10 @@ class Unlearn(FineTuning):
     In every batch a share of the images carries the trigger recovered for a suspected class (drawn per image when there
     are several), stamped before augmentation and before any attack of the objective. Without a suspect the weights are
     returned as they are. Source: Wang et al. 2019 (Neural Cleanse), section VI-C, 20 % of the images stamped; Weng, Lee
-    & Wu 2020 (table 3c): 10 epochs of SGD at 0.001 in batches of 100, for the known target, with plain cross-entropy
-    even for adversarially trained models.
+    & Wu 2020 (table 3c): 10 epochs of SGD at 0.001 in batches of 100 of 10,000 images, for the known target, with plain
+    cross-entropy even for adversarially trained models.
+
+    Defaults: the training of `fine-tune`, as BackdoorBench has it; `share` of all three sources.
     """
 
     scanner: Annotated[Scanner, Of("scan")] = NeuralCleanse()
