@@ -94,7 +94,8 @@ def open_own(
     Raises:
         RequestError: Something is missing, cannot be read, or does not fit.
     """
-    path, known, attacks = Path(weights), {}, ()
+    path, known = Path(weights), {}
+    attacks: tuple[Attack, ...] = ()
     if path.is_dir():
         if not (path / "model.safetensors").is_file():
             raise RequestError(
