@@ -291,8 +291,9 @@ def filter_(
     """Rank the training images of your data by suspicion, as a model trained on them sees them."""
     from bascule.study import own
 
+    judge = own.part_of("filter", with_)
     mine = _own(model, data, architecture, seed, device, data_dir)
-    found, files = own.ranked(mine, own.part_of("filter", with_), output)
+    found, files = own.ranked(mine, judge, output)
     removed = int(found.removed.sum())
     typer.echo(f"{len(found.score)} images judged by {with_}: its rule would remove {removed}.")
     for label, name in enumerate(mine.train.classes):
@@ -321,8 +322,9 @@ def scan(
     """Say whether a model is backdoored, towards which class, and how sure that is."""
     from bascule.study import own
 
+    scanner = own.part_of("scan", with_)
     mine = _own(model, data, architecture, seed, device, data_dir)
-    found, files = own.scan(mine, own.part_of("scan", with_), images, output)
+    found, files = own.scan(mine, scanner, images, output)
     classes = mine.train.classes
     if found.suspects:
         named = ", ".join(f"{label} ({classes[label]})" for label in found.suspects)
@@ -364,11 +366,12 @@ def repair(
     from bascule.report.tables import both_ends
     from bascule.study import own
 
+    method = own.part_of("repair", with_)
     mine = _own(model, data, architecture, seed, device, data_dir)
     planted = mine.poison
     found, before, after = own.repair(
         mine,
-        own.part_of("repair", with_),
+        method,
         images,
         output,
         attack=own.part_of("attack", attack) if attack else mine.attack,

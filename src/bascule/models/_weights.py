@@ -31,16 +31,18 @@ def checked_digest(path: str, digest: str | None) -> str:
     return found
 
 
-def load_weights(net: nn.Module, path: str, *, fresh: Iterable[str] = ()) -> None:
+def load_weights(net: nn.Module, path: str, *, fresh: Iterable[str] = (), other_classes: bool = True) -> None:
     """Copy the weights in a file into `net`, in place.
 
-    The last linear layer keeps its fresh weights when the file's has another number of rows: other classes.
+    The last linear layer keeps its fresh weights when the file's has another number of rows: other classes. Without
+    `other_classes` such a file does not fit.
 
     Args:
         net: The network; its layers are named as in the file.
         path: A safetensors file, or a state dict saved by `torch.save`; one that lies under the key `state_dict` or
             `model` is found, and the prefix `module.` of data-parallel training is taken away.
         fresh: Names of modules that may be missing in the file as a whole and then keep their fresh weights.
+        other_classes: Whether the file may be of a network for another number of classes.
 
     Raises:
         RequestError: The file holds no state dict, or names or shapes do not fit.
@@ -48,7 +50,7 @@ def load_weights(net: nn.Module, path: str, *, fresh: Iterable[str] = ()) -> Non
     given, wanted = _read(path), net.state_dict()
     head = next((name for name, part in reversed(list(net.named_modules())) if isinstance(part, nn.Linear)), None)
     weight = f"{head}.weight"
-    if weight in given and weight in wanted and _other_classes(given[weight], wanted[weight]):
+    if other_classes and weight in given and weight in wanted and _other_classes(given[weight], wanted[weight]):
         given = {name: value for name, value in given.items() if name.rpartition(".")[0] != head}
         fresh = (*fresh, str(head))
     spared = [part for part in fresh if not any(name.startswith(f"{part}.") for name in given)]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from bascule.attack import Attack
 from bascule.core import rng
-from bascule.core.catalog import build, construct
+from bascule.core.catalog import build, construct, names
 from bascule.core.errors import RequestError
 from bascule.core.images import Images, as_bytes
 from bascule.core.inference import predict
@@ -91,27 +91,46 @@ def open_own(
     path, known, attack = Path(weights), {}, None
     if path.is_dir():
         if not (path / "model.safetensors").is_file():
-            raise RequestError(
-                f"{path} holds no trained model: give the folder of a cell (runs/.../cells/...) or a file"
-            )
+            what = "give the folder of a cell (runs/.../cells/...) or a file"
+            raise RequestError(f"{path} holds no trained model: {what}{_cells_in(path)}")
         known = dict(read_json(path / "cell.json"))["settings"]
         attack = _first_attack(CellRecord(path))
         path /= "model.safetensors"
+    elif not path.is_file():
+        raise RequestError(
+            f"{path} does not exist: give the folder of a cell (runs/.../cells/...) or a file of weights"
+        )
     if data is None and "data" not in known:
         raise RequestError("say which data the model is for: --data mnist, or --data '{name: folder, path: ...}'")
     if model is None and "model" not in known:
         raise RequestError("a file of weights needs its architecture: --model NAME, or --model module:factory")
+    if data is not None and Path(data).exists() and data not in names("data"):
+        raise RequestError(
+            f"--data {data}: say how it is to be read, for example --data '{{name: folder, path: {data}}}'"
+        )
     source: Source = build("data", parse_value(data) if data is not None else known["data"])
     train, test = source.load(roots)
     architecture = build("models", parse_value(model) if model is not None else known["model"])
-    net = architecture.initialised(train.size, len(train.classes), seed=seed)
-    load_weights(net, str(path))
+    size = train.size
+    net = architecture.initialised(size, len(train.classes), seed=seed)
+    try:
+        load_weights(net, str(path), other_classes=False)
+    except RequestError as error:
+        what = f"{size[0]} x {size[1]} x {size[2]} (channels, height, width) in {len(train.classes)} classes"
+        raise RequestError(f"{error}. The network was built for the data: images of {what}") from error
     net = net.to(device, memory_format=torch.channels_last)
     poison = None if known.get("poison") is None else construct(Poison, known["poison"])
     return Own(
         model=net.eval(), source=source, train=train, test=test, device=device, roots=tuple(roots), seed=seed,
         attack=attack, poison=poison,
     )  # fmt: skip
+
+
+def _cells_in(path: Path) -> str:
+    """The trained cells of a run folder, to be named in a message."""
+    cells = sorted(file.parent for file in path.glob("cells/*/model.safetensors"))
+    more = f" and {len(cells) - 3} more" if len(cells) > 3 else ""
+    return f". It is a run with the cells {', '.join(map(str, cells[:3]))}{more}" if cells else ""
 
 
 def _first_attack(cell: CellRecord) -> Attack | None:
@@ -125,16 +144,22 @@ def part_of(room: str, text: str) -> Any:
     return build(room, parse_value(text))
 
 
+def _refuse_file(output: Path) -> None:
+    if output.exists() and not output.is_dir():
+        raise RequestError(f"--output {output} is a file: name a folder")
+
+
 # --- filter ----------------------------------------------------------------------------------------------------------
 
 
 def ranked(own: Own, judge: Filter, output: Path) -> tuple[Judged, list[Path]]:
     """Judge the training images, and write the ranking (CSV) and a contact sheet of the most suspicious (PNG)."""
+    _refuse_file(output)
     found = judged(own.model, judge, own.train.to(own.device), generator=own.generator("filter"))
     order = found.score.argsort(descending=True, stable=True)
-    names = own.source.names(own.roots)
+    files = own.source.names(own.roots)
     table, sheet = output / "suspicion.csv", output / "suspicion.png"
-    write_atomically(table, functools.partial(_write_ranking, own.train, found, order, names))
+    write_atomically(table, functools.partial(_write_ranking, own.train, found, order, files))
     picture = contact_sheet(own.train.batch(order[:SHEET]))
     write_atomically(sheet, lambda temporary: picture.save(temporary, format="PNG"))
     return found, [table, sheet]
@@ -170,6 +195,7 @@ def contact_sheet(x: Tensor, columns: int = 12) -> Image.Image:
 
 def scan(own: Own, scanner: Scanner, count: int, output: Path) -> tuple[Scan, list[Path]]:
     """Scan the model with `count` of the test images; write a picture of every recovered trigger (PNG)."""
+    _refuse_file(output)
     images, _ = own.defenders(count)
     found = scanned(own.model, scanner, images, generator=own.generator("scan"))
     if found.pattern is None or found.mask is None:
