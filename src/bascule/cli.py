@@ -334,8 +334,9 @@ def filter_(
     """Rank the training images of your data by suspicion, as a model trained on them sees them."""
     from bascule.study import own
 
+    judge = own.part_of("filter", with_, "--with")
     mine = _own(model, data, architecture, seed, device, data_dir)
-    found, files = own.ranked(mine, own.part_of("filter", with_, "--with"), _folder(output))
+    found, files = own.ranked(mine, judge, _folder(output))
     removed = int(found.removed.sum())
     typer.echo(f"the model is {own.accuracy(mine, mine.train.to(mine.device))} that it is taken to be trained on")
     typer.echo(f"{len(found.score)} images judged by {with_}: its rule would remove {removed}.")
@@ -365,8 +366,9 @@ def scan(
     """Say whether a model is backdoored, towards which class, and how sure that is."""
     from bascule.study import own
 
+    scanner = own.part_of("scan", with_, "--with")
     mine = _own(model, data, architecture, seed, device, data_dir)
-    found, files = own.scan(mine, own.part_of("scan", with_, "--with"), images, _folder(output))
+    found, files = own.scan(mine, scanner, images, _folder(output))
     classes = mine.train.classes
     typer.echo(f"the model is {own.accuracy(mine, mine.defenders(images))} of the test set, which the scanner uses")
     if found.suspects:
@@ -409,11 +411,12 @@ def repair(
     from bascule.report.tables import both_ends
     from bascule.study import own
 
+    method = own.part_of("repair", with_, "--with")
     mine = _own(model, data, architecture, seed, device, data_dir)
     planted = mine.poison
     found, before, after = own.repair(
         mine,
-        own.part_of("repair", with_, "--with"),
+        method,
         images,
         _file(output),
         attacks=(own.part_of("attack", attack, "--attack"),) if attack else mine.attacks,

@@ -124,8 +124,8 @@ def small_case() -> Case:
     return Case(net.train(), images, torch.zeros(60, dtype=torch.bool))
 
 
-def build_for_few(name: str) -> Filter:
-    return build(name, **({"k": 10} if name == "neighbours" else {}))
+def build_for_few(name: str, **settings: Any) -> Filter:
+    return build(name, **({"k": 10} if name == "neighbours" else {}), **settings)
 
 
 @names
@@ -162,6 +162,32 @@ def test_images_of_one_colour_and_one_class_are_no_error(name: str) -> None:
     pixels, labels = torch.zeros_like(images.pixels[torch.arange(60)]), torch.ones_like(images.labels)
     plain = Images(pixels=pixels, labels=labels, ids=images.ids, classes=images.classes)
     assert judge(build_for_few(name), net, plain).score.isfinite().all()
+
+
+CANNOT_ACT: dict[str, dict[str, Any]] = {
+    "activation-clustering": {},
+    "early-loss": {"share": 0.02},
+    "gram": {},
+    "spectral-signatures": {},
+    "spectre": {},
+    "two-component": {},
+}
+"""Settings with which a rule can remove none of nine images in three classes of three."""
+
+
+@pytest.mark.parametrize("name", CANNOT_ACT)
+def test_a_rule_that_cannot_act_says_so(name: str) -> None:
+    net, images, _ = small_case()
+    few = images.at(torch.arange(9))
+    few = Images(pixels=few.pixels, labels=torch.arange(9) % 3, ids=few.ids, classes=few.classes)
+    found = judge(build_for_few(name, **CANNOT_ACT[name]), net, few)
+    assert not found.removed.any()
+    assert found.notes
+
+
+@names
+def test_a_rule_that_can_act_says_nothing(name: str, poisoned: Case) -> None:
+    assert judge(build(name), poisoned.model, poisoned.images).notes == ()
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if isinstance(build(name), LayerFilter)])

@@ -67,3 +67,24 @@ def test_the_threshold_is_the_normal_quantile_of_the_set(vectors: Callable[..., 
     entropy = -found.score
     spread = 1.4826 * (entropy - entropy.median()).abs().median()
     assert torch.equal(found.removed, entropy < entropy.median() - 2.3263 * spread)
+
+
+class Given(nn.Module):
+    """Two classes; the first as likely as the third power of the first pixel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        p = (x.flatten(1)[:, :1] ** 3).clamp(1e-6, 1 - 1e-6)
+        return torch.cat([p.log(), (1 - p).log()], 1)
+
+
+def test_a_threshold_below_zero_is_said(vectors: Callable[..., Images]) -> None:
+    """Sums of one overlay are anything between sure and not: the quantile falls below zero."""
+    images = vectors(torch.linspace(0, 127, 100).round().unsqueeze(1), torch.arange(100) % 2)
+    found = judged(Given(), Strip(overlays=1), images, generator=stream(0, "a"))
+    entropy = -found.score
+    spread = 1.4826 * (entropy - entropy.median()).abs().median()
+    assert entropy.median() - 2.3263 * spread < 0
+    assert not found.removed.any()
+    assert "lies below zero" in found.notes[0]
+    assert "overlays" in found.notes[0]
+    assert judged(Given(), Strip(overlays=1, false_alarms=0.5), images, generator=stream(0, "a")).notes == ()

@@ -194,3 +194,18 @@ def test_every_flag_is_explained() -> None:
     heads = set(re.findall(r'"([a-z][a-z -]+):', source)) - {"index"}
     explained = set(re.findall(r"^### (.+)$", (ROOT / "docs/flags.md").read_text(), re.M))
     assert heads == explained
+
+
+def test_a_filter_that_removed_nothing_or_could_not_is_flagged(tmp_path: Path) -> None:
+    run, entry = RunRecord(tmp_path), {"cells": []}
+    for number, (removed, notes) in enumerate([(0, ["the threshold lies below zero"]), (5, [])]):
+        made = {"kind": "filter", "removed": removed, "notes": notes}
+        run.cell(f"cell{number}").add_finding("filter:made", {}, made)
+        asked = {"kind": "inspect", "removed": 0, "notes": ["3 classes cannot lose any image"]}
+        run.cell(f"cell{number}").add_finding("inspect:a", {}, asked)
+        entry["cells"].append({"cell": f"cell{number}", "columns": {"inspect": ["inspect:a"]}})
+    assert list(flags._of_the_filters(run, entry)) == [
+        "filter removed nothing: 1 of 2 seeds were trained on the whole set, as without a filter",
+        "filter rule could not act: the threshold lies below zero (1 of 2 seeds)",
+        "filter rule could not act: 3 classes cannot lose any image (2 of 2 seeds)",
+    ]

@@ -191,3 +191,27 @@ def test_wrong_requests_are_refused(cell: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
     assert "Did you mean 'strip'" in refused("filter", cell, "--with", "stripp")
     assert "Did you mean 'fine-tune'" in refused("repair", cell, "--with", "fine-tunes", "--output", tmp_path / "x")
+
+
+def test_messages_say_what_does_not_fit(cell: Path, tmp_path: Path) -> None:
+    weights = shutil.copy(cell / "model.safetensors", tmp_path)
+    net = ["--model", "{name: digits-cnn, width: 4, hidden: 16}"]
+    assert "nowhere.pt does not exist" in refused("filter", tmp_path / "nowhere.pt", *net, "--data", "digits")
+    assert "name: folder, path: " in refused("filter", weights, *net, "--data", tmp_path)
+    assert str(cell) in refused("filter", cell.parent.parent)
+    assert "File exists. Give another one" in refused("filter", cell, "--output", weights)
+    # Two classes of ten: the file's last layer is another one, and a fresh one in its place would judge at random.
+    for split in ("train", "test"):
+        for label in ("cat", "dog"):
+            (tmp_path / "set" / split / label).mkdir(parents=True)
+            Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(tmp_path / "set" / split / label / "0.png")
+    grey = f"{{name: folder, path: {tmp_path / 'set'}, channels: 1}}"
+    message = refused("filter", weights, *net, "--data", grey)
+    assert "(10, 16) instead of (2, 16)" in message
+    assert "images of 1 x 8 x 8 (channels, height, width) in 2 classes" in message
+
+
+def test_a_rule_that_cannot_act_is_said(cell: Path, tmp_path: Path) -> None:
+    output = said("filter", cell, "--with", "{name: early-loss, share: 0.0001, epochs: 1}", "--output", tmp_path)
+    assert "its rule would remove 0" in output
+    assert "note: no image can be removed: a share of 0.0001 of 900 images is none" in output

@@ -208,8 +208,8 @@ def test_a_network_must_answer_with_logits(plan_of, tmp_path: Path) -> None:
     (tmp_path / "nets.py").write_text(NETS)
     plan_of(f"model={tmp_path}/nets.py:logits")
     plan_of(f"model={tmp_path}/nets.py:log_softmax")
+    plan_of(f"model={tmp_path}/nets.py:softmax")  # measured, and flagged
     for name, said in {
-        "softmax": "answers with probabilities; expected logits",
         "pair": "answers with tuple; expected a tensor of logits",
         "broken": "cannot take images of 1 x 8 x 8: AttributeError: 'Tensor' object has no attribute 'nothing'",
     }.items():

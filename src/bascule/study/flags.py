@@ -114,7 +114,7 @@ def _of_the_filters(run: RunRecord, entry: Mapping[str, Any]) -> Iterator[str]:
     if idle:
         yield f"filter removed nothing: {idle} of {seeds} seeds were trained on the whole set, as without a filter"
     for note, count in notes.items():
-        yield f"filter's rule could not act: {note} ({count} of {seeds} seeds)"
+        yield f"filter rule could not act: {note} ({count} of {seeds} seeds)"
 
 
 def _standing(outcomes: Outcomes | None) -> float:

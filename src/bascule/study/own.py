@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from bascule.attack import Attack
 from bascule.core import rng
-from bascule.core.catalog import build, construct
+from bascule.core.catalog import build, construct, names
 from bascule.core.errors import RequestError
 from bascule.core.images import Images, as_bytes
 from bascule.core.inference import predict
@@ -98,16 +98,23 @@ def open_own(
     attacks: tuple[Attack, ...] = ()
     if path.is_dir():
         if not (path / "model.safetensors").is_file():
-            raise RequestError(
-                f"{path} holds no trained model: give the folder of a cell (runs/.../cells/...) or a file"
-            )
+            what = "give the folder of a cell (runs/.../cells/...) or a file"
+            raise RequestError(f"{path} holds no trained model: {what}{_cells_in(path)}")
         known = dict(read_json(path / "cell.json"))["settings"]
         attacks = _attacks(CellRecord(path))
         path /= "model.safetensors"
+    elif not path.is_file():
+        raise RequestError(
+            f"{path} does not exist: give the folder of a cell (runs/.../cells/...) or a file of weights"
+        )
     if data is None and "data" not in known:
         raise RequestError("say which data the model is for: --data mnist, or --data '{name: folder, path: ...}'")
     if model is None and "model" not in known:
         raise RequestError("a file of weights needs its architecture: --model NAME, or --model module:factory")
+    if data is not None and Path(data).exists() and data not in names("data"):
+        raise RequestError(
+            f"--data {data}: say how it is to be read, for example --data '{{name: folder, path: {data}}}'"
+        )
     source: Source = part_of("data", data, "--data") if data is not None else build("data", known["data"])
     train, test = source.load(roots)
     architecture = part_of("models", model, "--model") if model is not None else build("models", known["model"])
@@ -116,13 +123,26 @@ def open_own(
     except RequestError as error:
         raise error.at("--model") from None
     net = architecture.initialised(train.size, len(train.classes), seed=seed)
-    load_weights(net, str(path), other_classes=False)
+    try:
+        load_weights(net, str(path), other_classes=False)
+    except RequestError as error:
+        what = "{} x {} x {} (channels, height, width)".format(*train.size)
+        raise RequestError(
+            f"{error}. The network was built for the data: images of {what} in {len(train.classes)} classes"
+        ) from error
     net = net.to(device, memory_format=torch.channels_last)
     poison = None if known.get("poison") is None else construct(Poison, known["poison"])
     return Own(
         model=net.eval(), source=source, train=train, test=test, device=device, roots=tuple(roots), seed=seed,
         attacks=attacks, poison=poison,
     )  # fmt: skip
+
+
+def _cells_in(path: Path) -> str:
+    """The trained cells of a run folder, to be named in a message."""
+    cells = sorted(file.parent for file in path.glob("cells/*/model.safetensors"))
+    more = f" and {len(cells) - 3} more" if len(cells) > 3 else ""
+    return f". It is a run with the cells {', '.join(map(str, cells[:3]))}{more}" if cells else ""
 
 
 def _attacks(cell: CellRecord) -> tuple[Attack, ...]:
@@ -152,9 +172,9 @@ def ranked(own: Own, judge: Filter, output: Path) -> tuple[Judged, list[Path]]:
     """Judge the training images, and write the ranking (CSV) and a contact sheet of the most suspicious (PNG)."""
     found = judged(own.model, judge, own.train.to(own.device), generator=own.generator("filter"))
     order = found.score.argsort(descending=True, stable=True)
-    names = own.source.names(own.roots)
+    files = own.source.names(own.roots)
     table, sheet = output / "suspicion.csv", output / "suspicion.png"
-    write_atomically(table, functools.partial(_write_ranking, own.train, found, order, names))
+    write_atomically(table, functools.partial(_write_ranking, own.train, found, order, files))
     picture = contact_sheet(own.train.batch(order[:SHEET]))
     write_atomically(sheet, lambda temporary: picture.save(temporary, format="PNG"))
     return found, [table, sheet]
