@@ -18,6 +18,7 @@ from bascule.core import catalog
 from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.core.rng import stream
+from bascule.models._normalise import Standardise
 
 Claim = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]
 
@@ -239,3 +240,20 @@ def test_images_are_bounded_in_pieces_that_fit(trained: Any, monkeypatch: pytest
         monkeypatch.undo()
         assert torch.equal(whole.certified, parts.certified)
         assert whole.certified.any()
+
+
+@pytest.mark.parametrize("intermediate", ["interval", "crown"])
+def test_linear_bounds_have_nothing_to_do_where_intervals_prove_all(intermediate: Any) -> None:
+    first, x = bright_or_dark(), torch.full((3, 1, 2, 2), 0.9)
+    model = nn.Sequential(first, nn.ReLU(), nn.Linear(2, 2, bias=False), nn.ReLU())
+    with torch.no_grad():
+        model[2].weight.copy_(torch.eye(2))
+    found = run(model.eval(), CrownIbp(eps=0.001, intermediate=intermediate), x, torch.ones(3, dtype=torch.int64))
+    assert found.certified.all()
+
+
+@pytest.mark.parametrize("certifier", [Interval(eps=0.1), CrownIbp(eps=0.1), Smoothing(eps=0.1)], ids=repr)
+def test_of_no_images_none_is_certified(certifier: Certifier) -> None:
+    model = nn.Sequential(Standardise(), nn.Flatten(), nn.Linear(4, 2)) if not certifier.of_model else bright_or_dark()
+    found = run(model, certifier, torch.zeros(0, 1, 2, 2), torch.zeros(0, dtype=torch.int64))
+    assert found.radius.shape == found.certified.shape == (0,)

@@ -13,6 +13,7 @@ from bascule.certify._graph import Trace, kept_trace, replay, trace
 from bascule.certify._ops import Box, Op, Ref, dot
 from bascule.core.ball import Norm
 from bascule.core.errors import RequestError
+from bascule.core.inference import chunks
 
 Intermediate = Literal["interval", "crown"]
 
@@ -261,7 +262,9 @@ def proved_radius(
     proved = torch.zeros_like(y, dtype=torch.bool)
     for number in range(1 + linear):
         size = max(1, _BUDGET // (probe.width * (label.shape[1] if number else 4)))
-        for index in (~proved).nonzero().squeeze(1).split(size):
+        left = (~proved).nonzero().squeeze(1)
+        for part in chunks(len(left), size, x.device):
+            index = left[part]
             inner = intermediate if number else "interval"
             found = bound(model, x[index], norm=norm, eps=eps, intermediate=inner, traced=traced)
             proved[index] = (found.sure(y[index], linear=bool(number)) | label[index]).all(1)

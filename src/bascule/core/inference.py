@@ -37,8 +37,9 @@ class Filled(nn.Module):
 
 
 def chunks(count: int, size: int, device: torch.device) -> Iterator[Tensor]:
-    """Positions 0..count-1 in pieces of at most `size`."""
-    yield from torch.arange(count, device=device).split(size)
+    """Positions 0..count-1 in pieces of at most `size`; none where there are none."""
+    if count:
+        yield from torch.arange(count, device=device).split(size)
 
 
 @torch.no_grad()
