@@ -7,8 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bascule.attack._run import attacked
 from bascule.core import catalog
-from bascule.core.inference import Filled
+from bascule.core.errors import RequestError
+from bascule.core.images import Images
+from bascule.core.inference import Filled, labels_of, predict
+from bascule.core.rng import stream
 
 COUNTS = range(1, 14)
 
@@ -58,3 +62,31 @@ def test_a_filled_batch_does_not_depend_on_the_number_of_threads(model: nn.Modul
         found.append(answer(Filled(model), count))
     for one, two in zip(*found, strict=True):
         assert torch.equal(one, two)
+
+
+class Broken(nn.Module):
+    """Answers images that are brighter than half with NaN."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        light = x.flatten(1).mean(1, keepdim=True)
+        return torch.cat([light, 1 - light], 1).where(light < 0.5, torch.nan)
+
+
+def test_nan_is_no_label() -> None:
+    assert labels_of(torch.tensor([[0.0, torch.inf], [-torch.inf, -1.0]])).tolist() == [1, 1]
+    with pytest.raises(RequestError, match="1 of 2 images with NaN"):
+        labels_of(torch.tensor([[0.0, 1.0], [torch.nan, 1.0]]))
+
+
+def test_a_model_that_answers_nan_has_no_accuracy_and_no_robustness() -> None:
+    pixels = torch.tensor([40, 120, 250], dtype=torch.uint8).reshape(3, 1, 1, 1).expand(3, 1, 4, 4)
+    images = Images(pixels=pixels, labels=torch.ones(3, dtype=torch.int64), ids=torch.arange(3), classes=("a", "b"))
+    dark = images.at(torch.arange(2))
+    assert predict(Broken(), dark).tolist() == [1, 1]
+    with pytest.raises(RequestError, match="1 of 3 images with NaN"):
+        predict(Broken(), images)
+    x = dark.batch(torch.arange(2))
+    with pytest.raises(RequestError, match="with NaN"):
+        attacked(
+            Broken(), catalog.build("attack", {"name": "fgsm", "eps": 0.3}), x, dark.labels, generator=stream(0, "a")
+        )

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bascule.core.restore import evaluating, frozen, untouched, using_batch_statistics
+from bascule.core.restore import evaluating, frozen, full_precision, untouched, using_batch_statistics
 
 MANAGERS = [frozen, evaluating, using_batch_statistics, untouched]
 Manager = Callable[[nn.Module], AbstractContextManager[None]]
@@ -190,3 +190,38 @@ def test_batch_statistics_are_tracked_again_afterwards() -> None:
         norm(images())
     norm(images())
     assert norm.num_batches_tracked.item() == 1
+
+
+@pytest.fixture
+def tf32() -> Iterator[Callable[[], list[bool]]]:
+    """What CUDA is allowed, which needs none to be said; left as it was."""
+    parts = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [part.allow_tf32 for part in parts]
+    for part in parts:
+        part.allow_tf32 = True
+    yield lambda: [part.allow_tf32 for part in parts]
+    for part, allowed in zip(parts, before, strict=True):
+        part.allow_tf32 = allowed
+
+
+def broken_off(seen: list[list[bool]], tf32: Callable[[], list[bool]]) -> None:
+    with full_precision(torch.device("cuda")):
+        seen.append(tf32())
+        raise StopHereError
+
+
+def test_full_precision_on_cuda_whatever_is_allowed_outside(tf32: Callable[[], list[bool]]) -> None:
+    seen: list[list[bool]] = []
+    with pytest.raises(StopHereError):
+        broken_off(seen, tf32)
+    assert seen == [[False, False]]
+    assert tf32() == [True, True]
+
+
+def test_full_precision_ends_autocast() -> None:
+    x = torch.ones(2, 2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert (x @ x).dtype == torch.bfloat16
+        with full_precision(x.device):
+            assert (x @ x).dtype == torch.float32
+        assert (x @ x).dtype == torch.bfloat16

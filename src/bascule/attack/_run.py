@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from bascule.attack import Attack
-from bascule.core.restore import evaluating, untouched
+from bascule.core.inference import labels_of
+from bascule.core.restore import evaluating, full_precision, untouched
 
 
 class Attacked(NamedTuple):
@@ -23,9 +24,9 @@ class Attacked(NamedTuple):
 def attacked(model: nn.Module, attack: Attack, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Attacked:
     """Run `attack` on images the model gets right, each restart only on those that withstood the earlier ones.
 
-    The model is in eval mode with frozen parameters during the attack and found as it was afterwards. Proposals are
-    projected into the ball and [0, 1], a non-finite proposal counts as no perturbation, and success is measured by a
-    pass of our own.
+    The model is in eval mode with frozen parameters and in full precision during the attack, and is found as it was
+    afterwards. Proposals are projected into the ball and [0, 1], a non-finite proposal counts as no perturbation, and
+    success is measured by a pass of our own.
 
     Args:
         model: From [0, 1] images to logits.
@@ -33,6 +34,9 @@ def attacked(model: nn.Module, attack: Attack, x: Tensor, y: Tensor, *, generato
         x: Floats in [0, 1], B x C x H x W.
         y: int64 labels, shape (B,).
         generator: On the device of `x`.
+
+    Raises:
+        RequestError: A logit of a perturbed image is not a number.
     """
     ball, x = attack.ball, x.detach()
     best, prediction = x.clone(), y.clone()
@@ -41,11 +45,11 @@ def attacked(model: nn.Module, attack: Attack, x: Tensor, y: Tensor, *, generato
         if len(alive) == 0:
             break
         origin = x[alive]
-        with untouched(model):
+        with untouched(model), full_precision(x.device):
             # A clone, so that an attack which works in place on its input does not carry the ball along.
             proposal = attack.perturb(model, origin.clone(), y[alive], generator=generator).detach().to(origin)
         proposal = ball.project(torch.where(proposal.isfinite(), proposal, origin), origin)
-        with evaluating(model), torch.no_grad():
-            prediction[alive] = model(proposal).argmax(1)
+        with evaluating(model), torch.no_grad(), full_precision(x.device):
+            prediction[alive] = labels_of(model(proposal))
         best[alive] = proposal
     return Attacked(best, prediction)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from bascule.certify import Certifier
-from bascule.core.restore import evaluating, frozen
+from bascule.core.restore import evaluating, frozen, full_precision
 
 
 class Certified(NamedTuple):
@@ -41,7 +39,7 @@ def certified(model: nn.Module, certifier: Certifier, x: Tensor, y: Tensor, *, g
     x, radius = x.detach(), torch.zeros(len(x), dtype=x.dtype, device=x.device)
     if len(x) == 0:  # which not every network can take
         return Certified(radius, torch.zeros_like(y, dtype=torch.bool))
-    with evaluating(model), frozen(model), torch.no_grad(), _full_precision(x.device):
+    with evaluating(model), frozen(model), torch.no_grad(), full_precision(x.device):
         right = model(x).argmax(1) == y
         index = right.nonzero().squeeze(1)
         if len(index):
@@ -52,19 +50,3 @@ def certified(model: nn.Module, certifier: Certifier, x: Tensor, y: Tensor, *, g
     # An image certified at eps has the radius eps in its own type, which may lie below the Python number.
     asked = torch.tensor(certifier.eps, dtype=x.dtype, device=x.device)
     return Certified(radius, right & (radius >= asked))
-
-
-@contextmanager
-def _full_precision(device: torch.device) -> Iterator[None]:
-    """No autocast, and no TF32, whose rounding of a thousandth is beyond any allowance the bounds make."""
-    with torch.autocast(device.type, enabled=False):
-        if device.type != "cuda":
-            yield
-            return
-        cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-        found = cuda.allow_tf32, cudnn.allow_tf32
-        cuda.allow_tf32 = cudnn.allow_tf32 = False
-        try:
-            yield
-        finally:
-            cuda.allow_tf32, cudnn.allow_tf32 = found

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from bascule.core.errors import RequestError
 from bascule.core.images import Images
-from bascule.core.restore import evaluating
+from bascule.core.restore import evaluating, full_precision
 
 FILL = 4
 """Images by which a batch is filled up on the CPU."""
@@ -42,21 +43,36 @@ def chunks(count: int, size: int, device: torch.device) -> Iterator[Tensor]:
         yield from torch.arange(count, device=device).split(size)
 
 
+def labels_of(logits: Tensor) -> Tensor:
+    """The label with the largest logit of each row, int64.
+
+    Raises:
+        RequestError: A logit is not a number, so nobody can say which is the largest.
+    """
+    broken = int(logits.isnan().any(1).sum())
+    if broken:
+        raise RequestError(f"the model answers {broken} of {len(logits)} images with NaN; such a model has no accuracy")
+    return logits.argmax(1)
+
+
 @torch.no_grad()
 def predict(
     model: nn.Module, images: Images, *, batch_size: int = 1000, change: Callable[[Tensor], Tensor] | None = None
 ) -> Tensor:
-    """The model's label for every image, int64 on the CPU, in eval mode.
+    """The model's label for every image, int64 on the CPU, in eval mode and full precision.
 
     Args:
         model: From [0, 1] images to logits, on the images' device.
         images: The set.
         batch_size: Images per pass; has no effect on the result but rounding.
         change: Applied to each batch of [0, 1] images first, in order.
+
+    Raises:
+        RequestError: A logit is not a number.
     """
     found = []
-    with evaluating(model):
+    with evaluating(model), full_precision(images.device):
         for index in chunks(len(images), batch_size, images.device):
             x = images.batch(index)
-            found.append(model(x if change is None else change(x)).argmax(1).cpu())
+            found.append(labels_of(model(x if change is None else change(x))).cpu())
     return torch.cat(found)

@@ -1,4 +1,7 @@
-"""Using a model without leaving a trace: modes, frozen parameters and statistics are put back, also after an error."""
+"""Using a model without leaving a trace: modes, frozen parameters, statistics and torch's own settings are put back.
+
+Also after an error.
+"""
 
 from __future__ import annotations
 
@@ -81,3 +84,22 @@ def untouched(model: nn.Module) -> Iterator[None]:
     """Eval mode, frozen parameters and gradients enabled for the input, whatever the caller's state; hooks kept."""
     with evaluating(model), frozen(model), _hooks_kept(model), torch.enable_grad():
         yield
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """No autocast, and no TF32 on CUDA, inside the block.
+
+    TF32 rounds by a thousandth: enough to decide over an image near a boundary, and beyond any allowance of a bound.
+    """
+    with torch.autocast(device.type, enabled=False):
+        if device.type != "cuda":
+            yield
+            return
+        cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+        found = cuda.allow_tf32, cudnn.allow_tf32
+        cuda.allow_tf32 = cudnn.allow_tf32 = False
+        try:
+            yield
+        finally:
+            cuda.allow_tf32, cudnn.allow_tf32 = found

@@ -21,6 +21,7 @@ from bascule.certify._run import certified
 from bascule.core import rng
 from bascule.core.images import Images
 from bascule.core.inference import Filled, chunks, predict
+from bascule.core.restore import full_precision
 from bascule.measure import MISSING, Labels
 from bascule.poison import Trigger
 from bascule.poison._place import shown_with
@@ -139,10 +140,11 @@ def answers_under(
 
 
 def evaluated(job: Job) -> Answer:
-    """Do one evaluation."""
+    """Do one evaluation, in full precision."""
     from bascule.study.examine import EXAMINE
 
-    return (_EVALUATE | EXAMINE)[job.link.kind](job)
+    with full_precision(job.test.device):
+        return (_EVALUATE | EXAMINE)[job.link.kind](job)
 
 
 # --- one function for each kind --------------------------------------------------------------------------------------

@@ -135,13 +135,14 @@ def make(cell: Cell, run: RunRecord, workshop: Workshop) -> nn.Module:
 
 
 class _CheckpointFile:
-    def __init__(self, path: Path, device: torch.device) -> None:
-        self._path, self._device = path, device
+    def __init__(self, path: Path) -> None:
+        self._path = path
 
     def load(self) -> dict[str, Any] | None:
         if not self._path.is_file():
             return None
-        return dict(torch.load(self._path, map_location=self._device, weights_only=True))
+        # The optimiser moves what belongs on the device; its count of steps stays here, where it is read.
+        return dict(torch.load(self._path, map_location="cpu", weights_only=True))
 
     def save(self, state: dict[str, Any]) -> None:
         write_atomically(self._path, lambda temporary: torch.save(state, temporary))
@@ -170,7 +171,7 @@ def _train(cell: Cell, run: RunRecord, workshop: Workshop, model: nn.Module) -> 
             images,
             cell.setup.train,
             seed=cell.seed,
-            checkpoints=_CheckpointFile(record.checkpoint_file, workshop.device),
+            checkpoints=_CheckpointFile(record.checkpoint_file),
             compile_passes=workshop.compile_passes,
             report=report,
         )
