@@ -27,9 +27,12 @@ class Others:
         self.start = self.count.cumsum(0) - self.count
 
     def draw(self, labels: Tensor, batch_size: int, *, generator: torch.Generator) -> Tensor:
-        """Positions of images of other classes for each label, drawn uniformly with replacement, int64, k x B."""
-        own, start = self.count[labels].unsqueeze(1), self.start[labels].unsqueeze(1)
-        shape = (len(labels), batch_size)
+        """Positions of images of other classes for each label, drawn uniformly with replacement, int64.
+
+        Labels of any shape; B positions for each, in a new last dimension.
+        """
+        own, start = self.count[labels].unsqueeze(-1), self.start[labels].unsqueeze(-1)
+        shape = (*labels.shape, batch_size)
         share = torch.rand(shape, generator=generator, device=labels.device, dtype=torch.float64)
         place = (share * (len(self.images) - own)).long()
         # Images lie sorted by label: those of the class are one block, which is jumped over.

@@ -148,11 +148,11 @@ class _Search:
     def descend(self, gradient: Tensor, lr: float) -> None:
         """One step of Adam (Kingma & Ba 2015); every class counts its own steps."""
         self.steps += 1
-        self.first.lerp_(gradient, 1 - _BETAS[0])
-        self.second.lerp_(gradient.square(), 1 - _BETAS[1])
         steps = self.steps.unsqueeze(1)
-        first, second = self.first / (1 - _BETAS[0] ** steps), self.second / (1 - _BETAS[1] ** steps)
-        self.raw = self.raw - lr * first / (second.sqrt() + _ROUNDING)
+        self.first.lerp_(gradient, 1 - _BETAS[0])
+        self.second.mul_(_BETAS[1]).addcmul_(gradient, gradient, value=1 - _BETAS[1])
+        scale = (self.second / (1 - _BETAS[1] ** steps)).sqrt_().add_(_ROUNDING).mul_(1 - _BETAS[0] ** steps)
+        self.raw = torch.addcdiv(self.raw, self.first, scale, value=-lr)
 
 
 def _start(labels: Tensor, form: Form, schedule: Schedule, generator: torch.Generator) -> _Search:
@@ -189,14 +189,15 @@ def _look(
     generator: torch.Generator,
 ) -> None:
     """`steps` steps on the classes of `part`, then the decisions that follow from what was seen."""
-    zero = torch.zeros_like(part.cost)
-    hits, losses, sizes, mean = zero, zero, zero, torch.zeros_like(part.raw)
-    for _ in range(steps):
+    index = others.draw(part.label.expand(steps, -1), schedule.batch_size, generator=generator)
+    mean, seen = torch.zeros_like(part.raw), []
+    for batch in index:
         mean += part.raw
-        hit, loss, size = _step(model, others, part, form, schedule, generator)
-        hits, losses, sizes = hits + hit, losses + loss, sizes + size
-    size, loss = sizes / steps, (losses + part.cost * sizes) / steps
-    enough = hits / steps >= schedule.wanted_success
+        seen.append(_step(model, others.images, part, form, schedule.lr, batch))
+    answers, losses, sizes = (torch.stack(values) for values in zip(*seen, strict=True))
+    size = sizes.mean(0)
+    loss = losses.mean((0, 2)) + part.cost * size
+    enough = (answers == part.label.unsqueeze(1)).float().mean((0, 2)) >= schedule.wanted_success
     # The mean of the iterates is steadier than the last one, whose success nobody has seen.
     _keep_best(part, enough, *((size, mean / steps) if schedule.best == "smallest" else (loss, part.raw)), schedule)
     _move_cost(part, enough, schedule)
@@ -207,11 +208,13 @@ def _look(
 
 
 def _step(
-    model: nn.Module, others: Others, part: _Search, form: Form, schedule: Schedule, generator: torch.Generator
+    model: nn.Module, images: Images, part: _Search, form: Form, lr: float, index: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One step for every class; the share moved, the mean cross-entropy and the size before it, each (k,)."""
-    index = others.draw(part.label, schedule.batch_size, generator=generator)
-    x = others.images.batch(index.flatten()).unflatten(0, index.shape)
+    """One step for every class on its images `index`, k x B.
+
+    Gives what was seen before it: the model's answers and the cross-entropies, k x B, and the sizes, (k,).
+    """
+    x = images.batch(index.flatten()).unflatten(0, index.shape)
     raw = part.raw.requires_grad_(True)
     drawn = form.draw(raw)
     mask, pattern = drawn.mask.detach(), drawn.pattern.detach()
@@ -221,18 +224,19 @@ def _step(
     logits = form.logits(model, leaves[0], leaves[-1] if len(leaves) > 1 else None, index)
     labels = part.label.unsqueeze(1).expand(index.shape)
     losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(index.shape)
-    gradient, *inner = torch.autograd.grad(losses.mean(1).sum(), leaves)
-    # By hand from the stamped images to mask and pattern: autograd would keep and sum two more batches.
-    total = gradient.sum(1)
-    by_mask = (total * pattern - (gradient * x).sum(1)).sum_to_size(mask.shape)
+    gradient, *inner = torch.autograd.grad(losses, leaves, torch.full_like(losses, 1 / index.shape[1]))
+    with torch.no_grad():
+        # By hand from the stamped images to mask and pattern: autograd would keep and sum two more batches.
+        total = gradient.sum(1)
+        by_mask = (total * pattern - x.mul_(gradient).sum(1)).sum_to_size(mask.shape)
     back = [(drawn.mask, by_mask), (drawn.pattern, total * mask), (drawn.size, part.cost)]
     back += [(drawn.inner, inner[0])] if drawn.inner is not None else []
     values, gradients = zip(*(pair for pair in back if pair[0].requires_grad), strict=True)
     (by_raw,) = torch.autograd.grad(values, raw, gradients)
     with torch.no_grad():
         part.raw = raw.detach()
-        part.descend(by_raw, schedule.lr)
-        return (logits.argmax(2) == labels).float().mean(1), losses.detach().mean(1), drawn.size.detach()
+        part.descend(by_raw, lr)
+        return logits.argmax(2), losses.detach(), drawn.size.detach()
 
 
 def _keep_best(part: _Search, enough: Tensor, value: Tensor, candidate: Tensor, schedule: Schedule) -> None:

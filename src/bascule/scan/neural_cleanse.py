@@ -103,5 +103,5 @@ class MaskAndPattern(Form):
     def draw(self, raw: Tensor) -> Drawn:
         channels, height, width = self.size
         values = torch.sigmoid(2 * raw).view(len(raw), self.masks + channels, height, width)  # = tanh(raw) / 2 + 1/2
-        mask = values[:, : self.masks]
-        return Drawn(mask, values[:, self.masks :], mask.flatten(1).sum(1) / self.masks)
+        mask, pattern = values.split([self.masks, channels], 1)
+        return Drawn(mask, pattern, mask.flatten(1).sum(1) / self.masks)
