@@ -43,9 +43,6 @@ QUICK: dict[str, dict[str, Any]] = {
 }
 """For each repair, settings by which it does something at once."""
 
-SMALL: dict[str, dict[str, Any]] = {"ft-sam": {"rho": 1.0}}
-"""Other settings than the defaults for 180 images of 8 x 8."""
-
 MENDS: dict[str, tuple[dict[str, Any], float]] = {
     "unlearn": ({}, 0.2),
     "sau": ({"epochs": 20, "lr": 3e-3, "schedule": "cosine", "eps": 0.3, "step_size": 0.3}, 0.7),
@@ -239,7 +236,7 @@ def test_two_images_are_enough(name: str) -> None:
 @names
 def test_defaults_change_weights_and_keep_the_accuracy(name: str, clean: Patient) -> None:
     """On a network without a backdoor a repair costs little."""
-    repair = build(name, {name: SMALL.get(name, {})})
+    repair = catalog.build("repair", name)
     found = repaired(clean.model, repair, clean.images, generator=stream(0, "contract"))
     if name not in ("clp", "unlearn"):  # these see that there is nothing to repair
         assert found.notes["distance"] > 0, "no weight was changed"

@@ -29,7 +29,9 @@ QUICK: dict[str, dict[str, Any]] = {
         "neural-cleanse": {"max_looks": 3}, "feature-inversion": {"max_looks": 3}, "mm-bd": {"steps": 5},
     },
     "repair": {
-        "anp": {"steps": 5}, "i-bau": {"rounds": 1, "steps": 2},
+        "anp": {"steps": 5}, "i-bau": {"rounds": 1, "steps": 2, "search_steps": 2},
+        "fine-pruning": {"epochs": 1}, "fine-tune": {"epochs": 1}, "ft-sam": {"epochs": 1}, "sau": {"epochs": 1},
+        "nad": {"epochs": 1, "teacher_epochs": 1},
         "unlearn": {"epochs": 1, "always": True, "scanner": {"name": "neural-cleanse", "max_looks": 3}},
     },
 }  # fmt: skip
