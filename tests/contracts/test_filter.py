@@ -192,7 +192,9 @@ def test_a_rule_that_can_act_says_nothing(name: str, poisoned: Case) -> None:
 
 @pytest.mark.parametrize("name", [name for name in NAMES if isinstance(build(name), LayerFilter)])
 def test_any_layer_can_be_looked_at_and_no_other(name: str) -> None:
-    net, images, _ = small_case()
+    net, small, _ = small_case()
+    # Three classes of twenty, so that every rule has classes to look at.
+    images = Images(pixels=small.pixels, labels=torch.arange(60) % 3, ids=small.ids, classes=small.classes)
     settings = {"k": 10} if name == "neighbours" else {}
     default, maps = (judge(build(name, layer=layer, **settings), net, images) for layer in (None, "0"))
     assert not torch.equal(default.score, maps.score)
