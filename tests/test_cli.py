@@ -72,8 +72,9 @@ def test_run_table_and_report(bascule: Command, study: Path, tmp_path: Path) -> 
     assert said.code == 0
     assert "Adv. training" in said.out
     assert "4 cells, 0 of them done before" in said.out
-    assert said.err == ""  # no bars where there is no terminal
-    assert "4 cells, 4 of them done before" in bascule("run", str(study)).out
+    again = bascule("run", str(study))
+    assert "4 cells, 4 of them done before" in again.out
+    assert again.err == ""
     rows = json.loads(bascule("table", "tiny", "--format", "json").out)
     assert [row["row"] for row in rows] == ["None", "Adv. training"]
     against = bascule("table", "tiny", "--against", "None", "--pareto")
@@ -95,6 +96,34 @@ def test_run_table_and_report(bascule: Command, study: Path, tmp_path: Path) -> 
     assert exported[0] == "figures/tradeoff.svg"
     assert {"figures/trigger-0.svg", "figures/curve-1.svg", "figures/table.tex"} <= set(exported)
     assert all((tmp_path / name).is_file() for name in exported)
+
+
+def ended(said: Said) -> list[str]:
+    """What was said on standard error, without the lines that a busy machine brings after a minute."""
+    return [line for line in said.err.splitlines() if " cells done; " not in line]
+
+
+def test_without_a_terminal_there_is_a_plain_line_for_each_cell(bascule: Command, study: Path) -> None:
+    lines = ended(bascule("run", str(study)))
+    cells = ("None · seed 0", "None · seed 0 · twin", "Adv. training · seed 0", "Adv. training · seed 0 · twin")
+    assert len(lines) == len(cells)
+    for number, (cell, line) in enumerate(zip(cells, lines, strict=True), start=1):
+        assert re.fullmatch(rf"bascule: {number} of 4 cells: {re.escape(cell)}: \d+\.\d s", line)
+    more = ended(bascule("evaluate", "tiny", "--attack", "{name: pgd, eps: 0.2, steps: 1}"))
+    assert [line.partition(":")[2].partition(":")[0] for line in more] == [" 1 of 2 cells", " 2 of 2 cells"]
+
+
+def test_a_terminal_gets_a_table_that_fits(bascule: Command, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = bascule("run", str(study), "--set", "twin=false").out.partition("runs/tiny:")[0].rstrip()
+    monkeypatch.setenv("COLUMNS", "60")
+    assert bascule("table", "tiny").out.rstrip() == whole  # a pipe is no terminal
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    fitting = bascule("table", "tiny").out
+    assert max(map(len, whole.splitlines())) > 100
+    assert max(map(len, fitting.splitlines())) <= 60
+    assert fitting.count(" Row ") > 1
+    monkeypatch.setenv("COLUMNS", "120")
+    assert bascule("table", "tiny").out.rstrip() == whole
 
 
 def test_several_runs_stand_in_one_table_and_one_report(bascule: Command, study: Path, tmp_path: Path) -> None:
@@ -125,7 +154,7 @@ def test_several_runs_stand_in_one_table_and_one_report(bascule: Command, study:
 
 def test_a_run_keeps_its_report_current(bascule: Command, study: Path, tmp_path: Path) -> None:
     said = bascule("run", str(study), "--set", "twin=false", "--report")
-    assert (said.code, said.err) == (0, "")
+    assert (said.code, len(ended(said))) == (0, 2)  # one for each cell, no warning
     assert said.out.endswith("Report: runs/tiny/report.html\n")
     page = (tmp_path / "runs" / "tiny" / "report.html").read_text()
     assert "Finished: 2 models trained and evaluated." in page
@@ -141,7 +170,7 @@ def test_a_report_that_cannot_be_written_is_a_warning_and_the_run_goes_on(
     said = bascule("run", str(study), "--set", "twin=false", "--report")
     assert said.code == 0
     assert "Adv. training" in said.out
-    (warning,) = said.err.splitlines()
+    (warning,) = (line for line in said.err.splitlines() if "warning" in line)
     assert warning.startswith("bascule: warning: the report runs/tiny/report.html was not written: ")
 
 
@@ -150,7 +179,8 @@ def test_a_failed_cell_is_exit_code_1_and_named(bascule: Command, study: Path) -
         "run", str(study), "--set", "rows.None.train.lr=1e30", "--set", "twin=false", "--set", "train.epochs=2"
     )
     assert said.code == 1
-    assert "failed: None · seed 0: training diverged at step" in said.err
+    assert re.search(r"1 of 2 cells: None · seed 0: failed after \d+\.\d s: training diverged at step", said.err)
+    assert "bascule: failed: None · seed 0: training diverged at step" in said.err.splitlines()[-1]
     assert "Traceback" not in said.err
     row = json.loads(bascule("table", "tiny", "--format", "json").out)[1]
     assert row["metrics"]["accuracy"]["value"] is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bascule.core.errors import RequestError
+from bascule.core.errors import Interrupted, RequestError
 from bascule.core.host import settle
 
 if TYPE_CHECKING:
@@ -531,14 +532,19 @@ def _print_table(records: Sequence[RunRecord], form: Format, more: More | None =
     from bascule.report.runs import rows_of
     from bascule.report.tables import render
 
-    typer.echo(render(rows_of(records), form.value, more), nl=False)
+    # A log or a pipe gets the table whole; a terminal one that fits.
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    typer.echo(render(rows_of(records), form.value, more, width=width), nl=False)
 
 
 def main() -> None:
-    """Entry point: a wrong request is one message and exit code 2."""
+    """Entry point: a wrong request is one message and exit code 2, an interrupted run one message and 130."""
     settle()
     try:
         app()
     except RequestError as error:
         typer.echo(f"bascule: {error}", err=True)
         sys.exit(2)
+    except Interrupted as stopped:
+        typer.echo(f"bascule: {stopped}", err=True)
+        sys.exit(130)
