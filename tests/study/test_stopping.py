@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from bascule.core.errors import RequestError
+from bascule.study.document import parse_study
 from bascule.study.holding import held, is_held
 from bascule.study.record import RunRecord
+from bascule.study.resolve import make_plan
+from bascule.study.rows import read_rows
 from bascule.study.run import run_plan
 
 # Whoever runs the tests in the background may have Ctrl-C ignored, which would be inherited.
@@ -35,57 +38,53 @@ base:
 rows:
   Short: {}
   Long:
-    train: {epochs: 400}
+    train: {epochs: 200}
 measure: [accuracy]
 """
-MINUTES = 300
-"""Seconds after which a test gives up."""
 
 
-def start(folder: Path, *words: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *words],
-        cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+def here(text: str, run: RunRecord) -> list[dict[str, Any]]:
+    """The table of a study that is run in this process."""
+    plan = make_plan(parse_study(text, name="two", source="two.yaml"))
+    assert run_plan(plan, run, device=torch.device("cpu"), roots=()).failures == ()
+    return [row.as_dict() for row in read_rows(run)]
 
 
-def call(folder: Path, *words: str) -> tuple[int, str, str]:
-    process = start(folder, *words)
-    out, err = process.communicate(timeout=MINUTES)
-    return process.returncode, out, err
-
-
-def test_a_run_is_stopped_and_continued_and_alone(tmp_path: Path) -> None:
+def test_a_run_is_alone_and_stopped_and_continued(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "two.yaml").write_text(STUDY)
-    run = start(tmp_path, "run", "two.yaml", "--runs", "cut")
+    cut = RunRecord(tmp_path / "cut" / "two")
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, "run", "two.yaml", "--runs", "cut"],
+        cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
     try:
-        assert run.stderr is not None
-        assert re.fullmatch(r"bascule: 1 of 2 cells: Short · seed 0: \d+\.\d s\n", run.stderr.readline())
-        run.send_signal(signal.SIGSTOP)
-        before = (tmp_path / "cut/two/study.json").read_bytes()
-        code, out, err = call(tmp_path, "run", "two.yaml", "--runs", "cut", "--set", "train.lr=0.1")
-        assert (code, out) == (2, "")
+        assert process.stderr is not None
+        while not (line := process.stderr.readline()).startswith("bascule: 1 of 2 cells: Short · seed 0: "):
+            assert " cells done; " in line  # a busy machine
+        process.send_signal(signal.SIGSTOP)
+        before = cut.plan_file.read_bytes()
+        with pytest.raises(RequestError) as refused:
+            here(STUDY.replace("epochs: 1,", "epochs: 2,"), cut)
         assert re.fullmatch(
-            rf"bascule: process {run.pid} on \S+ \(since .+ UTC: .+ run two\.yaml --runs cut\) works on cut/two\. "
-            r"Wait until it ends, or stop it \(what it has finished is kept\), or give another folder with --runs\n",
-            err,
+            rf"process {process.pid} on \S+ \(since .+ UTC: .+ run two\.yaml --runs cut\) works on {cut.path}\. "
+            r"Wait until it ends, or stop it \(what it has finished is kept\), or give another folder with --runs",
+            str(refused.value),
         )
-        assert (tmp_path / "cut/two/study.json").read_bytes() == before
-        assert call(tmp_path, "table", "two", "--runs", "cut")[0] == 0  # who only reads need not wait
-        run.send_signal(signal.SIGINT)
-        run.send_signal(signal.SIGCONT)
-        out, err = run.communicate(timeout=MINUTES)
+        assert cut.plan_file.read_bytes() == before
+        assert [row.seeds for row in read_rows(cut)] == [1, 0]  # who only reads need not wait
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGCONT)
+        out, err = process.communicate(timeout=600)
     finally:
-        run.kill()
-    assert (run.returncode, out) == (130, "")
-    assert err == "bascule: interrupted: 1 of 2 cells are done and kept in cut/two; the same command continues\n"
-    code, out, err = call(tmp_path, "run", "two.yaml", "--runs", "cut")
-    assert code == 0, err
-    assert "2 cells, 1 of them done before" in out
-    assert call(tmp_path, "run", "two.yaml", "--runs", "whole")[0] == 0
-    cut, whole = (call(tmp_path, "table", "two", "--runs", runs, "--format", "json")[1] for runs in ("cut", "whole"))
-    assert json.loads(cut) == json.loads(whole)
+        process.kill()
+    assert (process.returncode, out) == (130, "")
+    said = "bascule: interrupted: 1 of 2 cells are done and kept in cut/two; the same command continues"
+    assert [line for line in err.splitlines() if " cells done; " not in line] == [said]
+    capsys.readouterr()
+    continued = here(STUDY, cut)
+    assert capsys.readouterr().err.count(" of 1 cells: Long · seed 0: ") == 1
+    assert continued == here(STUDY, RunRecord(tmp_path / "whole" / "two"))
 
 
 def test_a_held_run_is_refused_and_left_as_it_is(plan_of, tmp_path: Path) -> None:

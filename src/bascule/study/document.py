@@ -82,6 +82,8 @@ def read_study(study: str) -> Document:
         path, name = BUILT_IN / f"{study}.yaml", study
     elif path.suffix in (".yaml", ".yml"):
         name = path.stem
+    elif path.suffix or path.is_file():
+        raise RequestError(f"{study!r}: the name of a study file ends in .yaml or .yml")
     else:
         raise RequestError(f"{unknown('study', study, built_in_names())} Or give the path of a .yaml file.")
     try:
