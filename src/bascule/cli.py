@@ -325,13 +325,19 @@ def ls(
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(metavar="KIND/NAME", help="For example attack/pgd or studies/digits.")],
+    name: Annotated[
+        str, typer.Argument(metavar="KIND/NAME", help="For example attack/pgd, studies/digits or own.py:Class.")
+    ],
 ) -> None:
     """Describe a component with all its settings, or print a built-in study."""
     from bascule.core import catalog
     from bascule.study.document import built_in_names, read_study
 
     kind, slash, rest = name.partition("/")
+    if ":" in name and kind not in catalog.ROOMS:
+        kind, slash, rest = str(getattr(catalog.load("models", name), "room", None)), "/", name
+        if kind not in catalog.ROOMS:
+            raise RequestError(f"{name!r} is no component, so that it has no settings to show")
     if not slash:
         if name in catalog.ROOMS or name == "studies":
             ls(name)
@@ -348,8 +354,8 @@ def show(
     found = catalog.documentation(kind, rest)
     typer.echo(f"{name}\n\n{found.text}\n\nsettings:" + ("" if found.fields else " none"))
     for field in found.fields:
-        default = "required" if field.default is None else f"default {field.default}"
-        typer.echo(f"  {field.name} ({default})\n{indent(field.text, 6 * ' ')}")
+        default = "required" if field.shown is None else f"default {field.shown}"
+        typer.echo(f"  {field.name} ({default}): {field.allowed}\n{indent(field.text, 6 * ' ')}")
 
 
 OwnArgument = Annotated[
