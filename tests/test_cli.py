@@ -72,8 +72,9 @@ def test_run_table_and_report(bascule: Command, study: Path, tmp_path: Path) -> 
     assert said.code == 0
     assert "Adv. training" in said.out
     assert "4 cells, 0 of them done before" in said.out
-    assert said.err == ""  # no bars where there is no terminal
-    assert "4 cells, 4 of them done before" in bascule("run", str(study)).out
+    again = bascule("run", str(study))
+    assert "4 cells, 4 of them done before" in again.out
+    assert again.err == ""
     rows = json.loads(bascule("table", "tiny", "--format", "json").out)
     assert [row["row"] for row in rows] == ["None", "Adv. training"]
     against = bascule("table", "tiny", "--against", "None", "--pareto")
@@ -95,6 +96,34 @@ def test_run_table_and_report(bascule: Command, study: Path, tmp_path: Path) -> 
     assert exported[0] == "figures/tradeoff.svg"
     assert {"figures/trigger-0.svg", "figures/curve-1.svg", "figures/table.tex"} <= set(exported)
     assert all((tmp_path / name).is_file() for name in exported)
+
+
+def ended(said: Said) -> list[str]:
+    """What was said on standard error, without the lines that a busy machine brings after a minute."""
+    return [line for line in said.err.splitlines() if " cells done; " not in line]
+
+
+def test_without_a_terminal_there_is_a_plain_line_for_each_cell(bascule: Command, study: Path) -> None:
+    lines = ended(bascule("run", str(study)))
+    cells = ("None · seed 0", "None · seed 0 · twin", "Adv. training · seed 0", "Adv. training · seed 0 · twin")
+    assert len(lines) == len(cells)
+    for number, (cell, line) in enumerate(zip(cells, lines, strict=True), start=1):
+        assert re.fullmatch(rf"bascule: {number} of 4 cells: {re.escape(cell)}: \d+\.\d s", line)
+    more = ended(bascule("evaluate", "tiny", "--attack", "{name: pgd, eps: 0.2, steps: 1}"))
+    assert [line.partition(":")[2].partition(":")[0] for line in more] == [" 1 of 2 cells", " 2 of 2 cells"]
+
+
+def test_a_terminal_gets_a_table_that_fits(bascule: Command, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = bascule("run", str(study), "--set", "twin=false").out.partition("runs/tiny:")[0].rstrip()
+    monkeypatch.setenv("COLUMNS", "60")
+    assert bascule("table", "tiny").out.rstrip() == whole  # a pipe is no terminal
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    fitting = bascule("table", "tiny").out
+    assert max(map(len, whole.splitlines())) > 100
+    assert max(map(len, fitting.splitlines())) <= 60
+    assert fitting.count(" Row ") > 1
+    monkeypatch.setenv("COLUMNS", "120")
+    assert bascule("table", "tiny").out.rstrip() == whole
 
 
 def test_several_runs_stand_in_one_table_and_one_report(bascule: Command, study: Path, tmp_path: Path) -> None:
@@ -125,7 +154,7 @@ def test_several_runs_stand_in_one_table_and_one_report(bascule: Command, study:
 
 def test_a_run_keeps_its_report_current(bascule: Command, study: Path, tmp_path: Path) -> None:
     said = bascule("run", str(study), "--set", "twin=false", "--report")
-    assert (said.code, said.err) == (0, "")
+    assert (said.code, len(ended(said))) == (0, 2)  # one for each cell, no warning
     assert said.out.endswith("Report: runs/tiny/report.html\n")
     page = (tmp_path / "runs" / "tiny" / "report.html").read_text()
     assert "Finished: 2 models trained and evaluated." in page
@@ -141,7 +170,7 @@ def test_a_report_that_cannot_be_written_is_a_warning_and_the_run_goes_on(
     said = bascule("run", str(study), "--set", "twin=false", "--report")
     assert said.code == 0
     assert "Adv. training" in said.out
-    (warning,) = said.err.splitlines()
+    (warning,) = (line for line in said.err.splitlines() if "warning" in line)
     assert warning.startswith("bascule: warning: the report runs/tiny/report.html was not written: ")
 
 
@@ -150,7 +179,8 @@ def test_a_failed_cell_is_exit_code_1_and_named(bascule: Command, study: Path) -
         "run", str(study), "--set", "rows.None.train.lr=1e30", "--set", "twin=false", "--set", "train.epochs=2"
     )
     assert said.code == 1
-    assert "failed: None · seed 0: training diverged at step" in said.err
+    assert re.search(r"1 of 2 cells: None · seed 0: failed after \d+\.\d s: training diverged at step", said.err)
+    assert "bascule: failed: None · seed 0: training diverged at step" in said.err.splitlines()[-1]
     assert "Traceback" not in said.err
     row = json.loads(bascule("table", "tiny", "--format", "json").out)[1]
     assert row["metrics"]["accuracy"]["value"] is not None
@@ -231,6 +261,21 @@ def test_corrupt_data_are_one_message_and_exit_code_2(bascule: Command, study: P
         (["run", "digitz"], "unknown study 'digitz'. Did you mean 'digits'?"),
         (["run", "nowhere.yaml"], "cannot read the study 'nowhere.yaml'"),
         (["run", "digits", "--set", "train.epochs"], "expected key=value"),
+        (["run", "digits", "--set", "train={epochs"], "bascule: --set train: cannot read the value"),
+        (["run", "digits", "--set", "attack=pdg"], "bascule: --set attack: in row 'None': attack[0]: unknown attack"),
+        (
+            ["run", "digits", "--set", "attack+=pdg"],
+            "bascule: --set attack+=: in row 'None': unknown attack name 'pdg'",
+        ),
+        (["run", "digits", "--set", "measure+=pdg"], "bascule: --set measure+=: unknown measure name 'pdg'"),
+        (["run", "digits", "--set", "measure=pdg"], "bascule: --set measure: unknown measure name 'pdg'"),
+        (["run", "digits", "--set", "seeds=none"], "bascule: --set seeds: must be "),
+        (["run", "digits", "--set", "seeds=[1, 1]"], "bascule: --set seeds: expected 1 to 1000 different seeds"),
+        (["run", "digits", "--set", "twin=3"], "bascule: --set twin: must be true or false"),
+        (["run", "digits", "--set", "vary.train.lr=3"], "bascule: --set vary.train.lr: expected a list of values"),
+        (["run", "digits", "--set", "vary.train.lr=[a]"], "bascule: --set vary.train.lr: in row 'None' with train.lr"),
+        (["run", "digits", "--set", "rows.None.train.lr=-1"], "bascule: --set rows.None.train.lr: in row 'None': "),
+        (["validate", "study.txt"], "bascule: 'study.txt': the name of a study file ends in .yaml or .yml"),
         (["run", "digits", "--device", "gpu"], "allowed are auto, cpu, cuda and cuda:N"),
         (["table", "digits"], "There are no runs in runs"),
         (["report", "digits"], "There are no runs in runs"),
@@ -261,8 +306,52 @@ def test_listing_and_showing(bascule: Command) -> None:
     assert re.search(r"^attack/pgd +Projected gradient descent", bascule("ls", "attack").out, re.MULTILINE)
     assert re.search(r"^mnist-quick +The trade-off", bascule("ls", "studies").out, re.MULTILINE)
     shown = bascule("show", "poison/sticker").out
-    assert "size (default 3)\n      Side of the patch in pixels." in shown
+    assert "size (default 3): whole number, at least 1\n      Side of the patch in pixels." in shown
+    assert "\n  eps (required): number, at least 0\n" in bascule("show", "attack/pgd").out
+    assert (
+        bascule("show", "models/torchvision:resnet18").out.splitlines()[1:]
+        == (bascule("show", "models/torchvision").out.splitlines()[1:])
+    )
     assert "title: Hardened digits" in bascule("show", "studies/digits").out
+
+
+OWN = """
+from typing import Annotated
+from annotated_types import Gt
+from bascule.core.catalog import component
+from bascule.poison import Trigger
+
+@component
+class Stripes(Trigger):
+    \"\"\"Every second row brighter.\"\"\"
+    strength: Annotated[float, Gt(0)] | None = None
+    \"\"\"How much.\"\"\"
+    def stamp(self, x, *, generator):
+        return x
+
+def net(size, classes): ...
+"""
+
+
+def test_a_component_of_ones_own_is_shown(bascule: Command, tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "stripes.py").write_text(OWN)
+    for name in ("own/stripes.py:Stripes", "poison/own/stripes.py:Stripes"):
+        said = bascule("show", name)
+        assert said.code == 0, said.err
+        assert said.out == (
+            f"{name}\n\nEvery second row brighter.\n\nsettings:\n"
+            "  strength (default null): number, above 0, or null\n      How much.\n"
+        )
+    for name, expected in (
+        ("own/stripes.py:net", "'own/stripes.py:net' is no component, so that it has no settings to show"),
+        ("attack/own/stripes.py:Stripes", "'own/stripes.py:Stripes' is not a component of 'attack'"),
+        ("own/stripes.py:Strips", "Did you mean 'Stripes'?"),
+        ("own/nothing.py:Stripes", "no file"),
+    ):
+        said = bascule("show", name)
+        assert (said.code, said.out) == (2, "")
+        assert expected in said.err
 
 
 def test_validate_says_what_would_be_done(bascule: Command, tmp_path: Path) -> None:
@@ -305,9 +394,17 @@ def test_more_is_asked_of_a_finished_run(bascule: Command, tmp_path: Path) -> No
         ("pgd", 0.1, "linf"),
     ]
     assert {path: path.stat().st_mtime_ns for path in models} == models
-    refused = bascule("evaluate", "tiny", "--attack", "pdg")
-    assert refused.code == 2
-    assert "Did you mean 'pgd'" in refused.err
+    for words, expected in (
+        (["--attack", "pdg"], "--attack: in row 'None': unknown attack name 'pdg'. Did you mean 'pgd'?"),
+        (["--attack", "{name: pgd, eps: -1}"], "--attack: in row 'None': eps: must be greater than or equal to 0"),
+        (["--attack", "{name: pgd"], "--attack: cannot read the value '{name: pgd': "),
+        (["--certify", "boxes"], "--certify: in row 'None': unknown certify name 'boxes'."),
+        (["--curve", "0.1,-2"], "--curve: in row 'None': must be greater than or equal to 0; got -2"),
+        (["--measure", "acuracy"], "--measure: unknown measure name 'acuracy'. Did you mean 'accuracy'?"),
+    ):
+        refused = bascule("evaluate", "tiny", *words)
+        assert (refused.code, refused.out) == (2, "")
+        assert refused.err.startswith(f"bascule: {expected}")
 
 
 def test_help_names_every_command(bascule: Command) -> None:
@@ -317,10 +414,27 @@ def test_help_names_every_command(bascule: Command) -> None:
         assert re.search(rf"\b{command}\b", said.out)
 
 
+def test_help_says_what_to_write(bascule: Command) -> None:
+    for command in ([], ["run"], ["evaluate"], ["table"], ["export"], ["repair"], ["data", "get"]):
+        said = bascule(*command, "--help").out
+        assert not re.search(r"<[a-z]|list\[|RUN\.\.\.\.|range", said)
+        assert re.search(r"--help +-h +Show this", said)
+    assert re.search(r"--runs +PATH ", said := bascule("table", "--help").out)
+    assert "bascule table [OPTIONS] {RUN}..." in said
+    assert "text|json|csv" in said
+
+
 def test_the_version(bascule: Command) -> None:
     said = bascule("--version")
     assert said.code == 0
     assert re.fullmatch(r"bascule \d+\.\d+\.\d+\S*\n", said.out)
+
+
+def test_a_study_file_has_the_ending_of_one(bascule: Command, study: Path, tmp_path: Path) -> None:
+    study.rename(tmp_path / "tiny")
+    assert bascule("validate", "tiny").err == "bascule: 'tiny': the name of a study file ends in .yaml or .yml\n"
+    (tmp_path / "tiny").rename(tmp_path / "tiny.yml")
+    assert bascule("validate", "tiny.yml").code == 0
 
 
 def test_a_name_without_its_kind(bascule: Command) -> None:

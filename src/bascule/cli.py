@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
-from bascule.core.errors import RequestError
+from bascule.core.errors import Interrupted, RequestError
 from bascule.core.host import settle
 
 if TYPE_CHECKING:
@@ -22,7 +25,45 @@ if TYPE_CHECKING:
     from bascule.study.record import RunRecord
     from bascule.study.run import Ran
 
-app = typer.Typer(
+_TYPES = {"<bool>": "", "<int>": "N", "<int range>": "N", "<path>": "PATH", "<str>": "TEXT", "<list[str]>": "TEXT"}
+
+
+def _labelled(params: list[Any]) -> list[Any]:
+    """Parameters whose help shows what to write instead of Python's types: nothing beside flags and arguments."""
+    for param in params:
+        if isinstance(param, TyperArgument):
+            param.display_type_rich = lambda ctx: ""  # type: ignore[method-assign]
+        elif param.metavar is None:
+            param.display_type_rich = partial(_label, param)
+    return params
+
+
+def _label(param: TyperOption, ctx: Any) -> str:
+    shown = param.display_type(ctx)
+    return _TYPES.get(shown, shown.strip("<>"))
+
+
+class _Command(TyperCommand):
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _labelled(super().get_params(ctx))
+
+
+class _Group(TyperGroup):
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _labelled(super().get_params(ctx))
+
+
+class _App(typer.Typer):
+    """Typer with help that reads like the guide."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(cls=_Group, **settings)
+
+    def command(self, name: str | None = None, **settings: Any) -> Any:
+        return super().command(name, cls=_Command, **settings)
+
+
+app = _App(
     name="bascule",
     help="Measure both ends of an image classifier's security in one run: adversarial examples and backdoors.",
     epilog="Start with: bascule run digits",
@@ -31,7 +72,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-data_app = typer.Typer(help="Data sets.", no_args_is_help=True)
+data_app = _App(help="Data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 
@@ -60,10 +101,12 @@ class FigureForm(StrEnum):
     pdf = "pdf"
 
 
-StudyArgument = Annotated[str, typer.Argument(help="A built-in study (see: bascule ls studies) or a YAML file.")]
-RunArgument = Annotated[str, typer.Argument(help="A run folder, or the name of a study that was run.")]
+StudyArgument = Annotated[
+    str, typer.Argument(metavar="STUDY", help="A built-in study (see: bascule ls studies) or a .yaml file.")
+]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or the name of a study that was run.")]
 SeveralArgument = Annotated[
-    list[str], typer.Argument(metavar="RUN...", help="Run folders, or names of studies that were run.")
+    list[str], typer.Argument(metavar="RUN", help="Run folders, or names of studies that were run.")
 ]
 RunsOption = Annotated[Path, typer.Option("--runs", help="Folder that holds the runs.")]
 SetOption = Annotated[
@@ -258,7 +301,9 @@ def _folder(path: Path) -> Path:
 
 
 @app.command()
-def ls(kind: Annotated[str | None, typer.Argument(help="One kind of component, or studies.")] = None) -> None:
+def ls(
+    kind: Annotated[str | None, typer.Argument(metavar="KIND", help="One kind of component, or studies.")] = None,
+) -> None:
     """List kinds of components, the components of one kind, or the built-in studies."""
     from bascule.core import catalog
     from bascule.core.errors import unknown
@@ -280,13 +325,19 @@ def ls(kind: Annotated[str | None, typer.Argument(help="One kind of component, o
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(metavar="KIND/NAME", help="For example attack/pgd or studies/digits.")],
+    name: Annotated[
+        str, typer.Argument(metavar="KIND/NAME", help="For example attack/pgd, studies/digits or own.py:Class.")
+    ],
 ) -> None:
     """Describe a component with all its settings, or print a built-in study."""
     from bascule.core import catalog
     from bascule.study.document import built_in_names, read_study
 
     kind, slash, rest = name.partition("/")
+    if ":" in name and kind not in catalog.ROOMS:
+        kind, slash, rest = str(getattr(catalog.load("models", name), "room", None)), "/", name
+        if kind not in catalog.ROOMS:
+            raise RequestError(f"{name!r} is no component, so that it has no settings to show")
     if not slash:
         if name in catalog.ROOMS or name == "studies":
             ls(name)
@@ -303,11 +354,13 @@ def show(
     found = catalog.documentation(kind, rest)
     typer.echo(f"{name}\n\n{found.text}\n\nsettings:" + ("" if found.fields else " none"))
     for field in found.fields:
-        default = "required" if field.default is None else f"default {field.default}"
-        typer.echo(f"  {field.name} ({default})\n{indent(field.text, 6 * ' ')}")
+        default = "required" if field.shown is None else f"default {field.shown}"
+        typer.echo(f"  {field.name} ({default}): {field.allowed}\n{indent(field.text, 6 * ' ')}")
 
 
-OwnArgument = Annotated[str, typer.Argument(help="The folder of a cell (runs/.../cells/...), or a file of weights.")]
+OwnArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="The folder of a cell (runs/.../cells/...), or a file of weights.")
+]
 OwnDataOption = Annotated[
     str | None,
     typer.Option("--data", help="A source, e.g. mnist or '{name: folder, path: ...}'; by default the cell's."),
@@ -465,7 +518,7 @@ def _models_of(row: Row) -> list[tuple[int, str]]:
 
 @data_app.command()
 def get(
-    name: Annotated[str, typer.Argument(help="A source of data, e.g. mnist or cifar10.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A source of data, e.g. mnist or cifar10.")],
     data_dir: Annotated[
         Path | None, typer.Option("--data-dir", help="Folder to put it in; by default ~/.cache/bascule.")
     ] = None,
@@ -534,14 +587,19 @@ def _print_table(records: Sequence[RunRecord], form: Format, more: More | None =
     from bascule.report.runs import rows_of
     from bascule.report.tables import render
 
-    typer.echo(render(rows_of(records), form.value, more), nl=False)
+    # A log or a pipe gets the table whole; a terminal one that fits.
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    typer.echo(render(rows_of(records), form.value, more, width=width), nl=False)
 
 
 def main() -> None:
-    """Entry point: a wrong request is one message and exit code 2."""
+    """Entry point: a wrong request is one message and exit code 2, an interrupted run one message and 130."""
     settle()
     try:
         app()
     except RequestError as error:
         typer.echo(f"bascule: {error}", err=True)
         sys.exit(2)
+    except Interrupted as stopped:
+        typer.echo(f"bascule: {stopped}", err=True)
+        sys.exit(130)

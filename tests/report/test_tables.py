@@ -17,7 +17,7 @@ from bascule.core.errors import RequestError
 from bascule.measure import Measure, Outcomes
 from bascule.measure._interval import summarise, wilson
 from bascule.measure._paired import difference
-from bascule.report.tables import More, render, shown_interval, shown_value
+from bascule.report.tables import LEGEND, More, render, shown_interval, shown_value
 from bascule.study.rows import RowResult
 
 
@@ -104,6 +104,47 @@ def test_text_shows_values_intervals_and_flags() -> None:
     text = render(ROWS, "text")
     assert re.search(r"None +0\.05 +3 +97\.1 +10\.0\n +96\.5–97\.8 +5\.0–15\.0", text)
     assert "! A_b & 50 % | <i> · poison.rate 0.1: 1 of 3 seeds finished" in text
+
+
+METRICS = ("accuracy", "robust-accuracy", "asr", "asr-paper", "asr-twin", "triggered-accuracy")
+
+
+def many(name: str, start: float) -> RowResult:
+    """A row with six metrics, each with numbers of its own."""
+    found = {
+        metric: measure(start + 0.01 * place, start + 0.01 * place - 0.003, start + 0.01 * place + 0.004)
+        for place, metric in enumerate(METRICS)
+    }
+    return replace(row(name, measure(0), measure(0)), metrics=found, kinds={m: build("measure", m) for m in METRICS})
+
+
+MANY = [many("None", 0.11), many("Adversarial training, with a rather long name, then pruned", 0.31)]
+
+
+@pytest.mark.parametrize("width", [200, 120, 100, 80, 60, 50])
+def test_a_narrow_table_is_whole_columns_with_every_number_and_name(width: int) -> None:
+    whole, fitting = (render(MANY, "text", width=width) for width in (None, width))
+    assert max(map(len, fitting.splitlines())) <= width
+    tables = [text.partition("95 %")[0] for text in (whole, fitting)]
+    numbers, same = (sorted(re.findall(r"\d+\.\d–\d+\.\d|\d+\.\d(?!\d)", text)) for text in tables)
+    assert len(numbers) == 24
+    assert same == numbers
+    blocks = fitting.split(" Row ")[1:]
+    assert all(re.search(r"^ None +0\.05 ", block, re.MULTILINE) for block in blocks)
+    assert all("pruned" in block for block in blocks)
+    assert len(blocks) == {200: 1, 120: 1, 100: 2, 80: 2, 60: 3, 50: 6}[width]
+    assert " ".join(LEGEND.split()) in " ".join(fitting.split())
+
+
+def test_a_table_is_broken_only_where_it_must_be() -> None:
+    whole = render(MANY, "text")
+    widest = max(map(len, whole.splitlines()))
+    assert render(MANY, "text", width=widest) == whole
+    assert render(MANY, "text", width=widest - 1) != whole
+    assert render(MANY, "markdown", width=40) == render(MANY, "markdown")
+    # Where not even one column fits, it stands alone, whole.
+    narrow = render(MANY, "text", width=20)
+    assert all(f"{low}–{high}" in narrow for low, high in (("10.7", "11.4"), ("30.7", "31.4")))
 
 
 @pytest.mark.parametrize("form", ["text", "markdown", "latex"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,7 @@ def test_same_table_on_ray(tmp_path: Path, finished) -> None:
         done = call(tmp_path, "run", "tiny.yaml", "--seeds", "1", "--engine", engine, "--runs", engine)
         assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stderr
+        assert re.findall(r"^bascule: (\d) of 4 cells: .+: \d+\.\d s$", done.stderr, re.MULTILINE) == [*"1234"]
         tables.append(json.loads(call(tmp_path, "table", "tiny", "--runs", engine, "--format", "json").stdout))
     assert tables[0] == tables[1]
     assert tables[0][0]["seeds"] == 1

@@ -32,6 +32,7 @@ import pydantic
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from pydantic_core import core_schema
 
+from bascule.core import readable
 from bascule.core.errors import RequestError, unknown
 
 ROOMS: dict[str, str] = {
@@ -387,6 +388,10 @@ class FieldDoc:
     type: str
     default: str | None
     text: str
+    allowed: str
+    """Type and range in words."""
+    shown: str | None
+    """The default as in a study file; None where there is none."""
 
 
 @dataclass(frozen=True)
@@ -399,13 +404,21 @@ class Documentation:
 
 
 def documentation(room: str, name: str) -> Documentation:
-    """Docstring and settings of a component, without importing it when it is one of ours."""
+    """Docstring and settings of a component, without importing it when it is one of ours.
+
+    Raises:
+        RequestError: No such name; or `module:attribute` is no component of the room.
+    """
     _check_room(room)
-    if name not in names(room):
+    family = name.partition(":")[0]
+    name = family if family in names(room) else name
+    if name not in names(room) and ":" not in name:
         raise RequestError(unknown(f"{room} name", name, names(room)))
     path, wanted = _ROOT / room / f"{name.replace('-', '_')}.py", name.replace("-", "").lower()
-    if name in _plugins(room):
+    if name in _plugins(room) or ":" in name:
         found = load(room, name)
+        if not isinstance(found, type) or getattr(found, "room", None) != room:
+            raise RequestError(f"{name!r} is not a component of {room!r}, so that it has no settings to show")
         path, wanted = Path(inspect.getsourcefile(found) or ""), found.__name__.lower()
     tree = ast.parse(path.read_text(encoding="utf-8"))
     own = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name.lower() == wanted)
@@ -413,7 +426,8 @@ def documentation(room: str, name: str) -> Documentation:
     bases = {ast.unparse(b).rpartition(".")[2] for b in own.bases}
     inherited = [node for node in base.body if isinstance(node, ast.ClassDef) and node.name in bases]
     text = inspect.cleandoc(ast.get_docstring(own) or ast.get_docstring(tree) or "")
-    fields = {doc.name: doc for node in (*inherited, own) for doc in _field_docs(node)}
+    nodes = [*((node, base) for node in inherited), (own, tree)]
+    fields = {doc.name: doc for node, module in nodes for doc in _field_docs(node, module)}
     return Documentation(_first_sentence(text), text, tuple(fields.values()))
 
 
@@ -422,7 +436,7 @@ def _first_sentence(text: str) -> str:
     return re.split(r"(?<=\.)\s+(?=[A-Z`])", " ".join(text.partition("\n\n")[0].split()))[0]
 
 
-def _field_docs(node: ast.ClassDef) -> list[FieldDoc]:
+def _field_docs(node: ast.ClassDef, module: ast.Module) -> list[FieldDoc]:
     docs = []
     for item, following in zip(node.body, [*node.body[1:], None], strict=True):
         if not isinstance(item, ast.AnnAssign) or "ClassVar" in ast.unparse(item.annotation):
@@ -432,10 +446,21 @@ def _field_docs(node: ast.ClassDef) -> list[FieldDoc]:
             text = inspect.cleandoc(str(following.value.value))
         match item.value:
             case ast.Call(keywords=[ast.keyword(arg="default_factory", value=factory)]):
-                default: str | None = f"{ast.unparse(factory)}()"
+                default: ast.expr | None = ast.Call(func=factory, args=[], keywords=[])
             case value:
-                default = ast.unparse(value) if value is not None else None
-        docs.append(FieldDoc(ast.unparse(item.target), ast.unparse(item.annotation), default, text))
+                default = value
+        allowed = readable.allowed(item.annotation, module)
+        written = None if default is None else "{}" if allowed.startswith("mapping") else readable.shown(default)
+        docs.append(
+            FieldDoc(
+                name=ast.unparse(item.target),
+                type=ast.unparse(item.annotation),
+                default=None if default is None else ast.unparse(default),
+                text=text,
+                allowed=allowed,
+                shown=written,
+            )
+        )
     return docs
 
 

@@ -1,4 +1,4 @@
-"""The one error for requests that cannot be carried out as given."""
+"""The one error for requests that cannot be carried out as given, and what an interrupted run leaves to say."""
 
 from __future__ import annotations
 
@@ -27,6 +27,13 @@ class RequestError(Exception):
 
     def __str__(self) -> str:
         return f"{'.'.join(self.place)}: {self.problem}" if self.place else self.problem
+
+
+class Interrupted(BaseException):
+    """Somebody stopped a run (Ctrl-C); the text says what is done. The command line exits with 130.
+
+    Like KeyboardInterrupt, which it takes the place of, it is not for `except Exception`.
+    """
 
 
 def _restored(problem: str, place: tuple[str, ...]) -> RequestError:

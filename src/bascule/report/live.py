@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Event, Thread
 
 from bascule.report.page import Live, write_page
+from bascule.study.holding import is_held
 from bascule.study.record import RunRecord
 
 PAUSE = 30.0
@@ -41,7 +42,8 @@ class LivePage:
         self._news.set()
         if self._follower.ident is not None:
             self._follower.join()
-        if not self._run.plan_file.is_file():  # the run was refused before it began
+        # Refused before it began, perhaps because another process works on it, which keeps its page current itself.
+        if not self._run.plan_file.is_file() or is_held(self._run.path):
             return
         try:
             write_page([self._run], self._output)
@@ -60,7 +62,10 @@ class LivePage:
         words = [sys.executable, "-P", "-m", "bascule.report.live", str(self._run.path)]
         words += [str(self._output), str(self._pause)]
         try:
-            done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+            # In a session of its own: Ctrl-C is for the run.
+            done = subprocess.run(
+                words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, start_new_session=True
+            )
         except OSError as error:
             self._complain(str(error))
         else:

@@ -64,8 +64,8 @@ class More:
         return found
 
 
-def render(rows: Sequence[RowResult], form: Format, more: More | None = None) -> str:
-    """All rows in one of the formats, ending with a line break.
+def render(rows: Sequence[RowResult], form: Format, more: More | None = None, *, width: int | None = None) -> str:
+    """All rows in one of the formats, ending with a line break. Text is at most `width` columns wide, where given.
 
     Raises:
         RequestError: A comparison that `more` asks for cannot be made, or a format cannot show what is asked for.
@@ -84,7 +84,7 @@ def render(rows: Sequence[RowResult], form: Format, more: More | None = None) ->
     if more.compares:
         grids.append(_differences(comparisons, "the same models before" if more.before else ""))
         below.append([PAIRED, *(_sentence(comparison) for comparison in comparisons)])
-    return _grid.render(grids, below, form)
+    return _grid.render(grids, below, form, width=width)
 
 
 def both_ends(before: Outcomes, after: Outcomes, hints: Mapping[str, str]) -> str:

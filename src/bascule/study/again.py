@@ -14,8 +14,10 @@ from bascule.study.record import RunRecord
 from bascule.study.resolve import make_plan
 
 
-def plan_again(run: RunRecord, roots: Sequence[Path], overrides: Sequence[str] = ()) -> Plan:
-    """The plan of a recorded run, with further overrides.
+def plan_again(
+    run: RunRecord, roots: Sequence[Path], overrides: Sequence[str] = (), *, adding: str = "--set {}+="
+) -> Plan:
+    """The plan of a recorded run, with further overrides; errors name the option that adds to a list as in `adding`.
 
     Raises:
         RequestError: The plan is missing or damaged, or its data have gone.
@@ -23,7 +25,9 @@ def plan_again(run: RunRecord, roots: Sequence[Path], overrides: Sequence[str] =
     known = run.plan()
     document = parse_study(known["text"], name=known["study"], source=str(run.plan_file))
     again = [text for text in overrides if text not in known["overrides"]]
-    return make_plan(document, overrides=[*known["overrides"], *again], scale=known["scale"], roots=roots)
+    return make_plan(
+        document, overrides=[*known["overrides"], *again], scale=known["scale"], roots=roots, adding=adding
+    )
 
 
 def more_asked(run: RunRecord, asked: Mapping[str, Sequence[str]], roots: Sequence[Path]) -> Plan:
@@ -46,11 +50,14 @@ def more_asked(run: RunRecord, asked: Mapping[str, Sequence[str]], roots: Sequen
     added = []
     for key, texts in asked.items():
         for text in texts:
-            value = parse_value(f"[{text}]" if key == "curve" else text)
+            try:
+                value = parse_value(f"[{text}]" if key == "curve" else text)
+            except RequestError as error:
+                raise error.at(f"--{key}") from None
             if key in ("attack", "certify"):
                 value = _in_the_ball(plan, value, key)
             added.append(f"{key}+={json.dumps(value)}")
-    return plan_again(run, roots, added)
+    return plan_again(run, roots, added, adding="--{}")
 
 
 def _in_the_ball(plan: Mapping[str, Any], value: Any, key: str) -> Any:

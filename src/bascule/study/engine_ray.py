@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +34,9 @@ def run_cells(cells: Sequence[Cell], run: RunRecord, workshop: Workshop) -> list
     shared = {name: getattr(workshop, name) for name in ("device", "roots", "compile_passes", "command")}
 
     @ray.remote(num_cpus=1, num_gpus=1 if workshop.device.type == "cuda" else 0, max_retries=2)
-    def work(cell: Cell, *needed: str | None) -> str | None:
-        return attempt(cell, run, Workshop(**shared))
+    def work(cell: Cell, *needed: object) -> tuple[str | None, float]:
+        began = time.monotonic()
+        return attempt(cell, run, Workshop(**shared)), time.monotonic() - began
 
     # A cell's task waits for those of the cells it needs, whose answers it is given.
     tasks: dict[str, Any] = {}
@@ -46,12 +48,12 @@ def run_cells(cells: Sequence[Cell], run: RunRecord, workshop: Workshop) -> list
     while waiting:
         (ready,), _ = ray.wait(list(waiting), num_returns=1)
         cell = waiting.pop(ready)
-        with workshop.progress.cell(cell.label):
-            try:
-                message = ray.get(ready)
-            except ray.exceptions.RayTaskError as error:
-                # A wrong request stops the run here as it does without Ray.
-                raise error.cause if isinstance(error.cause, RequestError) else error from None
+        try:
+            message, seconds = ray.get(ready)
+        except ray.exceptions.RayTaskError as error:
+            # A wrong request stops the run here as it does without Ray.
+            raise error.cause if isinstance(error.cause, RequestError) else error from None
+        workshop.progress.end(cell.label, seconds, message)
         if message is not None:
             failures.append(Failure(cell.label, message))
     return failures

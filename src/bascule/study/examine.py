@@ -28,14 +28,16 @@ GALLERY = 8
 def _inspected(job: Job) -> Answer:
     """What a filter says of the training set."""
     images, truth = planted(job.cell, job.run, job.workshop)
-    found = judged(job.model, job.link.component, images, generator=job.generator)
+    with job.progress.stage("filter", 1):
+        found = judged(job.model, job.link.component, images, generator=job.generator)
     arrays = judgement(images, truth, found.score, found.removed)
     return Answer(arrays={name: torch.from_numpy(values) for name, values in arrays.items()}, notes=said(found))
 
 
 def _scanned(job: Job) -> Answer:
     """What a scanner says of the model, and how far the trigger it recovers lies on the true one."""
-    found = scanned(job.model, job.link.component, job.workshop.held_out(job.cell), generator=job.generator)
+    with job.progress.stage("scan", 1):
+        found = scanned(job.model, job.link.component, job.workshop.held_out(job.cell), generator=job.generator)
     arrays = {"anomaly": found.anomaly, **dict(found.details)}
     notes = {"threshold": found.threshold, "suspects": list(found.suspects)}
     if found.passes is not None:

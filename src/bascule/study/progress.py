@@ -1,12 +1,17 @@
-"""Progress of long work: what is told, and how it is shown on a terminal."""
+"""Progress of long work: what is told, and how it is shown: bars on a terminal, plain lines in a log."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Event, Thread
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+EVERY = 60.0
+"""Seconds without a line in a log after which one says how far the work is."""
 
 
 def nothing() -> None:
@@ -14,15 +19,16 @@ def nothing() -> None:
 
 
 class Silent:
-    """Shows nothing: for scripts, logs and tests. Calls `ended` whenever a cell has ended, well or not."""
+    """Shows nothing. Calls `ended` whenever a cell has ended, well or not."""
 
     def __init__(self, ended: Callable[[], object] = nothing) -> None:
         self._ended = ended
 
-    @contextmanager
-    def cell(self, label: str) -> Iterator[None]:
-        """Work on one cell."""
-        yield
+    def begin(self, label: str) -> None:
+        """Work on a cell begins here. Not told of cells that other processes work on."""
+
+    def end(self, label: str, seconds: float, failure: str | None) -> None:
+        """A cell has ended, after so long, well or with this failure."""
         self._ended()
 
     @contextmanager
@@ -43,12 +49,12 @@ class Bars(Silent):
         self._cells = progress.add_task("cells", total=cells, note="")
         self._stage = progress.add_task("", total=1, note="", visible=False)
 
-    @contextmanager
-    def cell(self, label: str) -> Iterator[None]:
+    def begin(self, label: str) -> None:
         self._progress.update(self._cells, note=label)
-        with super().cell(label):
-            yield
-        self._progress.advance(self._cells)
+
+    def end(self, label: str, seconds: float, failure: str | None) -> None:
+        super().end(label, seconds, failure)
+        self._progress.update(self._cells, advance=1, note=label)
 
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[None]:
@@ -60,11 +66,76 @@ class Bars(Silent):
         self._progress.update(self._stage, completed=done, note=note)
 
 
+class Lines(Silent):
+    """Plain lines for a log: one for each cell that has ended, and one after every `every` seconds without any."""
+
+    def __init__(
+        self, console: Console, cells: int, ended: Callable[[], object] = nothing, *, every: float = EVERY
+    ) -> None:
+        super().__init__(ended)
+        self._console, self._cells, self._every = console, cells, every
+        self._done = 0
+        self._label, self._stage, self._steps, self._note = "", "", "", ""
+        self._total = 0
+        self._began = self._told = time.monotonic()
+        self._over = Event()
+
+    def begin(self, label: str) -> None:
+        self._label, self._began = label, time.monotonic()
+        self._stage = self._steps = self._note = ""  # a failed cell leaves its stage open
+
+    def end(self, label: str, seconds: float, failure: str | None) -> None:
+        super().end(label, seconds, failure)
+        self._done, self._label = self._done + 1, ""
+        how = f"{seconds:.1f} s" if failure is None else f"failed after {seconds:.1f} s: {failure}"
+        self._tell(f"{self._done} of {self._cells} cells: {label}: {how}")
+
+    @contextmanager
+    def stage(self, name: str, total: int) -> Iterator[None]:
+        self._stage, self._total, self._steps, self._note = name, total, "", ""
+        yield
+        self._stage = self._steps = self._note = ""
+
+    def update(self, done: int, note: str = "") -> None:
+        self._steps, self._note = f"{done}/{self._total}", note
+
+    @contextmanager
+    def kept_up(self) -> Iterator[None]:
+        """Say now and then how far the work is while the block runs, from a thread: some steps are long."""
+        follower = Thread(target=self._follow, daemon=True)
+        follower.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            follower.join()
+
+    def _follow(self) -> None:
+        while not self._over.wait(max(0.0, self._told + self._every - time.monotonic())):
+            if time.monotonic() - self._told >= self._every:
+                self._tell(f"{self._done} of {self._cells} cells done; {self._doing()}")
+
+    def _doing(self) -> str:
+        where = " ".join(filter(None, (self._stage, self._steps, *self._note.split())))
+        what = ": ".join(filter(None, (self._label, where))) or "working"
+        return f"{what}, {time.monotonic() - self._began:.0f} s so far"
+
+    def _tell(self, text: str) -> None:
+        self._told = time.monotonic()
+        try:
+            self._console.file.write(f"bascule: {' '.join(text.split())}\n")
+            self._console.file.flush()
+        except OSError:
+            pass  # nobody reads the log any more; the work goes on
+
+
 @contextmanager
 def shown(console: Console, cells: int, ended: Callable[[], object] = nothing) -> Iterator[Silent]:
-    """Bars on `console` while the block runs, or silence when it is no terminal."""
+    """Bars on `console` while the block runs, or plain lines when it is no terminal."""
     if not console.is_terminal:
-        yield Silent(ended)
+        lines = Lines(console, cells, ended)
+        with lines.kept_up():
+            yield lines
         return
     columns = (
         TextColumn("{task.description:>8}"),

@@ -26,6 +26,7 @@ def make_plan(
     scale: str | None = None,
     seeds: int | None = None,
     roots: Sequence[Path] = (),
+    adding: str = "--set {}+=",
 ) -> Plan:
     """Resolve a study: every name found, every value checked, every combination tried on the shape of its data.
 
@@ -37,22 +38,28 @@ def make_plan(
         scale: Which of the study's scales; by default its first, if it has any.
         seeds: Number of seeds instead of the study's.
         roots: Folders searched for data.
+        adding: How errors name the option that adds to a list.
 
     Raises:
-        RequestError: Anything wrong with the study, with its place in the file.
+        RequestError: Anything wrong with the study, with its place in the file, or the option that it comes from.
     """
     for key in document.content:
         if key not in KEYS:
             raise document.error(unknown("key", str(key), KEYS), str(key))
     content, scale = _scaled(document, scale)
     added = [text for text in overrides if text.partition("=")[0].rstrip().endswith("+")]
-    everywhere, by_row = _apply_overrides(content, document, [text for text in overrides if text not in added])
+    everywhere, by_row, options = _apply_overrides(content, document, [text for text in overrides if text not in added])
     more = _additions(added)
     if seeds is not None:
         content["seeds"] = seeds
+        options[("seeds",)] = "--seeds"
     metrics = more.pop("measure", [])
     if metrics:
-        content["measure"] = _extended(content.get("measure", METRICS), metrics)
+        known = _extended(content.get("measure", METRICS), ())
+        content["measure"] = _extended(known, metrics)
+        news = range(len(known), len(content["measure"]))
+        options |= {(f"measure[{number}]",): adding.format("measure") for number in news}
+    document = replace(document, options=options)
     frame = _frame(document, content)
     vary = {
         path: values
@@ -79,22 +86,25 @@ def make_plan(
             given = merged(base, change or {})
             for path, value in {**everywhere, **by_row.get(row_name, {}), **varied}.items():
                 given = merged(given, nested(path, value))
+            listed = {(key, adding.format(key)): len(_extended(given.get(key), ())) for key in more}
             given |= {key: _extended(given.get(key), values) for key, values in more.items()}
             try:
                 setup = construct(Setup, given)
-                known = checks.check(setup)
+                facts = checks.check(setup)
                 row = make_row(
-                    row_name, varied, setup, given, known, seed_numbers, metrics=frame.measure, twin=frame.twin
+                    row_name, varied, setup, given, facts, seed_numbers, metrics=frame.measure, twin=frame.twin
                 )
             except RequestError as error:
-                raise _placed(
-                    document, error, row_name, varied, [*everywhere, *by_row.get(row_name, {})], scale
+                overridden = {path: f"--set {path}" for path in everywhere}
+                overridden |= {path: f"--set rows.{row_name}.{path}" for path in by_row.get(row_name, {})}
+                raise _added(error, row_name, listed) or _placed(
+                    document, error, row_name, varied, overridden, scale
                 ) from None
             built.append(row)
     _refuse_twins_of_rows(document, built)
     published = _published(document, content, rows, frame.measure)
     return Plan(
-        document=document,
+        document=replace(document, options={}),
         overrides=(*overrides, *([f"seeds={seeds}"] if seeds is not None else [])),
         title=frame.title or document.name,
         about=frame.about,
@@ -151,8 +161,10 @@ def _matching(published: Sequence[Published], row: Row) -> Published | None:
 
 def _apply_overrides(
     content: dict[str, Any], document: Document, overrides: Sequence[str]
-) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Split `--set` texts into those for all rows and those for one; those for the study itself go into `content`."""
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]], dict[tuple[str, ...], str]]:
+    """Split `--set` texts into those for all rows and those for one; those for the study itself go into `content`, and
+    are named last, by the path of keys that each stands in for."""
+    options: dict[tuple[str, ...], str] = {}
     everywhere: dict[str, Any] = {}
     by_row: dict[str, dict[str, Any]] = {}
     for text in overrides:
@@ -160,7 +172,7 @@ def _apply_overrides(
         path = path.strip().removeprefix("base.")
         if not equals or not path:
             raise RequestError(f"--set {text!r}: expected key=value, for example train.epochs=3")
-        value = parse_value(value_text)
+        value = _value(path, value_text)
         head, _, rest = path.partition(".")
         if head == "rows":
             names = [str(name) for name in _mapping(document, content, "rows")]
@@ -170,11 +182,20 @@ def _apply_overrides(
             by_row.setdefault(row, {})[rest[len(row) + 1 :]] = value
         elif head == "vary" and rest:
             content["vary"] = {**_mapping(document, content, "vary"), rest: value}
+            options["vary", rest] = f"--set vary.{rest}"
         elif head in KEYS:
             content[path] = value
+            options[(path,)] = f"--set {path}"
         else:
             everywhere[path] = value
-    return everywhere, by_row
+    return everywhere, by_row, options
+
+
+def _value(path: str, text: str) -> Any:
+    try:
+        return parse_value(text)
+    except RequestError as error:
+        raise RequestError(f"--set {path}: {error}") from None
 
 
 def _additions(texts: Sequence[str]) -> dict[str, list[Any]]:
@@ -186,7 +207,7 @@ def _additions(texts: Sequence[str]) -> dict[str, list[Any]]:
         key = path.strip().removesuffix("+").rstrip()
         if key not in lists:
             raise RequestError(f"--set {text!r}: {unknown('list', key, lists)}")
-        value = parse_value(value_text)
+        value = _value(f"{key}+", value_text)
         found.setdefault(key, []).extend(value if isinstance(value, list) else [value])
     return found
 
@@ -212,22 +233,37 @@ def _frame(document: Document, content: Mapping[str, Any]) -> Frame:
         raise document.error(error.problem, *error.place) from None
 
 
+def _added(error: RequestError, row: str, listed: Mapping[tuple[str, str], int]) -> RequestError | None:
+    """The error with the option that it comes from, if it is about what an option added to a list.
+
+    Args:
+        error: What is wrong.
+        row: In which row.
+        listed: Entries that each list had without the option, by the list's name and the option's.
+    """
+    name, _, number = "".join(error.place[:1]).partition("[")
+    for (key, option), known in listed.items():
+        if name == key and (not number or int(number.rstrip("]")) >= known):
+            return RequestError(f"{option}: in row {row!r}: {RequestError(error.problem, place=error.place[1:])}")
+    return None
+
+
 def _placed(
     document: Document,
     error: RequestError,
     row: str,
     varied: Mapping[str, Any],
-    overridden: Sequence[str],
+    overridden: Mapping[str, str],
     scale: str | None,
 ) -> RequestError:
     """The error with the place it was written at: an override, what varies, the row, or the base."""
-    path = ".".join(error.place)
-    for source, given in (("--set", overridden), ("vary", list(varied))):
+    path = ".".join(key.partition("[")[0] for key in error.place)
+    for source, given in (("--set", list(overridden)), ("vary", list(varied))):
         for key in given:
             if path == key or path.startswith(key + ".") or (path and key.startswith(path + ".")):
                 if source == "vary":
                     return document.error(f"in row {row!r} with {key} = {varied[key]!r}: {error}", "vary", key)
-                return RequestError(f"--set {key}: in row {row!r}: {error}")
+                return RequestError(f"{overridden[key]}: in row {row!r}: {error}")
     prefixes: list[tuple[str, ...]] = [("rows", row), ("base",)]
     if scale is not None:
         prefixes = [("scales", scale, *prefix) for prefix in prefixes] + prefixes

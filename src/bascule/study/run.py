@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Literal
 import torch
 from rich.console import Console
 
-from bascule.core.errors import RequestError
+from bascule.core.errors import Interrupted, RequestError
 from bascule.study.cell import do_cell, is_done
-from bascule.study.circumstances import circumstances
+from bascule.study.circumstances import circumstances, own_command
+from bascule.study.holding import held
 from bascule.study.plan import Cell, Plan
 from bascule.study.progress import nothing, shown
 from bascule.study.record import RunRecord
@@ -75,37 +77,53 @@ def run_plan(
 
     With `train=False` only cells whose model is there are worked on, and only evaluated. With `compile_passes` the
     passes of training are compiled, where the objective allows it. `changed` is called when there is something new in
-    the record: before the first cell, and whenever one has ended.
+    the record: before the first cell, and whenever one has ended. `console`, by default standard error, is told how far
+    the work is: with bars on a terminal, else with plain lines.
 
     Raises:
-        RequestError: The data cannot be read, the engine is not installed, or nothing can be compiled here.
+        RequestError: The data cannot be read, the engine is not installed, nothing can be compiled here, or another
+            process works on this run.
+        Interrupted: Instead of KeyboardInterrupt.
     """
     if compile_passes:
         check_compiles(device)
-    run.write_plan(plan.as_dict())
-    records = [(cell, run.cell(cell.fingerprint)) for cell in plan.cells()]
-    pending = [cell for cell, record in records if not is_done(cell, record) and (train or record.trained)]
-    if not pending:
-        return Ran(0, ())
-    changed()
-    with shown(console or Console(stderr=True), len(pending), changed) as progress:
-        workshop = Workshop(device=device, roots=tuple(roots), progress=progress, compile_passes=compile_passes)
-        if engine == "ray":
-            ray_engine = importlib.import_module("bascule.study.engine_ray")
-            failures = ray_engine.run_cells(pending, run, workshop)
-        else:
-            failures = _run_here(pending, run, workshop)
+    with held(run.path, own_command()):
+        run.write_plan(plan.as_dict())
+        records = [(cell, run.cell(cell.fingerprint)) for cell in plan.cells()]
+        pending = [cell for cell, record in records if not is_done(cell, record) and (train or record.trained)]
+        if not pending:
+            return Ran(0, ())
+        changed()
+        try:
+            with shown(console or Console(stderr=True), len(pending), changed) as progress:
+                workshop = Workshop(device=device, roots=tuple(roots), progress=progress, compile_passes=compile_passes)
+                failures = _ENGINES[engine](pending, run, workshop)
+        except KeyboardInterrupt:
+            done = sum(is_done(cell, record) for cell, record in records)
+            problem = f"interrupted: {done} of {len(records)} cells are done and kept in {run.path}"
+            raise Interrupted(f"{problem}; the same command continues") from None
     return Ran(len(pending), tuple(failures))
 
 
 def _run_here(cells: Sequence[Cell], run: RunRecord, workshop: Workshop) -> list[Failure]:
     failures = []
     for cell in cells:
-        with workshop.progress.cell(cell.label):
-            message = attempt(cell, run, workshop)
+        workshop.progress.begin(cell.label)
+        began = time.monotonic()
+        message = attempt(cell, run, workshop)
+        workshop.progress.end(cell.label, time.monotonic() - began, message)
         if message is not None:
             failures.append(Failure(cell.label, message))
     return failures
+
+
+def _run_on_ray(cells: Sequence[Cell], run: RunRecord, workshop: Workshop) -> list[Failure]:
+    engine = importlib.import_module("bascule.study.engine_ray")
+    failures: list[Failure] = engine.run_cells(cells, run, workshop)
+    return failures
+
+
+_ENGINES = {"local": _run_here, "ray": _run_on_ray}
 
 
 def attempt(cell: Cell, run: RunRecord, workshop: Workshop) -> str | None:
