@@ -7,13 +7,11 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from bascule.core.errors import Interrupted, RequestError
 from bascule.core.host import settle
@@ -25,45 +23,7 @@ if TYPE_CHECKING:
     from bascule.study.record import RunRecord
     from bascule.study.run import Ran
 
-_TYPES = {"<bool>": "", "<int>": "N", "<int range>": "N", "<path>": "PATH", "<str>": "TEXT", "<list[str]>": "TEXT"}
-
-
-def _labelled(params: list[Any]) -> list[Any]:
-    """Parameters whose help shows what to write instead of Python's types: nothing beside flags and arguments."""
-    for param in params:
-        if isinstance(param, TyperArgument):
-            param.display_type_rich = lambda ctx: ""  # type: ignore[method-assign]
-        elif param.metavar is None:
-            param.display_type_rich = partial(_label, param)
-    return params
-
-
-def _label(param: TyperOption, ctx: Any) -> str:
-    shown = param.display_type(ctx)
-    return _TYPES.get(shown, shown.strip("<>"))
-
-
-class _Command(TyperCommand):
-    def get_params(self, ctx: Any) -> list[Any]:
-        return _labelled(super().get_params(ctx))
-
-
-class _Group(TyperGroup):
-    def get_params(self, ctx: Any) -> list[Any]:
-        return _labelled(super().get_params(ctx))
-
-
-class _App(typer.Typer):
-    """Typer with help that reads like the guide."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(cls=_Group, **settings)
-
-    def command(self, name: str | None = None, **settings: Any) -> Any:
-        return super().command(name, cls=_Command, **settings)
-
-
-app = _App(
+app = typer.Typer(
     name="bascule",
     help="Measure both ends of an image classifier's security in one run: adversarial examples and backdoors.",
     epilog="Start with: bascule run digits",
@@ -72,7 +32,7 @@ app = _App(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-data_app = _App(help="Data sets.", no_args_is_help=True)
+data_app = typer.Typer(help="Data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 
@@ -108,7 +68,7 @@ RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, o
 SeveralArgument = Annotated[
     list[str], typer.Argument(metavar="RUN", help="Run folders, or names of studies that were run.")
 ]
-RunsOption = Annotated[Path, typer.Option("--runs", help="Folder that holds the runs.")]
+RunsOption = Annotated[Path, typer.Option("--runs", metavar="FOLDER", help="Folder that holds the runs.")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting in every row, e.g. train.epochs=3. Repeatable."),
@@ -120,12 +80,18 @@ AttackOption = Annotated[
 CertifyOption = Annotated[
     list[str] | None, typer.Option(metavar="NAME", help="Certifier to add, written like an attack. Repeatable.")
 ]
-SeedsOption = Annotated[int | None, typer.Option(min=1, max=1000, help="Number of seeds instead of the study's.")]
-ScaleOption = Annotated[str | None, typer.Option(help="Scale of the study, e.g. fast or paper; by default its first.")]
+SeedsOption = Annotated[
+    int | None, typer.Option(min=1, max=1000, metavar="N", help="Number of seeds instead of the study's.")
+]
+ScaleOption = Annotated[
+    str | None, typer.Option(metavar="SCALE", help="Scale of the study, e.g. fast or paper; by default its first.")
+]
 DataOption = Annotated[
     Path | None,
     typer.Option(
-        "--data-dir", help="Folder searched first for data; then $BASCULE_DATA, ./data, ~/.cache/bascule and here."
+        "--data-dir",
+        metavar="FOLDER",
+        help="Folder searched first for data; then $BASCULE_DATA, ./data, ~/.cache/bascule and here.",
     ),
 ]
 
@@ -154,7 +120,7 @@ def run(
     set_: SetOption = None,
     scale: ScaleOption = None,
     seeds: SeedsOption = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")] = "auto",
     engine: Annotated[Engine, typer.Option(help="Run cells here, or on a Ray cluster.")] = Engine.local,
     data_dir: DataOption = None,
     compile_: Annotated[
@@ -189,10 +155,14 @@ def evaluate(
     run: RunArgument,
     attack: AttackOption = None,
     certify: CertifyOption = None,
-    curve: Annotated[str | None, typer.Option(help="Further radii for the security curve, e.g. 0.1,0.2.")] = None,
-    measure: Annotated[list[str] | None, typer.Option(help="A metric to add to the table. Repeatable.")] = None,
+    curve: Annotated[
+        str | None, typer.Option(metavar="EPS", help="Further radii for the security curve, e.g. 0.1,0.2.")
+    ] = None,
+    measure: Annotated[
+        list[str] | None, typer.Option(metavar="METRIC", help="A metric to add to the table. Repeatable.")
+    ] = None,
     runs: RunsOption = Path("runs"),
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")] = "auto",
     data_dir: DataOption = None,
 ) -> None:
     """Ask more of the trained models of a run, without training anything, and print the table."""
@@ -238,7 +208,9 @@ def report(
     runs: RunsOption = Path("runs"),
     output: Annotated[
         Path | None,
-        typer.Option(help="File to write; by default report.html in the run folder. Needed for several runs."),
+        typer.Option(
+            metavar="FILE", help="File to write; by default report.html in the run folder. Needed for several runs."
+        ),
     ] = None,
 ) -> None:
     """Write one self-contained HTML page with the table, the trade-off picture and the evidence.
@@ -258,7 +230,9 @@ def export(
     runs: RunsOption = Path("runs"),
     output: Annotated[
         Path | None,
-        typer.Option(help="Folder to write to; by default `export` in the run folder. Needed for several runs."),
+        typer.Option(
+            metavar="FOLDER", help="Folder to write to; by default `export` in the run folder. Needed for several runs."
+        ),
     ] = None,
     format_: Annotated[
         list[FigureForm] | None, typer.Option("--format", help="Format of the figures; by default all. Repeatable.")
@@ -363,14 +337,21 @@ OwnArgument = Annotated[
 ]
 OwnDataOption = Annotated[
     str | None,
-    typer.Option("--data", help="A source, e.g. mnist or '{name: folder, path: ...}'; by default the cell's."),
+    typer.Option(
+        "--data", metavar="SOURCE", help="A source, e.g. mnist or '{name: folder, path: ...}'; by default the cell's."
+    ),
 ]
 OwnModelOption = Annotated[
-    str | None, typer.Option("--model", help="Architecture of a file of weights: a name, a mapping, module:factory.")
+    str | None,
+    typer.Option(
+        "--model", metavar="NETWORK", help="Architecture of a file of weights: a name, a mapping, module:factory."
+    ),
 ]
-SeedOption = Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-ImagesOption = Annotated[int, typer.Option(min=1, help="How many test images the defender uses, as clean images.")]
+SeedOption = Annotated[int, typer.Option(min=0, metavar="N", help="Of everything that is drawn.")]
+DeviceOption = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")]
+ImagesOption = Annotated[
+    int, typer.Option(min=1, metavar="N", help="How many test images the defender uses, as clean images.")
+]
 
 
 @app.command("filter")
@@ -378,8 +359,12 @@ def filter_(
     model: OwnArgument,
     data: OwnDataOption = None,
     architecture: OwnModelOption = None,
-    with_: Annotated[str, typer.Option("--with", help="The filter: a name or a mapping.")] = "spectral-signatures",
-    output: Annotated[Path, typer.Option(help="Folder for the ranking and the contact sheet.")] = Path(),
+    with_: Annotated[
+        str, typer.Option("--with", metavar="NAME", help="The filter: a name or a mapping.")
+    ] = "spectral-signatures",
+    output: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Folder for the ranking and the contact sheet.")
+    ] = Path(),
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     data_dir: DataOption = None,
@@ -409,9 +394,13 @@ def scan(
     model: OwnArgument,
     data: OwnDataOption = None,
     architecture: OwnModelOption = None,
-    with_: Annotated[str, typer.Option("--with", help="The scanner: a name or a mapping.")] = "neural-cleanse",
+    with_: Annotated[
+        str, typer.Option("--with", metavar="NAME", help="The scanner: a name or a mapping.")
+    ] = "neural-cleanse",
     images: ImagesOption = 500,
-    output: Annotated[Path, typer.Option(help="Folder for the pictures of recovered triggers.")] = Path(),
+    output: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Folder for the pictures of recovered triggers.")
+    ] = Path(),
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     data_dir: DataOption = None,
@@ -441,20 +430,23 @@ def scan(
 @app.command()
 def repair(
     model: OwnArgument,
-    with_: Annotated[str, typer.Option("--with", help="The repair: a name or a mapping.")],
-    output: Annotated[Path, typer.Option(help="File for the repaired weights (safetensors).")],
+    with_: Annotated[str, typer.Option("--with", metavar="NAME", help="The repair: a name or a mapping.")],
+    output: Annotated[Path, typer.Option(metavar="FILE", help="File for the repaired weights (safetensors).")],
     data: OwnDataOption = None,
     architecture: OwnModelOption = None,
     images: ImagesOption = 500,
     attack: Annotated[
         str | None,
-        typer.Option(help="Attack for robust accuracy, e.g. '{name: pgd, eps: 0.1}'; by default the cell's."),
+        typer.Option(
+            metavar="NAME", help="Attack for robust accuracy, e.g. '{name: pgd, eps: 0.1}'; by default the cell's."
+        ),
     ] = None,
     trigger: Annotated[
-        str | None, typer.Option(help="A trigger to measure ASR with, if it is known; by default the cell's.")
+        str | None,
+        typer.Option(metavar="NAME", help="A trigger to measure ASR with, if it is known; by default the cell's."),
     ] = None,
     target: Annotated[
-        int | None, typer.Option(min=0, help="The class that the trigger aims at; by default the cell's.")
+        int | None, typer.Option(min=0, metavar="N", help="The class that the trigger aims at; by default the cell's.")
     ] = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
@@ -520,7 +512,8 @@ def _models_of(row: Row) -> list[tuple[int, str]]:
 def get(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A source of data, e.g. mnist or cifar10.")],
     data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", help="Folder to put it in; by default ~/.cache/bascule.")
+        Path | None,
+        typer.Option("--data-dir", metavar="FOLDER", help="Folder to put it in; by default ~/.cache/bascule."),
     ] = None,
     place: Annotated[
         str | None, typer.Option("--from", metavar="URL", help="Folder on the web to get the files from instead.")

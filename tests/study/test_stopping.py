@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 import signal
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 
 from bascule.core.errors import RequestError
 from bascule.study.document import parse_study
@@ -107,9 +107,9 @@ def test_nobody_is_in_the_way_where_nobody_was(tmp_path: Path) -> None:
 
 
 def test_without_locks_there_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(descriptor: int, operation: int) -> None:
+    def refuse(lock: FileLock) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr(FileLock, "acquire", refuse)
     with pytest.warns(UserWarning, match="cannot be locked on this file system"), held(tmp_path, "bascule run tiny"):
         pass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import platform
 import warnings
@@ -12,7 +11,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from filelock import BaseFileLock, FileLock, Timeout
+
 from bascule.core.errors import RequestError
+from bascule.core.files import write_atomically
 
 _UNSUPPORTED = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 
@@ -21,50 +23,47 @@ _UNSUPPORTED = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 def held(folder: Path, command: str) -> Iterator[None]:
     """Work on the run in `folder` alone, from here or from processes that this one sends there.
 
-    The kernel lets go when the process ends, however it does.
+    The system lets go when the process ends, however it does.
 
     Raises:
         RequestError: Another process works on it; says which.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(_file(folder), os.O_RDWR | os.O_CREAT, 0o666)
+    lock, holder = _lock(folder), folder / ".holder"
+    if not _taken(lock):
+        who = holder.read_text(errors="replace") if holder.is_file() else "another process"
+        raise RequestError(
+            f"{who} works on {folder}. Wait until it ends, or stop it (what it has finished is kept), "
+            "or give another folder with --runs"
+        )
     try:
-        if not _locked(descriptor):
-            who = os.pread(descriptor, 4096, 0).decode(errors="replace") or "another process"
-            raise RequestError(
-                f"{who} works on {folder}. Wait until it ends, or stop it (what it has finished is kept), "
-                "or give another folder with --runs"
-            )
         since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
         who = f"process {os.getpid()} on {platform.node()} (since {since}: {' '.join(command.split())})"
-        os.ftruncate(descriptor, 0)  # what a killed process left
-        os.pwrite(descriptor, who.encode(errors="backslashreplace"), 0)
+        write_atomically(holder, lambda temporary: temporary.write_text(who, errors="backslashreplace"))
         yield
     finally:
-        os.close(descriptor)
+        lock.release()
 
 
 def is_held(folder: Path) -> bool:
     """Whether another process, or another part of this one, works on the run in `folder`."""
-    try:
-        descriptor = os.open(_file(folder), os.O_RDWR)
-    except FileNotFoundError:
+    lock = _lock(folder)
+    if not Path(lock.lock_file).is_file():
         return False
+    taken = _taken(lock)
+    lock.release()
+    return not taken
+
+
+def _lock(folder: Path) -> BaseFileLock:
+    return FileLock(folder / ".lock", timeout=0)
+
+
+def _taken(lock: BaseFileLock) -> bool:
+    """Take the lock; False when somebody has it."""
     try:
-        return not _locked(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _file(folder: Path) -> Path:
-    return folder / ".lock"
-
-
-def _locked(descriptor: int) -> bool:
-    """Lock the file until it is closed; False when it is locked already."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        lock.acquire()
+    except Timeout:
         return False
     except OSError as error:
         if error.errno not in _UNSUPPORTED:
