@@ -10,7 +10,7 @@ from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from textwrap import indent
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from bascule.study.record import RunRecord
     from bascule.study.run import Ran
 
+F = TypeVar("F", bound=Callable[..., Any])
 _TYPES = {"<bool>": "", "<int>": "N", "<int range>": "N", "<path>": "PATH", "<str>": "TEXT", "<list[str]>": "TEXT"}
 
 
@@ -40,7 +41,7 @@ def _labelled(params: list[Any]) -> list[Any]:
 
 def _label(param: TyperOption, ctx: Any) -> str:
     shown = param.display_type(ctx)
-    return _TYPES.get(shown, shown.strip("<>"))
+    return _TYPES.get(shown, shown.strip("<>").removeprefix("list[").removesuffix("]"))
 
 
 class _Command(TyperCommand):
@@ -59,7 +60,7 @@ class _App(typer.Typer):
     def __init__(self, **settings: Any) -> None:
         super().__init__(cls=_Group, **settings)
 
-    def command(self, name: str | None = None, **settings: Any) -> Any:
+    def command(self, name: str | None = None, **settings: Any) -> Callable[[F], F]:  # type: ignore[override]
         return super().command(name, cls=_Command, **settings)
 
 

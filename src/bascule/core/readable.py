@@ -98,7 +98,7 @@ def _bounded(inner: ast.expr, extras: list[ast.expr], module: ast.Module) -> str
     text, least = "", ""
     for extra in extras:
         match extra:
-            case ast.Call(func=ast.Name(id="Of"), args=[ast.Constant(value=room)], keywords=keywords):
+            case ast.Call(func=ast.Name(id="Of"), args=[ast.Constant(value=str(room))], keywords=keywords):
                 text = f"component of {room}: a name, or a mapping with name and settings"
                 text = f"list, each a {text}" if any(word.arg == "many" for word in keywords) else text
             case ast.Call(func=ast.Name(id="Interval"), keywords=keywords):
