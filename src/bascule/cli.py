@@ -235,7 +235,8 @@ def export(
         ),
     ] = None,
     format_: Annotated[
-        list[FigureForm] | None, typer.Option("--format", help="Format of the figures; by default all. Repeatable.")
+        list[FigureForm] | None,
+        typer.Option("--format", metavar="svg|png|pdf", help="Format of the figures; by default all. Repeatable."),
     ] = None,
 ) -> None:
     """Write every figure of the report as SVG, PNG and PDF, and the table as CSV, JSON, Markdown and LaTeX."""
