@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from bascule.core.images import Images
+from bascule.core.images import Shown
 from bascule.core.restore import evaluating
 
 FILL = 4
@@ -43,7 +43,7 @@ def chunks(count: int, size: int, device: torch.device) -> Iterator[Tensor]:
 
 @torch.no_grad()
 def predict(
-    model: nn.Module, images: Images, *, batch_size: int = 1000, change: Callable[[Tensor], Tensor] | None = None
+    model: nn.Module, images: Shown, *, batch_size: int = 1000, change: Callable[[Tensor], Tensor] | None = None
 ) -> Tensor:
     """The model's label for every image, int64 on the CPU, in eval mode.
 

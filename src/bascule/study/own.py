@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from bascule.attack import Attack
+from bascule.certify import Certifier
 from bascule.core import rng
 from bascule.core.catalog import build, construct
 from bascule.core.errors import RequestError
@@ -27,14 +29,13 @@ from bascule.filter import Filter, Judged
 from bascule.filter._run import judged
 from bascule.measure import Outcomes
 from bascule.models._weights import load_weights
-from bascule.poison import Trigger
 from bascule.poison._place import Poison, shown_with
 from bascule.repair import Repair, Repaired
 from bascule.repair._run import repaired
 from bascule.scan import Scan, Scanner
 from bascule.scan._run import scanned
 from bascule.study.document import parse_value
-from bascule.study.evaluate import BATCH, answers_under
+from bascule.study.ends import Asked, metrics_of, outcomes_of_model
 from bascule.study.network import check_network
 from bascule.study.progress import Silent
 from bascule.study.record import CellRecord, read_json, write_atomically
@@ -57,6 +58,8 @@ class Own:
     seed: int
     attacks: tuple[Attack, ...] = ()
     """Those that the cell was evaluated with, in order."""
+    certifiers: tuple[Certifier, ...] = ()
+    """Those that the cell was evaluated with."""
     poison: Poison | None = None
     """What was planted in the cell's training set."""
 
@@ -96,13 +99,14 @@ def open_own(
     """
     path, known = Path(weights), {}
     attacks: tuple[Attack, ...] = ()
+    certifiers: tuple[Certifier, ...] = ()
     if path.is_dir():
         if not (path / "model.safetensors").is_file():
             raise RequestError(
                 f"{path} holds no trained model: give the folder of a cell (runs/.../cells/...) or a file"
             )
         known = dict(read_json(path / "cell.json"))["settings"]
-        attacks = _attacks(CellRecord(path))
+        attacks, certifiers = (_asked_before(CellRecord(path), kind) for kind in ("attack", "certify"))
         path /= "model.safetensors"
     if data is None and "data" not in known:
         raise RequestError("say which data the model is for: --data mnist, or --data '{name: folder, path: ...}'")
@@ -111,29 +115,73 @@ def open_own(
     source: Source = part_of("data", data, "--data") if data is not None else build("data", known["data"])
     train, test = source.load(roots)
     architecture = part_of("models", model, "--model") if model is not None else build("models", known["model"])
-    try:
+    with at_option("--model"):
         check_network(architecture, train.size, len(train.classes))
-    except RequestError as error:
-        raise error.at("--model") from None
     net = architecture.initialised(train.size, len(train.classes), seed=seed)
     load_weights(net, str(path), other_classes=False)
     net = net.to(device, memory_format=torch.channels_last)
     poison = None if known.get("poison") is None else construct(Poison, known["poison"])
     return Own(
         model=net.eval(), source=source, train=train, test=test, device=device, roots=tuple(roots), seed=seed,
-        attacks=attacks, poison=poison,
+        attacks=attacks, certifiers=certifiers, poison=poison,
     )  # fmt: skip
 
 
-def _attacks(cell: CellRecord) -> tuple[Attack, ...]:
-    asked = (info["settings"] for info in cell.evaluations().values() if info.get("kind") == "attack")
-    return tuple(build("attack", settings) for settings in asked)
+def _asked_before(cell: CellRecord, kind: str) -> tuple[Any, ...]:
+    """The attacks or certifiers that a cell was evaluated with, in order."""
+    asked = (info["settings"] for info in cell.evaluations().values() if info.get("kind") == kind)
+    return tuple(build(kind, settings) for settings in asked)
+
+
+def asked_of(
+    own: Own,
+    *,
+    attack: Sequence[str] = (),
+    certify: Sequence[str] = (),
+    trigger: str | None = None,
+    target: int | None = None,
+    measure: Sequence[str] = (),
+) -> Asked:
+    """What the options of a command ask of a model; by default the attacks, certifiers and trigger of its cell.
+
+    Raises:
+        RequestError: A wrong name or value, a trigger that has no target or does not fit the images; the text begins
+            with the option.
+    """
+    planted = own.poison
+    with at_option("--measure"):
+        metrics = metrics_of(measure)
+    asked = Asked(
+        attacks=_parts_of("attack", attack, own.attacks),
+        certifiers=_parts_of("certify", certify, own.certifiers),
+        trigger=part_of("poison", trigger, "--trigger") if trigger else (planted.shown if planted else None),
+        target=planted.target if target is None and planted else target,
+        metrics=metrics,
+        seed=own.seed,
+    )
+    asked.check(len(own.train.classes), target="--target")
+    if asked.trigger is not None:  # refused now, when it does not fit, and not after hours
+        first = own.test.batch(torch.arange(1))
+        with at_option("--trigger"):
+            shown_with(asked.trigger, first, generator=rng.stream(own.seed, "trigger"))
+    return asked
+
+
+def _parts_of(room: str, texts: Sequence[str], before: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(part_of(room, text, f"--{room}") for text in texts) or before
 
 
 def part_of(room: str, text: str, option: str) -> Any:
     """A component from the command line: a name, or a YAML mapping; errors name the option."""
-    try:
+    with at_option(option):
         return build(room, parse_value(text))
+
+
+@contextmanager
+def at_option(option: str) -> Iterator[None]:
+    """Errors that are raised inside the block name the option."""
+    try:
+        yield
     except RequestError as error:
         raise error.at(option) from None
 
@@ -209,10 +257,7 @@ def repair(
     method: Repair,
     count: int,
     output: Path,
-    *,
-    attacks: Sequence[Attack],
-    trigger: Trigger | None,
-    target: int | None,
+    asked: Asked,
 ) -> tuple[Repaired, Outcomes, Outcomes]:
     """Repair the model with `count` of the test images and write its weights (safetensors).
 
@@ -221,51 +266,18 @@ def repair(
         attacks, one after the other, and with the trigger, where there are such.
 
     Raises:
-        RequestError: No test image is left to measure on, a trigger has no target or one that is no class, or `output`
-            is not named as what will be written there.
+        RequestError: No test image is left to measure on, or `output` is not named as what will be written there.
     """
     if count >= len(own.test):
         raise RequestError(
             f"--images {count}: the data have {len(own.test)} test images, and some must be left to measure on; "
             "give a smaller number"
         )
-    if trigger is not None and target is None:
-        raise RequestError("a trigger aims at a class: name it with --target")
-    if target is not None and target >= len(own.train.classes):
-        raise RequestError(f"--target {target}: the data have the classes 0..{len(own.train.classes) - 1}")
     if output.suffix != ".safetensors":
         raise RequestError(f"--output {output}: the weights are written as safetensors; give NAME.safetensors")
     images, others = own.defenders(count), own.others(count)
-    if trigger is not None:  # refused now, when it does not fit, and not after the repair
-        shown_with(trigger, others.batch(torch.arange(1, device=own.device)), generator=own.generator("trigger"))
     found = repaired(own.model, method, images, generator=own.generator("repair"))
     state = {name: value.contiguous() for name, value in found.model.state_dict().items()}
     write_atomically(output, lambda temporary: safetensors.torch.save_file(state, temporary))
-    before, after = (_outcomes(own, model, others, attacks, trigger, target) for model in (own.model, found.model))
+    before, after = (outcomes_of_model(model, others, asked, progress=Silent()) for model in (own.model, found.model))
     return found, before, after
-
-
-def _outcomes(
-    own: Own,
-    model: nn.Module,
-    images: Images,
-    attacks: Sequence[Attack],
-    trigger: Trigger | None,
-    target: int | None,
-) -> Outcomes:
-    labels, clean = images.labels.cpu(), predict(model, images)
-    right, adversarial, triggered = clean == labels, [], None
-    for place, attack in enumerate(attacks):
-        standing = right.to(images.device).nonzero().squeeze(1)
-        batches = ((index, images.batch(index)) for index in standing.split(BATCH))
-        draws = own.generator(f"attack {place}")
-        under = answers_under(attack, model, batches, images.labels, generator=draws, progress=Silent())
-        right = under == labels
-        adversarial.append(under.numpy())
-    if trigger is not None:
-        generator = own.generator("trigger")
-        triggered = predict(model, images, change=lambda x: shown_with(trigger, x, generator=generator)).numpy()
-    return Outcomes(
-        label=labels.numpy(), clean=clean.numpy(), adversarial=adversarial, attacks=len(attacks), triggered=triggered,
-        target=target,
-    )  # fmt: skip
