@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class RequestError(Exception):
@@ -27,6 +28,15 @@ class RequestError(Exception):
 
     def __str__(self) -> str:
         return f"{'.'.join(self.place)}: {self.problem}" if self.place else self.problem
+
+
+@contextmanager
+def placed(*keys: str) -> Iterator[None]:
+    """A wrong request inside the block is about these keys, or this option."""
+    try:
+        yield
+    except RequestError as error:
+        raise error.at(*keys) from error.__cause__
 
 
 def _restored(problem: str, place: tuple[str, ...]) -> RequestError:

@@ -128,7 +128,7 @@ class Ends(Mapping[str, Measure]):
         }
 
 
-def both_ends(model: nn.Module, images: Shown, asked: Asked, *, progress: Silent) -> Ends:
+def ends_of(model: nn.Module, images: Shown, asked: Asked, *, progress: Silent) -> Ends:
     """Everything asked about the model on these images.
 
     Args:

@@ -42,11 +42,11 @@ def check_logits(name: str, logits: object, images: int, classes: int) -> None:
             f"{name} answers with {type(logits).__name__}; expected a tensor of logits. "
             "Wrap it in a module whose `forward` returns the logits alone"
         )
-    if logits.shape != (images, classes):
+    if logits.shape != (images, classes) or not classes:
         who = "one image" if images == 1 else f"{images} images"
         raise RequestError(
             f"{name} answers with shape {tuple(logits.shape)} for {who}; "
-            f"expected ({images}, {classes}): one logit per class"
+            f"expected ({images}, {classes or 'classes'}): one logit per class"
         )
     if bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-5).all()):
         raise RequestError(

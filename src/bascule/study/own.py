@@ -5,9 +5,8 @@ from __future__ import annotations
 import csv
 import functools
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from bascule.attack import Attack
 from bascule.certify import Certifier
 from bascule.core import rng
 from bascule.core.catalog import build, construct
-from bascule.core.errors import RequestError
+from bascule.core.errors import RequestError, placed
 from bascule.core.images import Images, as_bytes
 from bascule.core.inference import predict
 from bascule.data import Source
@@ -80,8 +79,21 @@ class Own:
         return self.test.at(order[places].sort().values).to(self.device)
 
 
+def holds_model(weights: str) -> bool:
+    """Whether this is a file, or the folder of a cell, as `open_own` takes."""
+    path = Path(weights)
+    return path.is_file() or any((path / name).is_file() for name in ("cell.json", "model.safetensors"))
+
+
 def open_own(
-    weights: str, *, data: str | None, model: str | None, device: torch.device, roots: Sequence[Path], seed: int
+    weights: str,
+    *,
+    data: str | None,
+    model: str | None,
+    device: torch.device,
+    roots: Sequence[Path],
+    seed: int,
+    max_test: int | None = None,
 ) -> Own:
     """A trained model and its data.
 
@@ -93,6 +105,7 @@ def open_own(
         device: Where to work.
         roots: Folders searched for data.
         seed: Of everything that is drawn.
+        max_test: At most this many test images, drawn as for the data's own `max_test`.
 
     Raises:
         RequestError: Something is missing, cannot be read, or does not fit.
@@ -113,9 +126,11 @@ def open_own(
     if model is None and "model" not in known:
         raise RequestError("a file of weights needs its architecture: --model NAME, or --model module:factory")
     source: Source = part_of("data", data, "--data") if data is not None else build("data", known["data"])
+    if max_test is not None:
+        source = replace(source, max_test=min(max_test, source.max_test or max_test))
     train, test = source.load(roots)
     architecture = part_of("models", model, "--model") if model is not None else build("models", known["model"])
-    with at_option("--model"):
+    with placed("--model"):
         check_network(architecture, train.size, len(train.classes))
     net = architecture.initialised(train.size, len(train.classes), seed=seed)
     load_weights(net, str(path), other_classes=False)
@@ -130,7 +145,7 @@ def open_own(
 def _asked_before(cell: CellRecord, kind: str) -> tuple[Any, ...]:
     """The attacks or certifiers that a cell was evaluated with, in order."""
     asked = (info["settings"] for info in cell.evaluations().values() if info.get("kind") == kind)
-    return tuple(build(kind, settings) for settings in asked)
+    return tuple(dict.fromkeys(build(kind, settings) for settings in asked))
 
 
 def asked_of(
@@ -149,7 +164,7 @@ def asked_of(
             with the option.
     """
     planted = own.poison
-    with at_option("--measure"):
+    with placed("--measure"):
         metrics = metrics_of(measure)
     asked = Asked(
         attacks=_parts_of("attack", attack, own.attacks),
@@ -162,7 +177,7 @@ def asked_of(
     asked.check(len(own.train.classes), target="--target")
     if asked.trigger is not None:  # refused now, when it does not fit, and not after hours
         first = own.test.batch(torch.arange(1))
-        with at_option("--trigger"):
+        with placed("--trigger"):
             shown_with(asked.trigger, first, generator=rng.stream(own.seed, "trigger"))
     return asked
 
@@ -173,17 +188,8 @@ def _parts_of(room: str, texts: Sequence[str], before: tuple[Any, ...]) -> tuple
 
 def part_of(room: str, text: str, option: str) -> Any:
     """A component from the command line: a name, or a YAML mapping; errors name the option."""
-    with at_option(option):
+    with placed(option):
         return build(room, parse_value(text))
-
-
-@contextmanager
-def at_option(option: str) -> Iterator[None]:
-    """Errors that are raised inside the block name the option."""
-    try:
-        yield
-    except RequestError as error:
-        raise error.at(option) from None
 
 
 def accuracy(own: Own, images: Images) -> str:
