@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -46,6 +47,15 @@ rows: {None: {}}
     plan = make_plan(parse_study(text, name="own", source="own.yaml"))
     assert run_plan(plan, run, device=torch.device("cpu"), roots=()).failures == ()
     assert read_rows(run)[0].metrics["asr"].value is not None
+
+
+def test_the_guides_example_in_python_runs() -> None:
+    (block,) = (block for block in blocks("docs/guide.md", "python") if block.startswith("# measure.py"))
+    known: dict[str, Any] = {}
+    exec(block, known)
+    assert known["x_adv"].shape == known["x"].shape
+    assert 0 < known["robust"].low < known["robust"].value < known["found"]["accuracy"].value
+    assert known["summary"][0].endswith("of 297 images")
 
 
 @pytest.mark.data

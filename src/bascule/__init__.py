@@ -3,15 +3,97 @@
 from __future__ import annotations
 
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from torch import Tensor, nn
+
+    from bascule.attack import Attack
+    from bascule.certify import Certifier
+    from bascule.poison import Trigger
     from bascule.report.frames import Frames
+    from bascule.study.ends import Ends
 
 __version__ = version("bascule")
-__all__ = ["__version__", "load"]
+__all__ = ["__version__", "evaluate", "load", "perturb"]
+
+
+def perturb(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    attack: str | Mapping[str, Any] | Attack,
+    *,
+    seed: int = 0,
+    **settings: Any,
+) -> Tensor:
+    """Adversarial copies of images: `bascule.perturb(model, x, y, "pgd", eps=8 / 255, steps=40)`.
+
+    Images that the model gets wrong are not attacked and come back as they are. The others are found in the attack's
+    ball and in [0, 1], whatever the attack; where it failed, as its last try left them. The model is attacked in eval
+    mode, batch by batch on its own device, and found as it was: modes, parameters, gradients, hooks, random numbers.
+
+    Args:
+        model: From [0, 1] images to logits; normalisation is its first layer.
+        x: N x C x H x W, floats in [0, 1] or uint8 (0 to 255).
+        y: Labels, whole numbers, shape (N,).
+        attack: A name (see `bascule ls attack`) with its settings as keywords; or a mapping as in a study file, or an
+            attack itself.
+        seed: Of everything that is drawn.
+        settings: Of the attack: `bascule show attack/NAME`.
+
+    Returns:
+        Floats of the type of the model's parameters, N x C x H x W, on the device of `x`.
+
+    Raises:
+        RequestError: A wrong name, setting, shape, range or label, or a model that does not answer with logits.
+    """
+    from bascule.study import given
+
+    return given.perturb(model, x, y, attack, seed=seed, **settings)
+
+
+def evaluate(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    attack: str | Mapping[str, Any] | Attack | Sequence[str | Mapping[str, Any] | Attack] = (),
+    certify: str | Mapping[str, Any] | Certifier | Sequence[str | Mapping[str, Any] | Certifier] = (),
+    trigger: str | Mapping[str, Any] | Trigger | None = None,
+    target: int | None = None,
+    measure: str | Sequence[str] = (),
+    seed: int = 0,
+) -> Ends:
+    """Both ends of a model, with intervals: the same numbers as `bascule evaluate WEIGHTS`.
+
+    `found["robust_accuracy"].value`, `.low`, `.high` and `.n`; `accuracy`, `certified_accuracy`, `asr` and
+    `triggered_accuracy` likewise, with None for what was not asked for. `found.flags` says what may not be trusted,
+    `found.attacks` what each attack did, `found.outcomes` what was answered to each image.
+
+    Args:
+        model: From [0, 1] images to logits; normalisation is its first layer. Found as it was afterwards.
+        x: N x C x H x W, floats in [0, 1] or uint8 (0 to 255).
+        y: Labels, whole numbers, shape (N,).
+        attack: One attack or several, cheap ones first, each `{"name": "pgd", "eps": 8 / 255}` or an attack itself.
+            Robust accuracy is the worst case over all.
+        certify: Certified bounds, written alike.
+        trigger: A backdoor's trigger, for ASR.
+        target: The class that the trigger aims at.
+        measure: Further metrics by name, for example `triggered-robust-accuracy`.
+        seed: Of everything that is drawn.
+
+    Raises:
+        RequestError: A wrong name, setting, shape, range or label, or a model that does not answer with logits.
+    """
+    from bascule.study import given
+
+    return given.evaluate(
+        model, x, y, attack=attack, certify=certify, trigger=trigger, target=target, measure=measure, seed=seed
+    )
 
 
 def load(run: str | Path, *, runs: str | Path = "runs") -> Frames:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -61,10 +61,11 @@ class FigureForm(StrEnum):
     pdf = "pdf"
 
 
+ATTACK_EXAMPLE = "'{name: pgd, eps: 8/255}'"
+
 StudyArgument = Annotated[
     str, typer.Argument(metavar="STUDY", help="A built-in study (see: bascule ls studies) or a .yaml file.")
 ]
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or the name of a study that was run.")]
 SeveralArgument = Annotated[
     list[str], typer.Argument(metavar="RUN", help="Run folders, or names of studies that were run.")
 ]
@@ -72,13 +73,6 @@ RunsOption = Annotated[Path, typer.Option("--runs", metavar="FOLDER", help="Fold
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting in every row, e.g. train.epochs=3. Repeatable."),
-]
-AttackOption = Annotated[
-    list[str] | None,
-    typer.Option(metavar="NAME", help="Attack to add: a name (norm and eps of the study), or a mapping. Repeatable."),
-]
-CertifyOption = Annotated[
-    list[str] | None, typer.Option(metavar="NAME", help="Certifier to add, written like an attack. Repeatable.")
 ]
 SeedsOption = Annotated[
     int | None, typer.Option(min=1, max=1000, metavar="N", help="Number of seeds instead of the study's.")
@@ -152,33 +146,126 @@ def run(
 
 @app.command()
 def evaluate(
-    run: RunArgument,
-    attack: AttackOption = None,
-    certify: CertifyOption = None,
-    curve: Annotated[
-        str | None, typer.Option(metavar="EPS", help="Further radii for the security curve, e.g. 0.1,0.2.")
+    what: Annotated[
+        str, typer.Argument(metavar="RUN|MODEL", help="A run; or one model: a cell's folder, or a file of weights.")
+    ],
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"Attack to add to a run: a name (norm and eps of the study), or a mapping. Of a model: a mapping, "
+            f"e.g. {ATTACK_EXAMPLE}; by default its cell's. Repeatable.",
+        ),
     ] = None,
-    measure: Annotated[
-        list[str] | None, typer.Option(metavar="METRIC", help="A metric to add to the table. Repeatable.")
+    certify: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Certifier, written like an attack. Repeatable.")
+    ] = None,
+    measure: Annotated[list[str] | None, typer.Option(metavar="METRIC", help="A further metric. Repeatable.")] = None,
+    format_: Annotated[Format, typer.Option("--format", help="Output format; of a model, text or json.")] = Format.text,
+    curve: Annotated[
+        str | None, typer.Option(metavar="EPS", help="Run only: further radii for the security curve, e.g. 0.1,0.2.")
     ] = None,
     runs: RunsOption = Path("runs"),
-    device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    data: OwnDataOption = None,
+    architecture: OwnModelOption = None,
+    trigger: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Model only: a trigger to measure ASR with; by default its cell's."),
+    ] = None,
+    target: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Model only: the class that the trigger aims at; by default its cell's."),
+    ] = None,
+    max_images: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Model only: a random part of the test images; by default all."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Model only: of everything that is drawn (0).")
+    ] = None,
+    device: DeviceOption = "auto",
     data_dir: DataOption = None,
 ) -> None:
-    """Ask more of the trained models of a run, without training anything, and print the table."""
+    """Measure one model at both ends; or ask more of the trained models of a run. Nothing is trained."""
+    from bascule.study.record import open_run
+
+    parts = {"attack": attack or [], "certify": certify or [], "measure": measure or []}
+    of_model = {
+        "--data": data, "--model": architecture, "--trigger": trigger, "--target": target, "--max-images": max_images,
+        "--seed": seed,
+    }  # fmt: skip
+    try:
+        record = open_run(what, runs)
+    except RequestError as error:
+        from bascule.study.own import holds_model
+
+        if not holds_model(what):
+            raise RequestError(
+                f"{error} One model is given as a cell's folder (runs/.../cells/...), or as a file of weights with "
+                "--model and --data."
+            ) from None
+        _refuse({"--curve": curve}, f"{what} is one model: a curve is asked of a run; here give one --attack a radius")
+        mine = _own(what, data, architecture, seed or 0, device, data_dir, max_test=max_images)
+        _evaluate_one(what, mine, parts, trigger, target, format_)
+        return
+    _refuse(of_model, f"{record.path} is a run, which has its own; it is for one model")
+    parts["curve"] = [curve] if curve else []
+    _evaluate_run(record, parts, format_, device, data_dir)
+
+
+def _refuse(options: Mapping[str, object], why: str) -> None:
+    """Options that do not apply must not be given."""
+    for name, given in options.items():
+        if given is not None:
+            raise RequestError(f"{name}: {why}")
+
+
+def _evaluate_run(
+    record: RunRecord, asked: Mapping[str, Sequence[str]], form: Format, device: str, data_dir: Path | None
+) -> None:
     from bascule.data import default_roots
     from bascule.study.again import more_asked
-    from bascule.study.record import open_run
     from bascule.study.run import pick_device, run_plan
 
-    record = open_run(run, runs)
     roots = default_roots(data_dir)
-    curves = [curve] if curve else []
-    asked = {"attack": attack or [], "certify": certify or [], "curve": curves, "measure": measure or []}
     plan = more_asked(record, asked, roots)
     done = run_plan(plan, record, device=pick_device(device), roots=roots, train=False)
-    _print_table([record], Format.text)
+    _print_table([record], form)
     _end(done)
+
+
+def _evaluate_one(
+    name: str, mine: Own, parts: Mapping[str, Sequence[str]], trigger: str | None, target: int | None, form: Format
+) -> None:
+    import json
+
+    from rich.console import Console
+
+    from bascule.core.catalog import name_of
+    from bascule.report.ends import one_model
+    from bascule.study import own
+    from bascule.study.ends import ends_of
+    from bascule.study.progress import shown
+
+    if form not in (Format.text, Format.json):
+        raise RequestError(f"--format {form.value}: one model is shown as text or as json")
+    asked = own.asked_of(mine, **parts, trigger=trigger, target=target)
+    with shown(Console(stderr=True), 1) as progress:
+        progress.begin(name)
+        found = ends_of(mine.model, mine.test.to(mine.device), asked, progress=progress)
+    data = name_of(mine.source)
+    if form is Format.json:
+        about = {"study": "", "row": name, "data": data, "vary": {}, "seeds": 1}
+        typer.echo(json.dumps({**about, **found.as_dict()}, indent=1, ensure_ascii=False, allow_nan=False))
+        return
+    aimed = "not measured: --trigger, --target"
+    hints = {
+        "robust_accuracy": f"not measured: --attack {ATTACK_EXAMPLE}",
+        "certified_accuracy": "not measured: --certify",
+        "asr": aimed,
+        "triggered_accuracy": aimed,
+    }
+    typer.echo(one_model(found, f"test images of {data}", hints), nl=False)
 
 
 @app.command()
@@ -454,20 +541,18 @@ def repair(
     data_dir: DataOption = None,
 ) -> None:
     """Repair a model, and say what that did to both of its ends."""
-    from bascule.report.tables import both_ends
+    from bascule.report.ends import both_ends
     from bascule.study import own
 
     method = own.part_of("repair", with_, "--with")
     mine = _own(model, data, architecture, seed, device, data_dir)
-    planted = mine.poison
+    asked = own.asked_of(mine, attack=[attack] if attack else [], trigger=trigger, target=target)
     found, before, after = own.repair(
         mine,
         method,
         images,
         _file(output),
-        attacks=(own.part_of("attack", attack, "--attack"),) if attack else mine.attacks,
-        trigger=own.part_of("poison", trigger, "--trigger") if trigger else (planted.shown if planted else None),
-        target=planted.target if target is None and planted else target,
+        asked,
     )
     hints = {"robust-accuracy": "not measured: --attack", "asr": "not measured: --trigger, --target"}
     typer.echo(both_ends(before, after, hints), nl=False)
@@ -475,13 +560,23 @@ def repair(
     typer.echo(output)
 
 
-def _own(model: str, data: str | None, architecture: str | None, seed: int, device: str, data_dir: Path | None) -> Own:
+def _own(
+    model: str,
+    data: str | None,
+    architecture: str | None,
+    seed: int,
+    device: str,
+    data_dir: Path | None,
+    *,
+    max_test: int | None = None,
+) -> Own:
     from bascule.data import default_roots
     from bascule.study.own import open_own
     from bascule.study.run import pick_device
 
     roots = default_roots(data_dir)
-    return open_own(model, data=data, model=architecture, device=pick_device(device), roots=roots, seed=seed)
+    where = pick_device(device)
+    return open_own(model, data=data, model=architecture, device=where, roots=roots, seed=seed, max_test=max_test)
 
 
 @app.command()

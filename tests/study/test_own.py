@@ -171,7 +171,7 @@ def test_nothing_is_done_where_nothing_can_be_written(
     )
     assert "is a folder" in refused("repair", cell, *asked, "--output", tmp_path)
     asked += ["--output", tmp_path / "x.safetensors"]
-    assert "the data have the classes 0..9" in refused("repair", cell, *asked, "--target", 10)
+    assert "--target: there is no class 10; the classes are 0..9" in refused("repair", cell, *asked, "--target", 10)
     assert "a 9 x 9 block" in refused("repair", cell, *asked, "--trigger", "{name: sticker, size: 9}", "--target", 1)
     assert "give NAME.safetensors" in refused("repair", cell, *asked[:-1], tmp_path / "x.pt")
     assert "--attack: the key 'eps' is missing" in refused("repair", cell, *asked, "--attack", "pgd")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import hashlib
 import importlib
 import importlib.util
@@ -23,7 +24,6 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, TypeVar, dataclass_transform
@@ -56,9 +56,23 @@ _ROOT = Path(__file__).parents[1]
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(dataclasses.field,))
 def component(cls: type[T]) -> type[T]:
-    """Make `cls` a component: a frozen, keyword-only dataclass that checks its fields' types and ranges strictly."""
+    """Make `cls` a component: a frozen, keyword-only dataclass that checks its fields' types and ranges strictly.
+
+    What it refuses is a `RequestError` wherever it is made.
+    """
     config = pydantic.ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
-    return pydantic_dataclass(cls, frozen=True, kw_only=True, config=config)  # type: ignore[return-value]
+    made = pydantic_dataclass(cls, frozen=True, kw_only=True, config=config)
+    check = made.__init__
+
+    @functools.wraps(check)
+    def init(self: Any, *positional: Any, **values: Any) -> None:
+        try:
+            check(self, *positional, **values)
+        except pydantic.ValidationError as error:
+            raise _translate(made, values, error) from None
+
+    made.__init__ = init  # type: ignore[method-assign]
+    return made  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
@@ -106,7 +120,7 @@ def _check_room(room: str) -> None:
         raise RequestError(unknown("kind", room, ROOMS))
 
 
-@cache
+@functools.cache
 def names(room: str) -> tuple[str, ...]:
     """Names of all components of a room, built in and from other packages, sorted. Imports none of them."""
     _check_room(room)
@@ -159,7 +173,7 @@ def _import_module(where: str) -> types.ModuleType:
     return importlib.import_module(where)
 
 
-@cache
+@functools.cache
 def _import_file(path: Path) -> types.ModuleType:
     if not path.is_file():
         raise RequestError(f"no file {str(path)!r}; give module:attribute or path/to/file.py:attribute")
@@ -236,10 +250,7 @@ def construct(cls: type[T], settings: Mapping[str, Any]) -> T:
     missing = getattr(cls, "__abstractmethods__", ())
     if missing:
         raise RequestError(f"{cls.__name__} lacks {', '.join(sorted(missing))}: see bascule/{cls.room}/__init__.py")  # type: ignore[attr-defined]
-    try:
-        return cls(**values)
-    except pydantic.ValidationError as error:
-        raise _translate(cls, values, error) from None
+    return cls(**values)
 
 
 def _plain_component(hint: Any) -> type | None:
@@ -259,8 +270,9 @@ def _tuples(value: Any) -> Any:
 
 
 def _translate(cls: type, values: Mapping[str, Any], error: pydantic.ValidationError) -> RequestError:
-    """The first problem pydantic found, unknown keys before all others since they explain missing ones."""
-    problems = sorted(error.errors(), key=lambda p: p["type"] not in ("unexpected_keyword_argument", "extra_forbidden"))
+    """The first problem pydantic found, what is too much before all others since they explain missing ones."""
+    too_many = ("unexpected_keyword_argument", "extra_forbidden", "unexpected_positional_argument")
+    problems = sorted(error.errors(), key=lambda p: p["type"] not in too_many)
     first = problems[0]
     kind, place = first["type"], tuple(map(str, first["loc"]))
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class RequestError(Exception):
@@ -34,6 +35,15 @@ class Interrupted(BaseException):
 
     Like KeyboardInterrupt, which it takes the place of, it is not for `except Exception`.
     """
+
+
+@contextmanager
+def placed(*keys: str) -> Iterator[None]:
+    """A wrong request inside the block is about these keys, or this option."""
+    try:
+        yield
+    except RequestError as error:
+        raise error.at(*keys) from error.__cause__
 
 
 def _restored(problem: str, place: tuple[str, ...]) -> RequestError:

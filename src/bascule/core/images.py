@@ -11,6 +11,23 @@ from torch import Tensor
 from bascule.core.errors import RequestError
 
 
+class Shown(Protocol):
+    """What a model is shown: labelled images that come out as floats, batch by batch."""
+
+    @property
+    def labels(self) -> Tensor:
+        """int64, shape (N,)."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches come out."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, index: Tensor) -> Tensor:
+        """The images at these positions as floats in [0, 1], B x C x H x W."""
+
+
 class Pixels(Protocol):
     """What holds the pictures: a uint8 tensor (in memory or memory-mapped), or anything that decodes on demand."""
 
@@ -128,6 +145,59 @@ class _Overlaid:
         slot = self.slot[index]
         batch[slot >= 0] = self.pixels[slot[slot >= 0]]
         return batch
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Floats:
+    """N labelled images that need not be whole bytes, as somebody has them in memory.
+
+    Args:
+        x: Floats in [0, 1], N x C x H x W.
+        labels: int64, shape (N,), on the device of `x`.
+
+    Raises:
+        RequestError: A shape, type or range that does not fit.
+    """
+
+    x: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        if self.x.ndim != 4 or not self.x.is_floating_point():
+            raise RequestError(
+                f"images must be N x C x H x W, floats in [0, 1] or uint8; got {_kind(self.x)}", place=("x",)
+            )
+        if len(self.x) == 0:
+            raise RequestError("there are no images", place=("x",))
+        low, high = float(self.x.min()), float(self.x.max())
+        if not (low >= 0 and high <= 1):  # NaN too
+            raise RequestError(
+                f"images must lie in [0, 1], found {low:.4g}..{high:.4g}. Normalisation belongs inside the model, as "
+                "its first layer; pixels from 0 to 255 are given as uint8",
+                place=("x",),
+            )
+        if self.labels.shape != (len(self.x),) or self.labels.dtype != torch.int64:
+            raise RequestError(
+                f"{len(self.x)} images need as many labels, int64; got {_kind(self.labels)}", place=("y",)
+            )
+        if int(self.labels.min()) < 0:
+            raise RequestError(f"labels count from 0, found {int(self.labels.min())}", place=("y",))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches come out."""
+        return self.labels.device
+
+    def batch(self, index: Tensor) -> Tensor:
+        """The images at these positions, B x C x H x W."""
+        return self.x[index]
+
+
+def _kind(value: Tensor) -> str:
+    return f"{str(value.dtype).removeprefix('torch.')} of shape {tuple(value.shape)}"
 
 
 class Splits(NamedTuple):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bascule.core.errors import RequestError
-from bascule.core.images import Images
+from bascule.core.images import Shown
 from bascule.core.restore import evaluating, full_precision
 
 FILL = 4
@@ -57,7 +57,7 @@ def labels_of(logits: Tensor) -> Tensor:
 
 @torch.no_grad()
 def predict(
-    model: nn.Module, images: Images, *, batch_size: int = 1000, change: Callable[[Tensor], Tensor] | None = None
+    model: nn.Module, images: Shown, *, batch_size: int = 1000, change: Callable[[Tensor], Tensor] | None = None
 ) -> Tensor:
     """The model's label for every image, int64 on the CPU, in eval mode and full precision.
 

@@ -205,4 +205,4 @@ def _perturbed(images: Images, index: Tensor, perturb: Perturb) -> Tensor:
 
 def shown_with(trigger: Trigger, x: Tensor, *, generator: torch.Generator) -> Tensor:
     """A batch of [0, 1] images with the trigger on them, rounded as if saved to a file in between."""
-    return as_floats(as_bytes(trigger.stamp(x, generator=generator)))
+    return as_floats(as_bytes(trigger.stamp(x, generator=generator))).to(x)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bascule.core.catalog import build
 from bascule.core.errors import RequestError
-from bascule.measure import Measure, Metric, Outcomes
-from bascule.measure._interval import summarise
-from bascule.measure._paired import Difference, difference
+from bascule.measure import Measure
+from bascule.measure._paired import Difference
 from bascule.report import _compare, _grid
 from bascule.report._comparable import apart
 from bascule.report._compare import Comparison
@@ -85,30 +83,6 @@ def render(rows: Sequence[RowResult], form: Format, more: More | None = None, *,
         grids.append(_differences(comparisons, "the same models before" if more.before else ""))
         below.append([PAIRED, *(_sentence(comparison) for comparison in comparisons)])
     return _grid.render(grids, below, form, width=width)
-
-
-def both_ends(before: Outcomes, after: Outcomes, hints: Mapping[str, str]) -> str:
-    """One model at both ends before and after it was changed, as text.
-
-    Args:
-        before: Of one seed.
-        after: On the same images.
-        hints: What to say of a metric (`robust-accuracy`, `asr`) that was not measured.
-    """
-    lines = []
-    for name in ("accuracy", "robust-accuracy", "asr"):
-        metric: Metric = build("measure", name)
-        one, two = (summarise(metric, [found]) for found in (before, after))
-        heading = plain(f"{metric.title} % {ARROWS[metric.better]}")
-        if one.value is None:
-            lines.append([heading, plain(hints.get(name, UNKNOWN)), plain(""), plain("")])
-            continue
-        change = shown_change(difference(metric, {0: before}, {0: after}))
-        cells = [(shown_value(measure), shown_interval(measure)) for measure in (one, two)]
-        lines.append([heading, *cells, change])
-    images = f"On {len(before.label):,} images that the repair did not see."
-    below = [f"{images} 95 % intervals (Wilson); of the change paired by image."]
-    return _grid.render([Grid([""], ["Before", "After", "Change, points"], lines)], [below], "text")
 
 
 def shown_value(measure: Measure) -> str:

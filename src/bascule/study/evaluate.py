@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,26 +13,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bascule.attack import Attack
-from bascule.attack._run import attacked
 from bascule.attack._toward import Toward
 from bascule.attack._trust import SAMPLE, signs_of_attack, signs_of_model
 from bascule.certify import Certifier
-from bascule.certify._run import certified
 from bascule.core import rng
 from bascule.core.images import Images
-from bascule.core.inference import Filled, chunks, predict
+from bascule.core.inference import predict
 from bascule.core.restore import full_precision
 from bascule.measure import MISSING, Labels
 from bascule.poison import Trigger
 from bascule.poison._place import shown_with
 from bascule.study.links import Link
+from bascule.study.passes import BATCH, answers_under, batches, batches_with, radii_under
 from bascule.study.plan import Cell
 from bascule.study.progress import Silent
 from bascule.study.record import RunRecord
 from bascule.study.workshop import Workshop
-
-BATCH = 500
-"""Images per evaluation pass."""
 
 
 @dataclass(frozen=True)
@@ -78,21 +74,11 @@ class Job:
 
     def images(self, wanted: NDArray[np.bool_]) -> Iterator[tuple[Tensor, Tensor]]:
         """Positions and images of those wanted, batch by batch: with the trigger where the link is about these."""
-        device = self.test.device
         shown = self.link.shown
         if shown is None:
-            standing = torch.from_numpy(np.flatnonzero(wanted)).to(device)
-            for part in chunks(len(standing), BATCH, device):
-                yield standing[part], self.test.batch(standing[part])
-            return
-        # A trigger may draw: all images are stamped in the order of the evaluation that showed them first.
-        keep = torch.from_numpy(wanted).to(device)
-        generator = rng.stream(self.cell.seed, shown.key, device=device)
-        for index in chunks(len(self.test), BATCH, device):
-            x = shown_with(shown.component, self.test.batch(index), generator=generator)
-            chosen = keep[index]
-            if bool(chosen.any()):
-                yield index[chosen], x[chosen]
+            return batches(self.test, wanted)
+        generator = rng.stream(self.cell.seed, shown.key, device=self.test.device)
+        return batches_with(shown.component, self.test, wanted, generator=generator)
 
     def under(self, attack: Attack, model: nn.Module, wanted: NDArray[np.bool_], labels: Tensor) -> Tensor:
         """The model's answers under the attack for the images wanted, MISSING for the others; int64 on the CPU.
@@ -107,36 +93,6 @@ class Job:
             return answers_under(
                 attack, model, self.images(wanted), labels, generator=self.generator, progress=self.progress
             )
-
-
-def answers_under(
-    attack: Attack,
-    model: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    labels: Tensor,
-    *,
-    generator: torch.Generator,
-    progress: Silent,
-) -> Tensor:
-    """The model's answers under the attack for the images given, MISSING for the others; int64 on the CPU.
-
-    Args:
-        attack: What to do.
-        model: Whom to attack.
-        batches: Positions and images, on the device of the model.
-        labels: Labels to move away from, for every test image, on that device.
-        generator: On that device.
-        progress: Where to tell how far it is.
-    """
-    found, filled = torch.full((len(labels),), MISSING), Filled(model)
-    done = fooled = 0
-    for index, x in batches:
-        y = labels[index]
-        result = attacked(filled, attack, x, y, generator=generator)
-        found[index.cpu()] = result.prediction.cpu()
-        done, fooled = done + len(index), fooled + int((result.prediction != y).sum())
-        progress.update(done, f"fooled {fooled}")
-    return found
 
 
 def evaluated(job: Job) -> Answer:
@@ -245,22 +201,17 @@ def _curve(job: Job) -> Answer:
 
 
 def _certified(job: Job) -> Answer:
-    """Certified radii of the images that are right when clean; 0 for the others and where nothing is proved."""
+    """Certified radii of the images that are right when clean."""
     certifier = job.link.component
     assert isinstance(certifier, Certifier)
     wanted = _right(job.known, job.link.after)
-    found = torch.zeros(len(job.test), dtype=torch.float64)
-    generator = job.generator
     with job.progress.stage(str(job.link.settings["name"]), int(wanted.sum())):
-        done = proved = 0
-        for index, x in job.images(wanted):
-            result = certified(job.model, certifier, x, job.test.labels[index], generator=generator)
-            # A radius that reaches the one asked for in 32 bits may be below it in 64.
-            radius = torch.where(result.certified, result.radius.double().clamp_min(certifier.eps), result.radius)
-            found[index.cpu()] = radius.double().cpu()
-            done, proved = done + len(index), proved + int(result.certified.sum())
-            job.progress.update(done, f"certified {proved}")
-    return Answer(found)
+        return Answer(
+            radii_under(
+                certifier, job.model, job.images(wanted), job.test.labels, generator=job.generator,
+                progress=job.progress,
+            )
+        )  # fmt: skip
 
 
 def _right(known: dict[str, Labels], keys: tuple[str, ...]) -> NDArray[np.bool_]:

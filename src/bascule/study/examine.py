@@ -16,8 +16,9 @@ from bascule.explain._run import explained, responded
 from bascule.filter._run import judged
 from bascule.poison._place import shown_with
 from bascule.scan._run import scanned
-from bascule.study.evaluate import BATCH, Answer, Job
+from bascule.study.evaluate import Answer, Job
 from bascule.study.make import judgement, planted, said
+from bascule.study.passes import BATCH
 
 EXPLAINED = 256
 """Test images whose explanation is counted."""

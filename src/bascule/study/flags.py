@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from bascule.measure import MISSING, Measure, Outcomes
+from bascule.measure import MISSING, Labels, Measure, Outcomes
 from bascule.measure.robust_accuracy import RobustAccuracy
-from bascule.study.record import FILTERED, RunRecord
+from bascule.study.record import FILTERED, Radii, RunRecord
 
 TWIN_LIMIT = 0.05
 """A trigger that moves more images than this without any poison has power of its own."""
@@ -48,6 +50,31 @@ def flags_of(
     yield from _of_the_numbers(found, measures)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """What attacks and bounds found about one model, with the signs noted on the way."""
+
+    label: Labels
+    """The true labels of the test images."""
+    attacks: Sequence[tuple[Mapping[str, Any], Labels]] = ()
+    """In order: its ball and whether it `uses_gradient`, and the predictions under it."""
+    proofs: Sequence[tuple[Mapping[str, Any], Radii]] = ()
+    """Bounds: the ball and whether it is `of_model`, and the certified radii."""
+    first: Mapping[str, float] = field(default_factory=dict)
+    """Signs of the model, noted with the first attack."""
+    last: Mapping[str, float] = field(default_factory=dict)
+    """Signs of the last attack. What withstood an earlier one says nothing; only what withstood them all does."""
+    standing: float = 0.0
+    """Share of the test images that withstood every attack."""
+
+
+def flags_of_one(tried: Tried, outcomes: Outcomes, measures: Mapping[str, Measure]) -> Iterator[str]:
+    """As `flags_of`, of one model that belongs to no run."""
+    yield from _of_the_tries([tried])
+    yield from _of_few_images([outcomes])
+    yield from _of_the_numbers([outcomes], measures)
+
+
 def _of_the_run(run: RunRecord, entry: Mapping[str, Any], seeds: int) -> Iterator[str]:
     planned = len(entry["cells"])
     if seeds < planned:
@@ -64,39 +91,61 @@ def _of_the_run(run: RunRecord, entry: Mapping[str, Any], seeds: int) -> Iterato
 
 
 def _of_the_evaluation(run: RunRecord, entry: Mapping[str, Any], by_seed: Mapping[int, Outcomes]) -> Iterator[str]:
-    refuted = sum(_refuted(run, cell) for cell in entry["cells"])
-    if refuted:
-        yield f"certified and yet fooled: {refuted} images inside the certified ball; a bound is wrong"
-    yield from _of_the_signs(run, [cell for cell in entry["cells"] if cell["columns"].get("attack")], by_seed)
-    gains = [_black_box_gain(run, cell) for cell in entry["cells"]]
-    if max(gains, default=0.0) > _BLACK_BOX_GAIN:
-        yield (
-            f"black box beats white box: attacks without gradients fool {100 * max(gains):.1f} % of the images after "
-            f"all others"
-        )
-    images = min((len(outcomes.label) for outcomes in by_seed.values()), default=FEW_IMAGES)
+    tried = [found for cell in entry["cells"] if (found := _tried(run, cell, by_seed.get(cell["seed"]))) is not None]
+    yield from _of_the_tries(tried)
+    yield from _of_few_images(list(by_seed.values()))
+
+
+def _tried(run: RunRecord, cell: Mapping[str, Any], outcomes: Outcomes | None) -> Tried | None:
+    """What is recorded of one cell; None before its clean evaluation is done."""
+    record, columns, balls = run.cell(cell["cell"]), cell["columns"], cell.get("balls", {})
+    table = record.outcomes_of(columns)
+    if table is None:
+        return None
+    attacks, known = columns.get("attack", []), record.evaluations()
+    signs = [known.get(key, {}).get("signs", {}) for key in attacks]
+    return Tried(
+        label=table.label,
+        attacks=[(balls.get(key, {}), table.columns[key]) for key in attacks if key in table.columns],
+        proofs=[(balls[key], table.radii[key]) for key in columns.get("certify", []) if key in table.radii],
+        first=signs[0] if signs else {},
+        last=signs[-1] if signs else {},
+        standing=standing(outcomes),
+    )
+
+
+def standing(outcomes: Outcomes | None) -> float:
+    """Share of the test images that withstood every attack."""
+    sample = None if outcomes is None else RobustAccuracy().per_sample(outcomes)
+    return 0.0 if sample is None else float(sample.mean())
+
+
+def _of_few_images(found: Sequence[Outcomes]) -> Iterator[str]:
+    images = min((len(outcomes.label) for outcomes in found), default=FEW_IMAGES)
     if images < FEW_IMAGES:
         yield f"few images: {images} test images"
 
 
-def _of_the_signs(run: RunRecord, cells: Sequence[Mapping[str, Any]], by_seed: Mapping[int, Outcomes]) -> Iterator[str]:
-    """What the worst seed's signs say of an evaluation by attacks."""
-    first: list[dict[str, float]] = []
-    last: list[tuple[dict[str, float], float]] = []
-    for cell in cells:
-        attacks, known = cell["columns"]["attack"], run.cell(cell["cell"]).evaluations()
-        first.append(known.get(attacks[0], {}).get("signs", {}))
-        # What withstood the first of several attacks says nothing; only what withstood them all does.
-        last.append((known.get(attacks[-1], {}).get("signs", {}), _standing(by_seed.get(cell["seed"]))))
+def _of_the_tries(tried: Sequence[Tried]) -> Iterator[str]:
+    """What the worst of several models says of an evaluation by attacks and bounds."""
+    refuted = sum(map(_refuted, tried))
+    if refuted:
+        yield f"certified and yet fooled: {refuted} images inside the certified ball; a bound is wrong"
     for name, (limit, text) in _SIGNS.items():
-        worst = max((signs.get(name, 0.0) for signs in first), default=0.0)
+        worst = max((found.first.get(name, 0.0) for found in tried), default=0.0)
         if worst > limit:
             yield text.format(share=f"{100 * worst:.0f} %")
     for name, text in _SIGNS_OF_SURVIVORS.items():
-        shares = [(signs.get(name, 0.0), standing) for signs, standing in last]
-        counted = [share for share, standing in shares if share > _OF_SURVIVORS and share * standing >= _OF_ALL]
+        shares = [(found.last.get(name, 0.0), found.standing) for found in tried]
+        counted = [share for share, left in shares if share > _OF_SURVIVORS and share * left >= _OF_ALL]
         if counted:
             yield text.format(share=f"{100 * max(counted):.0f} %")
+    gain = max(map(_black_box_gain, tried), default=0.0)
+    if gain > _BLACK_BOX_GAIN:
+        yield (
+            f"black box beats white box: attacks without gradients fool {100 * gain:.1f} % of the images after "
+            f"all others"
+        )
 
 
 def _of_the_filters(run: RunRecord, entry: Mapping[str, Any]) -> Iterator[str]:
@@ -115,12 +164,6 @@ def _of_the_filters(run: RunRecord, entry: Mapping[str, Any]) -> Iterator[str]:
         yield f"filter removed nothing: {idle} of {seeds} seeds were trained on the whole set, as without a filter"
     for note, count in notes.items():
         yield f"filter rule could not act: {note} ({count} of {seeds} seeds)"
-
-
-def _standing(outcomes: Outcomes | None) -> float:
-    """Share of the test images that withstood every attack."""
-    sample = None if outcomes is None else RobustAccuracy().per_sample(outcomes)
-    return 0.0 if sample is None else float(sample.mean())
 
 
 def _of_the_numbers(found: Sequence[Outcomes], measures: Mapping[str, Measure]) -> Iterator[str]:
@@ -143,34 +186,26 @@ def _of_the_numbers(found: Sequence[Outcomes], measures: Mapping[str, Measure]) 
         yield f"poison costs accuracy: {100 * float(np.mean(costs)):.1f} points against the twin; it would be noticed"
 
 
-def _black_box_gain(run: RunRecord, cell: Mapping[str, Any]) -> float:
+def _fooled(tried: Tried, prediction: Labels) -> NDArray[np.bool_]:
+    return (prediction != tried.label) & (prediction != MISSING)
+
+
+def _black_box_gain(tried: Tried) -> float:
     """Share of the test images that attacks without gradients fooled after those with gradients."""
-    attacks = cell["columns"].get("attack", [])
-    seeing = [place for place, key in enumerate(attacks) if cell["balls"].get(key, {}).get("uses_gradient", True)]
-    blind = attacks[seeing[-1] + 1 :] if seeing else []
+    seeing = [place for place, (reach, _) in enumerate(tried.attacks) if reach.get("uses_gradient", True)]
+    blind = tried.attacks[seeing[-1] + 1 :] if seeing else []
     if not blind:
         return 0.0
-    table = run.cell(cell["cell"]).outcomes_of(cell["columns"])
-    if table is None or not all(key in table.columns for key in attacks):
-        return 0.0
-    fooled = [(table.columns[key] != table.label) & (table.columns[key] != MISSING) for key in blind]
-    return float(np.logical_or.reduce(fooled).mean())
+    return float(np.logical_or.reduce([_fooled(tried, prediction) for _, prediction in blind]).mean())
 
 
-def _refuted(run: RunRecord, entry: Mapping[str, Any]) -> int:
+def _refuted(tried: Tried) -> int:
     """Images that a bound on the model proves safe and an attack inside that ball fooled: 0 unless a bound is wrong.
 
     Attacks of other norms and larger radii, and certifiers of another classifier (smoothing), refute nothing.
     """
-    columns, balls = entry["columns"], entry["balls"]
-    proofs = [key for key in columns.get("certify", []) if balls[key]["of_model"]]
-    table = run.cell(entry["cell"]).outcomes_of(columns) if proofs else None
-    if table is None:
-        return 0
-    refuted = np.zeros(len(table.id), dtype=bool)
-    for proof, attack in itertools.product(proofs, columns.get("attack", [])):
-        inside = balls[attack]["norm"] == balls[proof]["norm"] and balls[attack]["eps"] <= balls[proof]["eps"]
-        if inside and proof in table.radii and attack in table.columns:
-            fooled = (table.columns[attack] != table.label) & (table.columns[attack] != MISSING)
-            refuted |= fooled & (table.radii[proof] >= balls[proof]["eps"])
+    refuted = np.zeros(len(tried.label), dtype=bool)
+    for (proof, radii), (attack, prediction) in itertools.product(tried.proofs, tried.attacks):
+        if proof["of_model"] and attack["norm"] == proof["norm"] and attack["eps"] <= proof["eps"]:
+            refuted |= _fooled(tried, prediction) & (radii >= proof["eps"])
     return int(refuted.sum())

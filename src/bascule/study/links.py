@@ -43,12 +43,13 @@ class Link:
     @property
     def reach(self) -> dict[str, Any] | None:
         """For attacks and certifiers: the ball they speak of, and whether of the model itself."""
-        part = self.component
-        if isinstance(part, Attack):
-            return {"norm": part.norm, "eps": part.eps, "uses_gradient": part.uses_gradient}
-        if isinstance(part, Certifier):
-            return {"norm": part.norm, "eps": part.eps, "of_model": part.of_model}
-        return None
+        return reach_of(self.component) if isinstance(self.component, (Attack, Certifier)) else None
+
+
+def reach_of(part: Attack | Certifier) -> dict[str, Any]:
+    """The ball that an attack or a certifier speaks of, and what more there is to know for flags."""
+    more = {"uses_gradient": part.uses_gradient} if isinstance(part, Attack) else {"of_model": part.of_model}
+    return {"norm": part.norm, "eps": part.eps, **more}
 
 
 def content_settings(source: Source) -> dict[str, Any]:

@@ -28,13 +28,23 @@ def check_network(model: Architecture, size: tuple[int, int, int], classes: int)
         raise RequestError(
             f"{name_of(model)} cannot take images of {channels} x {height} x {width}: {kind}{error}"
         ) from error
+    check_logits(name_of(model), logits, 1, classes)
+
+
+def check_logits(name: str, logits: object, images: int, classes: int) -> None:
+    """Whether this answer to some images is one that can be measured: one logit per class for each.
+
+    Raises:
+        RequestError: It is not; begins with the network's `name`.
+    """
     if not isinstance(logits, Tensor):
         raise RequestError(
-            f"{name_of(model)} answers with {type(logits).__name__}; expected a tensor of logits. "
+            f"{name} answers with {type(logits).__name__}; expected a tensor of logits. "
             "Wrap it in a module whose `forward` returns the logits alone"
         )
-    if logits.shape != (1, classes):
+    if logits.shape != (images, classes) or not classes:
+        who = "one image" if images == 1 else f"{images} images"
         raise RequestError(
-            f"{name_of(model)} answers with shape {tuple(logits.shape)} for one image; "
-            f"expected (1, {classes}): one logit per class"
+            f"{name} answers with shape {tuple(logits.shape)} for {who}; "
+            f"expected ({images}, {classes or 'classes'}): one logit per class"
         )

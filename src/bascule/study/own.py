@@ -6,7 +6,7 @@ import csv
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from bascule.attack import Attack
+from bascule.certify import Certifier
 from bascule.core import rng
 from bascule.core.catalog import build, construct, names
-from bascule.core.errors import RequestError
+from bascule.core.errors import RequestError, placed
 from bascule.core.images import Images, as_bytes
 from bascule.core.inference import predict
 from bascule.data import Source
@@ -27,14 +28,13 @@ from bascule.filter import Filter, Judged
 from bascule.filter._run import judged
 from bascule.measure import Outcomes
 from bascule.models._weights import load_weights
-from bascule.poison import Trigger
 from bascule.poison._place import Poison, shown_with
 from bascule.repair import Repair, Repaired
 from bascule.repair._run import repaired
 from bascule.scan import Scan, Scanner
 from bascule.scan._run import scanned
 from bascule.study.document import parse_value
-from bascule.study.evaluate import BATCH, answers_under
+from bascule.study.ends import Asked, metrics_of, outcomes_of_model
 from bascule.study.network import check_network
 from bascule.study.progress import Silent
 from bascule.study.record import CellRecord, read_json, write_atomically
@@ -57,6 +57,8 @@ class Own:
     seed: int
     attacks: tuple[Attack, ...] = ()
     """Those that the cell was evaluated with, in order."""
+    certifiers: tuple[Certifier, ...] = ()
+    """Those that the cell was evaluated with."""
     poison: Poison | None = None
     """What was planted in the cell's training set."""
 
@@ -77,8 +79,21 @@ class Own:
         return self.test.at(order[places].sort().values).to(self.device)
 
 
+def holds_model(weights: str) -> bool:
+    """Whether this is a file, or the folder of a cell, as `open_own` takes."""
+    path = Path(weights)
+    return path.is_file() or any((path / name).is_file() for name in ("cell.json", "model.safetensors"))
+
+
 def open_own(
-    weights: str, *, data: str | None, model: str | None, device: torch.device, roots: Sequence[Path], seed: int
+    weights: str,
+    *,
+    data: str | None,
+    model: str | None,
+    device: torch.device,
+    roots: Sequence[Path],
+    seed: int,
+    max_test: int | None = None,
 ) -> Own:
     """A trained model and its data.
 
@@ -90,18 +105,20 @@ def open_own(
         device: Where to work.
         roots: Folders searched for data.
         seed: Of everything that is drawn.
+        max_test: At most this many test images, drawn as for the data's own `max_test`.
 
     Raises:
         RequestError: Something is missing, cannot be read, or does not fit.
     """
     path, known = Path(weights), {}
     attacks: tuple[Attack, ...] = ()
+    certifiers: tuple[Certifier, ...] = ()
     if path.is_dir():
         if not (path / "model.safetensors").is_file():
             what = "give the folder of a cell (runs/.../cells/...) or a file"
             raise RequestError(f"{path} holds no trained model: {what}{_cells_in(path)}")
         known = dict(read_json(path / "cell.json"))["settings"]
-        attacks = _attacks(CellRecord(path))
+        attacks, certifiers = (_asked_before(CellRecord(path), kind) for kind in ("attack", "certify"))
         path /= "model.safetensors"
     elif not path.is_file():
         raise RequestError(
@@ -116,12 +133,12 @@ def open_own(
             f"--data {data}: say how it is to be read, for example --data '{{name: folder, path: {data}}}'"
         )
     source: Source = part_of("data", data, "--data") if data is not None else build("data", known["data"])
+    if max_test is not None:
+        source = replace(source, max_test=min(max_test, source.max_test or max_test))
     train, test = source.load(roots)
     architecture = part_of("models", model, "--model") if model is not None else build("models", known["model"])
-    try:
+    with placed("--model"):
         check_network(architecture, train.size, len(train.classes))
-    except RequestError as error:
-        raise error.at("--model") from None
     net = architecture.initialised(train.size, len(train.classes), seed=seed)
     try:
         load_weights(net, str(path), other_classes=False)
@@ -134,7 +151,7 @@ def open_own(
     poison = None if known.get("poison") is None else construct(Poison, known["poison"])
     return Own(
         model=net.eval(), source=source, train=train, test=test, device=device, roots=tuple(roots), seed=seed,
-        attacks=attacks, poison=poison,
+        attacks=attacks, certifiers=certifiers, poison=poison,
     )  # fmt: skip
 
 
@@ -145,17 +162,54 @@ def _cells_in(path: Path) -> str:
     return f". It is a run with the cells {', '.join(map(str, cells[:3]))}{more}" if cells else ""
 
 
-def _attacks(cell: CellRecord) -> tuple[Attack, ...]:
-    asked = (info["settings"] for info in cell.evaluations().values() if info.get("kind") == "attack")
-    return tuple(build("attack", settings) for settings in asked)
+def _asked_before(cell: CellRecord, kind: str) -> tuple[Any, ...]:
+    """The attacks or certifiers that a cell was evaluated with, in order."""
+    asked = (info["settings"] for info in cell.evaluations().values() if info.get("kind") == kind)
+    return tuple(dict.fromkeys(build(kind, settings) for settings in asked))
+
+
+def asked_of(
+    own: Own,
+    *,
+    attack: Sequence[str] = (),
+    certify: Sequence[str] = (),
+    trigger: str | None = None,
+    target: int | None = None,
+    measure: Sequence[str] = (),
+) -> Asked:
+    """What the options of a command ask of a model; by default the attacks, certifiers and trigger of its cell.
+
+    Raises:
+        RequestError: A wrong name or value, a trigger that has no target or does not fit the images; the text begins
+            with the option.
+    """
+    planted = own.poison
+    with placed("--measure"):
+        metrics = metrics_of(measure)
+    asked = Asked(
+        attacks=_parts_of("attack", attack, own.attacks),
+        certifiers=_parts_of("certify", certify, own.certifiers),
+        trigger=part_of("poison", trigger, "--trigger") if trigger else (planted.shown if planted else None),
+        target=planted.target if target is None and planted else target,
+        metrics=metrics,
+        seed=own.seed,
+    )
+    asked.check(len(own.train.classes), target="--target")
+    if asked.trigger is not None:  # refused now, when it does not fit, and not after hours
+        first = own.test.batch(torch.arange(1))
+        with placed("--trigger"):
+            shown_with(asked.trigger, first, generator=rng.stream(own.seed, "trigger"))
+    return asked
+
+
+def _parts_of(room: str, texts: Sequence[str], before: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(part_of(room, text, f"--{room}") for text in texts) or before
 
 
 def part_of(room: str, text: str, option: str) -> Any:
     """A component from the command line: a name, or a YAML mapping; errors name the option."""
-    try:
+    with placed(option):
         return build(room, parse_value(text))
-    except RequestError as error:
-        raise error.at(option) from None
 
 
 def accuracy(own: Own, images: Images) -> str:
@@ -229,10 +283,7 @@ def repair(
     method: Repair,
     count: int,
     output: Path,
-    *,
-    attacks: Sequence[Attack],
-    trigger: Trigger | None,
-    target: int | None,
+    asked: Asked,
 ) -> tuple[Repaired, Outcomes, Outcomes]:
     """Repair the model with `count` of the test images and write its weights (safetensors).
 
@@ -241,51 +292,18 @@ def repair(
         attacks, one after the other, and with the trigger, where there are such.
 
     Raises:
-        RequestError: No test image is left to measure on, a trigger has no target or one that is no class, or `output`
-            is not named as what will be written there.
+        RequestError: No test image is left to measure on, or `output` is not named as what will be written there.
     """
     if count >= len(own.test):
         raise RequestError(
             f"--images {count}: the data have {len(own.test)} test images, and some must be left to measure on; "
             "give a smaller number"
         )
-    if trigger is not None and target is None:
-        raise RequestError("a trigger aims at a class: name it with --target")
-    if target is not None and target >= len(own.train.classes):
-        raise RequestError(f"--target {target}: the data have the classes 0..{len(own.train.classes) - 1}")
     if output.suffix != ".safetensors":
         raise RequestError(f"--output {output}: the weights are written as safetensors; give NAME.safetensors")
     images, others = own.defenders(count), own.others(count)
-    if trigger is not None:  # refused now, when it does not fit, and not after the repair
-        shown_with(trigger, others.batch(torch.arange(1, device=own.device)), generator=own.generator("trigger"))
     found = repaired(own.model, method, images, generator=own.generator("repair"))
     state = {name: value.contiguous() for name, value in found.model.state_dict().items()}
     write_atomically(output, lambda temporary: safetensors.torch.save_file(state, temporary))
-    before, after = (_outcomes(own, model, others, attacks, trigger, target) for model in (own.model, found.model))
+    before, after = (outcomes_of_model(model, others, asked, progress=Silent()) for model in (own.model, found.model))
     return found, before, after
-
-
-def _outcomes(
-    own: Own,
-    model: nn.Module,
-    images: Images,
-    attacks: Sequence[Attack],
-    trigger: Trigger | None,
-    target: int | None,
-) -> Outcomes:
-    labels, clean = images.labels.cpu(), predict(model, images)
-    right, adversarial, triggered = clean == labels, [], None
-    for place, attack in enumerate(attacks):
-        standing = right.to(images.device).nonzero().squeeze(1)
-        batches = ((index, images.batch(index)) for index in standing.split(BATCH))
-        draws = own.generator(f"attack {place}")
-        under = answers_under(attack, model, batches, images.labels, generator=draws, progress=Silent())
-        right = under == labels
-        adversarial.append(under.numpy())
-    if trigger is not None:
-        generator = own.generator("trigger")
-        triggered = predict(model, images, change=lambda x: shown_with(trigger, x, generator=generator)).numpy()
-    return Outcomes(
-        label=labels.numpy(), clean=clean.numpy(), adversarial=adversarial, attacks=len(attacks), triggered=triggered,
-        target=target,
-    )  # fmt: skip
