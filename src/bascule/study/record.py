@@ -290,7 +290,8 @@ def open_run(run: str, runs_dir: Path) -> RunRecord:
     for path in (Path(run), runs_dir / run):
         if (path / "study.json").is_file():
             return RunRecord(path)
-    scaled = [path.parent for path in sorted(runs_dir.glob(f"{glob.escape(run)}-*/study.json"))]
+    pattern = f"{glob.escape(run)}-*/study.json"
+    scaled = [] if Path(run).is_absolute() else [path.parent for path in sorted(runs_dir.glob(pattern))]
     if len(scaled) == 1 and RunRecord(scaled[0]).plan()["study"] == run:
         return RunRecord(scaled[0])
     known = sorted(path.parent.relative_to(runs_dir).as_posix() for path in runs_dir.glob("**/study.json"))
