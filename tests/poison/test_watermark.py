@@ -130,7 +130,7 @@ def test_the_papers_simple_watermark_on_cifar(stamp) -> None:
 
 
 def test_a_picture_and_a_pattern_contradict_each_other(picture_file) -> None:
-    with pytest.raises(ValueError, match="give a picture or the pattern 'silhouette', not both"):
+    with pytest.raises(RequestError, match="give a picture or the pattern 'silhouette', not both"):
         Watermark(picture=picture_file(LEVELS), pattern="silhouette")
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-import bascule.study.evaluate
 import bascule.study.make
+import bascule.study.passes
 import bascule.study.record
 from bascule.core.errors import RequestError
 from bascule.measure import MISSING
@@ -196,7 +196,7 @@ def test_a_failure_that_has_passed_is_forgotten(
 ) -> None:
     run, plan = RunRecord(tmp_path), plan_of("twin=false", seeds=1)
     with monkeypatch.context() as patched:
-        patched.setattr(bascule.study.evaluate, "attacked", lambda *a, **k: 1 / 0)
+        patched.setattr(bascule.study.passes, "attacked", lambda *a, **k: 1 / 0)
         assert {failure.message for failure in run_here(plan, run).failures} == {"division by zero"}
     assert all(row["metrics"]["accuracy"]["value"] is not None for row in table(run))
     assert all(row["metrics"]["robust_accuracy"]["value"] is None for row in table(run))
