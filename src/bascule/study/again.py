@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bascule.core.errors import RequestError
+from bascule.core.errors import RequestError, placed
 from bascule.study.document import parse_study, parse_value
 from bascule.study.plan import Plan
 from bascule.study.record import RunRecord
@@ -50,10 +50,8 @@ def more_asked(run: RunRecord, asked: Mapping[str, Sequence[str]], roots: Sequen
     added = []
     for key, texts in asked.items():
         for text in texts:
-            try:
+            with placed(f"--{key}"):
                 value = parse_value(f"[{text}]" if key == "curve" else text)
-            except RequestError as error:
-                raise error.at(f"--{key}") from None
             if key in ("attack", "certify"):
                 value = _in_the_ball(plan, value, key)
             added.append(f"{key}+={json.dumps(value)}")

@@ -27,7 +27,7 @@ from bascule.poison import Trigger
 from bascule.poison._place import shown_with
 from bascule.study.flags import Tried, flags_of_one
 from bascule.study.links import reach_of
-from bascule.study.passes import BATCH, answers_under, batches, batches_with, radii_under
+from bascule.study.passes import BATCH, answers_under, batches, batches_with, first_of, radii_under
 from bascule.study.progress import Silent
 from bascule.study.record import Radii
 
@@ -211,8 +211,9 @@ def _tried(model: nn.Module, images: Shown, asked: Asked, outcomes: Outcomes, ra
     first: dict[str, float] = {}
     last: dict[str, float] = {}
     if parts:
-        first = signs_of_model(model, parts[0], *_sample(images, outcomes.clean == label))
-        last = signs_of_attack(model, parts[-1], *_sample(images, left), generator=_stream(asked, images, "signs"))
+        first = signs_of_model(model, parts[0], *first_of(images, outcomes.clean == label, SAMPLE))
+        draws = _stream(asked, images, "signs")
+        last = signs_of_attack(model, parts[-1], *first_of(images, left, SAMPLE), generator=draws)
     return Tried(
         label=label,
         attacks=[(reach_of(part), answers) for part, answers in zip(parts, outcomes.adversarial, strict=True)],
@@ -221,11 +222,6 @@ def _tried(model: nn.Module, images: Shown, asked: Asked, outcomes: Outcomes, ra
         last=last,
         standing=float(left.mean()),
     )
-
-
-def _sample(images: Shown, wanted: NDArray[np.bool_]) -> tuple[torch.Tensor, torch.Tensor]:
-    index = torch.from_numpy(np.flatnonzero(wanted)[:SAMPLE]).to(images.device)
-    return images.batch(index), images.labels[index]
 
 
 def _fooled(parts: Sequence[Attack], outcomes: Outcomes) -> Iterator[Fooled]:

@@ -24,7 +24,7 @@ from bascule.measure import MISSING, Labels
 from bascule.poison import Trigger
 from bascule.poison._place import shown_with
 from bascule.study.links import Link
-from bascule.study.passes import BATCH, answers_under, batches, batches_with, radii_under
+from bascule.study.passes import BATCH, answers_under, batches, batches_with, first_of, radii_under
 from bascule.study.plan import Cell
 from bascule.study.progress import Silent
 from bascule.study.record import RunRecord
@@ -142,21 +142,11 @@ def _attacked(job: Job) -> Answer:
     chain = [link.key for link in job.cell.links if link.kind == job.link.kind]
     signs: dict[str, float] = {}
     if job.link.key == chain[0]:
-        signs |= signs_of_model(job.model, attack, *_sample(job, wanted))
+        signs |= signs_of_model(job.model, attack, *first_of(job.test, wanted, SAMPLE))
     if job.link.key == chain[-1]:
         generator = rng.stream(job.cell.seed, job.link.key, "signs", device=job.test.device)
-        signs |= signs_of_attack(job.model, attack, *_sample(job, left), generator=generator)
+        signs |= signs_of_attack(job.model, attack, *first_of(job.test, left, SAMPLE), generator=generator)
     return Answer(found, {"signs": {name: round(share, 4) for name, share in signs.items()}})
-
-
-def _sample(job: Job, wanted: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
-    """The first of the images wanted, with their labels."""
-    few = np.zeros_like(wanted)
-    few[np.flatnonzero(wanted)[:SAMPLE]] = True
-    parts = list(job.images(few))
-    if not parts:
-        return job.test.batch(torch.empty(0, dtype=torch.int64)), job.test.labels[:0]
-    return torch.cat([x for _, x in parts]), job.test.labels[torch.cat([index for index, _ in parts])]
 
 
 def _toward(job: Job) -> Answer:

@@ -110,11 +110,11 @@ def _tried(run: RunRecord, cell: Mapping[str, Any], outcomes: Outcomes | None) -
         proofs=[(balls[key], table.radii[key]) for key in columns.get("certify", []) if key in table.radii],
         first=signs[0] if signs else {},
         last=signs[-1] if signs else {},
-        standing=standing(outcomes),
+        standing=_standing(outcomes),
     )
 
 
-def standing(outcomes: Outcomes | None) -> float:
+def _standing(outcomes: Outcomes | None) -> float:
     """Share of the test images that withstood every attack."""
     sample = None if outcomes is None else RobustAccuracy().per_sample(outcomes)
     return 0.0 if sample is None else float(sample.mean())

@@ -27,8 +27,14 @@ BATCH = 500
 def batches(images: Shown, wanted: NDArray[np.bool_]) -> Iterator[tuple[Tensor, Tensor]]:
     """Positions and images of those wanted."""
     standing = torch.from_numpy(np.flatnonzero(wanted)).to(images.device)
-    for index in standing.split(BATCH) if len(standing) else ():
-        yield index, images.batch(index)
+    for part in chunks(len(standing), BATCH, images.device):
+        yield standing[part], images.batch(standing[part])
+
+
+def first_of(images: Shown, wanted: NDArray[np.bool_], count: int) -> tuple[Tensor, Tensor]:
+    """The first images of those wanted, `count` at most, with their labels."""
+    index = torch.from_numpy(np.flatnonzero(wanted)[:count]).to(images.device)
+    return images.batch(index), images.labels[index]
 
 
 def batches_with(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bascule.core.catalog import construct, name_of
-from bascule.core.errors import RequestError, unknown
+from bascule.core.errors import RequestError, placed, unknown
 from bascule.data import Facts, Source
 from bascule.measure import Metric
 from bascule.study.cells import make_row
@@ -286,20 +286,16 @@ class _Checks:
         """Reading the labels of a large set takes a moment."""
         key = repr(source)
         if key not in self._facts:
-            try:
+            with placed("data"):
                 self._facts[key] = source.facts(self._roots)
-            except RequestError as error:
-                raise error.at("data") from None
         return self._facts[key]
 
     def check(self, setup: Setup) -> Facts:
         """Refuse what cannot work: poison that does not fit the data, a network that does not take the images."""
         facts = self.facts(setup.data)
         if setup.poison is not None:
-            try:
+            with placed("poison"):
                 setup.poison.check(facts.size, facts.train_labels, len(facts.classes))
-            except RequestError as error:
-                raise error.at("poison") from None
             if not bool((facts.test_labels != setup.poison.target).any()):
                 raise RequestError(
                     "every test image is of the target class; nothing can be attacked", place=("poison",)
@@ -307,10 +303,8 @@ class _Checks:
         _check_defences(setup)
         key = repr((setup.model, facts.size, len(facts.classes)))
         if key not in self._fitting:
-            try:
+            with placed("model"):
                 check_network(setup.model, facts.size, len(facts.classes))
-            except RequestError as error:
-                raise error.at("model") from None
             self._fitting.add(key)
         return facts
 
