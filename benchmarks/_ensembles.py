@@ -10,8 +10,8 @@ import torch
 from _cells import Trained
 from torch import Tensor, nn
 
-from bascule.attack._run import attacked
 from bascule.attack.autoattack import Autoattack
+from bascule.attack.run import run_attack
 from bascule.core.ball import Norm
 from bascule.core.rng import stream
 
@@ -24,7 +24,7 @@ NAMES = ("APGD-CE", "APGD-T", "FAB-T", "Square")
 def ours(model: nn.Module, norm: Norm, eps: float, seed: int = 0) -> dict[str, Part]:
     def part(number: int) -> Part:
         attack = Autoattack(norm=norm, eps=eps).parts()[number]
-        return lambda x, y: attacked(model, attack, x, y, generator=stream(seed, "benchmark", number)).x
+        return lambda x, y: run_attack(model, attack, x, y, generator=stream(seed, "benchmark", number)).x
 
     return {name: part(number) for number, name in enumerate(NAMES)}
 

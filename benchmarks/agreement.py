@@ -15,8 +15,8 @@ from _cells import add_options as add_cells
 from _ensembles import NAMES, ours, run_chain, theirs
 from _interleaved import machine, print_table
 
-from bascule.attack._run import attacked
 from bascule.attack.autoattack import Autoattack
+from bascule.attack.run import run_attack
 from bascule.core.rng import stream
 
 HEAD = ["model", "eps", "seed", "who", "clean", *NAMES, "all", "light"]
@@ -68,7 +68,7 @@ def compared(trained: Trained, eps: float, seed: int, options: argparse.Namespac
         chain = run_chain(trained, {name: parts[name] for name in options.parts})
         rows.append([*row, percent(chain.standing, trained), ""])
     light = Autoattack(norm=options.norm, eps=eps, version="light")
-    end = attacked(trained.model, light, trained.x, trained.y, generator=stream(seed, "benchmark"))
+    end = run_attack(trained.model, light, trained.x, trained.y, generator=stream(seed, "benchmark"))
     rows[0][-1] = percent(int((end.prediction == trained.y).sum()), trained)
     return rows
 

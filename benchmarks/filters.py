@@ -43,12 +43,12 @@ from bascule.core.projection import components
 from bascule.core.rng import stream
 from bascule.data import default_roots
 from bascule.filter import Filter
-from bascule.filter._run import judged
 from bascule.filter.activation_clustering import ActivationClustering
+from bascule.filter.run import run_filter
 from bascule.filter.spectral_signatures import SpectralSignatures
-from bascule.poison._place import Poison
-from bascule.train._loop import train
-from bascule.train._settings import Training
+from bascule.poison.placement import Poison
+from bascule.train.loop import train
+from bascule.train.settings import Training
 
 CLASSES = 10
 DIMENSIONS = 10
@@ -93,7 +93,7 @@ def read_images(folder: Path) -> Images:
 def bascule(method: Filter) -> Callable[[Images, int], Answer]:
     def call(images: Images, seed: int) -> Answer:
         net = nn.Sequential(nn.Flatten(), nn.Linear(images.size[2], CLASSES))
-        found = judged(net, method, images, generator=stream(seed, "benchmark"))
+        found = run_filter(net, method, images, generator=stream(seed, "benchmark"))
         scores = isinstance(method, SpectralSignatures)
         return found.score.numpy() if scores else found.removed.numpy().astype(np.float32)
 

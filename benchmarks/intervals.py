@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm
 
-from bascule.measure._interval import Interval, student_t, together, wilson
-from bascule.measure._paired import score_interval
+from bascule.measure.interval import Interval, student_t, together, wilson
+from bascule.measure.paired import score_interval
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from _interleaved import add_options, machine, print_table, ratio, rounds_of
 from torch import Tensor, nn
 
-from bascule.attack._run import attacked
 from bascule.attack.pgd import Pgd
+from bascule.attack.run import run_attack
 from bascule.core.images import as_floats
 from bascule.core.restore import untouched
 from bascule.core.rng import stream
@@ -95,7 +95,7 @@ def bascule_perturb(job: Job) -> Callable[[], Tensor]:
 def bascule_attacked(job: Job) -> Callable[[], Tensor]:
     """With the guarantees: projection and a forward pass of its own to count success."""
     attack, generator = bascule_attack(job), stream(0, "benchmark")
-    return lambda: attacked(job.model, attack, job.x, job.y, generator=generator).x
+    return lambda: run_attack(job.model, attack, job.x, job.y, generator=generator).x
 
 
 def foolbox(job: Job) -> Callable[[], Tensor]:

@@ -18,8 +18,8 @@ from _cells import add_options as add_cells
 from _interleaved import CLOCKS, machine, print_table, ratio
 from torch import Tensor, nn
 
-from bascule.attack._run import attacked
 from bascule.attack.pgd import Pgd
+from bascule.attack.run import run_attack
 from bascule.core.rng import stream
 
 STEPS, RESTARTS = 40, 5
@@ -41,7 +41,7 @@ def floor(model: nn.Module, eps: float) -> Call:
 
 def bascule(model: nn.Module, eps: float) -> Call:
     attack = Pgd(eps=eps, steps=STEPS, step_size=eps / 6, restarts=RESTARTS)
-    return lambda x, y: attacked(model, attack, x, y, generator=stream(0, "benchmark")).x
+    return lambda x, y: run_attack(model, attack, x, y, generator=stream(0, "benchmark")).x
 
 
 def foolbox(model: nn.Module, eps: float) -> Call:

@@ -33,13 +33,13 @@ from bascule.core.images import Images, Splits
 from bascule.core.inference import predict
 from bascule.core.restore import untouched
 from bascule.core.rng import stream
-from bascule.poison._place import Poison, shown_with
+from bascule.poison.placement import Poison, stamp
 from bascule.scan import Scan
-from bascule.scan._run import scanned, success
 from bascule.scan._verdict import mad_index
 from bascule.scan.neural_cleanse import NeuralCleanse
-from bascule.train._loop import train
-from bascule.train._settings import Training
+from bascule.scan.run import run_scanner, success
+from bascule.train.loop import train
+from bascule.train.settings import Training
 
 TARGET = 3
 SETTINGS = {
@@ -65,7 +65,7 @@ def backdoored(network: str, device: torch.device) -> tuple[nn.Module, Splits, s
     train(model, planted, Training(objective="standard", schedule="one-cycle", **schedule), seed=0)  # type: ignore[arg-type]
     draws = stream(0, "stamp", device=device)
     clean = predict(model, splits.test)
-    seen = predict(model, splits.test, change=lambda x: shown_with(poison.trigger, x, generator=draws))
+    seen = predict(model, splits.test, change=lambda x: stamp(poison.trigger, x, generator=draws))
     labels = splits.test.labels.cpu()
     accuracy = float((clean == labels).float().mean())
     asr = float((seen[labels != TARGET] == TARGET).float().mean())
@@ -187,11 +187,11 @@ def main() -> None:
         return call
 
     def ours() -> None:
-        results[OURS] = scanned(model, scanner, images, generator=stream(0, "scan", device=device))
+        results[OURS] = run_scanner(model, scanner, images, generator=stream(0, "scan", device=device))
 
     def one_by_one() -> None:
         for label in range(10):
-            scanned(model, NeuralCleanse(target=label), images, generator=stream(0, "scan", device=device))
+            run_scanner(model, NeuralCleanse(target=label), images, generator=stream(0, "scan", device=device))
 
     def plain() -> None:
         results[PLAIN], passes[PLAIN] = plain_scan(model, images)

@@ -17,7 +17,7 @@ study() {
 }
 
 # Every component once, with the code that the CPU runs; nothing below is worth its time if this fails.
-(cd "$(dirname "$0")/.." && timeout 300 python -m pytest -q tests/study/test_everything.py) || exit 1
+(cd "$(dirname "$0")/.." && timeout 300 python -m pytest -q tests/run/test_everything.py) || exit 1
 
 # All classes of a scan together against one after another, where passes are small.
 for network in digits-cnn mnist-fast; do

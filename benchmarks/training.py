@@ -22,11 +22,11 @@ from bascule.core import catalog
 from bascule.core.images import Images
 from bascule.core.restore import untouched
 from bascule.core.rng import stream
-from bascule.train._compile import compiled
-from bascule.train._loop import _step
 from bascule.train._precision import Mixed
-from bascule.train._settings import Training
+from bascule.train.compile import compiled
+from bascule.train.loop import _step
 from bascule.train.pgd import Pgd
+from bascule.train.settings import Training
 
 FLOOR = "floor (bare passes)"
 NETWORKS = {

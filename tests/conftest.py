@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -17,10 +17,15 @@ from torch import Tensor, nn
 from bascule.core import catalog, rng
 from bascule.core.images import Images, Splits
 from bascule.core.inference import predict
-from bascule.poison._place import Poison, shown_with
+from bascule.plan.document import parse_study
+from bascule.plan.plan import Plan
+from bascule.plan.resolve import make_plan
+from bascule.poison.placement import Poison, stamp
 from bascule.poison.sticker import Sticker
-from bascule.train._loop import train
-from bascule.train._settings import Training
+from bascule.record.run import RunRecord
+from bascule.run.run import Ran, run_plan
+from bascule.train.loop import train
+from bascule.train.settings import Training
 
 torch.set_num_threads(1)  # two threads on two busy cores wait for each other; tests are small
 
@@ -81,9 +86,7 @@ def planted(digits: Splits) -> Callable[[int, bool], Planted]:
         objective = catalog.build("train", "standard")
         schedule = Training(objective=objective, epochs=15, batch_size=32, lr=5e-3, schedule="one-cycle")
         train(model, train_set, schedule, seed=seed)
-        stamped = predict(
-            model, digits.test, change=lambda x: shown_with(poison.trigger, x, generator=torch.Generator())
-        )
+        stamped = predict(model, digits.test, change=lambda x: stamp(poison.trigger, x, generator=torch.Generator()))
         asr = (stamped == target)[digits.test.labels != target].double().mean()
         assert (asr > 0.95) if poisoned else (asr < 0.1)
         return Planted(model.eval(), digits.test.at(torch.arange(200)), target)
@@ -156,3 +159,57 @@ def fake_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchvision", parent)
     monkeypatch.setitem(sys.modules, "torchvision.models", models)
     monkeypatch.setitem(sys.modules, "timm", FakeTimm("timm"))
+
+
+# --- a study small enough to run inside a test: digits, few images, two epochs ---------------------------------------
+
+TINY_STUDY = """\
+title: Tiny
+base:
+  data: {name: digits, max_train: 300, max_test: 60}
+  poison: {trigger: {name: sticker, size: 2}, target: 7, rate: 0.5, rate_of: target}
+  model: {name: digits-cnn, width: 4, hidden: 16}
+  train: {objective: standard, epochs: 2, batch_size: 50, lr: 1e-2}
+  attack:
+    - {name: fgsm, eps: 0.1}
+    - {name: pgd, eps: 0.1, steps: 3}
+rows:
+  None: {}
+  Adv. training:
+    train: {objective: {name: pgd, eps: 0.1, steps: 2}}
+seeds: 2
+"""
+
+PlanMaker = Callable[..., Plan]
+
+
+@pytest.fixture(scope="session")
+def plan_of() -> PlanMaker:
+    """A plan from a study's text (the tiny one by default) with overrides."""
+
+    def make(
+        *overrides: str,
+        text: str = TINY_STUDY,
+        scale: str | None = None,
+        seeds: int | None = None,
+        roots: Sequence[Path] = (),
+    ) -> Plan:
+        document = parse_study(text, name="tiny", source="tiny.yaml")
+        return make_plan(document, overrides=overrides, scale=scale, seeds=seeds, roots=roots)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def run_here() -> Callable[[Plan, RunRecord], Ran]:
+    """Run a plan on the CPU in this process."""
+    return lambda plan, run: run_plan(plan, run, device=torch.device("cpu"), roots=())
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, plan_of: PlanMaker, run_here: Callable) -> RunRecord:
+    """The tiny study, run once; tests must not write into it."""
+    run = RunRecord(tmp_path_factory.mktemp("runs") / "tiny")
+    ran = run_here(plan_of(), run)
+    assert ran.failures == ()
+    return run

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from bascule.cli import main
-from bascule.data._download import Remote
+from bascule.data.download import Remote
 from bascule.data.mnist import Mnist
 
 STUDY = """\

@@ -12,15 +12,15 @@ import torch
 from scipy import stats
 
 from bascule.measure import Measure
-from bascule.measure._interval import wilson
-from bascule.measure._paired import score_interval
-from bascule.report.page import PANELS
-from bascule.report.tables import shown_interval, shown_value
-from bascule.study.document import parse_study
-from bascule.study.record import RunRecord
-from bascule.study.resolve import make_plan
-from bascule.study.rows import read_rows
-from bascule.study.run import run_plan
+from bascule.measure.interval import wilson
+from bascule.measure.paired import score_interval
+from bascule.plan.document import parse_study
+from bascule.plan.resolve import make_plan
+from bascule.record.rows import read_rows
+from bascule.record.run import RunRecord
+from bascule.report.page.page import PANELS
+from bascule.report.tables.tables import shown_interval, shown_value
+from bascule.run.run import run_plan
 
 ROOT = Path(__file__).parents[1]
 

@@ -13,6 +13,19 @@ import bascule
 
 ROOT = Path(bascule.__file__).parent
 
+COMPONENTS = {
+    "data",
+    "models",
+    "poison",
+    "attack",
+    "certify",
+    "explain",
+    "train",
+    "filter",
+    "scan",
+    "repair",
+    "measure",
+}
 BELOW: dict[str, set[str]] = {
     "core": set(),
     "data": {"core"},
@@ -26,22 +39,13 @@ BELOW: dict[str, set[str]] = {
     "filter": {"core", "train"},
     "scan": {"core", "attack", "certify"},
     "repair": {"core", "attack", "certify", "train", "scan"},
-    "study": {
-        "core",
-        "data",
-        "models",
-        "measure",
-        "poison",
-        "attack",
-        "certify",
-        "explain",
-        "train",
-        "filter",
-        "scan",
-        "repair",
-    },
-    "report": {"core", "measure", "study"},
-    "cli": {"core", "data", "study", "report"},
+    "record": {"core", "measure"},
+    "evaluate": {"core", "record", "plan", "run", *COMPONENTS - {"data", "train", "repair"}},
+    "plan": {"core", "evaluate", "record", *COMPONENTS},
+    "run": {"core", "plan", "evaluate", "record", *COMPONENTS},
+    "audit": {"core", "plan", "evaluate", "record", *COMPONENTS},
+    "report": {"core", "measure", "record"},
+    "cli": {"core", "data", "plan", "run", "audit", "evaluate", "record", "report"},
 }
 """For each room, the other rooms it may import."""
 
@@ -61,6 +65,22 @@ def imported_rooms(source: str) -> set[str]:
     return found
 
 
+def private_imports(source: str, room: str) -> set[str]:
+    """Modules with a leading underscore of rooms other than `room` that a module imports."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("bascule."):
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.startswith("bascule.")}
+    parts = {name: name.split(".") for name in found}
+    return {
+        name
+        for name, (_, other, *rest) in parts.items()
+        if other != room and any(part.startswith("_") and not part.startswith("__") for part in rest)
+    }
+
+
 def room_of(path: Path) -> str:
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
@@ -74,6 +94,11 @@ def test_imports_go_down_only(path: Path) -> None:
     assert imported_rooms(path.read_text()) - {room} <= BELOW[room]
 
 
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_leading_underscore_means_private_to_the_room(path: Path) -> None:
+    assert private_imports(path.read_text(), room_of(path)) == set()
+
+
 @pytest.mark.parametrize("room", DEFENCES)
 def test_no_defence_may_import_poison(room: str) -> None:
     assert "poison" not in BELOW[room]
@@ -82,7 +107,7 @@ def test_no_defence_may_import_poison(room: str) -> None:
 def test_the_check_sees_every_way_to_import() -> None:
     assert imported_rooms("from bascule.poison import Trigger") == {"poison"}
     assert imported_rooms("from bascule import poison, core") == {"poison", "core"}
-    assert imported_rooms("def f():\n    import bascule.poison._place as p") == {"poison"}
+    assert imported_rooms("def f():\n    import bascule.poison.placement as p") == {"poison"}
 
 
 def modules_after(statement: str) -> set[str]:
@@ -95,9 +120,9 @@ def modules_after(statement: str) -> set[str]:
     "statement",
     [
         "import bascule.cli",
-        "import bascule.study.record, bascule.study.rows",
-        "import bascule.report.tables",
-        "import bascule.report.page",
+        "import bascule.record.run, bascule.record.rows",
+        "import bascule.report.tables.tables",
+        "import bascule.report.page.page",
         "from bascule.core.catalog import *; [documentation(r, n) for r in ROOMS for n in names(r)]",
     ],
 )

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
     from bascule.attack import Attack
     from bascule.certify import Certifier
+    from bascule.evaluate.single import Ends
     from bascule.poison import Trigger
     from bascule.report.frames import Frames
-    from bascule.study.ends import Ends
 
 __version__ = version("bascule")
 __all__ = ["__version__", "evaluate", "load", "perturb"]
@@ -51,9 +51,9 @@ def perturb(
     Raises:
         RequestError: A wrong name, setting, shape, range or label, or a model that does not answer with logits.
     """
-    from bascule.study import given
+    from bascule.evaluate import in_memory
 
-    return given.perturb(model, x, y, attack, seed=seed, **settings)
+    return in_memory.perturb(model, x, y, attack, seed=seed, **settings)
 
 
 def evaluate(
@@ -89,9 +89,9 @@ def evaluate(
     Raises:
         RequestError: A wrong name, setting, shape, range or label, or a model that does not answer with logits.
     """
-    from bascule.study import given
+    from bascule.evaluate import in_memory
 
-    return given.evaluate(
+    return in_memory.evaluate(
         model, x, y, attack=attack, certify=certify, trigger=trigger, target=target, measure=measure, seed=seed
     )
 

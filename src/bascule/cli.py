@@ -17,11 +17,11 @@ from bascule.core.errors import Interrupted, RequestError
 from bascule.core.host import settle
 
 if TYPE_CHECKING:
-    from bascule.report.tables import More
-    from bascule.study.own import Own
-    from bascule.study.plan import Plan, Row
-    from bascule.study.record import RunRecord
-    from bascule.study.run import Ran
+    from bascule.audit.own import Own
+    from bascule.plan.plan import Plan, Row
+    from bascule.record.run import RunRecord
+    from bascule.report.tables.tables import More
+    from bascule.run.run import Ran
 
 app = typer.Typer(
     name="bascule",
@@ -127,8 +127,8 @@ def run(
     """Train, attack from both sides, and print the table. The same command again continues where it stopped."""
     plan = _plan(study, set_, scale, seeds, data_dir)
     from bascule.data import default_roots
-    from bascule.study.record import RunRecord
-    from bascule.study.run import pick_device, run_plan
+    from bascule.record.run import RunRecord
+    from bascule.run.run import pick_device, run_plan
 
     roots = default_roots(data_dir)
     where = pick_device(device)
@@ -187,7 +187,7 @@ def evaluate(
     data_dir: DataOption = None,
 ) -> None:
     """Measure one model at both ends; or ask more of the trained models of a run. Nothing is trained."""
-    from bascule.study.record import open_run
+    from bascule.record.run import open_run
 
     parts = {"attack": attack or [], "certify": certify or [], "measure": measure or []}
     of_model = {
@@ -197,7 +197,7 @@ def evaluate(
     try:
         record = open_run(what, runs)
     except RequestError as error:
-        from bascule.study.own import holds_model
+        from bascule.audit.own import holds_model
 
         if not holds_model(what):
             raise RequestError(
@@ -224,8 +224,8 @@ def _evaluate_run(
     record: RunRecord, asked: Mapping[str, Sequence[str]], form: Format, device: str, data_dir: Path | None
 ) -> None:
     from bascule.data import default_roots
-    from bascule.study.again import more_asked
-    from bascule.study.run import pick_device, run_plan
+    from bascule.run.extend import more_asked
+    from bascule.run.run import pick_device, run_plan
 
     roots = default_roots(data_dir)
     plan = more_asked(record, asked, roots)
@@ -241,16 +241,16 @@ def _evaluate_one(
 
     from rich.console import Console
 
+    from bascule.audit import own
     from bascule.core.catalog import name_of
-    from bascule.report.ends import one_model
-    from bascule.study import own
-    from bascule.study.ends import ends_of
-    from bascule.study.progress import shown
+    from bascule.evaluate.single import ends_of
+    from bascule.report.single import one_model
+    from bascule.run.console import console_progress
 
     if form not in (Format.text, Format.json):
         raise RequestError(f"--format {form.value}: one model is shown as text or as json")
     asked = own.asked_of(mine, **parts, trigger=trigger, target=target)
-    with shown(Console(stderr=True), 1) as progress:
+    with console_progress(Console(stderr=True), 1) as progress:
         progress.begin(name)
         found = ends_of(mine.model, mine.test.to(mine.device), asked, progress=progress)
     data = name_of(mine.source)
@@ -284,7 +284,7 @@ def table(
 ) -> None:
     """Print the joint table of a run, finished or not; of several runs, one table with the rows of all."""
     from bascule.report.runs import open_runs
-    from bascule.report.tables import More
+    from bascule.report.tables.tables import More
 
     _print_table(open_runs(run, runs), format_, More(against=against, before=before, pareto=pareto, by_class=by_class))
 
@@ -304,7 +304,7 @@ def report(
 
     Several runs stand side by side on one page, with what differs between them.
     """
-    from bascule.report.page import write_page
+    from bascule.report.page.page import write_page
     from bascule.report.runs import open_runs
 
     records = open_runs(run, runs)
@@ -369,7 +369,7 @@ def ls(
     """List kinds of components, the components of one kind, or the built-in studies."""
     from bascule.core import catalog
     from bascule.core.errors import unknown
-    from bascule.study.document import built_in_names, read_study
+    from bascule.plan.document import built_in_names, read_study
 
     if kind == "studies":
         lines = [(name, str(read_study(name).content.get("title", ""))) for name in built_in_names()]
@@ -393,7 +393,7 @@ def show(
 ) -> None:
     """Describe a component with all its settings, or print a built-in study."""
     from bascule.core import catalog
-    from bascule.study.document import built_in_names, read_study
+    from bascule.plan.document import built_in_names, read_study
 
     kind, slash, rest = name.partition("/")
     if ":" in name and kind not in catalog.ROOMS:
@@ -458,7 +458,7 @@ def filter_(
     data_dir: DataOption = None,
 ) -> None:
     """Rank the training images of your data by suspicion, as a model trained on them sees them."""
-    from bascule.study import own
+    from bascule.audit import own
 
     judge = own.part_of("filter", with_, "--with")
     mine = _own(model, data, architecture, seed, device, data_dir)
@@ -494,7 +494,7 @@ def scan(
     data_dir: DataOption = None,
 ) -> None:
     """Say whether a model is backdoored, towards which class, and how sure that is."""
-    from bascule.study import own
+    from bascule.audit import own
 
     scanner = own.part_of("scan", with_, "--with")
     mine = _own(model, data, architecture, seed, device, data_dir)
@@ -541,8 +541,8 @@ def repair(
     data_dir: DataOption = None,
 ) -> None:
     """Repair a model, and say what that did to both of its ends."""
-    from bascule.report.ends import both_ends
-    from bascule.study import own
+    from bascule.audit import own
+    from bascule.report.single import both_ends
 
     method = own.part_of("repair", with_, "--with")
     mine = _own(model, data, architecture, seed, device, data_dir)
@@ -570,9 +570,9 @@ def _own(
     *,
     max_test: int | None = None,
 ) -> Own:
+    from bascule.audit.own import open_own
     from bascule.data import default_roots
-    from bascule.study.own import open_own
-    from bascule.study.run import pick_device
+    from bascule.run.run import pick_device
 
     roots = default_roots(data_dir)
     where = pick_device(device)
@@ -618,7 +618,7 @@ def get(
     """Download the files of a data set, check their hashes, and put them where studies find them."""
     from bascule.core import catalog
     from bascule.data import Source, cache_folder
-    from bascule.data._download import fetch
+    from bascule.data.download import fetch
 
     source: type[Source] = catalog.load("data", name)
     remotes = getattr(source, "remote", None)
@@ -637,8 +637,8 @@ def get(
 
 def _plan(study: str, overrides: list[str] | None, scale: str | None, seeds: int | None, data_dir: Path | None) -> Plan:
     from bascule.data import default_roots
-    from bascule.study.document import read_study
-    from bascule.study.resolve import make_plan
+    from bascule.plan.document import read_study
+    from bascule.plan.resolve import make_plan
 
     return make_plan(
         read_study(study), overrides=overrides or (), scale=scale, seeds=seeds, roots=default_roots(data_dir)
@@ -655,7 +655,7 @@ def _kept_current(record: RunRecord, *, wanted: bool) -> Iterator[Callable[[], o
     if not wanted:
         yield lambda: None
         return
-    from bascule.report.live import LivePage
+    from bascule.report.page.live import LivePage
 
     page = LivePage(record, _page(record), warn=lambda text: typer.echo(f"bascule: warning: {text}", err=True))
     try:
@@ -674,7 +674,7 @@ def _end(done: Ran) -> None:
 
 def _print_table(records: Sequence[RunRecord], form: Format, more: More | None = None) -> None:
     from bascule.report.runs import rows_of
-    from bascule.report.tables import render
+    from bascule.report.tables.tables import render
 
     # A log or a pipe gets the table whole; a terminal one that fits.
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from bascule.attack._auto_pgd import Searched, auto_pgd, checkpoints
-from bascule.attack._losses import AimedLoss, dlr, dlr_targeted, precise_cross_entropy
-from bascule.attack._run import attacked
 from bascule.attack.apgd import Apgd
+from bascule.attack.losses import AimedLoss, dlr, dlr_targeted, precise_cross_entropy
 from bascule.attack.pgd import Pgd
+from bascule.attack.run import run_attack
 from bascule.core.ball import Ball, LinfBall, ball
 from bascule.core.restore import untouched
 from bascule.core.rng import borrowed_global_stream, stream
@@ -388,7 +388,7 @@ def test_few_classes(classes: int, loss: str) -> None:
     net = smooth_net(classes)
     x = random_images(10)
     y = net(x).argmax(1)
-    found = attacked(net, Apgd(eps=0.3, loss=loss, steps=10), x, y, generator=stream(0, "attack"))
+    found = run_attack(net, Apgd(eps=0.3, loss=loss, steps=10), x, y, generator=stream(0, "attack"))
     assert (found.prediction != y).any()
 
 
@@ -420,7 +420,7 @@ def test_averaging_helps_against_a_model_with_random_outputs(trained: Any) -> No
     for passes in (1, 10):
         model = Shaking(trained.model, 0.25)
         attack = Apgd(eps=0.12, steps=10, eot_iter=passes)
-        found = attacked(model, attack, x, y, generator=stream(0, "attack")).x
+        found = run_attack(model, attack, x, y, generator=stream(0, "attack")).x
         with torch.no_grad():
             left.append(sum(int((model(found).argmax(1) == y).sum()) for _ in range(20)) / (20 * 60))
     assert left[1] < left[0] - 0.05
@@ -435,7 +435,8 @@ def test_stronger_than_pgd_with_as_many_passes(norm: str, trained: Any) -> None:
     counts = [
         int(
             (
-                attacked(trained.model, attack, trained.x, trained.y, generator=stream(0, "a")).prediction == trained.y
+                run_attack(trained.model, attack, trained.x, trained.y, generator=stream(0, "a")).prediction
+                == trained.y
             ).sum()
         )
         for attack in (

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bascule.attack._ascent import LOSSES, ascend
-from bascule.attack._losses import Loss, cross_entropy
+from bascule.attack.ascent import LOSSES, ascend
+from bascule.attack.losses import Loss, cross_entropy
 from bascule.core.ball import Ball, L2Ball, LinfBall
 from bascule.core.rng import borrowed_global_stream
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from bascule.attack import Attack
-from bascule.attack._run import attacked
 from bascule.attack.apgd import Apgd
 from bascule.attack.autoattack import Autoattack
 from bascule.attack.fab import Fab
 from bascule.attack.pgd import Pgd
+from bascule.attack.run import run_attack
 from bascule.attack.square import Square
 from bascule.core.catalog import component
 from bascule.core.rng import stream
@@ -65,11 +65,11 @@ def test_any_other_attack_is_its_only_part() -> None:
 def test_parts_run_one_after_the_other_on_what_the_ones_before_left(norm: Any, trained: Any) -> None:
     model, x, y = trained.model, trained.x[:100], trained.y[:100]
     whole = Autoattack(norm=norm, eps={"linf": 0.07, "l2": 0.5}[norm], version="light")
-    found = attacked(model, whole, x, y, generator=stream(0, "attack"))
+    found = run_attack(model, whole, x, y, generator=stream(0, "attack"))
 
     generator, standing, by_hand, left = stream(0, "attack"), torch.arange(len(x)), x.clone(), []
     for part in whole.parts():
-        one = attacked(model, part, x[standing], y[standing], generator=generator)
+        one = run_attack(model, part, x[standing], y[standing], generator=generator)
         by_hand[standing] = one.x
         standing = standing[one.prediction == y[standing]]
         left.append(len(standing))
@@ -125,7 +125,7 @@ def test_a_part_is_given_the_images_that_stand() -> None:
         return x
 
     x, y = dark(5)
-    found = attacked(Bright(), pair(brighten_first, brighten_first), x, y, generator=stream(0, "a"))
+    found = run_attack(Bright(), pair(brighten_first, brighten_first), x, y, generator=stream(0, "a"))
     # One falls to the first part, two more to the second.
     assert given == [5, 4]
     assert found.prediction.tolist() == [1, 1, 1, 0, 0]
@@ -140,7 +140,7 @@ def test_a_claim_outside_the_ball_does_not_hide_an_image_from_the_next_part() ->
         given.append(len(x))
         return x
 
-    found = attacked(Bright(), pair(lambda x: x + 0.6, second, eps=0.1), x, y, generator=stream(0, "a"))
+    found = run_attack(Bright(), pair(lambda x: x + 0.6, second, eps=0.1), x, y, generator=stream(0, "a"))
     assert given == [3]
     assert found.prediction.tolist() == [0, 0, 0]
 
@@ -151,14 +151,14 @@ def test_nothing_is_run_when_all_have_fallen() -> None:
     def second(x: Tensor) -> Tensor:
         raise AssertionError("nobody stands")
 
-    found = attacked(Bright(), pair(lambda x: x + 0.3, second), x, y, generator=stream(0, "a"))
+    found = run_attack(Bright(), pair(lambda x: x + 0.3, second), x, y, generator=stream(0, "a"))
     assert found.prediction.tolist() == [1, 1, 1]
 
 
 def test_the_light_version_is_between_pgd_and_the_standard_one(trained: Any) -> None:
     x, y = trained.x[:12], trained.y[:12]
     pgd, light, standard = (
-        int((attacked(trained.model, attack, x, y, generator=stream(0, "a")).prediction == y).sum())
+        int((run_attack(trained.model, attack, x, y, generator=stream(0, "a")).prediction == y).sum())
         for attack in (Pgd(eps=0.07, steps=20), Autoattack(eps=0.07, version="light"), Autoattack(eps=0.07))
     )
     assert 0 < standard <= light <= pgd

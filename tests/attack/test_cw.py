@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bascule.attack._run import attacked
 from bascule.attack.cw import Cw, _objective
+from bascule.attack.run import run_attack
 from bascule.core import catalog
 from bascule.core.ball import ball
 from bascule.core.errors import RequestError
@@ -46,7 +46,7 @@ def test_exact_distance_of_a_linear_boundary() -> None:
     found = smallest(Cw(eps=1.0, steps=200), Linear(-0.2), grey(), torch.tensor([0]))
     assert 0.14 <= found.item() <= 0.14 * 1.01
     for eps, prediction in ((0.139, 0), (0.142, 1)):
-        run = attacked(Linear(-0.2), Cw(eps=eps, steps=200), grey(), torch.tensor([0]), generator=stream(0, "a"))
+        run = run_attack(Linear(-0.2), Cw(eps=eps, steps=200), grey(), torch.tensor([0]), generator=stream(0, "a"))
         assert run.prediction.tolist() == [prediction]
 
 

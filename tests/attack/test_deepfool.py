@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bascule.attack._run import attacked
 from bascule.attack.deepfool import Deepfool
+from bascule.attack.run import run_attack
 from bascule.core.ball import ball
 from bascule.core.restore import untouched
 from bascule.core.rng import stream
@@ -38,7 +38,7 @@ def test_a_linear_boundary_is_crossed_in_one_step(norm: str, exact: float) -> No
     found = Deepfool(norm=norm, eps=1.0, steps=1, overshoot=0.5).smallest(model, grey(), torch.tensor([0]))
     assert ball(norm, 1.0).distance(found, grey()).item() == pytest.approx(1.5 * (exact + 1e-4))
     for eps, prediction in ((0.99 * exact, 0), (1.05 * exact, 1)):
-        run = attacked(model, Deepfool(norm=norm, eps=eps), grey(), torch.tensor([0]), generator=stream(0, "a"))
+        run = run_attack(model, Deepfool(norm=norm, eps=eps), grey(), torch.tensor([0]), generator=stream(0, "a"))
         assert run.prediction.tolist() == [prediction]
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bascule.attack._run import attacked
 from bascule.attack.deepfool import Deepfool
 from bascule.attack.fab import Fab
+from bascule.attack.run import run_attack
 from bascule.core.ball import ball
 from bascule.core.rng import stream
 
@@ -111,7 +111,7 @@ def test_a_crossing_outside_of_the_ball_is_no_success(norm: str) -> None:
     y = torch.zeros(3, dtype=torch.int64)
     for factor, prediction in ((0.99, 0), (1.01, 1)):
         attack = Fab(norm=norm, eps=factor * EXACT[norm])
-        found = attacked(Linear(*TWO), attack, grey(3), y, generator=stream(0, "attack"))
+        found = run_attack(Linear(*TWO), attack, grey(3), y, generator=stream(0, "attack"))
         assert found.prediction.tolist() == [prediction] * 3
         assert attack.ball.distance(found.x, grey(3)).max() <= attack.eps + 1e-12
 
@@ -175,7 +175,7 @@ def test_an_image_leaves_with_a_crossing_within_eps(norm: str, trained: Any) -> 
     assert sizes[:3] == [60, 60, 60]
     assert len(sizes) == 1 + 2 * 10 * 4
     assert sizes[-1] < int((least > attack.eps).sum()) + 5
-    found = attacked(trained.model, attack, x, y, generator=stream(0, "attack"))
+    found = run_attack(trained.model, attack, x, y, generator=stream(0, "attack"))
     assert torch.equal(found.prediction != y, early <= attack.eps)
 
 
@@ -222,7 +222,7 @@ def test_random_start(norm: str, trained: Any) -> None:
 def test_restarts_from_random_points_find_more(norm: str, trained: Any) -> None:
     x, y = trained.x, trained.y
     fallen = [
-        int((attacked(trained.model, attack, x, y, generator=stream(0, "attack")).prediction != y).sum())
+        int((run_attack(trained.model, attack, x, y, generator=stream(0, "attack")).prediction != y).sum())
         for attack in (
             Fab(norm=norm, eps=EPS[norm], steps=2, targets=1, random_start=True, restarts=count) for count in (1, 3)
         )

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from bascule.attack._losses import nearness_to_random_label
 from bascule.attack.fgsm_targeted import FgsmTargeted
+from bascule.attack.losses import nearness_to_random_label
 from bascule.core.rng import stream
 
 PIXELS = nn.Sequential(nn.Flatten())

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bascule.attack._losses import Loss, cross_entropy, dlr, dlr_targeted, margin, precise_cross_entropy
+from bascule.attack.losses import Loss, cross_entropy, dlr, dlr_targeted, margin, precise_cross_entropy
 
 
 def rows(*logits: list[float]) -> Tensor:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from bascule.attack import Attack
-from bascule.attack._run import Attacked, attacked
 from bascule.attack.pgd import Pgd
+from bascule.attack.run import Attacked, run_attack
 from bascule.core.catalog import component
 from bascule.core.rng import stream
 
@@ -50,7 +50,7 @@ def dark(count: int = 4) -> tuple[Tensor, Tensor]:
 
 
 def run(model: nn.Module, attack: Attack, x: Tensor, y: Tensor, *, seed: int = 0) -> Attacked:
-    return attacked(model, attack, x, y, generator=stream(seed, "attack"))
+    return run_attack(model, attack, x, y, generator=stream(seed, "attack"))
 
 
 def state(model: nn.Module) -> dict[str, Any]:

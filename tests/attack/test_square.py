@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bascule.attack._losses import margin
-from bascule.attack._run import attacked
 from bascule.attack._squares import L2Squares, LinfSquares, _pyramids
+from bascule.attack.losses import margin
 from bascule.attack.pgd import Pgd
+from bascule.attack.run import run_attack
 from bascule.attack.square import Square, share_of_pixels
 from bascule.core.ball import L2Ball
 from bascule.core.restore import untouched
@@ -237,7 +237,7 @@ def test_a_linear_model_falls_where_it_must(norm: str, dual: int, reach: float) 
     x, y = torch.full((20, 1, 8, 8), 0.5).double(), torch.zeros(20, dtype=torch.int64)
     for factor, share in ((0.99, 0.0), (reach, 1.0)):
         attack = Square(norm=norm, eps=factor / w.norm(p=dual).item(), queries=800)
-        found = attacked(model, attack, x, y, generator=stream(0, "attack"))
+        found = run_attack(model, attack, x, y, generator=stream(0, "attack"))
         assert (found.prediction == 1).double().mean() == share
 
 
@@ -258,7 +258,7 @@ def test_masked_gradients_do_not_stop_it(norm: str, trained: Any) -> None:
     with torch.no_grad():
         y = model(x).argmax(1)
     fallen = {
-        attack: (attacked(model, attack, x, y, generator=stream(0, "a")).prediction != y).double().mean()
+        attack: (run_attack(model, attack, x, y, generator=stream(0, "a")).prediction != y).double().mean()
         for attack in (Pgd(norm=norm, eps=EPS[norm], steps=20), Square(norm=norm, eps=EPS[norm], queries=100))
     }
     pgd, square = fallen.values()

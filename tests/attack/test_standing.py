@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bascule.attack._losses import cross_entropy, dlr_targeted
 from bascule.attack._standing import look
+from bascule.attack.losses import cross_entropy, dlr_targeted
 from bascule.core.rng import borrowed_global_stream, stream
 
 

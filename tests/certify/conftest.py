@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from bascule.core import catalog, rng
 from bascule.core.images import Splits
-from bascule.train._loop import train
-from bascule.train._settings import Training
+from bascule.train.loop import train
+from bascule.train.settings import Training
 
 SIZE, CLASSES = (2, 6, 6), 4
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bascule.certify._bounds import ROUNDING, Bounds, bound, bound_for_training
+from bascule.certify.bounds import ROUNDING, Bounds, bound, bound_for_training
 from bascule.core.ball import ball
 from bascule.core.restore import frozen
 from bascule.core.rng import borrowed_global_stream, stream

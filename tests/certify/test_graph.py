@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bascule.certify._bounds import bound, bound_for_training
-from bascule.certify._run import certified
+from bascule.certify.bounds import bound, bound_for_training
 from bascule.certify.interval import Interval
+from bascule.certify.run import run_certifier
 from bascule.core.errors import RequestError
 from bascule.core.rng import stream
 
@@ -161,4 +161,4 @@ def test_an_overwritten_value_is_noticed() -> None:
 
     model = Model()
     with pytest.raises(RequestError, match=r"logits that differ from its own by .* in-place operation"):
-        certified(model, Interval(eps=0.1), X, model(X).argmax(1), generator=stream(0, "g"))
+        run_certifier(model, Interval(eps=0.1), X, model(X).argmax(1), generator=stream(0, "g"))

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bascule.attack._run import attacked
+from bascule.attack.run import run_attack
 from bascule.certify import Certifier
-from bascule.certify._run import Certified, certified
 from bascule.certify.crown_ibp import CrownIbp
 from bascule.certify.interval import Interval
+from bascule.certify.run import Certified, run_certifier
 from bascule.certify.smoothing import Smoothing
 from bascule.core import catalog
 from bascule.core.catalog import component
@@ -34,7 +34,7 @@ class Scripted(Certifier):
 
 
 def run(model: nn.Module, certifier: Certifier, x: Tensor, y: Tensor) -> Certified:
-    return certified(model, certifier, x, y, generator=stream(0, "certify"))
+    return run_certifier(model, certifier, x, y, generator=stream(0, "certify"))
 
 
 def bright_or_dark() -> nn.Module:
@@ -200,7 +200,7 @@ def test_no_attack_moves_a_certified_image(which: str, norm: Any, eps: float, tr
         right = net(x).argmax(1) == y
     attack = catalog.build("attack", {"name": "pgd", "norm": norm, "eps": eps, "steps": 20, "loss": "margin"})
     standing = torch.zeros_like(right)
-    standing[right] = attacked(net, attack, x[right], y[right], generator=stream(0, "a")).prediction == y[right]
+    standing[right] = run_attack(net, attack, x[right], y[right], generator=stream(0, "a")).prediction == y[right]
     before = torch.zeros_like(right)
     settings: list[dict[str, Any]] = [
         {"name": "interval"},
@@ -235,7 +235,7 @@ def test_a_larger_radius_certifies_no_more(name: str, trained: Any) -> None:
 def test_images_are_bounded_in_pieces_that_fit(trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for certifier in CERTIFIERS[:3]:
         whole = run(trained.standard, certifier, trained.x[:40], trained.y[:40])
-        monkeypatch.setattr("bascule.certify._bounds._BUDGET", 20_000)
+        monkeypatch.setattr("bascule.certify.bounds._BUDGET", 20_000)
         parts = run(trained.standard, certifier, trained.x[:40], trained.y[:40])
         monkeypatch.undo()
         assert torch.equal(whole.certified, parts.certified)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bascule.attack import Attack
-from bascule.attack._run import attacked
+from bascule.attack.run import run_attack
 from bascule.core import catalog
 from bascule.core.catalog import component
 from bascule.core.errors import RequestError
@@ -75,7 +75,7 @@ def check_attack(attack: Attack, trained: Trained) -> None:
     check_proposal(attack, propose(attack, model, x, y), x)
     with torch.no_grad():
         clean = (model(x).argmax(1) == y).double().mean()
-    found = attacked(model, attack, x, y, generator=stream(0, "contract"))
+    found = run_attack(model, attack, x, y, generator=stream(0, "contract"))
     check_proposal(attack, found.x, x)
     robust = (found.prediction == y).double().mean()
     assert robust < clean, "the attack lowers no accuracy"
@@ -98,7 +98,7 @@ def test_eps_zero_changes_nothing(name: str, norm: str, trained: Trained) -> Non
     attack = build(name, norm, 0.0)
     model, x, y = trained
     assert torch.equal(propose(attack, model, x, y), x)
-    found = attacked(model, attack, x, y, generator=stream(0, "contract"))
+    found = run_attack(model, attack, x, y, generator=stream(0, "contract"))
     assert torch.equal(found.x, x)
     assert torch.equal(found.prediction, y)
 
@@ -106,7 +106,7 @@ def test_eps_zero_changes_nothing(name: str, norm: str, trained: Trained) -> Non
 @each
 def test_a_larger_ball_is_no_safer(name: str, norm: str, trained: Trained) -> None:
     fallen = [
-        (attacked(trained.model, build(name, norm, eps), trained.x, trained.y, generator=stream(0, "a")).prediction)
+        (run_attack(trained.model, build(name, norm, eps), trained.x, trained.y, generator=stream(0, "a")).prediction)
         for eps in (EPS[norm] / 4, EPS[norm])
     ]
     small, large = (int((prediction != trained.y).sum()) for prediction in fallen)
@@ -153,7 +153,7 @@ def test_the_model_is_left_as_found(name: str) -> None:
 
     before = state()
     x, y = torch.rand(4, 1, 4, 4, generator=stream(0, "images")), torch.arange(4) % 3
-    attacked(net, build(name, norms_of(name)[0], 0.1), x, y, generator=stream(0, "contract"))
+    run_attack(net, build(name, norms_of(name)[0], 0.1), x, y, generator=stream(0, "contract"))
     assert state() == before
 
 
@@ -213,7 +213,7 @@ def test_whether_it_differentiates_the_model_is_told_truly(name: str) -> None:
             return torch.stack([-score, score], 1)
 
     x = torch.full((2, 1, 4, 4), 0.3)
-    attacked(Watching(), attack, x, torch.zeros(2, dtype=torch.int64), generator=stream(0, "contract"))
+    run_attack(Watching(), attack, x, torch.zeros(2, dtype=torch.int64), generator=stream(0, "contract"))
     assert any(wanted) == attack.uses_gradient
 
 

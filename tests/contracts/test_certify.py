@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bascule.attack._run import attacked
+from bascule.attack.run import run_attack
 from bascule.certify import Certifier
-from bascule.certify._run import certified
+from bascule.certify.run import run_certifier
 from bascule.core import catalog
 from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.core.rng import borrowed_global_stream, stream
-from bascule.train._loop import train
-from bascule.train._settings import Training
+from bascule.train.loop import train
+from bascule.train.settings import Training
 
 EPS = {"linf": 0.02, "l2": 0.1}
 NAMES = catalog.names("certify")
@@ -90,7 +90,7 @@ def check_certifier(certifier: Certifier, trained: Trained) -> None:
     assert found.any(), "certifies nothing"
     # Where it is not: no attack may succeed within the radius.
     model, x, y = trained
-    found = certified(model, certifier, x, y, generator=stream(0, "contract"))
+    found = run_certifier(model, certifier, x, y, generator=stream(0, "contract"))
     with torch.no_grad():
         right = model(x).argmax(1) == y
     assert not (found.certified & ~right).any()
@@ -100,7 +100,7 @@ def check_certifier(certifier: Certifier, trained: Trained) -> None:
         for eps in found.radius[found.certified].unique().tolist():
             held = found.certified & (found.radius >= eps)
             attack = catalog.build("attack", {"name": "pgd", "norm": certifier.norm, "eps": eps, "steps": 20})
-            now = attacked(model, attack, x[held], y[held], generator=stream(0, "attack"))
+            now = run_attack(model, attack, x[held], y[held], generator=stream(0, "attack"))
             assert torch.equal(now.prediction, y[held]), "an attack moves a certified image"
 
 
@@ -119,7 +119,9 @@ def test_certifier(name: str, norm: str, trained: Trained) -> None:
 def test_a_larger_radius_is_no_easier(name: str, norm: str, trained: Trained) -> None:
     counts = []
     for eps in (EPS[norm] / 10, EPS[norm], 20 * EPS[norm]):
-        found = certified(trained.model, build(name, norm, eps), trained.x, trained.y, generator=stream(0, "contract"))
+        found = run_certifier(
+            trained.model, build(name, norm, eps), trained.x, trained.y, generator=stream(0, "contract")
+        )
         counts.append(int(found.certified.sum()))
     assert counts == sorted(counts, reverse=True)
     assert counts[0] > counts[-1]

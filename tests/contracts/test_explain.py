@@ -14,7 +14,7 @@ from bascule.core.catalog import component
 from bascule.core.restore import untouched
 from bascule.core.rng import stream
 from bascule.explain import HeatMap, Projection, Spectrum
-from bascule.explain._run import explained, responded
+from bascule.explain.run import run_heat_map, run_spectrum
 
 NAMES = catalog.names("explain")
 HEAT_MAPS = [name for name in NAMES if isinstance(catalog.build("explain", name), HeatMap)]
@@ -225,8 +225,8 @@ every = pytest.mark.parametrize("name", HEAT_MAPS + SPECTRA)
 def run(name: str, model: nn.Module, x: Tensor, y: Tensor, *, batch_size: int = 3) -> Tensor:
     made = catalog.build("explain", name)
     if isinstance(made, HeatMap):
-        return explained(model, made, x, y, generator=stream(0, "contract"), batch_size=batch_size)
-    return responded(model, made, x, y, generator=stream(0, "contract"), batch_size=batch_size)
+        return run_heat_map(model, made, x, y, generator=stream(0, "contract"), batch_size=batch_size)
+    return run_spectrum(model, made, x, y, generator=stream(0, "contract"), batch_size=batch_size)
 
 
 @every

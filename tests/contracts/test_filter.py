@@ -15,10 +15,10 @@ from bascule.core.errors import RequestError
 from bascule.core.images import Images, Splits
 from bascule.core.rng import stream
 from bascule.filter import Filter, Judged, LayerFilter
-from bascule.filter._run import judged
-from bascule.poison._place import Poison
-from bascule.train._loop import train
-from bascule.train._settings import Training
+from bascule.filter.run import run_filter
+from bascule.poison.placement import Poison
+from bascule.train.loop import train
+from bascule.train.settings import Training
 
 NAMES = catalog.names("filter")
 names = pytest.mark.parametrize("name", NAMES)
@@ -81,7 +81,7 @@ def judge(filter: Filter, model: nn.Module, images: Images) -> Judged:  # noqa: 
     """One judgement; with images and the global generator checked to be as they were."""
     assert isinstance(images.pixels, Tensor)
     pixels, labels, state = images.pixels.clone(), images.labels.clone(), torch.get_rng_state()
-    found = judged(model, filter, images, generator=stream(0, "contract"))
+    found = run_filter(model, filter, images, generator=stream(0, "contract"))
     assert torch.equal(images.pixels, pixels), "the images were modified"
     assert torch.equal(images.labels, labels), "the labels were modified"
     assert torch.equal(torch.get_rng_state(), state), "the global generator was used"

@@ -14,7 +14,7 @@ import pytest
 from bascule.core import catalog
 from bascule.core.catalog import component
 from bascule.measure import MISSING, Judgement, Metric, Number, Outcomes, Verdict
-from bascule.measure._interval import summarise
+from bascule.measure.interval import summarise
 
 names = pytest.mark.parametrize("name", catalog.names("measure"))
 
@@ -183,7 +183,7 @@ def test_metrics_need_no_torch() -> None:
     code = """
 import sys
 from bascule.core import catalog
-import bascule.measure._interval
+import bascule.measure.interval
 print([catalog.build("measure", name).title for name in catalog.names("measure")] != [])
 print("torch" in sys.modules)
 """

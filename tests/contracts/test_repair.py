@@ -14,11 +14,11 @@ from bascule.core.catalog import component
 from bascule.core.images import Images, Splits
 from bascule.core.inference import predict
 from bascule.core.rng import stream
-from bascule.poison._place import Poison, shown_with
+from bascule.poison.placement import Poison, stamp
 from bascule.repair import Repair, Repaired
-from bascule.repair._run import BrokenError, repaired
-from bascule.train._loop import train
-from bascule.train._settings import Training
+from bascule.repair.run import BrokenError, run_repair
+from bascule.train.loop import train
+from bascule.train.settings import Training
 
 IDLE: dict[str, dict[str, Any]] = {
     "anp": {"steps": 0},
@@ -104,7 +104,7 @@ def accuracy(model: nn.Module, images: Images) -> float:
 
 def success_rate(model: nn.Module, images: Images) -> float:
     others = images.at((images.labels != POISON.target).nonzero().squeeze(1))
-    stamped = predict(model, others, change=lambda x: shown_with(POISON.trigger, x, generator=stream(0, "test")))
+    stamped = predict(model, others, change=lambda x: stamp(POISON.trigger, x, generator=stream(0, "test")))
     return (stamped == POISON.target).double().mean().item()
 
 
@@ -137,7 +137,7 @@ def check_repair(repair: Repair, patient: Patient, *, seed: int = 0) -> Repaired
     model, images, _ = patient
     before, pixels, labels = everything(model), images.batch(torch.arange(len(images))), images.labels.clone()
     state = torch.get_rng_state()
-    found = repaired(model, repair, images, generator=stream(seed, "contract"))
+    found = run_repair(model, repair, images, generator=stream(seed, "contract"))
     assert same(everything(model), before), "the given model was changed"
     assert torch.equal(images.batch(torch.arange(len(images))), pixels), "the images were modified"
     assert torch.equal(images.labels, labels), "the labels were modified"
@@ -160,7 +160,7 @@ def test_the_room_is_not_empty() -> None:
 @names
 def test_zero_steps_give_the_same_weights(name: str, backdoored: Patient) -> None:
     model, images, _ = backdoored
-    found = repaired(model, build(name, IDLE), images, generator=stream(0, "contract"))
+    found = run_repair(model, build(name, IDLE), images, generator=stream(0, "contract"))
     assert found.model is not model
     assert same(weights_of(found.model), weights_of(model))
     assert found.notes["distance"] == 0
@@ -229,7 +229,7 @@ def test_the_networks_of_the_studies(name: str, net: str) -> None:
 def test_two_images_are_enough(name: str) -> None:
     images = random_images(1, count=2)
     net = make_net(1, norm=True)
-    found = repaired(net, build(name, QUICK), images, generator=stream(0, "contract"))
+    found = run_repair(net, build(name, QUICK), images, generator=stream(0, "contract"))
     assert all(value.isfinite().all() for value in found.model.state_dict().values())
 
 
@@ -237,7 +237,7 @@ def test_two_images_are_enough(name: str) -> None:
 def test_defaults_change_weights_and_keep_the_accuracy(name: str, clean: Patient) -> None:
     """On a network without a backdoor a repair costs little."""
     repair = catalog.build("repair", name)
-    found = repaired(clean.model, repair, clean.images, generator=stream(0, "contract"))
+    found = run_repair(clean.model, repair, clean.images, generator=stream(0, "contract"))
     if name not in ("clp", "unlearn"):  # these see that there is nothing to repair
         assert found.notes["distance"] > 0, "no weight was changed"
     before, after = (accuracy(model, clean.test) for model in (clean.model, found.model))
@@ -248,7 +248,7 @@ def test_defaults_change_weights_and_keep_the_accuracy(name: str, clean: Patient
 def check_mends(repair: Repair, backdoored: Patient, bound: float) -> None:
     before = success_rate(backdoored.model, backdoored.test)
     assert before > 0.95
-    found = repaired(backdoored.model, repair, backdoored.images, generator=stream(0, "contract"))
+    found = run_repair(backdoored.model, repair, backdoored.images, generator=stream(0, "contract"))
     assert success_rate(found.model, backdoored.test) < bound, "the backdoor works as before"
     assert accuracy(found.model, backdoored.test) > accuracy(backdoored.model, backdoored.test) - 0.06
 

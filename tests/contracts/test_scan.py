@@ -15,7 +15,7 @@ from bascule.core.errors import RequestError
 from bascule.core.images import Images
 from bascule.core.rng import stream
 from bascule.scan import Scan, Scanner
-from bascule.scan._run import scanned
+from bascule.scan.run import run_scanner
 
 NAMES = catalog.names("scan")
 BRIEF: dict[str, Any] = {"mm-bd": {"steps": 4, "starts": 3}}
@@ -81,12 +81,12 @@ def check_scanner(scanner: Scanner, planted: Callable[[int, bool], Any]) -> None
     accused = 0
     for seed in (0, 1):
         model, of, target = planted(seed, True)
-        found = scanned(model, scanner, of, generator=stream(seed, "contract"))
+        found = run_scanner(model, scanner, of, generator=stream(seed, "contract"))
         check_form(found, model, of)
         assert int(found.anomaly.argmax()) == target, "another class stands out"
         assert (found.anomaly == found.anomaly[target]).sum() == 1, "no class stands out"
         model, of, _ = planted(seed, False)
-        twin = scanned(model, scanner, of, generator=stream(seed, "contract"))
+        twin = run_scanner(model, scanner, of, generator=stream(seed, "contract"))
         assert twin.anomaly[target] < found.anomaly[target], "the twin is as suspicious"
         accused += twin.backdoored
     assert accused < 2, "every clean model is accused"
@@ -105,14 +105,16 @@ def test_scanner(name: str, planted: Any) -> None:
 @pytest.mark.parametrize(("channels", "classes"), [(1, 3), (3, 5)])
 def test_shapes(name: str, channels: int, classes: int) -> None:
     model, of = net(channels, classes).eval(), images(channels, classes)
-    check_form(scanned(model, brief(name), of, generator=stream(0, "contract")), model, of)
+    check_form(run_scanner(model, brief(name), of, generator=stream(0, "contract")), model, of)
 
 
 @names
 def test_same_seed_same_scan(name: str) -> None:
     model, of = net(), images()
     before = torch.get_rng_state()
-    first, again, other = (scanned(model, brief(name), of, generator=stream(seed, "contract")) for seed in (0, 0, 1))
+    first, again, other = (
+        run_scanner(model, brief(name), of, generator=stream(seed, "contract")) for seed in (0, 0, 1)
+    )
     assert same(first, again)
     assert not same(first, other)
     assert torch.equal(torch.get_rng_state(), before), "the global generator was used"
@@ -159,7 +161,7 @@ def test_model_and_images_are_left_as_found(name: str, grad: bool) -> None:
     model, of = Mixed(), images()
     before, pixels = state(model), of.pixels[torch.arange(24)].clone()
     with torch.set_grad_enabled(grad):
-        scanned(model, brief(name), of, generator=stream(0, "contract"))
+        run_scanner(model, brief(name), of, generator=stream(0, "contract"))
     check_untouched(model, before)
     assert torch.equal(of.pixels[torch.arange(24)], pixels)
 
@@ -178,7 +180,7 @@ def test_model_is_left_as_found_after_a_failure(name: str, monkeypatch: pytest.M
 
     monkeypatch.setattr(nn.Linear, "forward", failing)
     with pytest.raises(RuntimeError, match="out of memory"):
-        scanned(model, brief(name), images(), generator=stream(0, "contract"))
+        run_scanner(model, brief(name), images(), generator=stream(0, "contract"))
     check_untouched(model, before)
 
 
@@ -204,7 +206,7 @@ def test_every_setting_is_explained(name: str) -> None:
 @names
 def test_two_classes_are_refused(name: str) -> None:
     with pytest.raises(RequestError, match=r"at least 3; these images have 2"):
-        scanned(net(classes=2), brief(name), images(classes=2), generator=stream(0, "contract"))
+        run_scanner(net(classes=2), brief(name), images(classes=2), generator=stream(0, "contract"))
 
 
 # --- the contract itself ---------------------------------------------------------------------------------------------

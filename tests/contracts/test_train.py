@@ -17,8 +17,8 @@ from bascule.core.images import Splits
 from bascule.core.inference import predict
 from bascule.core.rng import borrowed_global_stream, stream
 from bascule.train import CrossEntropy, Objective
-from bascule.train._loop import train
-from bascule.train._settings import Training
+from bascule.train.loop import train
+from bascule.train.settings import Training
 
 REQUIRED: dict[str, Any] = {"eps": 0.1}
 """A value for every setting without a default, by its name."""

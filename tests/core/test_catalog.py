@@ -23,9 +23,9 @@ from bascule.core.errors import RequestError
 from bascule.core.fingerprint import fingerprint
 from bascule.models import UserModel
 from bascule.poison import Trigger
-from bascule.poison._place import Poison
+from bascule.poison.placement import Poison
 from bascule.poison.sticker import Sticker
-from bascule.train._settings import Augment, Training
+from bascule.train.settings import Augment, Training
 from bascule.train.standard import Standard
 
 REQUIRED = {"eps": 0.1, "model": "resnet18", "path": "somewhere"}

@@ -18,12 +18,12 @@ from bascule.core import fingerprint as fingerprints
 from bascule.core.fingerprint import file_digest, fingerprint
 from bascule.models import UserModel
 from bascule.models.digits_cnn import DigitsCnn
-from bascule.poison._place import Poison
 from bascule.poison.channel import Channel
+from bascule.poison.placement import Poison
 from bascule.poison.sticker import Sticker
 from bascule.scan.neural_cleanse import NeuralCleanse
-from bascule.train._settings import Augment, Training
 from bascule.train.pgd import Pgd
+from bascule.train.settings import Augment, Training
 from bascule.train.standard import Standard
 
 REQUIRED = {"eps": 0.125, "model": "resnet18", "path": "somewhere"}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bascule.attack._run import attacked
+from bascule.attack.run import run_attack
 from bascule.core import catalog
 from bascule.core.errors import RequestError
 from bascule.core.images import Images
@@ -87,6 +87,6 @@ def test_a_model_that_answers_nan_has_no_accuracy_and_no_robustness() -> None:
         predict(Broken(), images)
     x = dark.batch(torch.arange(2))
     with pytest.raises(RequestError, match="with NaN"):
-        attacked(
+        run_attack(
             Broken(), catalog.build("attack", {"name": "fgsm", "eps": 0.3}), x, dark.labels, generator=stream(0, "a")
         )

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-import bascule.data._download
+import bascule.data.download
 from bascule.core.errors import RequestError
-from bascule.data._download import Remote, fetch
 from bascule.data.cifar10 import Cifar10
+from bascule.data.download import Remote, fetch
 from bascule.data.mnist import Mnist
 
 CONTENT = bytes(range(256)) * 5000
@@ -160,7 +160,7 @@ def test_a_connection_that_breaks_off_leaves_nothing(folder: Path) -> None:
         refused(folder, f"{web}/part.bin: ", wanted=remote(CONTENT, web))
 
 
-class Silent(BaseHTTPRequestHandler):
+class Progress(BaseHTTPRequestHandler):
     over = threading.Event()
 
     def do_GET(self) -> None:
@@ -172,9 +172,9 @@ class Silent(BaseHTTPRequestHandler):
 
 def test_a_silent_server_is_given_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bascule.data._download, "_TIMEOUT", 0.2)
-    for web in serving(Silent):
+    for web in serving(Progress):
         refused(folder, "timed out", wanted=remote(CONTENT, web))
-        Silent.over.set()
+        Progress.over.set()
 
 
 def test_a_folder_that_cannot_be_written_is_said(web: str, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from bascule.explain._attention import changed_pixels, changed_share, trigger_attention
+from bascule.explain.attention import changed_pixels, changed_share, trigger_attention
 
 
 def test_by_hand() -> None:

@@ -16,9 +16,9 @@ from bascule.core.restore import untouched
 from bascule.core.rng import borrowed_global_stream, stream
 from bascule.explain import HeatMap
 from bascule.explain._gradient import input_gradient
-from bascule.explain._run import explained
 from bascule.explain.grad_cam import GradCam
 from bascule.explain.integrated_gradients import IntegratedGradients
+from bascule.explain.run import run_heat_map
 from bascule.explain.saliency import Saliency
 from bascule.explain.smoothgrad import Smoothgrad
 
@@ -35,7 +35,7 @@ def linear() -> nn.Module:
 
 
 def heat(heat_map: HeatMap, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    return explained(model, heat_map, x, y, generator=stream(0, "heat"), batch_size=50)
+    return run_heat_map(model, heat_map, x, y, generator=stream(0, "heat"), batch_size=50)
 
 
 def images(count: int = 2) -> Tensor:
@@ -281,7 +281,7 @@ def test_a_method_that_goes_backward_leaves_the_callers_images_alone() -> None:
 def test_batches_do_not_matter(trained: Any) -> None:
     for made in (Saliency(), IntegratedGradients(steps=5), GradCam()):
         whole, parts = (
-            explained(
+            run_heat_map(
                 trained.model, made, trained.x[:7], trained.y[:7], generator=stream(0, "heat"), batch_size=batch_size
             )
             for batch_size in (7, 3)

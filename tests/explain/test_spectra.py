@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from bascule.core.rng import stream
 from bascule.explain import Spectrum
 from bascule.explain._frequency import half_plane, plane, radius, rings, waves
-from bascule.explain._run import responded
 from bascule.explain.band_energy import BandEnergy
 from bascule.explain.fourier import Fourier
 from bascule.explain.pass_filter import PassFilter
+from bascule.explain.run import run_spectrum
 
 sizes = pytest.mark.parametrize(("height", "width"), [(8, 8), (7, 7), (6, 9), (5, 4), (1, 6), (28, 28)])
 
 
 def run(spectrum: Spectrum, model: nn.Module, x: Tensor, y: Tensor, batch_size: int = 50) -> Tensor:
-    return responded(model, spectrum, x, y, generator=stream(0, "spectrum"), batch_size=batch_size)
+    return run_spectrum(model, spectrum, x, y, generator=stream(0, "spectrum"), batch_size=batch_size)
 
 
 def detector(*weights: Tensor, bias: float = 0.0) -> nn.Module:

@@ -18,8 +18,8 @@ from bascule.core.images import Images
 from bascule.core.rng import stream
 from bascule.filter import Judged
 from bascule.filter._clusters import split
-from bascule.filter._run import judged
 from bascule.filter.activation_clustering import ActivationClustering
+from bascule.filter.run import run_filter
 
 WIDTH = 12
 
@@ -36,7 +36,7 @@ def groups(sizes: tuple[int, ...], centers: tuple[int, ...], *, seed: int = 0) -
 def run(vectors: Callable[..., Images], reader: Callable[..., nn.Module]) -> Callable[..., Judged]:
     def call(rows: Tensor, labels: Tensor, **settings: Any) -> Judged:
         net = reader(WIDTH, 3)
-        return judged(net, ActivationClustering(**settings), vectors(rows, labels, 3), generator=stream(0, "a"))
+        return run_filter(net, ActivationClustering(**settings), vectors(rows, labels, 3), generator=stream(0, "a"))
 
     return call
 

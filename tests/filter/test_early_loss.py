@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from bascule.core.errors import RequestError
 from bascule.core.images import Images, Splits
 from bascule.core.rng import borrowed_global_stream, stream
-from bascule.filter._run import judged
 from bascule.filter.early_loss import EarlyLoss, _fresh, _LocalGradientAscent
+from bascule.filter.run import run_filter
 
 
 def test_images_below_gamma_are_pushed_away() -> None:
@@ -61,7 +61,7 @@ def test_models_that_cannot_start_afresh_are_refused(
     model = nn.Sequential()
     model.add_module("inner", Own())
     with pytest.raises(RequestError, match=r"inner \(Own\) holds parameters but has no reset_parameters"):
-        judged(model, EarlyLoss(), images, generator=stream(0, "a"))
+        run_filter(model, EarlyLoss(), images, generator=stream(0, "a"))
 
 
 def test_what_is_learned_first_is_most_suspicious(digits: Splits) -> None:
@@ -72,7 +72,7 @@ def test_what_is_learned_first_is_most_suspicious(digits: Splits) -> None:
     pixels[:, :, :, :2] = 255
     images = few.with_replaced(index, pixels, torch.full((60,), 4))
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    found = judged(
+    found = run_filter(
         net, EarlyLoss(share=0.1, epochs=3, batch_size=20, lr=0.01, gamma=0.0), images, generator=stream(0, "a")
     )
     assert found.removed.sum() == 40

@@ -10,9 +10,9 @@ from torch import nn
 from bascule.core.images import Images, Splits, as_bytes
 from bascule.core.rng import stream
 from bascule.filter import Judged, _tampering
-from bascule.filter._run import judged
 from bascule.filter._tampering import tampered
 from bascule.filter.frequency import Frequency, Spectrum, dct_matrix
+from bascule.filter.run import run_filter
 
 
 def test_the_spectrum_is_scipys() -> None:
@@ -74,7 +74,7 @@ def test_smooth_images_with_noise_on_them_are_found() -> None:
     x = (ramp + 0.3 * torch.rand(500, 1, 1, 1, generator=generator)).clamp(0, 1).expand(500, 1, 16, 16).clone()
     x[:25, :, 10:13, 4:7] = torch.rand(25, 1, 3, 3, generator=generator)
     images = Images(pixels=as_bytes(x), labels=torch.arange(500) % 2, ids=torch.arange(500), classes=("a", "b"))
-    found = judged(nn.Identity(), Frequency(epochs=6), images, generator=stream(0, "a"))
+    found = run_filter(nn.Identity(), Frequency(epochs=6), images, generator=stream(0, "a"))
     assert found.removed[:25].double().mean() > 0.8
     assert found.removed[25:].double().mean() < 0.1
     assert torch.equal(found.removed, found.score >= 0)
@@ -84,7 +84,7 @@ def test_images_are_removed_from_the_probability_on(digits: Splits) -> None:
     few = digits.train.at(torch.arange(300))
 
     def found(probability: float) -> Judged:
-        return judged(nn.Identity(), Frequency(epochs=2, probability=probability), few, generator=stream(0, "a"))
+        return run_filter(nn.Identity(), Frequency(epochs=2, probability=probability), few, generator=stream(0, "a"))
 
     score = found(0.999).score
     for share in (0.3, 0.7):
@@ -96,5 +96,5 @@ def test_images_are_removed_from_the_probability_on(digits: Splits) -> None:
 
 def test_the_detector_learns_from_a_sample(digits: Splits) -> None:
     few = digits.train.at(torch.arange(200))
-    found = judged(nn.Identity(), Frequency(samples=20, epochs=1, probability=0.9), few, generator=stream(0, "a"))
+    found = run_filter(nn.Identity(), Frequency(samples=20, epochs=1, probability=0.9), few, generator=stream(0, "a"))
     assert len(found.score.unique()) > 100

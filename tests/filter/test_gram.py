@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from bascule.core.images import Images
 from bascule.core.rng import stream
-from bascule.filter._run import judged
 from bascule.filter.gram import Gram, gram_sums
+from bascule.filter.run import run_filter
 
 
 def by_matrices(maps: Tensor, order: int) -> Tensor:
@@ -45,7 +45,7 @@ def test_an_image_that_fires_otherwise_is_found_in_its_class(
     rows[40:] = rows[40:].flip(1) + 60  # the other class is brighter: no anomaly within it
     rows[[3, 50]] = torch.tensor([100, 100, 100, 100, 240, 0])
     images = vectors(rows, torch.arange(2).repeat_interleave(40))
-    found = judged(reader(6, 2), Gram(), images, generator=stream(0, "a"))
+    found = run_filter(reader(6, 2), Gram(), images, generator=stream(0, "a"))
     assert found.removed.nonzero().squeeze(1).tolist() == [3, 50]
 
 
@@ -56,7 +56,7 @@ def test_a_channel_that_is_silent_in_most_images_counts(
     rows[:, 5] = 0
     rows[7, 5] = 90
     images = vectors(rows, torch.zeros(40), 2)
-    found = judged(reader(6, 2), Gram(), images, generator=stream(0, "a"))
+    found = run_filter(reader(6, 2), Gram(), images, generator=stream(0, "a"))
     assert found.score.argmax() == 7
     assert found.removed[7]
     assert found.score[7] < 1e3  # one channel of six, not all there is

@@ -1,4 +1,4 @@
-"""What `judged` guarantees whatever a filter returns."""
+"""What `run_filter` guarantees whatever a filter returns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bascule.core.errors import RequestError
 from bascule.core.images import Images
 from bascule.core.rng import stream
 from bascule.filter import Filter, Judged
-from bascule.filter._run import judged
+from bascule.filter.run import run_filter
 
 
 @component
@@ -36,7 +36,7 @@ class Given(Filter):
 
 
 def run(filter: Filter, images: Images) -> Judged:  # noqa: A002
-    return judged(nn.Linear(2, 2).train(), filter, images, generator=stream(0, "a"))
+    return run_filter(nn.Linear(2, 2).train(), filter, images, generator=stream(0, "a"))
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_answers_come_in_the_order_of_the_set(three: Images) -> None:
 def test_the_model_is_as_found_after_an_error(three: Images) -> None:
     model = nn.Linear(2, 2).train()
     with pytest.raises(ValueError, match="not finite"):
-        judged(model, Given(score=[0.0, float("nan"), 1.0]), three, generator=stream(0, "a"))
+        run_filter(model, Given(score=[0.0, float("nan"), 1.0]), three, generator=stream(0, "a"))
     assert model.training
     assert all(p.requires_grad for p in model.parameters())
 

@@ -16,7 +16,7 @@ from bascule.core.errors import RequestError
 from bascule.core.images import Images
 from bascule.core.rng import stream
 from bascule.filter import Judged
-from bascule.filter._run import judged
+from bascule.filter.run import run_filter
 from bascule.filter.spectral_signatures import SpectralSignatures
 
 
@@ -24,7 +24,7 @@ from bascule.filter.spectral_signatures import SpectralSignatures
 def run(vectors: Callable[..., Images], reader: Callable[..., nn.Module]) -> Callable[..., Judged]:
     def call(rows: Tensor, labels: Tensor, **settings: Any) -> Judged:
         net = reader(rows.shape[1], 2)
-        return judged(net, SpectralSignatures(**settings), vectors(rows, labels, 2), generator=stream(0, "a"))
+        return run_filter(net, SpectralSignatures(**settings), vectors(rows, labels, 2), generator=stream(0, "a"))
 
     return call
 

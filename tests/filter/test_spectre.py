@@ -15,7 +15,7 @@ from bascule.core.catalog import build
 from bascule.core.errors import RequestError
 from bascule.core.images import Images
 from bascule.core.rng import stream
-from bascule.filter._run import judged
+from bascule.filter.run import run_filter
 from bascule.filter.spectre import Spectre, concentrated
 
 
@@ -62,7 +62,7 @@ def test_only_the_suspect_class_loses_images(vectors: Callable[..., Images], rea
     rows = torch.randint(80, 121, (400, 8), generator=stream(0, "rows"))
     rows[200:240, 3] += 70  # a fifth of class 1
     images = vectors(rows, torch.arange(2).repeat_interleave(200))
-    found = judged(reader(8, 2), Spectre(rate=0.2, factor=1.0), images, generator=stream(0, "a"))
+    found = run_filter(reader(8, 2), Spectre(rate=0.2, factor=1.0), images, generator=stream(0, "a"))
     assert found.removed.nonzero().squeeze(1).tolist() == list(range(200, 240))
     assert found.score[200:240].min() > found.score[240:].max()
     assert found.score[200:240].min() > found.score[:200].quantile(0.95)

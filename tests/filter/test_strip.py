@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bascule.core.images import Images
 from bascule.core.rng import stream
-from bascule.filter._run import judged
+from bascule.filter.run import run_filter
 from bascule.filter.strip import Strip
 
 
@@ -28,7 +28,7 @@ def test_scores_by_hand(vectors: Callable[..., Images]) -> None:
     # Every second pixel is 51, so two images sum to 0.4 there; image 3 keeps its full first pixel under any overlay.
     rows = torch.tensor([[0, 51]] * 3 + [[255, 51]])
     images = vectors(rows, torch.tensor([0, 0, 0, 1]))
-    found = judged(Half(), Strip(overlays=64), images, generator=stream(0, "a"))
+    found = run_filter(Half(), Strip(overlays=64), images, generator=stream(0, "a"))
     entropy = -(0.4 * math.log(0.4) + 0.6 * math.log(0.6)) / math.log(2)
     assert found.score[3].item() == pytest.approx(0, abs=1e-4)
     # The others meet image 3 in a quarter of their sums, and are sure then.
@@ -44,7 +44,7 @@ def test_sums_are_cut_at_white(vectors: Callable[..., Images]) -> None:
             return x.flatten(1)[:, :2]
 
     images = vectors(torch.tensor([[200, 100]] * 4), torch.tensor([0, 0, 1, 1]))
-    judged(Watch(), Strip(overlays=2), images, generator=stream(0, "a"))
+    run_filter(Watch(), Strip(overlays=2), images, generator=stream(0, "a"))
     assert len(seen) == 2
     assert torch.allclose(torch.cat(seen).flatten(1), torch.tensor([1.0, 200 / 255]))
 
@@ -61,7 +61,7 @@ def test_the_threshold_is_the_normal_quantile_of_the_set(vectors: Callable[..., 
     rows[:, 0] = (torch.randn(600, generator=generator) * 12 + 60).clamp(0, 100)
     rows[:30, 0] = 200
     images = vectors(rows, torch.arange(600) % 2)
-    found = judged(FirstPixel(), Strip(overlays=32, false_alarms=0.01), images, generator=stream(0, "a"))
+    found = run_filter(FirstPixel(), Strip(overlays=32, false_alarms=0.01), images, generator=stream(0, "a"))
     assert found.removed[:30].all()
     assert found.removed[30:].double().mean() < 0.04
     entropy = -found.score
@@ -80,11 +80,11 @@ class Given(nn.Module):
 def test_a_threshold_below_zero_is_said(vectors: Callable[..., Images]) -> None:
     """Sums of one overlay are anything between sure and not: the quantile falls below zero."""
     images = vectors(torch.linspace(0, 127, 100).round().unsqueeze(1), torch.arange(100) % 2)
-    found = judged(Given(), Strip(overlays=1), images, generator=stream(0, "a"))
+    found = run_filter(Given(), Strip(overlays=1), images, generator=stream(0, "a"))
     entropy = -found.score
     spread = 1.4826 * (entropy - entropy.median()).abs().median()
     assert entropy.median() - 2.3263 * spread < 0
     assert not found.removed.any()
     assert "lies below zero" in found.notes[0]
     assert "overlays" in found.notes[0]
-    assert judged(Given(), Strip(overlays=1, false_alarms=0.5), images, generator=stream(0, "a")).notes == ()
+    assert run_filter(Given(), Strip(overlays=1, false_alarms=0.5), images, generator=stream(0, "a")).notes == ()

@@ -12,7 +12,7 @@ from bascule.core.features import features
 from bascule.core.images import Images
 from bascule.core.rng import stream
 from bascule.filter._rules import anomaly_index
-from bascule.filter._run import judged
+from bascule.filter.run import run_filter
 from bascule.filter.two_component import TwoComponent, _WithinClasses
 
 
@@ -28,7 +28,7 @@ def test_the_class_with_two_groups_loses_the_smaller(
     vectors: Callable[..., Images], reader: Callable[..., nn.Module]
 ) -> None:
     images = vectors(six_classes(70), torch.arange(6).repeat_interleave(80))
-    found = judged(reader(10, 6), TwoComponent(), images, generator=stream(0, "a"))
+    found = run_filter(reader(10, 6), TwoComponent(), images, generator=stream(0, "a"))
     assert found.removed.nonzero().squeeze(1).tolist() == list(range(160, 176))
     others = torch.cat([found.score[:160], found.score[176:]])
     assert found.score[160:176].min() > others.max()
@@ -36,7 +36,7 @@ def test_the_class_with_two_groups_loses_the_smaller(
 
 def test_classes_of_one_group_lose_nothing(vectors: Callable[..., Images], reader: Callable[..., nn.Module]) -> None:
     images = vectors(six_classes(0), torch.arange(6).repeat_interleave(80))
-    assert not judged(reader(10, 6), TwoComponent(), images, generator=stream(0, "a")).removed.any()
+    assert not run_filter(reader(10, 6), TwoComponent(), images, generator=stream(0, "a")).removed.any()
 
 
 def test_a_class_is_measured_by_the_variation_of_the_others(
@@ -51,7 +51,7 @@ def test_a_class_is_measured_by_the_variation_of_the_others(
         "bascule.filter.two_component.anomaly_index", lambda values: gains.extend(values.tolist()) or values
     )
     images = vectors(rows, torch.arange(3).repeat_interleave(40))
-    found = judged(reader(2, 3), TwoComponent(threshold=7.0), images, generator=stream(0, "a"))
+    found = run_filter(reader(2, 3), TwoComponent(threshold=7.0), images, generator=stream(0, "a"))
     assert gains == pytest.approx([8, 1 / 17, 1 / 17], rel=1e-3)
     assert found.removed.sum() == 20
     assert found.removed[40:].sum() == 0

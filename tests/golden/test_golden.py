@@ -16,11 +16,11 @@ import torch
 from bascule.core import catalog
 from bascule.core.fingerprint import fingerprint
 from bascule.data import Facts
+from bascule.plan.document import built_in_names, read_study
+from bascule.plan.resolve import make_plan
+from bascule.record.run import RunRecord
 from bascule.report.runs import rows_of
-from bascule.report.tables import More, render
-from bascule.study.document import built_in_names, read_study
-from bascule.study.record import RunRecord
-from bascule.study.resolve import make_plan
+from bascule.report.tables.tables import More, render
 
 HERE = Path(__file__).parent
 FINGERPRINTS = json.loads((HERE / "fingerprints.json").read_text())
@@ -58,7 +58,7 @@ def made_up_data(monkeypatch: pytest.MonkeyPatch) -> None:
             digest="golden",
         )
         monkeypatch.setattr(catalog.load("data", name), "facts", lambda source, roots, facts=facts: facts)
-    monkeypatch.setattr("bascule.study.resolve.check_network", lambda *_: None)
+    monkeypatch.setattr("bascule.plan.resolve.check_network", lambda *_: None)
 
 
 @pytest.mark.usefixtures("made_up_data")

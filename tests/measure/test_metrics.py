@@ -11,7 +11,7 @@ import pytest
 
 from bascule.core.catalog import build
 from bascule.measure import MISSING, Measure, Outcomes
-from bascule.measure._interval import summarise
+from bascule.measure.interval import summarise
 
 X = MISSING
 

@@ -10,8 +10,8 @@ from scipy import optimize, stats
 
 from bascule.core.catalog import build
 from bascule.measure import Outcomes, Verdict
-from bascule.measure._interval import student_t
-from bascule.measure._paired import Difference, difference, score_interval
+from bascule.measure.interval import student_t
+from bascule.measure.paired import Difference, difference, score_interval
 
 Z = float(stats.norm.ppf(0.975))
 ACCURACY = build("measure", "accuracy")

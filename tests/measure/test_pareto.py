@@ -7,7 +7,7 @@ import pytest
 
 from bascule.core.catalog import build
 from bascule.measure import Outcomes
-from bascule.measure._pareto import Standing, standings
+from bascule.measure.pareto import Standing, standings
 
 ENDS = (build("measure", "robust-accuracy"), build("measure", "asr"))
 N = 400

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from bascule.core import catalog
 from bascule.core.errors import RequestError
 from bascule.core.fingerprint import fingerprint
-from bascule.models._weights import load_weights
 from bascule.models.resnet18 import Resnet18
 from bascule.models.resnet50 import Resnet50
+from bascule.models.weights import load_weights
 
 
 def small(classes: int = 3, width: int = 2, *, extra: bool = False) -> nn.Sequential:

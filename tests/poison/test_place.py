@@ -12,7 +12,7 @@ from torch import Tensor
 from bascule.core import rng
 from bascule.core.errors import RequestError
 from bascule.core.images import Images, as_floats
-from bascule.poison._place import Poison, shown_with
+from bascule.poison.placement import Poison, stamp
 from bascule.poison.sticker import Sticker
 from bascule.poison.watermark import Watermark
 
@@ -188,7 +188,7 @@ def test_what_is_stored_is_what_is_shown_at_test_time(images: Images) -> None:
     mark = Watermark(strength=0.3, mode="blend")
     changed, truth = planted(poison(trigger=mark), images)
     places = by_id(images, truth.ids)
-    shown = shown_with(mark, images.batch(places), generator=rng.stream(1, "test"))
+    shown = stamp(mark, images.batch(places), generator=rng.stream(1, "test"))
     assert torch.equal(changed.batch(places), shown)
     # Both are rounded: exact marks would lie between the 256 levels.
     exact = mark.stamp(images.batch(places), generator=rng.stream(1, "test"))

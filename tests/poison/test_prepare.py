@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from bascule.attack import Attack
-from bascule.attack._run import attacked
 from bascule.attack.pgd import Pgd
+from bascule.attack.run import run_attack
 from bascule.core import rng
 from bascule.core.catalog import component, construct, describe
 from bascule.core.errors import RequestError
@@ -18,7 +18,7 @@ from bascule.core.fingerprint import fingerprint
 from bascule.core.images import Images, Splits, as_bytes
 from bascule.core.inference import predict
 from bascule.poison import Trigger
-from bascule.poison._place import Perturb, Poison
+from bascule.poison.placement import Perturb, Poison
 from bascule.poison.sticker import Sticker
 
 STICKER = Sticker(size=2)
@@ -122,7 +122,7 @@ def test_what_is_no_image_is_not_planted(perturb: Perturb, said: str) -> None:
 
 def bound(attack: Attack, model: Any, seed: int = 0) -> Perturb:
     generator = rng.stream(seed, "prepare")
-    return lambda x, y: attacked(model, attack, x, y, generator=generator).x
+    return lambda x, y: run_attack(model, attack, x, y, generator=generator).x
 
 
 def test_a_network_no_longer_sees_the_label_in_them(trained: Any, digits: Splits) -> None:

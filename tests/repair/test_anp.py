@@ -9,8 +9,8 @@ from bascule.core import rng
 from bascule.core.images import Images
 from bascule.core.rng import stream
 from bascule.repair._layers import hidden_layers_of
-from bascule.repair._run import repaired
 from bascule.repair.anp import Anp, _scaled
+from bascule.repair.run import run_repair
 
 
 def test_scales_multiply_gains_and_shifts(residual: nn.Module) -> None:
@@ -57,7 +57,7 @@ def two_kinds() -> Images:
 def test_channels_that_a_small_change_turns_against_the_label_are_cut() -> None:
     net = switch()
     assert (net(two_kinds().batch(torch.arange(40))).argmax(1) == two_kinds().labels).all()
-    found = repaired(net, Anp(steps=60), two_kinds(), generator=stream(0, "r"))
+    found = run_repair(net, Anp(steps=60), two_kinds(), generator=stream(0, "r"))
     weight = found.model.get_submodule("hidden").weight
     assert isinstance(weight, torch.Tensor)
     assert (weight == 0).all(1).tolist() == [False] + [True] * 5
@@ -69,7 +69,7 @@ def test_channels_that_a_small_change_turns_against_the_label_are_cut() -> None:
 
 def test_without_an_adversary_nothing_is_cut() -> None:
     for settings in (Anp(steps=60, eps=0.0), Anp(steps=60, alpha=1.0)):
-        assert repaired(switch(), settings, two_kinds(), generator=stream(0, "r")).notes["pruned"] == 0
+        assert run_repair(switch(), settings, two_kinds(), generator=stream(0, "r")).notes["pruned"] == 0
 
 
 def test_masks_stay_within_bounds(plain: nn.Module, some: Images) -> None:

@@ -10,8 +10,8 @@ from torch import nn
 from bascule.core.images import Images
 from bascule.core.rng import stream
 from bascule.repair._layers import Layer, layers_of
-from bascule.repair._run import repaired
 from bascule.repair.clp import Clp, lipschitz_bounds
+from bascule.repair.run import run_repair
 
 
 def test_bounds_of_a_convolution_with_norm() -> None:
@@ -38,7 +38,7 @@ def test_bounds_of_a_linear_layer_are_lengths() -> None:
 def test_the_outlying_channel_is_silenced_and_no_other(plain: nn.Module, some: Images) -> None:
     with torch.no_grad():
         plain[5].weight[3] *= 100
-    found = repaired(plain, Clp(u=2.0), some, generator=stream(0, "r"))
+    found = run_repair(plain, Clp(u=2.0), some, generator=stream(0, "r"))
     assert found.notes["silenced"] == 1
     weight = found.model.get_submodule("5").weight
     assert isinstance(weight, torch.Tensor)
@@ -50,7 +50,7 @@ def test_the_outlying_channel_is_silenced_and_no_other(plain: nn.Module, some: I
 
 def test_pixels_do_not_matter(plain: nn.Module, some: Images) -> None:
     first, second = (
-        repaired(plain, Clp(u=1.0), images, generator=stream(0, "r")) for images in (some, some.at(torch.tensor([3])))
+        run_repair(plain, Clp(u=1.0), images, generator=stream(0, "r")) for images in (some, some.at(torch.tensor([3])))
     )
     assert first.notes == second.notes
     assert first.notes["silenced"] > 0
@@ -58,7 +58,7 @@ def test_pixels_do_not_matter(plain: nn.Module, some: Images) -> None:
 
 
 def test_the_last_layer_keeps_all_its_rows(plain: nn.Module, some: Images) -> None:
-    found = repaired(plain, Clp(u=0.0), some, generator=stream(0, "r"))
+    found = run_repair(plain, Clp(u=0.0), some, generator=stream(0, "r"))
     assert torch.equal(found.model.state_dict()["7.weight"], plain.state_dict()["7.weight"])
     for layer in layers_of(found.model, some.size)[:-1]:
         silent = (layer.module.weight.flatten(1) == 0).all(1)

@@ -9,8 +9,8 @@ from torch import nn
 from bascule.core.errors import RequestError
 from bascule.core.images import Images
 from bascule.core.rng import stream
-from bascule.repair._run import repaired
 from bascule.repair.fine_pruning import FinePruning
+from bascule.repair.run import run_repair
 
 
 def cut(model: nn.Module, name: str, channels: int) -> list[bool]:
@@ -34,12 +34,14 @@ def graded(plain: nn.Module, some: Images) -> tuple[nn.Module, Images]:
 def test_the_least_active_channels_are_cut(graded: tuple[nn.Module, Images]) -> None:
     model, images = graded
     for share, count in ((0.0, 0), (0.39, 1), (0.4, 2), (0.6, 3)):
-        found = repaired(model, FinePruning(epochs=0, max_drop=1.0, max_share=share), images, generator=stream(0, "r"))
+        found = run_repair(
+            model, FinePruning(epochs=0, max_drop=1.0, max_share=share), images, generator=stream(0, "r")
+        )
         assert cut(found.model, "5", 5) == [k < count for k in range(5)]
         assert found.notes["pruned"] == count
         assert found.notes["channels"] == 5
     # Channel 0 is silent, so it can go at no cost.
-    found = repaired(model, FinePruning(epochs=0, max_drop=0.0), images, generator=stream(0, "r"))
+    found = run_repair(model, FinePruning(epochs=0, max_drop=0.0), images, generator=stream(0, "r"))
     assert found.notes["pruned"] >= 1
 
 
@@ -49,7 +51,7 @@ def test_no_more_are_cut_than_the_accuracy_bears(plain: nn.Module, some: Images)
     )
     counts = []
     for bound in (0.0, 0.1, 0.3, 1.0):
-        found = repaired(plain, FinePruning(epochs=0, max_drop=bound), images, generator=stream(0, "r"))
+        found = run_repair(plain, FinePruning(epochs=0, max_drop=bound), images, generator=stream(0, "r"))
         right = (found.model(images.batch(images.ids)).argmax(1) == images.labels).double().mean()
         assert found.notes["drop"] == pytest.approx(1 - float(right))
         assert found.notes["drop"] <= bound
@@ -61,7 +63,7 @@ def test_no_more_are_cut_than_the_accuracy_bears(plain: nn.Module, some: Images)
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 def test_what_is_cut_stays_cut(plain: nn.Module, some: Images, optimizer: str) -> None:
     repair = FinePruning(epochs=3, max_drop=1.0, max_share=0.6, optimizer=optimizer, weight_decay=0.01)  # type: ignore[arg-type]
-    found = repaired(plain, repair, some, generator=stream(0, "r"))
+    found = run_repair(plain, repair, some, generator=stream(0, "r"))
     assert sum(cut(found.model, "5", 5)) == 3
     assert not torch.equal(found.model.state_dict()["5.bias"], plain.state_dict()["5.bias"])
     kept = found.model.state_dict()["5.weight"] != 0
@@ -69,7 +71,7 @@ def test_what_is_cut_stays_cut(plain: nn.Module, some: Images, optimizer: str) -
 
 
 def test_pooled_channels_and_residual_sums(residual: nn.Module, some: Images) -> None:
-    found = repaired(residual, FinePruning(epochs=0, max_drop=1.0, max_share=0.5), some, generator=stream(0, "r"))
+    found = run_repair(residual, FinePruning(epochs=0, max_drop=1.0, max_share=0.5), some, generator=stream(0, "r"))
     assert sum(cut(found.model, "fc", 4)) == 2
 
 
@@ -88,8 +90,8 @@ def test_pooled_channels_and_residual_sums(residual: nn.Module, some: Images) ->
 )
 def test_networks_it_cannot_work_on(net: nn.Module, problem: str | None, some: Images) -> None:
     if problem is None:
-        repaired(net, FinePruning(epochs=0), some, generator=stream(0, "r"))
+        run_repair(net, FinePruning(epochs=0), some, generator=stream(0, "r"))
     else:
         with pytest.raises(RequestError, match=problem) as caught:
-            repaired(net, FinePruning(epochs=0), some, generator=stream(0, "r"))
+            run_repair(net, FinePruning(epochs=0), some, generator=stream(0, "r"))
         assert "fine-tune" in str(caught.value)

@@ -13,8 +13,8 @@ from bascule.core import catalog
 from bascule.core.errors import RequestError
 from bascule.core.images import Images
 from bascule.core.rng import stream
-from bascule.repair._run import repaired
 from bascule.repair.nad import Attentive, Nad, _stages, attention_difference
+from bascule.repair.run import run_repair
 from bascule.train.standard import Standard
 
 
@@ -77,6 +77,6 @@ def test_the_teacher_pulls(plain: nn.Module, some: Images) -> None:
 def test_what_it_cannot_work_with(some: Images) -> None:
     linear = nn.Sequential(nn.Flatten(), nn.Linear(36, 3))
     with pytest.raises(RequestError, match="the model has none; use fine-tune"):
-        repaired(linear, Nad(), some, generator=stream(0, "r"))
+        run_repair(linear, Nad(), some, generator=stream(0, "r"))
     with pytest.raises(RequestError, match=r"objective: .* trades is not one"):
         catalog.build("repair", {"name": "nad", "objective": {"name": "trades", "eps": 0.1}})

@@ -10,8 +10,8 @@ from bascule.core.catalog import component
 from bascule.core.images import Images
 from bascule.core.rng import stream
 from bascule.repair import Repair, Repaired
-from bascule.repair._run import repaired
 from bascule.repair._steps import batches
+from bascule.repair.run import run_repair
 
 
 @component
@@ -44,7 +44,7 @@ def test_nothing_happens_to_the_model_when_a_repair_fails(plain: nn.Module, some
     plain[0].requires_grad_(False)
     before = {name: value.clone() for name, value in plain.state_dict().items()}
     with pytest.raises(ZeroDivisionError), torch.no_grad():
-        repaired(plain, Fails(), some, generator=stream(0, "r"))
+        run_repair(plain, Fails(), some, generator=stream(0, "r"))
     assert all(torch.equal(value, before[name]) for name, value in plain.state_dict().items())
     assert not plain.training
     assert [p.requires_grad for p in plain.parameters()] == [False] * 2 + [True] * 6
@@ -53,7 +53,7 @@ def test_nothing_happens_to_the_model_when_a_repair_fails(plain: nn.Module, some
 def test_distance_and_state_of_the_result(plain: nn.Module, some: Images) -> None:
     plain[0].requires_grad_(False)
     plain.train()
-    found = repaired(plain, Halves(), some, generator=stream(0, "r"))
+    found = run_repair(plain, Halves(), some, generator=stream(0, "r"))
     assert found.notes == {"halved": 2.0, "distance": pytest.approx(0.5)}
     assert not any(m.training for m in found.model.modules())
     assert [p.requires_grad for p in found.model.parameters()] == [False] * 2 + [True] * 6

@@ -11,8 +11,8 @@ from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.core.images import Images
 from bascule.core.rng import stream
-from bascule.repair._run import repaired
 from bascule.repair.fine_tune import FineTune
+from bascule.repair.run import run_repair
 from bascule.repair.unlearn import Stamping, Unlearn
 from bascule.scan import Scan, Scanner
 
@@ -34,14 +34,14 @@ class Says(Scanner):
 
 
 def test_without_a_suspect_nothing_changes(plain: nn.Module, some: Images) -> None:
-    found = repaired(plain, Unlearn(scanner=Says(anomaly=(0.5, 1.0, 2.0))), some, generator=stream(0, "r"))
+    found = run_repair(plain, Unlearn(scanner=Says(anomaly=(0.5, 1.0, 2.0))), some, generator=stream(0, "r"))
     assert found.notes == {"suspects": 0.0, "distance": 0.0}
     assert all(torch.equal(v, plain.state_dict()[name]) for name, v in found.model.state_dict().items())
 
 
 def test_always_takes_the_most_suspicious(plain: nn.Module, some: Images) -> None:
     repair = Unlearn(scanner=Says(anomaly=(0.5, 1.0, 0.2)), always=True, epochs=1)
-    found = repaired(plain, repair, some, generator=stream(0, "r"))
+    found = run_repair(plain, repair, some, generator=stream(0, "r"))
     assert found.notes["suspects"] == 0
     assert found.notes["unlearnt"] == 1
     assert found.notes["distance"] > 0
@@ -49,7 +49,7 @@ def test_always_takes_the_most_suspicious(plain: nn.Module, some: Images) -> Non
 
 def test_suspects_are_unlearnt(plain: nn.Module, some: Images) -> None:
     repair = Unlearn(scanner=Says(anomaly=(3.0, 1.0, 4.0)), epochs=1)
-    found = repaired(plain, repair, some, generator=stream(0, "r"))
+    found = run_repair(plain, repair, some, generator=stream(0, "r"))
     assert found.notes["suspects"] == 2
     assert found.notes["unlearnt"] == 2
     assert found.notes["distance"] > 0
@@ -58,7 +58,7 @@ def test_suspects_are_unlearnt(plain: nn.Module, some: Images) -> None:
 def test_a_scanner_without_triggers_is_refused(plain: nn.Module, some: Images) -> None:
     repair = Unlearn(scanner=Says(anomaly=(3.0, 1.0, 1.0), triggers=False))
     with pytest.raises(RequestError, match=r"scanner: .*recovers no trigger.*neural-cleanse"):
-        repaired(plain, repair, some, generator=stream(0, "r"))
+        run_repair(plain, repair, some, generator=stream(0, "r"))
 
 
 def test_stamping() -> None:
@@ -102,7 +102,7 @@ def test_a_trigger_that_clean_images_cannot_show_is_unlearnt() -> None:
     scanner = Says(anomaly=(1.0, 1.0, 3.0))
     hits = []
     for repair in (FineTune(**settings), Unlearn(scanner=scanner, **settings)):  # type: ignore[arg-type]
-        found = repaired(net, repair, images, generator=stream(0, "r"))
+        found = run_repair(net, repair, images, generator=stream(0, "r"))
         stamped = images.batch(images.ids)
         assert (found.model(stamped).argmax(1) == labels).all()
         stamped[:, :, 0, 0] = 0.5

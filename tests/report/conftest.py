@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bascule.study.document import parse_study
-from bascule.study.record import RunRecord
-from bascule.study.resolve import make_plan
-from bascule.study.run import run_plan
+from bascule.plan.document import parse_study
+from bascule.plan.resolve import make_plan
+from bascule.record.run import RunRecord
+from bascule.run.run import run_plan
 
 STUDY = r"""
 title: Tiny <b>run</b> of $5$

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import pytest
 from playwright.sync_api import Browser, Error, Locator, Page, Request, expect, sync_playwright
 
-from bascule.report.page import Live, write_page
-from bascule.study.record import RunRecord
+from bascule.record.run import RunRecord
+from bascule.report.page.page import Live, write_page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PATIENCE = 60_000

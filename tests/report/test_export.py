@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bascule.report import tradeoff
-from bascule.report._view import view_of
+from bascule.record.rows import read_rows
+from bascule.record.run import RunRecord
 from bascule.report.export import export
-from bascule.report.page import write_page
-from bascule.report.tables import render
-from bascule.study.record import RunRecord
-from bascule.study.rows import read_rows
+from bascule.report.page.page import write_page
+from bascule.report.panels import tradeoff
+from bascule.report.tables.tables import render
+from bascule.report.view import view_of
 
 FIGURES = ["tradeoff", "trigger-0", *(f"curve-{number}" for number in range(4))]
 NAME = r"Width $\frac$ <4>"
@@ -91,7 +91,7 @@ def test_files_are_on_white_and_sharp(files: dict[str, Path]) -> None:
 def test_labels_stay_beside_their_marks(tiny_run: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # At another resolution the same picture, only finer: so every part of it is placed in points, not in pixels.
     def small(dpi: int) -> np.ndarray:
-        monkeypatch.setattr("bascule.report._svg.DPI", dpi)
+        monkeypatch.setattr("bascule.report.drawing.svg.DPI", dpi)
         with Image.open(written(tiny_run, tmp_path / str(dpi), forms=("png",))["tradeoff.png"]) as image:
             return np.asarray(image.convert("L").resize((100, 93), Image.Resampling.BOX), dtype=float)
 

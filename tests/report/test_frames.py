@@ -13,9 +13,9 @@ import pytest
 
 import bascule
 from bascule.core.errors import RequestError
+from bascule.record.rows import read_rows
+from bascule.record.run import RunRecord
 from bascule.report.frames import Frames
-from bascule.study.record import RunRecord
-from bascule.study.rows import read_rows
 
 METRICS = ["accuracy", "robust_accuracy", "asr", "certified_accuracy"]
 KEY = ["row", "train.lr", "seed", "twin", "cell"]

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bascule.report import latents
-from bascule.report._view import view_of
-from bascule.report.latents import neighbours
-from bascule.report.page import write_page
-from bascule.study.record import RunRecord
+from bascule.record.run import RunRecord
+from bascule.report.page.page import write_page
+from bascule.report.panels import latents
+from bascule.report.panels.latents import neighbours
+from bascule.report.view import view_of
 
 SETTINGS = {"name": "latents", "layer": None, "method": "ica"}
 

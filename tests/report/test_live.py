@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from bascule.report import live
-from bascule.report.live import LivePage
-from bascule.study.record import RunRecord
+from bascule.record.run import RunRecord
+from bascule.report.page import live
+from bascule.report.page.live import LivePage
 
 
 class Elsewhere:
@@ -42,7 +42,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Elsewhere:
 
 def test_another_process_writes_a_page_that_looks_for_the_next(tiny_run: RunRecord, tmp_path: Path) -> None:
     output = tmp_path / "report.html"
-    command = [sys.executable, "-P", "-m", "bascule.report.live", str(tiny_run.path), str(output), "7.0"]
+    command = [sys.executable, "-P", "-m", "bascule.report.page.live", str(tiny_run.path), str(output), "7.0"]
     subprocess.run(command, check=True)
     text = output.read_text(encoding="utf-8")
     assert '<body data-every="7">' in text
@@ -61,7 +61,7 @@ def test_the_other_process_is_asked_for_this_run(tiny_run: RunRecord, tmp_path: 
     page.changed()
     assert elsewhere.began.acquire(timeout=30)
     page.close()
-    asked = ["-P", "-m", "bascule.report.live", str(tiny_run.path), str(tmp_path / "r.html"), "7"]
+    asked = ["-P", "-m", "bascule.report.page.live", str(tiny_run.path), str(tmp_path / "r.html"), "7"]
     assert elsewhere.words[0][1:] == asked
 
 

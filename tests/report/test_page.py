@@ -23,9 +23,11 @@ from PIL import Image
 
 from bascule.core.errors import RequestError
 from bascule.measure import MISSING
-from bascule.report import _labels, _marks, _svg, _words
-from bascule.report.page import Live, write_page
-from bascule.study.record import CellRecord, RunRecord
+from bascule.record.cell import CellRecord
+from bascule.record.run import RunRecord
+from bascule.report import words
+from bascule.report.drawing import labels, marks, svg
+from bascule.report.page.page import Live, write_page
 
 METRICS = ("accuracy", "robust-accuracy", "asr", "asr-paper", "asr-twin", "triggered-accuracy")
 TRIGGER = {"name": "sticker", "size": 2, "position": "bottom-right", "picture": None}
@@ -241,7 +243,7 @@ def check_whole(page: Page) -> None:
 
 
 def plain(text: str) -> str:
-    return text.replace(_words.SPACE, " ")
+    return text.replace(words.SPACE, " ")
 
 
 # --- words, marks, labels --------------------------------------------------------------------------------------------
@@ -253,41 +255,41 @@ def plain(text: str) -> str:
      (0.997, "99.7 %"), (0.999999, "over 99.99 %")],
 )  # fmt: skip
 def test_percentages_say_none_and_all_only_when_it_is_so(share: float, text: str) -> None:
-    assert plain(_words.percent(share)) == text
+    assert plain(words.percent(share)) == text
 
 
 def test_words() -> None:
-    assert _words.joined([]) == ""
-    assert _words.joined(["a"]) == "a"
-    assert _words.joined(["a", "b"], "or") == "a or b"
-    assert _words.joined(["a", "b", "c"]) == "a, b and c"
-    assert [plain(text) for text in _words.percent_interval(0.35, 0.314, 0.386)] == ["35 %", "31 to 39 %"]
-    assert [plain(text) for text in _words.percent_interval(0.991, 0.989, 0.993)] == ["99.1 %", "98.9 to 99.3 %"]
-    assert [plain(text) for text in _words.percent_interval(0.5, 0.5, 0.5)] == ["50 %", "50 to 50 %"]
-    assert _words.points(0.31, 0.393) == "31 to 39 points"
-    assert _words.points(0.0004, 0.0121) == "0.04 to 1.2 points"
-    assert _words.points(0.9, 1) == "90 to 100 points"
-    assert _words.points_around(-0.021, 0.0004) == "from 2.1 points lower to 0.04 higher"
-    assert [_words.duration(seconds) for seconds in (1.36, 62, 600, 11000)] == ["1.4 s", "62 s", "10 min", "3 h 3 min"]
-    assert _words.moment("2024-05-06T07:08:09+00:00") == "2024-05-06 07:08 UTC"
-    assert _words.moment("<yesterday>") == "<yesterday>"
-    assert _words.component(TRIGGER) == "sticker: size 2, position bottom-right"
-    assert _words.setting({"name": "pgd", "eps": 0.1, "place": [1, 2]}) == "pgd (eps 0.1, place [1, 2])"
+    assert words.joined([]) == ""
+    assert words.joined(["a"]) == "a"
+    assert words.joined(["a", "b"], "or") == "a or b"
+    assert words.joined(["a", "b", "c"]) == "a, b and c"
+    assert [plain(text) for text in words.percent_interval(0.35, 0.314, 0.386)] == ["35 %", "31 to 39 %"]
+    assert [plain(text) for text in words.percent_interval(0.991, 0.989, 0.993)] == ["99.1 %", "98.9 to 99.3 %"]
+    assert [plain(text) for text in words.percent_interval(0.5, 0.5, 0.5)] == ["50 %", "50 to 50 %"]
+    assert words.points(0.31, 0.393) == "31 to 39 points"
+    assert words.points(0.0004, 0.0121) == "0.04 to 1.2 points"
+    assert words.points(0.9, 1) == "90 to 100 points"
+    assert words.points_around(-0.021, 0.0004) == "from 2.1 points lower to 0.04 higher"
+    assert [words.duration(seconds) for seconds in (1.36, 62, 600, 11000)] == ["1.4 s", "62 s", "10 min", "3 h 3 min"]
+    assert words.moment("2024-05-06T07:08:09+00:00") == "2024-05-06 07:08 UTC"
+    assert words.moment("<yesterday>") == "<yesterday>"
+    assert words.component(TRIGGER) == "sticker: size 2, position bottom-right"
+    assert words.setting({"name": "pgd", "eps": 0.1, "place": [1, 2]}) == "pgd (eps 0.1, place [1, 2])"
 
 
 def test_rows_differ_in_colour_and_shape() -> None:
-    pairs = [(_marks.mark(number).colour, _marks.mark(number).shape) for number in range(42)]
+    pairs = [(marks.mark(number).colour, marks.mark(number).shape) for number in range(42)]
     assert len(set(pairs)) == 42
     assert all(first[0] != second[0] and first[1] != second[1] for first, second in pairwise(pairs))
 
 
 def test_labels_cover_nothing() -> None:
     generator = np.random.default_rng(0)
-    inside = _labels.Box(0, 0, 400, 400)
+    inside = labels.Box(0, 0, 400, 400)
     places = generator.uniform(0, 400, (40, 2))
-    points = [_labels.Point(x, y, x - 9, y - 12, x + 9, y + 12) for x, y in places]
-    labels = _labels.placed([f"row number {n}" for n in range(40)], points, inside=inside, size=12)
-    shown = [label for label in labels if label is not None]
+    points = [labels.Point(x, y, x - 9, y - 12, x + 9, y + 12) for x, y in places]
+    placed = labels.placed([f"row number {n}" for n in range(40)], points, inside=inside, size=12)
+    shown = [label for label in placed if label is not None]
     assert len(shown) > 10
     boxes = [label.box for label in shown]
     assert all(inside.holds(box) for box in boxes)
@@ -296,15 +298,15 @@ def test_labels_cover_nothing() -> None:
 
 
 def test_a_label_without_room_is_left_out() -> None:
-    point = _labels.Point(50, 50, 50, 50, 50, 50)
-    assert _labels.placed(["much too long a name"], [point], inside=_labels.Box(0, 0, 100, 100), size=12) == [None]
+    point = labels.Point(50, 50, 50, 50, 50, 50)
+    assert labels.placed(["much too long a name"], [point], inside=labels.Box(0, 0, 100, 100), size=12) == [None]
 
 
 def test_long_labels_are_cut() -> None:
-    assert _labels.shortened("short", size=12, width=100) == "short"
-    cut = _labels.shortened("対抗的訓練" * 20, size=12, width=100)
+    assert labels.shortened("short", size=12, width=100) == "short"
+    cut = labels.shortened("対抗的訓練" * 20, size=12, width=100)
     assert cut.endswith("…")
-    assert 80 < _labels.width_of(cut, 12) <= 100
+    assert 80 < labels.width_of(cut, 12) <= 100
 
 
 # --- the page --------------------------------------------------------------------------------------------------------
@@ -420,8 +422,8 @@ def test_pictures_follow_the_page(tmp_path: Path) -> None:
     assert "currentColor" in page.source
     drawn = "".join(re.findall(r"<svg class=.chart.*?</svg>", page.source, flags=re.DOTALL))
     assert "var(--rule)" in drawn
-    assert not re.search(rf"{_svg.INK}|{_svg.RULE}|#000000|font-family: 'DejaVu", drawn, re.IGNORECASE)
-    for name, colour in (("ink", _svg.INK), ("rule", _svg.RULE)):  # files have the colours of the light page
+    assert not re.search(rf"{svg.INK}|{svg.RULE}|#000000|font-family: 'DejaVu", drawn, re.IGNORECASE)
+    for name, colour in (("ink", svg.INK), ("rule", svg.RULE)):  # files have the colours of the light page
         assert f"--{name}: {colour};" in page.source.partition("@media")[0]
     assert len(page.all("style")) == 1  # matplotlib's own sheet would hold for the whole page
     assert {mark["fill"] for mark in page.all("polygon")} == {"#0072B2", "#D55E00"}

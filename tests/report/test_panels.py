@@ -18,12 +18,13 @@ import pytest
 from PIL import Image
 
 from bascule.measure import MISSING, Judgement
-from bascule.report import _tiles
-from bascule.report._words import SPACE
+from bascule.record.cell import FILTERED, CellRecord
+from bascule.record.run import RunRecord
+from bascule.report.drawing import tiles
 from bascule.report.export import export
-from bascule.report.filters import curve
-from bascule.report.page import write_page
-from bascule.study.record import FILTERED, CellRecord, RunRecord
+from bascule.report.page.page import write_page
+from bascule.report.panels.filters import curve
+from bascule.report.words import SPACE
 
 PANELS = ("security", "saliency", "recovered", "filters", "spectrum")
 HOSTILE = "<script>alert(1)</script> \"'&amp; 対抗 $x_1$ " + "w" * 150
@@ -289,7 +290,7 @@ def test_heat_is_shown_from_none_to_the_most_in_each_image(page: dict[str, str])
     sheet = found["Test images with the trigger, and below each its heat under None"]
     assert sheet.shape == (5, 5, 4)  # two rows and columns of 2 x 2 with a gap
     assert sheet[:2, :2, 0].tolist() == [[0, 0], [0, 255]]
-    ends = [_tiles.heat(np.array([[value, 1.0]])).getpixel((0, 0)) for value in (0.0, 0.25, 1.0)]
+    ends = [tiles.heat(np.array([[value, 1.0]])).getpixel((0, 0)) for value in (0.0, 0.25, 1.0)]
     assert [tuple(sheet[3, 0]), tuple(sheet[3, 1]), tuple(sheet[4, 1])] == [ends[1], ends[0], ends[2]]
     assert sheet[2].max() == 0
 
@@ -384,7 +385,7 @@ def test_fourier_maps_are_whole_planes_on_one_scale(page: dict[str, str]) -> Non
     ((name, plane),) = pictures(page["spectrum"]).items()
     assert name.endswith("map of None")
     assert plane.shape == (3, 3, 4)
-    colours = [_tiles.heat(np.array([[value, 0.8]])).getpixel((0, 0)) for value in (0.0, 0.8, 0.4, 0.1)]
+    colours = [tiles.heat(np.array([[value, 0.8]])).getpixel((0, 0)) for value in (0.0, 0.8, 0.4, 0.1)]
     zero, right, up, corner = colours
     assert tuple(plane[1, 1]) == zero
     assert {tuple(plane[1, 0]), tuple(plane[1, 2])} == {right}
@@ -485,7 +486,7 @@ def test_panels_need_no_torch(tmp_path: Path) -> None:
     run_of(tmp_path / "run", Row("None", full(), radii=RADII))
     code = (
         "import sys; from pathlib import Path; from bascule.report.page import write_page;"
-        "from bascule.study.record import RunRecord;"
+        "from bascule.record.run import RunRecord;"
         f"write_page([RunRecord(Path({str(tmp_path / 'run')!r}))], Path({str(tmp_path / 'p.html')!r}));"
         "assert 'torch' not in sys.modules"
     )

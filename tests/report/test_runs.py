@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from bascule.core.errors import RequestError
+from bascule.record.run import RunRecord
 from bascule.report.runs import open_runs, rows_of, run_names
-from bascule.study.record import RunRecord
 
 
 def run_in(folder: Path) -> RunRecord:

@@ -9,12 +9,12 @@ import pytest
 
 from bascule.core.catalog import build
 from bascule.measure import Measure
-from bascule.measure._paired import Difference
-from bascule.report import _words
-from bascule.report._compare import Comparison
-from bascule.report._sentences import Verdict, state
-from bascule.report._sentences import compare as verdict_of
-from bascule.study.rows import RowResult
+from bascule.measure.paired import Difference
+from bascule.record.rows import RowResult
+from bascule.report import words
+from bascule.report.compare.pairwise import Comparison
+from bascule.report.compare.sentences import Verdict, state
+from bascule.report.compare.sentences import compare as verdict_of
 
 POISON = {"trigger": {"name": "sticker"}, "target": 7}
 ATTACK = {"name": "fgsm"}
@@ -61,7 +61,7 @@ def compare(reference: RowResult, other: RowResult, doubt: float = 0.02, **chang
 
 
 def plain(text: str) -> str:
-    return text.replace(_words.SPACE, " ")
+    return text.replace(words.SPACE, " ")
 
 
 UP, DOWN = "raises robust accuracy from 30 % to 60 %", "lowers robust accuracy from 30 % to 10 %"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bascule.report._settings import differing, same
+from bascule.report.compare.settings import differing, same
 
 PGD = {"name": "pgd", "eps": 0.3, "steps": 5}
 

@@ -15,10 +15,10 @@ import pytest
 from bascule.core.catalog import build
 from bascule.core.errors import RequestError
 from bascule.measure import Measure, Outcomes
-from bascule.measure._interval import summarise, wilson
-from bascule.measure._paired import difference
-from bascule.report.tables import LEGEND, More, render, shown_interval, shown_value
-from bascule.study.rows import RowResult
+from bascule.measure.interval import summarise, wilson
+from bascule.measure.paired import difference
+from bascule.record.rows import RowResult
+from bascule.report.tables.tables import LEGEND, More, render, shown_interval, shown_value
 
 
 def measure(

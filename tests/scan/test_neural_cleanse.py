@@ -13,9 +13,9 @@ from bascule.core.errors import RequestError
 from bascule.core.restore import untouched
 from bascule.core.rng import stream
 from bascule.scan import Scan
-from bascule.scan._run import scanned
 from bascule.scan._verdict import mad_index
 from bascule.scan.neural_cleanse import NeuralCleanse
+from bascule.scan.run import run_scanner
 
 PAPER: dict[str, Any] = {
     "mask": "channel",
@@ -45,7 +45,7 @@ def plain_invert() -> Any:
 @pytest.fixture(scope="module")
 def full(planted: Any) -> Scan:
     model, images, _ = planted(0, True)
-    return scanned(model, NeuralCleanse(), images, generator=stream(0, "scan"))
+    return run_scanner(model, NeuralCleanse(), images, generator=stream(0, "scan"))
 
 
 def test_beside_an_independent_implementation(full: Scan, planted: Any) -> None:
@@ -83,14 +83,14 @@ def test_the_trigger_lies_where_it_was_planted(full: Scan, planted: Any) -> None
 
 def test_a_higher_wanted_success_needs_a_larger_mask(planted: Any, full: Scan) -> None:
     model, images, _ = planted(0, True)
-    low = scanned(model, NeuralCleanse(wanted_success=0.6), images, generator=stream(0, "scan"))
+    low = run_scanner(model, NeuralCleanse(wanted_success=0.6), images, generator=stream(0, "scan"))
     assert (low.details["size"] < full.details["size"]).all()
     assert (low.details["success"] < full.details["success"]).all()
 
 
 def test_as_in_the_study(planted: Any) -> None:
     model, images, target = planted(0, True)
-    found = scanned(model, NeuralCleanse(target=target, **PAPER), images, generator=stream(0, "scan"))
+    found = run_scanner(model, NeuralCleanse(target=target, **PAPER), images, generator=stream(0, "scan"))
     assert found.suspects == (target,)
     assert found.backdoored
     assert found.anomaly.isnan().all()
@@ -118,7 +118,7 @@ def test_the_settings_of_the_study_are_the_documented_ones() -> None:
 def test_an_unknown_target_is_refused(planted: Any) -> None:
     model, images, _ = planted(0, True)
     with pytest.raises(RequestError, match=r"^target: there is no class 10; the classes are 0..9"):
-        scanned(model, NeuralCleanse(target=10), images, generator=stream(0, "scan"))
+        run_scanner(model, NeuralCleanse(target=10), images, generator=stream(0, "scan"))
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from bascule.core.errors import RequestError
 from bascule.core.images import Images
 from bascule.core.restore import untouched
 from bascule.core.rng import stream
-from bascule.scan._run import scanned
 from bascule.scan.feature_inversion import FeatureInversion, FeatureMask, _inputs, _last_linear
 from bascule.scan.mm_bd import MmBd
+from bascule.scan.run import run_scanner
 
 
 def images(count: int = 12, classes: int = 4) -> Images:
@@ -34,7 +34,7 @@ def test_margins_of_a_linear_model() -> None:
     # Rows with disjoint pixels: the largest margin of class k has its pixels white and all others black.
     weights = torch.zeros(4, 6)
     weights[0, 0], weights[1, 1], weights[2, 2:4], weights[3, 4:] = 2.0, 3.0, 2.0, 10.0
-    found = scanned(linear(weights), MmBd(), images(), generator=stream(0, "scan"))
+    found = run_scanner(linear(weights), MmBd(), images(), generator=stream(0, "scan"))
     assert found.details["margin"].tolist() == pytest.approx([2, 3, 4, 20])
     assert found.suspects == (3,)
     assert found.pattern is None
@@ -45,14 +45,14 @@ def test_margins_of_a_linear_model() -> None:
 
 def test_margins_need_no_images_but_for_their_size() -> None:
     weights = torch.rand(4, 6, generator=stream(0, "weights"))
-    first, second = (scanned(linear(weights), MmBd(), images(n), generator=stream(0, "scan")) for n in (12, 5))
+    first, second = (run_scanner(linear(weights), MmBd(), images(n), generator=stream(0, "scan")) for n in (12, 5))
     assert torch.equal(first.anomaly, second.anomaly)
 
 
 def test_the_significance_is_the_threshold() -> None:
     model = linear(torch.rand(4, 6, generator=stream(0, "weights")))
     thresholds = [
-        scanned(model, MmBd(significance=s), images(), generator=stream(0, "s")).threshold for s in (0.05, 0.01)
+        run_scanner(model, MmBd(significance=s), images(), generator=stream(0, "s")).threshold for s in (0.05, 0.01)
     ]
     assert thresholds == pytest.approx([1.30103, 2.0])
 
@@ -99,4 +99,4 @@ def test_masked_features_become_the_mean_of_the_stamped_ones() -> None:
 def test_a_model_without_a_linear_layer_is_refused() -> None:
     model = nn.Sequential(nn.Conv2d(1, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     with pytest.raises(RequestError, match="no linear layer"):
-        scanned(model, FeatureInversion(), images(), generator=stream(0, "scan"))
+        run_scanner(model, FeatureInversion(), images(), generator=stream(0, "scan"))

@@ -12,7 +12,7 @@ from bascule.core.errors import RequestError
 from bascule.core.images import Images
 from bascule.core.rng import stream
 from bascule.scan import Passes, Scan, Scanner
-from bascule.scan._run import scanned
+from bascule.scan.run import run_scanner
 
 NAN = float("nan")
 
@@ -47,7 +47,7 @@ class Given(Scanner):
 
 def run(answer: Any, of: Images | None = None, model: nn.Module | None = None) -> Scan:
     of = of if of is not None else images([0, 0, 1, 2])
-    return scanned(model or Threshold(), Given(answer=answer), of, generator=stream(0, "scan"))
+    return run_scanner(model or Threshold(), Given(answer=answer), of, generator=stream(0, "scan"))
 
 
 def told(**values: Any) -> Scan:

@@ -11,17 +11,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import bascule.train._loop
+import bascule.train.loop
 from bascule.core import catalog
 from bascule.core.errors import RequestError
 from bascule.core.images import Images
 from bascule.core.rng import borrowed_global_stream, stream
 from bascule.train import Objective
-from bascule.train._compile import check_compiles, compiled
-from bascule.train._loop import train
-from bascule.train._settings import Training
+from bascule.train.compile import check_compiles, compiled
 from bascule.train.lipschitz import Lipschitz
+from bascule.train.loop import train
 from bascule.train.pgd import Pgd
+from bascule.train.settings import Training
 from bascule.train.standard import Standard
 from bascule.train.trades import Trades
 
@@ -167,7 +167,7 @@ class Restless(nn.Module):
 
 @pytest.mark.usefixtures("without_codegen")
 def test_compiling_for_ever_is_an_error(few: Images, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bascule.train._compile._VARIANTS", 3)
+    monkeypatch.setattr("bascule.train.compile._VARIANTS", 3)
     with pytest.raises(Exception, match="_limit") as caught:
         train(Restless(), few, settings(epochs=3), seed=0, compile_passes=True)
     assert type(caught.value).__name__ == "FailOnRecompileLimitHit"

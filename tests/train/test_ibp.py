@@ -10,17 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bascule.certify._run import certified
+from bascule.certify.run import run_certifier
 from bascule.core import catalog, rng
 from bascule.core.images import Splits
 from bascule.train import Objective
 from bascule.train import crown_ibp as crown_ibp_module
 from bascule.train import ibp as ibp_module
 from bascule.train._certified import ramped
-from bascule.train._loop import train
-from bascule.train._settings import Training
 from bascule.train.crown_ibp import CrownIbp
 from bascule.train.ibp import Ibp
+from bascule.train.loop import train
+from bascule.train.settings import Training
 from bascule.train.standard import Standard
 
 objectives = pytest.mark.parametrize("kind", [Ibp, CrownIbp])
@@ -179,7 +179,7 @@ def test_a_short_training_is_what_certifies_images(objective: Any, low: float, h
     settings = Training(objective=objective, epochs=6, batch_size=32, lr=5e-3, schedule="one-cycle")
     train(model, digits.train, settings, seed=1)
     x, y = digits.test.batch(torch.arange(200)), digits.test.labels[:200]
-    found = certified(
+    found = run_certifier(
         model, catalog.build("certify", {"name": "interval", "eps": 0.05}), x, y, generator=rng.stream(0, "certify")
     )
     share = found.certified.double().mean().item()

@@ -16,10 +16,10 @@ from bascule.core.catalog import construct
 from bascule.core.errors import RequestError
 from bascule.core.images import Splits
 from bascule.train import CrossEntropy
-from bascule.train._loop import train
-from bascule.train._settings import Training
 from bascule.train.lipschitz import Lipschitz, _all_directions, _roughness
+from bascule.train.loop import train
 from bascule.train.pgd import Pgd
+from bascule.train.settings import Training
 from bascule.train.standard import Standard
 from bascule.train.trades import Trades
 

@@ -19,9 +19,9 @@ from bascule.core.images import Images, Splits
 from bascule.core.inference import predict
 from bascule.core.restore import evaluating
 from bascule.train import Objective
-from bascule.train._loop import DivergedError, train
-from bascule.train._settings import Augment, Training
+from bascule.train.loop import DivergedError, train
 from bascule.train.pgd import Pgd
+from bascule.train.settings import Augment, Training
 from bascule.train.standard import Standard
 
 EPOCHS, PER_EPOCH = 3, 4

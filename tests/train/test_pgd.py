@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from bascule.core import rng
 from bascule.core.images import Splits
-from bascule.train._loop import train
-from bascule.train._settings import Training
+from bascule.train.loop import train
 from bascule.train.pgd import Pgd
+from bascule.train.settings import Training
 from bascule.train.standard import Standard
 
 WEIGHT = torch.tensor([[0.0, 0, 0, 0], [1, -2, 0.5, 4]])

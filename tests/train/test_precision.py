@@ -18,10 +18,10 @@ from bascule.core.inference import predict
 from bascule.core.rng import borrowed_global_stream, stream
 from bascule.models._denoise import DenoisingBlock
 from bascule.train import Objective
-from bascule.train._loop import train
 from bascule.train._precision import Mixed
-from bascule.train._settings import Training
+from bascule.train.loop import train
 from bascule.train.pgd import Pgd
+from bascule.train.settings import Training
 from bascule.train.standard import Standard
 
 REQUIRED: dict[str, Any] = {"eps": 0.1}

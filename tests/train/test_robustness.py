@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from bascule.attack._run import attacked
 from bascule.attack.pgd import Pgd
+from bascule.attack.run import run_attack
 from bascule.core import catalog, rng
 from bascule.core.images import Splits
 from bascule.core.inference import predict
-from bascule.train._loop import train
-from bascule.train._settings import Training
+from bascule.train.loop import train
+from bascule.train.settings import Training
 
 EPS = 0.1
 
@@ -25,7 +25,7 @@ def accuracies(objective: Any, digits: Splits) -> tuple[float, float]:
     schedule = {"epochs": 8, "batch_size": 50, "lr": 0.01, "schedule": "one-cycle"}
     train(net, few, Training(objective=catalog.build("train", objective), **schedule), seed=0)
     x = test.batch(torch.arange(len(test)))
-    worst = attacked(net, Pgd(eps=EPS, steps=10), x, test.labels, generator=rng.stream(0, "attack"))
+    worst = run_attack(net, Pgd(eps=EPS, steps=10), x, test.labels, generator=rng.stream(0, "attack"))
     clean = (predict(net, test) == test.labels).float().mean().item()
     return clean, (worst.prediction == test.labels).float().mean().item()
 

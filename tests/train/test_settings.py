@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bascule.core import catalog, rng
 from bascule.core.catalog import construct
 from bascule.core.errors import RequestError
-from bascule.train._settings import Augment, Training
+from bascule.train.settings import Augment, Training
 from bascule.train.standard import Standard
 
 PAPER = ((0, 0.1), (400, 1.0), (40_000, 0.1), (60_000, 0.01))

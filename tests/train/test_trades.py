@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bascule.core import rng
 from bascule.core.ball import ball
-from bascule.train._search import divergence
+from bascule.train.search import divergence
 from bascule.train.standard import Standard
 from bascule.train.trades import Trades
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bascule.attack._losses import AimedLoss
 from bascule.attack._standing import look
+from bascule.attack.losses import AimedLoss
 from bascule.core.ball import Ball
 
 _MOMENTUM = 0.75

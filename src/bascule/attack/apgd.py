@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bascule.attack import Attack
 from bascule.attack._auto_pgd import auto_pgd
 from bascule.attack._boundary import likeliest_wrong
-from bascule.attack._losses import AimedLoss, dlr, dlr_targeted, precise_cross_entropy
+from bascule.attack.losses import AimedLoss, dlr, dlr_targeted, precise_cross_entropy
 from bascule.core.catalog import component
 
 _LOSSES: dict[str, AimedLoss] = {

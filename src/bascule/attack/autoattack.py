@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from bascule.attack import Attack
-from bascule.attack._run import attacked
 from bascule.attack.apgd import Apgd
 from bascule.attack.fab import Fab
+from bascule.attack.run import run_attack
 from bascule.attack.square import Square
 from bascule.core.catalog import component
 
@@ -43,7 +43,7 @@ class Autoattack(Attack):
         for part in self._tries():
             if len(standing) == 0:
                 break
-            end = attacked(model, part, x[standing], y[standing], generator=generator)
+            end = run_attack(model, part, x[standing], y[standing], generator=generator)
             found[standing] = end.x
             standing = standing[end.prediction == y[standing]]
         return found

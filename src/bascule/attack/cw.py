@@ -9,7 +9,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
 from bascule.attack import Attack
-from bascule.attack._losses import margin
+from bascule.attack.losses import margin
 from bascule.core.catalog import component
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from bascule.attack import Attack
-from bascule.attack._ascent import one_step
-from bascule.attack._losses import nearness_to_random_label
+from bascule.attack.ascent import one_step
+from bascule.attack.losses import nearness_to_random_label
 from bascule.core.catalog import component
 
 

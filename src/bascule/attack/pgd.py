@@ -9,7 +9,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
 from bascule.attack import Attack
-from bascule.attack._ascent import LOSSES, LossName, ascend
+from bascule.attack.ascent import LOSSES, LossName, ascend
 from bascule.core.catalog import component
 
 

@@ -10,8 +10,8 @@ from annotated_types import Ge, Interval
 from torch import Tensor, nn
 
 from bascule.attack import Attack
-from bascule.attack._losses import margin
 from bascule.attack._squares import SQUARES
+from bascule.attack.losses import margin
 from bascule.core.catalog import component
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)

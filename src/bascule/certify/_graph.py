@@ -15,7 +15,7 @@ from bascule.certify._ops import Ref
 from bascule.core.errors import RequestError
 
 if TYPE_CHECKING:
-    from bascule.certify._bounds import Bounds
+    from bascule.certify.bounds import Bounds
 
 
 @dataclass(frozen=True, eq=False)

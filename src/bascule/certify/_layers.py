@@ -17,7 +17,7 @@ from torch.nn.utils import parametrize
 from bascule.certify._ops import Convolution, Dense, LeakyRelu, MaxPool, Pair, Positive, Ref, Scale, Sum
 
 if TYPE_CHECKING:
-    from bascule.certify._bounds import Bounds
+    from bascule.certify.bounds import Bounds
 
 
 class UnsupportedError(Exception):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bascule.certify import Certifier
-from bascule.certify._bounds import Intermediate, proved_radius
+from bascule.certify.bounds import Intermediate, proved_radius
 from bascule.core.catalog import component
 
 

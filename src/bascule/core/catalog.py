@@ -1,9 +1,10 @@
 """The catalogue: components are found by scanning their room's folder and built from plain settings.
 
 A component is a frozen, keyword-only dataclass whose fields are its whole configuration, so every field can change its
-result. `filter/spectral_signatures.py` holds the class `SpectralSignatures` and is named `filter/spectral-signatures`.
-Other packages add components through entry points in the group `bascule.<room>`. Names and descriptions are read from
-the source text: listing imports nothing.
+result. It is a `@component` class named after its file: `filter/spectral_signatures.py` holds `SpectralSignatures`,
+the component `filter/spectral-signatures`. The other files of a room, such as `filter/run.py`, hold none. Other
+packages add components through entry points in the group `bascule.<room>`. Names and descriptions are read from the
+source text: listing imports nothing.
 
 A component class may name one of its fields in a class variable `variant`: `torchvision:resnet18` then is the component
 `torchvision` with that field set to `resnet18`.
@@ -124,9 +125,14 @@ def _check_room(room: str) -> None:
 def names(room: str) -> tuple[str, ...]:
     """Names of all components of a room, built in and from other packages, sorted. Imports none of them."""
     _check_room(room)
-    files = (path.stem for path in (_ROOT / room).glob("*.py"))
-    own = {stem.replace("_", "-") for stem in files if not stem.startswith("_")}
+    own = {path.stem.replace("_", "-") for path in (_ROOT / room).glob("[!_]*.py") if _holds_component(path)}
     return tuple(sorted(own | set(_plugins(room))))
+
+
+def _holds_component(path: Path) -> bool:
+    """Whether the file has a `@component` class that is named after it."""
+    classes = re.findall(r"^@(?:catalog\.)?component\nclass (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return path.stem.replace("_", "") in map(str.lower, classes)
 
 
 def load(room: str, name: str) -> Any:

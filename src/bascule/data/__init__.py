@@ -21,7 +21,7 @@ from torch import Tensor
 from bascule.core import catalog, rng
 from bascule.core.errors import RequestError
 from bascule.core.images import Images, Splits
-from bascule.data._download import Remote
+from bascule.data.download import Remote
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

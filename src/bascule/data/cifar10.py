@@ -16,10 +16,10 @@ from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.core.images import Images, Splits
 from bascule.data import Facts, Source, class_names, find
-from bascule.data._download import Remote
 from bascule.data._files import content_digest, reading
 from bascule.data._parquet import Split, digest, find_splits
 from bascule.data._unpickle import load_dict
+from bascule.data.download import Remote
 
 _CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _SIZE = (3, 32, 32)

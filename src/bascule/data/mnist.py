@@ -17,8 +17,8 @@ from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.core.images import Images, Splits
 from bascule.data import Facts, Source, check_same_size, class_names, find
-from bascule.data._download import Remote
 from bascule.data._files import content_digest, reading
+from bascule.data.download import Remote
 
 _STEMS = ("train", "t10k")
 _PARTS = ("images-idx3-ubyte", "labels-idx1-ubyte")

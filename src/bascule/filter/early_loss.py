@@ -20,8 +20,8 @@ from bascule.core.restore import evaluating
 from bascule.filter import Filter, Judged
 from bascule.filter._rules import highest
 from bascule.train import Objective
-from bascule.train._loop import train
-from bascule.train._settings import Training
+from bascule.train.loop import train
+from bascule.train.settings import Training
 
 _CHUNK = 1000
 

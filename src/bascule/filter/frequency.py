@@ -17,8 +17,8 @@ from bascule.core.projection import whole_number
 from bascule.core.restore import evaluating
 from bascule.filter import Filter, Judged
 from bascule.filter._tampering import tampered
-from bascule.train._loop import train
-from bascule.train._settings import Training
+from bascule.train.loop import train
+from bascule.train.settings import Training
 from bascule.train.standard import Standard
 
 _CHUNK = 1000

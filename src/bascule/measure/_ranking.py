@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from bascule.measure import Estimate, Judgement
-from bascule.measure._interval import CONFIDENCE, Interval, quantile, wilson
+from bascule.measure.interval import CONFIDENCE, Interval, quantile, wilson
 
 _HALVINGS = 60
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from bascule.core.catalog import component
 from bascule.measure import Labels, Metric, Outcomes
-from bascule.measure._worst import worst
+from bascule.measure.worst import worst
 
 
 @component

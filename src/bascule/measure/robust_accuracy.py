@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from bascule.core.catalog import component
 from bascule.measure import Metric, Outcomes
-from bascule.measure._worst import standing
+from bascule.measure.worst import survivors
 
 
 @component
@@ -23,4 +23,4 @@ class RobustAccuracy(Metric):
     def per_sample(self, outcomes: Outcomes) -> NDArray[np.bool_] | None:
         if outcomes.clean is None or not outcomes.attacks or len(outcomes.adversarial) < outcomes.attacks:
             return None
-        return standing(outcomes.label, outcomes.clean, outcomes.adversarial)
+        return survivors(outcomes.label, outcomes.clean, outcomes.adversarial)

@@ -6,7 +6,7 @@ import numpy as np
 
 from bascule.core.catalog import component
 from bascule.measure import Estimate, Number, Outcomes
-from bascule.measure._interval import student_t
+from bascule.measure.interval import student_t
 
 
 @component

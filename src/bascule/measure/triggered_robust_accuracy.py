@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from bascule.core.catalog import component
 from bascule.measure import Metric, Outcomes
-from bascule.measure._worst import standing
+from bascule.measure.worst import survivors
 
 
 @component
@@ -28,7 +28,7 @@ class TriggeredRobustAccuracy(Metric):
             return None
         if len(attacked) < outcomes.attacks:
             return None
-        return standing(outcomes.label, outcomes.triggered, attacked)[self.counted(outcomes)]
+        return survivors(outcomes.label, outcomes.triggered, attacked)[self.counted(outcomes)]
 
     def counted(self, outcomes: Outcomes) -> NDArray[np.bool_]:
         return outcomes.label != outcomes.target

@@ -15,7 +15,7 @@ from torch import nn
 
 from bascule.core import catalog, rng
 from bascule.core.errors import RequestError
-from bascule.models._weights import checked_digest, load_weights
+from bascule.models.weights import checked_digest, load_weights
 
 
 @catalog.contract("models")

@@ -17,8 +17,8 @@ from bascule.core import catalog
 from bascule.core.catalog import Of
 from bascule.core.images import Images
 from bascule.train import Objective
-from bascule.train._loop import train
-from bascule.train._settings import Augment, Training
+from bascule.train.loop import train
+from bascule.train.settings import Augment, Training
 from bascule.train.standard import Standard
 
 

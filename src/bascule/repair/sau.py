@@ -9,15 +9,15 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
-from bascule.attack._ascent import ascend
-from bascule.attack._losses import Loss, cross_entropy
+from bascule.attack.ascent import ascend
+from bascule.attack.losses import Loss, cross_entropy
 from bascule.core.ball import Eps, Norm, ball
 from bascule.core.catalog import component
 from bascule.core.images import Images
 from bascule.core.restore import evaluating
 from bascule.repair import FineTuning, Repaired
 from bascule.train import Objective
-from bascule.train._search import searching
+from bascule.train.search import searching
 
 _OFFSET = 1e-6
 """Keeps the logarithm of "no doubt is left" finite."""

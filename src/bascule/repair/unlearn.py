@@ -14,9 +14,9 @@ from bascule.core.errors import RequestError
 from bascule.core.images import Images
 from bascule.repair import FineTuning, Repaired
 from bascule.scan import Scan, Scanner
-from bascule.scan._run import scanned
 from bascule.scan.neural_cleanse import NeuralCleanse
-from bascule.train._settings import Augment
+from bascule.scan.run import run_scanner
+from bascule.train.settings import Augment
 
 
 @component
@@ -42,7 +42,7 @@ class Unlearn(FineTuning):
     def repair(self, model: nn.Module, images: Images, *, generator: torch.Generator) -> Repaired:
         if self.epochs == 0:
             return Repaired(model, {})
-        found = scanned(model, self.scanner, images, generator=generator)
+        found = run_scanner(model, self.scanner, images, generator=generator)
         classes = found.suspects or ((most_suspicious(found),) if self.always else ())
         notes = {"suspects": float(len(found.suspects))}
         if not classes:

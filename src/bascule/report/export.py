@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bascule.report import tables
-from bascule.report._figure import Figure, Form
-from bascule.report._view import RowView, view_of
-from bascule.report.page import PANELS
-from bascule.study.record import RunRecord, write_atomically
+from bascule.core.files import write_atomically
+from bascule.record.run import RunRecord
+from bascule.report.drawing.figure import Figure, Form
+from bascule.report.page.page import PANELS
+from bascule.report.tables import tables
+from bascule.report.view import RowView, view_of
 
 TABLES: dict[str, tables.Format] = {"csv": "csv", "json": "json", "md": "markdown", "tex": "latex"}
 """Formats of the table by the ending of its file."""

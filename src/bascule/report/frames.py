@@ -11,10 +11,10 @@ import numpy as np
 
 from bascule.core.optional import imported
 from bascule.measure import MISSING
-from bascule.measure._interval import summarise
-from bascule.report._view import CellView, RowView, View, view_of
-from bascule.study.record import RunRecord, open_run
-from bascule.study.rows import outcomes_of
+from bascule.measure.interval import summarise
+from bascule.record.rows import outcomes_of
+from bascule.record.run import RunRecord, open_run
+from bascule.report.view import CellView, RowView, View, view_of
 
 if TYPE_CHECKING:
     import pandas

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from bascule.core.errors import RequestError
-from bascule.study.record import RunRecord, open_run
-from bascule.study.rows import RowResult, read_rows
+from bascule.record.rows import RowResult, read_rows
+from bascule.record.run import RunRecord, open_run
 
 
 def open_runs(names: Sequence[str], runs_dir: Path) -> list[RunRecord]:

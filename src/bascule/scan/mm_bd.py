@@ -10,8 +10,8 @@ from annotated_types import Ge, Gt, Interval
 from scipy import special
 from torch import Tensor, nn
 
-from bascule.attack._ascent import ascend
-from bascule.attack._losses import margin
+from bascule.attack.ascent import ascend
+from bascule.attack.losses import margin
 from bascule.core.ball import ball
 from bascule.core.catalog import component
 from bascule.core.images import Images

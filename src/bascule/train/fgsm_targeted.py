@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bascule.attack._ascent import one_step
-from bascule.attack._losses import nearness_to_random_label
+from bascule.attack.ascent import one_step
+from bascule.attack.losses import nearness_to_random_label
 from bascule.core.ball import Eps, Norm, ball
 from bascule.core.catalog import component
 from bascule.train import CrossEntropy
-from bascule.train._search import Statistics, searching
+from bascule.train.search import Statistics, searching
 
 
 @component

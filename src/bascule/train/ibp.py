@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from annotated_types import Interval
 from torch import Tensor, nn
 
-from bascule.certify._bounds import bound_for_training
+from bascule.certify.bounds import bound_for_training
 from bascule.core.ball import Eps
 from bascule.core.catalog import component
 from bascule.train import Objective

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
-from bascule.attack._losses import cross_entropy
+from bascule.attack.losses import cross_entropy
 from bascule.core.ball import Eps, Norm, ball
 from bascule.core.catalog import component
 from bascule.train import Objective
-from bascule.train._search import divergence, searching, worst_nearby
+from bascule.train.search import divergence, searching, worst_nearby
 
 _OFFSET = 1e-4
 """Keeps the logarithm of "no confidence is left" finite."""

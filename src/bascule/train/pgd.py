@@ -8,12 +8,12 @@ import torch
 from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 
-from bascule.attack._ascent import ascend
-from bascule.attack._losses import cross_entropy
+from bascule.attack.ascent import ascend
+from bascule.attack.losses import cross_entropy
 from bascule.core.ball import Eps, Norm, ball
 from bascule.core.catalog import component
 from bascule.train import CrossEntropy
-from bascule.train._search import Statistics, searching
+from bascule.train.search import Statistics, searching
 
 
 @component

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bascule.core.ball import Eps, Norm, ball
 from bascule.core.catalog import component
 from bascule.train import Objective
-from bascule.train._search import divergence, searching, worst_nearby
+from bascule.train.search import divergence, searching, worst_nearby
 
 
 @component

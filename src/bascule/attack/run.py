@@ -1,0 +1,55 @@
+"""Running an attack: what is guaranteed whatever the attack returns."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from bascule.attack import Attack
+from bascule.core.inference import labels_of
+from bascule.core.restore import evaluating, full_precision, untouched
+
+
+class Attacked(NamedTuple):
+    """Worst case over the restarts of one attack."""
+
+    x: Tensor
+    """Perturbed images, in the ball and in [0, 1]; where the attack failed, its last try."""
+    prediction: Tensor
+    """int64, shape (B,): what the model takes them for."""
+
+
+def run_attack(model: nn.Module, attack: Attack, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Attacked:
+    """Run `attack` on images the model gets right, each restart only on those that withstood the earlier ones.
+
+    The model is in eval mode with frozen parameters and in full precision during the attack, and is found as it was
+    afterwards. Proposals are projected into the ball and [0, 1], a non-finite proposal counts as no perturbation, and
+    success is measured by a pass of our own.
+
+    Args:
+        model: From [0, 1] images to logits.
+        attack: The search.
+        x: Floats in [0, 1], B x C x H x W.
+        y: int64 labels, shape (B,).
+        generator: On the device of `x`.
+
+    Raises:
+        RequestError: A logit of a perturbed image is not a number.
+    """
+    ball, x = attack.ball, x.detach()
+    best, prediction = x.clone(), y.clone()
+    for _ in range(attack.restarts):
+        alive = (prediction == y).nonzero().squeeze(1)
+        if len(alive) == 0:
+            break
+        origin = x[alive]
+        with untouched(model), full_precision(x.device):
+            # A clone, so that an attack which works in place on its input does not carry the ball along.
+            proposal = attack.perturb(model, origin.clone(), y[alive], generator=generator).detach().to(origin)
+        proposal = ball.project(torch.where(proposal.isfinite(), proposal, origin), origin)
+        with evaluating(model), torch.no_grad(), full_precision(x.device):
+            prediction[alive] = labels_of(model(proposal))
+        best[alive] = proposal
+    return Attacked(best, prediction)

@@ -1,0 +1,54 @@
+"""Running a certifier: what is guaranteed whatever it returns."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from bascule.certify import Certifier
+from bascule.core.restore import evaluating, frozen, full_precision
+
+
+class Certified(NamedTuple):
+    """What one certifier proves about each image."""
+
+    radius: Tensor
+    """Floats, shape (B,): the prediction stays right within this radius; 0 where nothing is proved."""
+    certified: Tensor
+    """bool, shape (B,): right when clean, and the radius reaches the one asked for."""
+
+
+def run_certifier(
+    model: nn.Module, certifier: Certifier, x: Tensor, y: Tensor, *, generator: torch.Generator
+) -> Certified:
+    """Ask `certifier` about the images the model gets right; the others are never certified.
+
+    The model is in eval mode with frozen parameters, without gradients and in full precision (no autocast, no TF32),
+    and is found as it was afterwards. A radius that is negative or not finite counts as 0.
+
+    Args:
+        model: From [0, 1] images to logits.
+        certifier: The bound.
+        x: Floats in [0, 1], B x C x H x W.
+        y: int64 labels, shape (B,).
+        generator: On the device of `x`.
+
+    Raises:
+        RequestError: The bound cannot follow an operation of the model.
+    """
+    x, radius = x.detach(), torch.zeros(len(x), dtype=x.dtype, device=x.device)
+    if len(x) == 0:  # which not every network can take
+        return Certified(radius, torch.zeros_like(y, dtype=torch.bool))
+    with evaluating(model), frozen(model), torch.no_grad(), full_precision(x.device):
+        right = model(x).argmax(1) == y
+        index = right.nonzero().squeeze(1)
+        if len(index):
+            found = certifier.radius(model, x[index], y[index], generator=generator)
+            if found.shape != index.shape:
+                raise ValueError(f"{certifier!r} gave radii of shape {tuple(found.shape)} for {len(index)} images")
+            radius[index] = torch.where(found.isfinite(), found, 0).clamp_min(0).to(radius)
+    # An image certified at eps has the radius eps in its own type, which may lie below the Python number.
+    asked = torch.tensor(certifier.eps, dtype=x.dtype, device=x.device)
+    return Certified(radius, right & (radius >= asked))

@@ -1,0 +1,107 @@
+"""A model and images that are in memory: attacked, and measured at both ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bascule.attack import Attack
+from bascule.attack.run import run_attack
+from bascule.certify import Certifier
+from bascule.core import rng
+from bascule.core.catalog import build
+from bascule.core.errors import RequestError, placed
+from bascule.core.images import Floats, as_floats
+from bascule.core.inference import Filled, predict
+from bascule.core.progress import Progress
+from bascule.core.restore import evaluating
+from bascule.evaluate.passes import BATCH, batches
+from bascule.evaluate.single import Asked, Ends, ends_of, metrics_of
+from bascule.models.checks import check_logits
+from bascule.poison import Trigger
+from bascule.poison.placement import stamp
+
+Spec = str | Mapping[str, Any]
+"""A component by name, or as a mapping with its settings, as in a study file."""
+
+
+def perturb(model: nn.Module, x: Tensor, y: Tensor, attack: Spec | Attack, *, seed: int = 0, **settings: Any) -> Tensor:
+    """See `bascule.perturb`."""
+    with placed("attack"):
+        if settings and not isinstance(attack, str):
+            raise RequestError(f"settings ({', '.join(settings)}) go with a name; put them into the attack itself")
+        search: Attack = build("attack", {"name": attack, **settings} if isinstance(attack, str) else attack)
+    images, _ = _given(model, x, y)
+    found, draws = images.x.clone(), rng.stream(seed, "attack 0", device=images.device)
+    right = (predict(model, images, batch_size=BATCH) == images.labels.cpu()).numpy()
+    filled = Filled(model)
+    for index, part in batches(images, right):
+        found[index] = run_attack(filled, search, part, images.labels[index], generator=draws).x
+    return found.to(torch.as_tensor(x).device)
+
+
+def evaluate(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    attack: Spec | Attack | Sequence[Spec | Attack] = (),
+    certify: Spec | Certifier | Sequence[Spec | Certifier] = (),
+    trigger: Spec | Trigger | None = None,
+    target: int | None = None,
+    measure: str | Sequence[str] = (),
+    seed: int = 0,
+) -> Ends:
+    """See `bascule.evaluate`."""
+    with placed("measure"):
+        metrics = metrics_of([measure] if isinstance(measure, str) else measure)
+    with placed("trigger"):
+        mark = None if trigger is None else build("poison", trigger)
+    asked = Asked(
+        attacks=_parts("attack", attack), certifiers=_parts("certify", certify), trigger=mark, target=target,
+        metrics=metrics, seed=seed,
+    )  # fmt: skip
+    images, classes = _given(model, x, y)
+    asked.check(classes)
+    if mark is not None:
+        with placed("trigger"):  # before hours of attacks
+            stamp(mark, images.x[:1], generator=rng.stream(seed, "trigger", device=images.device))
+    return ends_of(model, images, asked, progress=Progress())
+
+
+def _parts(room: str, given: Any) -> tuple[Any, ...]:
+    with placed(room):
+        several = isinstance(given, (list, tuple))
+        return tuple(build(room, part) for part in given) if several else (build(room, given),)
+
+
+def _given(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Floats, int]:
+    """The images where the model is and as it takes them, and the number of its classes, tried on a few of them."""
+    if not isinstance(model, nn.Module):
+        raise RequestError(f"expected a torch.nn.Module, got {type(model).__name__}", place=("model",))
+    x, y = torch.as_tensor(x).detach(), torch.as_tensor(y)
+    if y.is_floating_point() or y.dtype == torch.bool:
+        raise RequestError(f"labels are whole numbers, int64; got {str(y.dtype).removeprefix('torch.')}", place=("y",))
+    weight = next((part for part in model.parameters() if part.is_floating_point()), None)
+    device = x.device if weight is None else weight.device
+    x = as_floats(x) if x.dtype == torch.uint8 else x
+    if weight is not None and x.is_floating_point():
+        x = x.to(weight.dtype)
+    images = Floats(x=x.to(device), labels=y.to(device, torch.int64))
+    few = images.x[:2]
+    with placed("model"):
+        try:
+            with evaluating(model), torch.no_grad():
+                logits = model(few)
+        except Exception as error:  # somebody's code may raise anything
+            size = " x ".join(map(str, few.shape[1:]))
+            raise RequestError(f"cannot take images of {size}: {type(error).__name__}: {error}") from error
+        classes = logits.shape[1] if isinstance(logits, Tensor) and logits.ndim == 2 else 0
+        check_logits(type(model).__name__, logits, len(few), classes)
+    highest = int(images.labels.max())
+    if highest >= classes:
+        raise RequestError(f"labels go up to {highest}, but the model has the classes 0..{classes - 1}", place=("y",))
+    return images, classes

@@ -1,0 +1,177 @@
+"""What changes between two rows that were trained with the same seeds and evaluated on the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any, Literal
+
+import numpy as np
+
+from bascule.measure import Metric, Number, Outcomes
+from bascule.measure.interval import CONFIDENCE, Interval, quantile, share_of, student_t, together
+
+Seeds = Mapping[int, Outcomes]
+"""The outcomes of one row by seed."""
+
+_HALVINGS = 60
+"""Until the ends of an interval are known to 1e-18."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A metric of one row less that of another, with its doubt. All None when the two cannot be paired."""
+
+    value: float | None
+    """In [-1, 1] for shares."""
+    low: float | None
+    high: float | None
+    before: float | None
+    """The metric of the row compared with, over the seeds that both rows have."""
+    after: float | None
+    """The metric of the row itself, over the same seeds."""
+    n: int | None
+    """Images that counted."""
+    seeds: int
+    """Seeds for which both rows have the metric."""
+    unit: str
+    better: str
+
+    @property
+    def change(self) -> Literal["up", "down", "unclear", "missing"]:
+        """Where the metric goes; unclear while the interval holds 0."""
+        if self.low is None or self.high is None:
+            return "missing"
+        if self.low > 0:
+            return "up"
+        return "down" if self.high < 0 else "unclear"
+
+    @property
+    def outcome(self) -> Literal["better", "worse", "unclear", "missing"]:
+        """What the change means, given the metric's direction."""
+        if self.change == "unclear" or self.change == "missing":
+            return self.change
+        return "better" if (self.change == "up") == (self.better == "higher") else "worse"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return dict(vars(self))
+
+
+def difference(metric: Metric, before: Seeds, after: Seeds) -> Difference:
+    """The metric of the row `after` less that of the row `before`, paired by seed and by image.
+
+    The mean over the seeds of the differences within a seed. Its interval holds the doubt from the finite test set
+    (`score_interval`, with the discordant shares averaged over the seeds), and with several seeds also the doubt from
+    training anew (Student's t over the seeds' differences), put together as for a single number.
+
+    Seeds without the needed outcomes in either row are left out. None when no seed is left, or when in one of them the
+    images that count are not the same in both rows.
+
+    A metric that is one number per model has Student's interval alone: a difference without an interval where there is
+    one seed, or where the seeds' differences are all the same. One that answers yes or no has the score interval over
+    the seeds.
+    """
+    if isinstance(metric, Number):
+        return _of_numbers(metric, before, after)
+    common = [(before[seed], after[seed]) for seed in before if seed in after]
+    answered = [pair for pair in common if all(_answers(metric, outcomes) for outcomes in pair)]
+    pairs = [_paired(metric, *pair) for pair in answered]
+    known = [pair for pair in pairs if pair is not None]
+    if not known or len(known) < len(pairs):
+        return Difference(
+            value=None, low=None, high=None, before=None, after=None, n=None, seeds=len(answered), unit=metric.unit,
+            better=metric.better,
+        )  # fmt: skip
+    n = min(len(old) for old, _ in known)
+    gained = float(np.mean([share_of(new & ~old) for old, new in known]))
+    lost = float(np.mean([share_of(old & ~new) for old, new in known]))
+    means = [share_of(new) - share_of(old) for old, new in known]
+    value = float(np.mean(means))
+    low, high = together(value, score_interval(gained, lost, n), means, least=-1.0)
+    return Difference(
+        value=value, low=low, high=high, n=n, seeds=len(known), unit=metric.unit, better=metric.better,
+        before=float(np.mean([share_of(old) for old, _ in known])),
+        after=float(np.mean([share_of(new) for _, new in known])),
+    )  # fmt: skip
+
+
+def _of_numbers(metric: Number, before: Seeds, after: Seeds) -> Difference:
+    common = [seed for seed in before if seed in after]
+    answers = [(metric.number(before[seed]), metric.number(after[seed])) for seed in common]
+    known = [(old.value, new.value, new.n) for old, new in answers if old is not None and new is not None]
+    if not known:
+        return Difference(
+            value=None, low=None, high=None, before=None, after=None, n=None, seeds=0, unit=metric.unit,
+            better=metric.better,
+        )  # fmt: skip
+    means = [new - old for old, new, _ in known]
+    low, high = None, None
+    if metric.yes_or_no:
+        gained, lost = (share_of(np.array(means) * sign > 0) for sign in (1, -1))
+        low, high = score_interval(gained, lost, len(means))
+    elif len(set(means)) > 1:
+        low, high = student_t(means)
+    return Difference(
+        value=float(np.mean(means)), low=low, high=high, n=min(n for _, _, n in known), seeds=len(known),
+        unit=metric.unit, better=metric.better,
+        before=float(np.mean([old for old, _, _ in known])), after=float(np.mean([new for _, new, _ in known])),
+    )  # fmt: skip
+
+
+def same_images(first: Outcomes, second: Outcomes) -> bool:
+    """Whether two models answered for the same images, in the same order."""
+    known = first.id is not None and second.id is not None
+    return np.array_equal(first.label, second.label) and (not known or np.array_equal(first.id, second.id))  # type: ignore[arg-type]
+
+
+def score_interval(gained: float, lost: float, n: int, confidence: float = CONFIDENCE) -> Interval:
+    """Score interval of a difference of shares of the same `n` images (Tango 1998, Statistics in Medicine 17:891).
+
+    It leaves out 0 exactly where McNemar's test (without correction) rejects, and has a width where nothing changed.
+
+    Args:
+        gained: Share of the images that are a success in the second row only.
+        lost: Share of the images that are a success in the first row only.
+        n: Images.
+        confidence: Probability to hold the true difference.
+    """
+    return -_upper(lost, gained, n, quantile(confidence)), _upper(gained, lost, n, quantile(confidence))
+
+
+def _upper(gained: float, lost: float, n: int, z: float) -> float:
+    """The largest difference that lies within `z` of its own standard errors of the difference seen."""
+    seen = gained - lost
+    low, high = seen, 1.0
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        if (middle - seen) ** 2 * n > z * z * _variance(gained, lost, middle):
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def _variance(gained: float, lost: float, difference: float) -> float:
+    """Of one image's change, at the likeliest shares that have this difference."""
+    rest = difference * (1 - difference)
+    b = (2 - gained + lost) * difference - gained - lost
+    likeliest_lost = (sqrt(max(0.0, b * b + 8 * lost * rest)) - b) / 4
+    return max(0.0, 2 * likeliest_lost + rest)
+
+
+def _answers(metric: Metric, outcomes: Outcomes) -> bool:
+    sample = metric.per_sample(outcomes)
+    return sample is not None and len(sample) > 0
+
+
+def _paired(metric: Metric, before: Outcomes, after: Outcomes) -> tuple[Any, Any] | None:
+    """The successes of both on the images that count; None when these are not the same."""
+    old, new = metric.per_sample(before), metric.per_sample(after)
+    if old is None or new is None or not same_images(before, after):
+        return None
+    counted = metric.counted(before)
+    if not np.array_equal(counted, metric.counted(after)) or not len(old) == len(new) == counted.sum():
+        return None
+    return old, new

@@ -1,0 +1,86 @@
+"""What a study file may say: the settings of a row, and the keys beside the rows."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from annotated_types import Ge
+from pydantic import Field
+
+from bascule.attack import Attack
+from bascule.certify import Certifier
+from bascule.core.ball import Eps
+from bascule.core.catalog import Of, component
+from bascule.data import Source
+from bascule.explain import HeatMap, Projection, Spectrum
+from bascule.filter import Filter
+from bascule.measure import Metric
+from bascule.models import Architecture
+from bascule.poison.placement import Poison
+from bascule.repair import Repair
+from bascule.scan import Scanner
+from bascule.train.settings import Training
+
+KEYS = ("title", "about", "base", "rows", "vary", "seeds", "twin", "measure", "scales", "published")
+SCALED = ("base", "rows", "vary", "seeds", "twin")
+"""Keys that a scale may change."""
+METRICS = ("accuracy", "robust-accuracy", "asr", "asr-paper", "asr-twin", "triggered-accuracy")
+MAX_SEEDS = 1000
+
+
+@component
+class Setup:
+    """Everything that makes up a row of a study, but the seed."""
+
+    data: Annotated[Source, Of("data")]
+    poison: Poison | None = None
+    filter: Annotated[Filter | None, Of("filter")] = None
+    """A data defence: the recipe is trained once, the filter judges the training set by that model, and what it leaves
+    is trained on from the start."""
+    model: Annotated[Architecture, Of("models")]
+    train: Training
+    repair: Annotated[Repair | None, Of("repair")] = None
+    """A model defence after training, on held-out images."""
+    defender: Annotated[int, Ge(1)] | None = None
+    """How many of the images held out (`data.held_out`) repairs and scanners are given; by default all."""
+    attack: Annotated[tuple[Attack, ...], Of("attack", many=True)] = ()
+    """Evasion attacks, in order; each meets only the images that withstood the ones before it."""
+    curve: tuple[Eps, ...] = ()
+    """Further radii for the security curve: robust accuracy under the same attacks in smaller and larger balls."""
+    certify: Annotated[tuple[Certifier, ...], Of("certify", many=True)] = ()
+    inspect: Annotated[Filter | None, Of("filter")] = None
+    """A data defence that only judges the training set by the trained model; nothing is removed."""
+    scan: Annotated[Scanner | None, Of("scan")] = None
+    """A model scanner, on held-out images."""
+    explain: Annotated[tuple[HeatMap | Spectrum | Projection, ...], Of("explain", many=True)] = ()
+    """Explanations: of test images with and without the trigger, or of the target class's training images."""
+
+
+EVALUATIONS = ("attack", "curve", "certify", "inspect", "scan", "explain")
+"""Keys of a setup that ask something of the model and have no part in making it."""
+
+
+@component
+class Frame:
+    """The keys of a study beside its rows."""
+
+    title: str = ""
+    about: str = ""
+    seeds: Annotated[int, Ge(1)] | tuple[Annotated[int, Ge(0)], ...] = 1
+    twin: bool = True
+    measure: Annotated[tuple[Metric, ...], Of("measure", many=True)]
+
+
+@component
+class Published:
+    """What a publication reports for one row, to stand beside what is measured."""
+
+    row: str
+    vary: dict[str, Any] = Field(default_factory=dict)
+    """What varies, where the study varies something."""
+    metrics: dict[str, float]
+    """True values, by metric name: where a printed value is known to be wrong, the corrected one."""
+    printed: dict[str, float] = Field(default_factory=dict)
+    """Values as printed, where they are known to be wrong."""
+    note: str = ""
+    """Where the values stand, and why a printed one is wrong."""

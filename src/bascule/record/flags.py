@@ -1,0 +1,212 @@
+"""Reasons not to trust a row of the table. Each begins with its heading in docs/flags.md, which says what to do."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bascule.measure import MISSING, Labels, Measure, Outcomes
+from bascule.measure.robust_accuracy import RobustAccuracy
+from bascule.record.cell import FILTERED, Radii
+from bascule.record.run import RunRecord
+
+TWIN_LIMIT = 0.05
+"""A trigger that moves more images than this without any poison has power of its own."""
+FEW_IMAGES = 100
+"""With fewer test images an interval spans twenty points."""
+POISON_COST = 0.05
+"""Poison that costs more accuracy than this would be noticed."""
+_SIGNS = {
+    "random": (0.0, "randomised outputs: two passes over the same image differ for {share} of the images"),
+    "mixing": (0.0, "batch-dependent outputs: the answer depends on the other images of the batch for {share}"),
+    "probabilities": (0.5, "probabilities instead of logits: the model's outputs are non-negative and sum to 1"),
+    "no_gradient": (0.1, "zero gradients: the loss has no usable gradient at {share} of the images"),
+    "no_rise": (0.25, "masked gradients: a small step along the gradient does not raise the loss for {share}"),
+}
+"""Share above which each sign of an evaluation counts, and what to say."""
+_SIGNS_OF_SURVIVORS = {
+    "unconverged": "attack not converged: twice the steps fool {share} of the images that withstood it",
+    "black_box": "black box beats white box: a short search without gradients fools {share} of what withstood",
+}
+_OF_SURVIVORS = 0.1
+"""Share of the images that withstood above which such a sign counts, ..."""
+_OF_ALL = 0.005
+"""... when it is also at least this share of all test images: of a handful that withstood, nothing hangs on a few."""
+_BLACK_BOX_GAIN = 0.01
+
+
+def flags_of(
+    run: RunRecord, entry: Mapping[str, Any], by_seed: Mapping[int, Outcomes], measures: Mapping[str, Measure]
+) -> Iterator[str]:
+    """Everything about one row of a run that a reader must know before believing its numbers."""
+    found = list(by_seed.values())
+    yield from _of_the_run(run, entry, len(found))
+    yield from _of_the_evaluation(run, entry, by_seed)
+    yield from _of_the_filters(run, entry)
+    yield from _of_the_numbers(found, measures)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """What attacks and bounds found about one model, with the signs noted on the way."""
+
+    label: Labels
+    """The true labels of the test images."""
+    attacks: Sequence[tuple[Mapping[str, Any], Labels]] = ()
+    """In order: its ball and whether it `uses_gradient`, and the predictions under it."""
+    proofs: Sequence[tuple[Mapping[str, Any], Radii]] = ()
+    """Bounds: the ball and whether it is `of_model`, and the certified radii."""
+    first: Mapping[str, float] = field(default_factory=dict)
+    """Signs of the model, noted with the first attack."""
+    last: Mapping[str, float] = field(default_factory=dict)
+    """Signs of the last attack. What withstood an earlier one says nothing; only what withstood them all does."""
+    standing: float = 0.0
+    """Share of the test images that withstood every attack."""
+
+
+def flags_of_one(tried: Tried, outcomes: Outcomes, measures: Mapping[str, Measure]) -> Iterator[str]:
+    """As `flags_of`, of one model that belongs to no run."""
+    yield from _of_the_tries([tried])
+    yield from _of_few_images([outcomes])
+    yield from _of_the_numbers([outcomes], measures)
+
+
+def _of_the_run(run: RunRecord, entry: Mapping[str, Any], seeds: int) -> Iterator[str]:
+    planned = len(entry["cells"])
+    if seeds < planned:
+        yield f"unfinished: {seeds} of {planned} seeds finished"
+    for cell in entry["cells"]:
+        for name, who in ((cell["cell"], "seed"), (cell["twin"], "twin of seed")):
+            failure = run.cell(name).failure() if name else None
+            if failure is not None:
+                yield f"failed: {who} {cell['seed']}: {failure}"
+    if planned == 1 and seeds == 1:
+        yield "one seed: the interval leaves out the doubt from training anew"
+    elif seeds == 2:
+        yield "two seeds: intervals over seeds are very wide"
+
+
+def _of_the_evaluation(run: RunRecord, entry: Mapping[str, Any], by_seed: Mapping[int, Outcomes]) -> Iterator[str]:
+    tried = [found for cell in entry["cells"] if (found := _tried(run, cell, by_seed.get(cell["seed"]))) is not None]
+    yield from _of_the_tries(tried)
+    yield from _of_few_images(list(by_seed.values()))
+
+
+def _tried(run: RunRecord, cell: Mapping[str, Any], outcomes: Outcomes | None) -> Tried | None:
+    """What is recorded of one cell; None before its clean evaluation is done."""
+    record, columns, balls = run.cell(cell["cell"]), cell["columns"], cell.get("balls", {})
+    table = record.outcomes_of(columns)
+    if table is None:
+        return None
+    attacks, known = columns.get("attack", []), record.evaluations()
+    signs = [known.get(key, {}).get("signs", {}) for key in attacks]
+    return Tried(
+        label=table.label,
+        attacks=[(balls.get(key, {}), table.columns[key]) for key in attacks if key in table.columns],
+        proofs=[(balls[key], table.radii[key]) for key in columns.get("certify", []) if key in table.radii],
+        first=signs[0] if signs else {},
+        last=signs[-1] if signs else {},
+        standing=_standing(outcomes),
+    )
+
+
+def _standing(outcomes: Outcomes | None) -> float:
+    """Share of the test images that withstood every attack."""
+    sample = None if outcomes is None else RobustAccuracy().per_sample(outcomes)
+    return 0.0 if sample is None else float(sample.mean())
+
+
+def _of_few_images(found: Sequence[Outcomes]) -> Iterator[str]:
+    images = min((len(outcomes.label) for outcomes in found), default=FEW_IMAGES)
+    if images < FEW_IMAGES:
+        yield f"few images: {images} test images"
+
+
+def _of_the_tries(tried: Sequence[Tried]) -> Iterator[str]:
+    """What the worst of several models says of an evaluation by attacks and bounds."""
+    refuted = sum(map(_refuted, tried))
+    if refuted:
+        yield f"certified and yet fooled: {refuted} images inside the certified ball; a bound is wrong"
+    for name, (limit, text) in _SIGNS.items():
+        worst = max((found.first.get(name, 0.0) for found in tried), default=0.0)
+        if worst > limit:
+            yield text.format(share=f"{100 * worst:.0f} %")
+    for name, text in _SIGNS_OF_SURVIVORS.items():
+        shares = [(found.last.get(name, 0.0), found.standing) for found in tried]
+        counted = [share for share, left in shares if share > _OF_SURVIVORS and share * left >= _OF_ALL]
+        if counted:
+            yield text.format(share=f"{100 * max(counted):.0f} %")
+    gain = max(map(_black_box_gain, tried), default=0.0)
+    if gain > _BLACK_BOX_GAIN:
+        yield (
+            f"black box beats white box: attacks without gradients fool {100 * gain:.1f} % of the images after "
+            f"all others"
+        )
+
+
+def _of_the_filters(run: RunRecord, entry: Mapping[str, Any]) -> Iterator[str]:
+    """Filters that removed nothing, or could not."""
+    notes: dict[str, int] = {}
+    idle = 0
+    for cell in entry["cells"]:
+        known = run.cell(cell["cell"]).evaluations()
+        made = known.get(FILTERED, {})
+        idle += made.get("removed") == 0
+        asked = [known.get(key, {}) for key in cell["columns"].get("inspect", [])]
+        for note in dict.fromkeys(itertools.chain.from_iterable(part.get("notes", []) for part in [made, *asked])):
+            notes[note] = notes.get(note, 0) + 1
+    seeds = len(entry["cells"])
+    if idle:
+        yield f"filter removed nothing: {idle} of {seeds} seeds were trained on the whole set, as without a filter"
+    for note, count in notes.items():
+        yield f"filter rule could not act: {note} ({count} of {seeds} seeds)"
+
+
+def _of_the_numbers(found: Sequence[Outcomes], measures: Mapping[str, Measure]) -> Iterator[str]:
+    twin = measures.get("asr_twin")
+    if twin is not None and twin.value is not None and twin.value > TWIN_LIMIT:
+        yield (
+            f"power of its own: the trigger alone moves {100 * twin.value:.0f} % of a clean model's images, so ASR "
+            f"overstates the backdoor"
+        )
+    accuracy, robust = (getattr(measures.get(name), "value", None) for name in ("accuracy", "robust_accuracy"))
+    if accuracy is not None and robust is not None and robust > accuracy:
+        yield "robust accuracy above accuracy: the evaluation is wrong"
+    pairs = [(outcomes.clean, outcomes.twin_clean, outcomes.label) for outcomes in found]
+    costs = [
+        float(np.mean(twin_clean == label) - np.mean(clean == label))
+        for clean, twin_clean, label in pairs
+        if clean is not None and twin_clean is not None
+    ]
+    if costs and float(np.mean(costs)) > POISON_COST:
+        yield f"poison costs accuracy: {100 * float(np.mean(costs)):.1f} points against the twin; it would be noticed"
+
+
+def _fooled(tried: Tried, prediction: Labels) -> NDArray[np.bool_]:
+    return (prediction != tried.label) & (prediction != MISSING)
+
+
+def _black_box_gain(tried: Tried) -> float:
+    """Share of the test images that attacks without gradients fooled after those with gradients."""
+    seeing = [place for place, (reach, _) in enumerate(tried.attacks) if reach.get("uses_gradient", True)]
+    blind = tried.attacks[seeing[-1] + 1 :] if seeing else []
+    if not blind:
+        return 0.0
+    return float(np.logical_or.reduce([_fooled(tried, prediction) for _, prediction in blind]).mean())
+
+
+def _refuted(tried: Tried) -> int:
+    """Images that a bound on the model proves safe and an attack inside that ball fooled: 0 unless a bound is wrong.
+
+    Attacks of other norms and larger radii, and certifiers of another classifier (smoothing), refute nothing.
+    """
+    refuted = np.zeros(len(tried.label), dtype=bool)
+    for (proof, radii), (attack, prediction) in itertools.product(tried.proofs, tried.attacks):
+        if proof["of_model"] and attack["norm"] == proof["norm"] and attack["eps"] <= proof["eps"]:
+            refuted |= _fooled(tried, prediction) & (radii >= proof["eps"])
+    return int(refuted.sum())

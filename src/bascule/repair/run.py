@@ -1,0 +1,73 @@
+"""Running a repair: what is guaranteed whatever it does."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from bascule.core.catalog import name_of
+from bascule.core.images import Images
+from bascule.repair import Repair, Repaired
+
+
+class BrokenError(Exception):
+    """A repair left a weight or a running statistic that is not finite."""
+
+
+def run_repair(model: nn.Module, repair: Repair, images: Images, *, generator: torch.Generator) -> Repaired:
+    """A repaired copy of `model`; the model itself is never touched.
+
+    The copy is in eval mode, its parameters want a gradient where the model's do, and hold none. Every floating
+    parameter may be changed by the repair, frozen or not.
+
+    Args:
+        model: From [0, 1] images to logits.
+        repair: The method.
+        images: The defender's clean images with their true labels, on the model's device.
+        generator: On the device of the images.
+
+    Raises:
+        RequestError: The method cannot work on this model or with these images.
+        BrokenError: A weight of the result is not finite.
+        DivergedError: The same, found while it was training.
+    """
+    ours = copy.deepcopy(model).eval()
+    for p in ours.parameters():
+        p.requires_grad_(p.is_floating_point())
+    with torch.enable_grad():
+        found, notes = repair.repair(ours, images, generator=generator)
+    _check(repair, found, model)
+    wanted = {name: p.requires_grad for name, p in model.named_parameters()}
+    for name, p in found.named_parameters():
+        p.requires_grad_(wanted[name])
+        p.grad = None
+    return Repaired(found.eval(), {**notes, "distance": _distance(found, model)})
+
+
+def _check(repair: Repair, found: nn.Module, model: nn.Module) -> None:
+    """The same weights by name and shape, all finite."""
+    before, after = _shapes(model), _shapes(found)
+    if after != before:
+        changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+        raise ValueError(f"{name_of(repair)} changed the architecture: {', '.join(changed)}")
+    broken = [name for name, value in found.state_dict().items() if not bool(value.isfinite().all())]
+    if broken:
+        raise BrokenError(f"{name_of(repair)} left values that are not finite in {', '.join(broken)}")
+
+
+def _shapes(model: nn.Module) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (value.shape, value.dtype) for name, value in model.state_dict().items()}
+
+
+@torch.no_grad()
+def _distance(found: nn.Module, model: nn.Module) -> float:
+    """Length of the change of all parameters, divided by their length before; 0 for a model of zeros unchanged."""
+    pairs = list(zip(found.parameters(), model.parameters(), strict=True))
+    change = _length([after - before for after, before in pairs])
+    return change / _length([before for _, before in pairs]) if change else 0.0
+
+
+def _length(parts: list[Tensor]) -> float:
+    return float(torch.stack([part.double().square().sum() for part in parts]).sum().sqrt())

@@ -1,0 +1,168 @@
+"""Rows beside each other: what changes from one to the other, which are not separated, which are beaten."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bascule.core.errors import RequestError, unknown
+from bascule.measure.paired import Difference, difference
+from bascule.measure.pareto import Standing, standings
+from bascule.record.rows import RowResult
+from bascule.report.compare.comparable import groups_of
+from bascule.report.words import count, joined
+
+NAMES = {
+    "accuracy": "accuracy",
+    "robust_accuracy": "robust accuracy",
+    "certified_accuracy": "certified accuracy",
+    "asr": "ASR",
+}
+_PAIRS = 6
+"""Pairs of rows that a note names."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One row against another, metric by metric."""
+
+    reference: RowResult
+    row: RowResult
+    differences: dict[str, Difference]
+    """The row's metrics less the reference's."""
+
+    @property
+    def seeds(self) -> int:
+        """Seeds that both have."""
+        return max((difference.seeds for difference in self.differences.values()), default=0)
+
+
+def compared(reference: RowResult, row: RowResult) -> Comparison:
+    """All metrics that both rows have, paired."""
+    shared = [name for name in row.metrics if name in reference.metrics]
+    found = {name: difference(row.kinds[name], reference.outcomes, row.outcomes) for name in shared}
+    return Comparison(reference, row, found)
+
+
+def against(rows: Sequence[RowResult], name: str) -> list[Comparison]:
+    """Every row against the row `name` that it may be compared with: of its own run, or else the first.
+
+    Args:
+        rows: Of one run or of several.
+        name: Of a row, with its run (`None · digits`) or without.
+
+    Raises:
+        RequestError: No row has this name.
+    """
+    known = dict.fromkeys(part for row in rows for part in (row.row, row.name))
+    if name not in known:
+        raise RequestError(unknown("row", name, known))
+    found = []
+    for group in groups_of(rows, poison=False):  # who names a row wants to see it beside all others
+        references = [row for row in group if name in (row.row, row.name)]
+        for row in group:
+            reference = next((one for one in references if one.run == row.run), next(iter(references), row))
+            if reference is not row:
+                found.append(compared(reference, row))
+    return found
+
+
+def before(rows: Sequence[RowResult]) -> list[Comparison]:
+    """Every repaired row, or filtered one, against the row of the same models before, where there is one."""
+    models = {(row.run, tuple(entry["cell"] for entry in row.entries)): row for row in reversed(rows)}
+    pairs = [(models.get((row.run, row.made_from)), row) for row in rows if row.made_from]
+    return [compared(reference, row) for reference, row in pairs if reference is not None]
+
+
+def ends(row: RowResult) -> tuple[str, str]:
+    """The metrics of both ends; certified accuracy stands in where no robust accuracy is measured."""
+    certified = "robust_accuracy" not in row.metrics and "certified_accuracy" in row.metrics
+    return ("certified_accuracy" if certified else "robust_accuracy"), "asr"
+
+
+def unseparated(rows: Sequence[RowResult]) -> list[str]:
+    """What is measured at both ends but does not tell two rows apart; one note for each metric and group of rows."""
+    notes = []
+    both = ((group, name) for part in groups_of(rows) for group, name in itertools.product([part], ends(part[0])))
+    for group, name in both:
+        names = _names(group)
+        pairs = {
+            f"{one} and {other}": difference(second.kinds[name], first.outcomes, second.outcomes)
+            for (one, first), (other, second) in itertools.combinations(zip(names, group, strict=True), 2)
+            if name in first.metrics and name in second.metrics
+        }
+        unclear = {pair: found for pair, found in pairs.items() if found.change == "unclear"}
+        if unclear:
+            named = [*itertools.islice(unclear, _PAIRS), *(["…"] if len(unclear) > _PAIRS else [])]
+            by = f"{between([found.seeds for found in unclear.values()], 'seed')} and "
+            by += between([found.n or 0 for found in unclear.values()], "image")
+            many = f" ({len(unclear)} of {count(len(pairs), 'pair')})" if len(pairs) > 1 else ""
+            notes.append(f"Not separated by {by}{_where(group)}: {NAMES[name]} of {', '.join(named)}{many}")
+    return notes
+
+
+def between(numbers: Sequence[int], noun: str) -> str:
+    """The least and the most of some counts: `5 seeds`, `2 to 3 seeds`."""
+    least, most = min(numbers), max(numbers)
+    return count(most, noun) if least == most else f"{least:,} to {count(most, noun)}"
+
+
+def standing(rows: Sequence[RowResult]) -> dict[int, Standing]:
+    """By the place of a row: who beats it at both ends, as places among all rows."""
+    found = {}
+    places = {id(row): place for place, row in enumerate(rows)}
+    for group in groups_of(rows):
+        names = ends(group[0])
+        known = [row for row in group if all(name in row.metrics for name in names)]
+        if not known:
+            continue
+        metrics = [known[0].kinds[name] for name in names]
+        for row, stands in zip(known, standings([row.outcomes for row in known], metrics), strict=True):
+            if stands is not None:
+                clearly, perhaps = (
+                    tuple(places[id(known[rival])] for rival in rivals) for rivals in (stands.clearly, stands.perhaps)
+                )
+                found[places[id(row)]] = Standing(clearly, perhaps)
+    return found
+
+
+def pareto(rows: Sequence[RowResult]) -> list[tuple[str, list[str]]]:
+    """For each group of rows, in sentences: which of them no other one beats at both ends; and who beats the others."""
+    stands = standing(rows)
+    places = {id(row): place for place, row in enumerate(rows)}
+    notes = []
+    for group in groups_of(rows):
+        names = {places[id(row)]: name for row, name in zip(group, _names(group), strict=True)}
+        known = {place: stands[place] for place in names if place in stands}
+        if not known:
+            continue
+        free = [names[place] for place, stand in known.items() if not stand.clearly and not stand.perhaps]
+        perhaps = [
+            f"{names[place]} (by {joined([names[rival] for rival in stand.perhaps])})"
+            for place, stand in known.items()
+            if stand.perhaps and not stand.clearly
+        ]
+        clearly = [
+            f"{names[place]} (by {joined([names[rival] for rival in stand.clearly])})"
+            for place, stand in known.items()
+            if stand.clearly
+        ]
+        about = f"{' and '.join(NAMES[name] for name in ends(group[0]))}{_where(group)}"
+        beaten = [f"Perhaps beaten, but not clearly: {', '.join(perhaps)}"] if perhaps else []
+        beaten += [f"Clearly beaten at both ends: {', '.join(clearly)}"] if clearly else []
+        notes.append((f"Not beaten at both ends ({about}): {', '.join(free) or 'none'}", beaten))
+    return notes
+
+
+def _names(group: Sequence[RowResult]) -> list[str]:
+    """What each row is called among these: its run too where the others are not all of it."""
+    alone = len({row.run for row in group}) == 1
+    return [row.row if alone else row.name for row in group]
+
+
+def _where(group: Sequence[RowResult]) -> str:
+    """What the rows have in common: their run where there are others, and what varies elsewhere."""
+    runs = {row.run for row in group} - {""}
+    vary = [f"{path} {value}" for path, value in group[0].vary.items()]
+    return "".join(f", {part}" for part in ([*runs] if len(runs) == 1 else []) + vary)

@@ -1,0 +1,196 @@
+"""What a row does to both ends, in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bascule.measure.paired import Difference
+from bascule.record.flags import TWIN_LIMIT
+from bascule.record.rows import RowResult
+from bascule.report.compare.comparable import also_different
+from bascule.report.compare.pairwise import NAMES, Comparison, ends
+from bascule.report.words import count, joined, percent, percent_pair, points, points_around
+
+_NOT_ASKED = "does not measure it"
+_VERBS = {"up": "raises", "down": "lowers"}
+_MEANING = {
+    ("up", "up"): "safer against adversarial examples, but easier to backdoor",
+    ("up", "down"): "safer at both ends",
+    ("down", "up"): "weaker at both ends",
+    ("down", "down"): "weaker against adversarial examples, but harder to backdoor",
+}
+_MEANING_ALONE = {
+    ("robust", "up"): "safer against adversarial examples",
+    ("robust", "down"): "weaker against adversarial examples",
+    ("asr", "up"): "easier to backdoor",
+    ("asr", "down"): "harder to backdoor",
+}
+_TRADE_OFF = {
+    ("up", "up"): "That is the trade-off.",
+    ("down", "down"): "That is the trade-off, taken the other way.",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is said of one row; the sentence begins with the row's name, which stands in front."""
+
+    facts: str
+    meaning: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """All of it but the name."""
+        return " ".join((f"{self.facts}: {self.meaning}." if self.meaning else f"{self.facts}.", *self.notes))
+
+
+def compare(comparison: Comparison) -> Verdict:
+    """What the row does to both ends, measured against the reference by their paired differences."""
+    reference, row, found = comparison.reference, comparison.row, comparison.differences
+    both = ends(row)
+    changes = {name: found[name].change if name in found else "missing" for name in both}
+    clear = [name for name in both if changes[name] in _VERBS]
+    unclear = [name for name in both if changes[name] == "unclear"]
+    missing = [name for name in both if changes[name] == "missing"]
+    notes = []
+    if clear:
+        facts, meaning = _clear(found, changes, clear)
+        notes += [_TRADE_OFF[pair]] if (pair := tuple(changes.values())) in _TRADE_OFF else []
+        notes += [_unclear_note(name, found[name]) for name in unclear]
+    elif unclear:
+        each = joined([f"{NAMES[name]} ({_both(found[name])})" for name in unclear], "or")
+        facts, meaning = f"does not clearly differ in {each} {_at_seeds(comparison.seeds)}", ""
+    else:
+        facts, meaning = "cannot be compared", ""
+    notes += _missing_notes(comparison, missing, both)
+    notes += _accuracy_note(found.get("accuracy"))
+    if clear and comparison.seeds == 1:
+        notes.append("This rests on one seed: training again may move the numbers by more than their intervals say.")
+    if comparison.seeds and comparison.seeds < max(reference.seeds, row.seeds):
+        notes.append(f"Compared at the {count(comparison.seeds, 'seed')} that both rows have.")
+    if changes["asr"] != "missing":
+        notes += _trigger_note(row, "this row") + _trigger_note(reference, "the reference row")
+    if reference.run != row.run and (settings := also_different(reference, row)):
+        notes.append(f"Between these two differ: {joined(settings)}.")
+    return Verdict(facts, meaning, tuple(notes))
+
+
+def state(row: RowResult) -> Verdict:
+    """The numbers of a row that has nothing to be compared with."""
+    both = ends(row)
+    known = [
+        f"{percent(value)} {NAMES[name]}" for name in ("accuracy", *both) if (value := _value(row, name)) is not None
+    ]
+    facts = f"reaches {joined(known)}" if known else "has no numbers yet"
+    notes = [f"{_capital(NAMES[name])}: {why}." for name in both if (why := _why_missing(row, name))]
+    return Verdict(facts, "", (*notes, *_trigger_note(row, "this row")))
+
+
+# --- parts of the sentences ------------------------------------------------------------------------------------------
+
+
+def _clear(found: Mapping[str, Difference], changes: Mapping[str, str], clear: list[str]) -> tuple[str, str]:
+    parts, last_verb = [], ""
+    for name in clear:
+        verb = _VERBS[changes[name]]
+        parts.append(f"{verb if verb != last_verb else ''} {NAMES[name]} {_from_to(found[name])}".strip())
+        last_verb = verb
+    if len(clear) == 2:
+        first, second = changes.values()
+        return joined(parts), _MEANING[first, second]
+    end = "asr" if clear[0] == "asr" else "robust"
+    return joined(parts), _MEANING_ALONE[end, changes[clear[0]]]
+
+
+def _numbers(difference: Difference) -> tuple[float, float, float, float]:
+    """Before, after, and the ends of the interval of a difference that is known."""
+    numbers = difference.before, difference.after, difference.low, difference.high
+    assert None not in numbers
+    return numbers  # type: ignore[return-value]
+
+
+def _from_to(difference: Difference) -> str:
+    """`from 0 % to 35 % (by 31 to 39 points)`."""
+    before, after, low, high = _numbers(difference)
+    first, second = percent_pair(before, after)
+    by = points(low, high) if low > 0 else points(-high, -low)
+    return f"from {first} to {second} (by {by})"
+
+
+def _both(difference: Difference) -> str:
+    """`30 % and 31 %, from 2 points lower to 4 points higher`."""
+    before, after, low, high = _numbers(difference)
+    first, second = percent_pair(before, after)
+    values = f"{first} in both" if first == second else f"{first} and {second}"
+    return f"{values}, {points_around(low, high)}"
+
+
+def _unclear_note(name: str, difference: Difference) -> str:
+    return f"The difference in {NAMES[name]} ({_both(difference)}) is not clear {_at_seeds(difference.seeds)}."
+
+
+def _at_seeds(seeds: int) -> str:
+    return "at one seed" if seeds == 1 else f"at {count(seeds, 'seed')}"
+
+
+def _missing_notes(comparison: Comparison, missing: list[str], both: tuple[str, str]) -> list[str]:
+    """One sentence per reason, with the metrics it holds for."""
+    reasons: dict[str, list[str]] = {}
+    for name in missing:
+        whys = {
+            "this row": _why_missing(comparison.row, name),
+            "the reference row": _why_missing(comparison.reference, name),
+        }
+        gaps = {who: why for who, why in whys.items() if why}
+        if len(gaps) == 2 and len(set(gaps.values())) == 1:
+            gaps = {"either row": whys["this row"]}
+        places = [why if why.endswith(_NOT_ASKED) else f"{why} in {who}" for who, why in gaps.items()]
+        reasons.setdefault("; ".join(places) or _why_unpaired(comparison.differences[name]), []).append(NAMES[name])
+    said = "" if len(missing) == len(both) else " cannot be compared"  # the sentence says it already
+    return [f"{_capital(joined(names))}{said}: {reason}." for reason, names in reasons.items()]
+
+
+def _why_missing(row: RowResult, name: str) -> str:
+    """Empty when the number is there."""
+    if _value(row, name) is not None:
+        return ""
+    if name not in row.metrics:
+        return f"{row.run or 'the study'} {_NOT_ASKED}"
+    if name == "asr" and row.settings.get("poison") is None:
+        return "no poison is planted"
+    if name == "robust_accuracy" and not row.settings.get("attack"):
+        return "no attack is run"
+    return "not measured"
+
+
+def _why_unpaired(difference: Difference) -> str:
+    return "not counted on the same images in both rows" if difference.seeds else "the rows have no seed in common"
+
+
+def _accuracy_note(difference: Difference | None) -> list[str]:
+    if difference is None or difference.change == "missing":
+        return []
+    if difference.change == "unclear":
+        return [f"Accuracy does not clearly differ ({_both(difference)})."]
+    return [f"Accuracy {'rises' if difference.change == 'up' else 'falls'} {_from_to(difference)}."]
+
+
+def _trigger_note(row: RowResult, who: str) -> list[str]:
+    share = _value(row, "asr_twin")
+    if share is None or share <= TWIN_LIMIT:
+        return []
+    return [
+        f"In {who} the trigger alone moves {percent(share)} of the images of a clean model, "
+        "so ASR overstates the backdoor."
+    ]
+
+
+def _value(row: RowResult, name: str) -> float | None:
+    measure = row.metrics.get(name)
+    return None if measure is None else measure.value
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

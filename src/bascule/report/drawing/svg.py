@@ -1,0 +1,210 @@
+"""Drawings by matplotlib. On the page inline SVG: real text, ids that do not clash, colours that follow the page."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import matplotlib
+from markupsafe import Markup
+from matplotlib import figure
+from matplotlib.axes import Axes
+from matplotlib.text import Text
+
+from bascule.report.drawing.figure import DPI, Figure, Form
+
+INK = "#1b1e22"
+"""The colour of text; on the page whatever that is there."""
+RULE = "#dfe2e6"
+"""The colour of hairlines; on the page whatever that is there."""
+TEXT_SIZE = 12
+"""Pixels."""
+
+_THEMED = {INK: "currentColor", RULE: "var(--rule)"}
+_SETTINGS: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "bascule",
+    "pdf.fonttype": 42,  # letters stay letters
+    "font.size": TEXT_SIZE,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": RULE,
+    "axes.unicode_minus": False,
+    "xtick.color": RULE,
+    "ytick.color": RULE,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "xtick.major.pad": 6,
+    "ytick.major.pad": 6,
+    "grid.color": RULE,
+    "grid.linewidth": 1,
+    "axes.axisbelow": True,
+}
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Inside, matplotlib draws the same everywhere, whatever its user has set, and in colours that `svg` knows."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_SETTINGS)
+        yield
+
+
+def axes_of(width: int, height: int, *, left: int, right: int, top: int, bottom: int) -> Axes:
+    """Axes on a new figure; sizes and borders in pixels. No frame, only a grid."""
+    drawn = figure.Figure(figsize=(width / 72, height / 72), dpi=72)
+    shares = (left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height)
+    axes = drawn.add_axes(shares)
+    axes.spines[:].set_visible(False)
+    axes.grid(visible=True)
+    return axes
+
+
+@dataclass(frozen=True, eq=False)
+class Drawing(Figure):
+    """A drawing, for the page and for files."""
+
+    axes: Axes
+    name: str
+    label: str
+    texts: Mapping[str, str] = field(default_factory=dict)
+    titles: Mapping[str, str] = field(default_factory=dict)
+
+    def __html__(self) -> Markup:
+        """The element for the page: templates write `{{ drawing }}`."""
+        root = self._tree(transparent=True)
+        _without_style(root)
+        for element in root.iter():
+            _themed(element, self.name)
+        for gid in self.titles:
+            group = next(element for element in root.iter() if element.get("id") == f"{self.name}-{gid}")
+            group.attrib |= {"class": "point", "role": "img", "tabindex": "0"}
+        if self.titles:  # what is not a mark is said by the label
+            for element in root.iter("text"):
+                element.set("aria-hidden", "true")
+        width, height = root.attrib["viewBox"].split()[2:]
+        root.attrib = {
+            "class": "chart", "role": "group" if self.titles else "img", "aria-label": self.label,
+            "viewBox": f"0 0 {width} {height}", "width": width, "height": height,
+        }  # fmt: skip
+        return Markup(ElementTree.tostring(root, encoding="unicode"))
+
+    def save(self, path: Path, form: Form) -> None:
+        if form == "svg":
+            root = self._tree(transparent=False)
+            title = ElementTree.Element(f"{{{_SVG}}}title")
+            title.text = self.label
+            root.insert(0, title)
+            text = _sayable(ElementTree.tostring(root, encoding="unicode"))
+            path.write_text(text + "\n", encoding="utf-8")
+            return
+        with drawing(), self._named():
+            nothing = {"png": ("Software",), "pdf": ("Creator", "Producer", "CreationDate")}[form]
+            self._figure.savefig(path, format=form, dpi=DPI, facecolor="white", metadata=dict.fromkeys(nothing))
+
+    @property
+    def _figure(self) -> figure.Figure:
+        found = self.axes.figure
+        assert isinstance(found, figure.Figure)
+        return found
+
+    def _tree(self, *, transparent: bool) -> ElementTree.Element:
+        """As matplotlib writes it, with the texts and titles in place."""
+        buffer = io.BytesIO()
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        colour = {} if transparent else {"facecolor": "white"}
+        with drawing():
+            self._figure.savefig(buffer, format="svg", transparent=transparent, metadata=nothing, **colour)
+        root = ElementTree.fromstring(buffer.getvalue())
+        for element in root.iter():
+            if element.text is not None and element.text in self.texts:
+                element.text = self.texts[element.text]
+        for gid, words in self.titles.items():
+            group = next(element for element in root.iter() if element.get("id") == gid)
+            title = ElementTree.Element(f"{{{_SVG}}}title")
+            title.text = words
+            group.insert(0, title)
+        ElementTree.indent(root, space="")
+        return root
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Inside, matplotlib draws the texts themselves; dollars in them are dollars."""
+        found = [item for item in self._figure.findobj(Text) if item.get_text() in self.texts]
+        keys = [item.get_text() for item in found]
+        for item, key in zip(found, keys, strict=True):
+            item.set(text=self.texts[key], parse_math=False)
+        try:
+            yield
+        finally:
+            for item, key in zip(found, keys, strict=True):
+                item.set(text=key, parse_math=True)
+
+
+def svg(
+    axes: Axes,
+    *,
+    name: str,
+    label: str,
+    texts: Mapping[str, str] | None = None,
+    titles: Mapping[str, str] | None = None,
+) -> Drawing:
+    """What was drawn, for the page and for files; to be called inside `drawing()`.
+
+    Args:
+        axes: What to draw.
+        name: Unique on the page; put in front of every id, and the name of its files.
+        label: What it shows, for those who do not see it.
+        texts: Text drawn as the key is shown as the value. Names from a study go through here: on the page matplotlib
+            then neither reads formulas in them nor needs a font for their letters.
+        titles: What the artist whose gid is the key stands for: shown while the pointer is over it or it has the focus.
+    """
+    return Drawing(axes, name, label, texts or {}, titles or {})
+
+
+_SVG = "http://www.w3.org/2000/svg"
+ElementTree.register_namespace("", _SVG)
+ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
+
+
+def _sayable(words: str) -> str:
+    """Without the characters that no XML file may hold; a page may."""
+    return re.sub("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\N{REPLACEMENT CHARACTER}", words)
+
+
+def _without_style(root: ElementTree.Element) -> None:
+    """Take out matplotlib's style sheet: inside a page its rules would hold everywhere. The page has its own."""
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag.endswith("}style"):
+                parent.remove(child)
+
+
+def _themed(element: ElementTree.Element, name: str) -> None:
+    element.tag = element.tag.rpartition("}")[2]
+    for key, value in list(element.attrib.items()):
+        del element.attrib[key]
+        key = key.rpartition("}")[2]
+        if key == "id":
+            value = f"{name}-{value}"
+        elif key == "href":
+            value = f"#{name}-{value.removeprefix('#')}"
+        elif value.startswith("url(#"):
+            value = f"url(#{name}-{value.removeprefix('url(#')}"
+        elif key == "style":
+            rules = [rule for rule in value.split("; ") if not rule.startswith("font-family")]
+            value = "; ".join(rules)
+            for sentinel, colour in _THEMED.items():
+                value = value.replace(sentinel, colour)
+        elif key == "transform" and value.startswith("rotate(-0 "):
+            continue
+        element.attrib[key] = value

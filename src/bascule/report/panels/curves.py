@@ -1,0 +1,70 @@
+"""Training curves: loss per epoch, one small picture per row, one line per seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.ticker import MaxNLocator
+
+from bascule.report.drawing import svg
+from bascule.report.view import RowView, View
+from bascule.report.words import count
+
+TITLE = "Training curves"
+
+_WIDTH, _HEIGHT = 300, 170
+
+Line = tuple[list[float], list[float]]
+"""Epochs, and the loss after each."""
+
+
+def context(view: View) -> Mapping[str, Any] | None:
+    """A picture per row; nothing before the first model is trained."""
+    lines = {number: found for number, row in enumerate(view.rows) if (found := _lines(row))}
+    if not lines:
+        return None
+    top = max(max(losses) for found in lines.values() for _, losses in found)
+    pictures = [
+        (view.rows[number], _picture(view.rows[number], found, number=number, top=top), count(len(found), "seed"))
+        for number, found in lines.items()
+    ]
+    without = [row for number, row in enumerate(view.rows) if number not in lines]
+    return {
+        "pictures": pictures,
+        "missing": [row for row in without if row.result.settings.get("repair") is None],
+        "repaired": [row for row in without if row.result.settings.get("repair") is not None],
+    }
+
+
+def _lines(row: RowView) -> list[Line]:
+    found = []
+    for cell in row.cells:
+        entries = [entry for entry in cell.record.curve() if math.isfinite(entry["loss"])]
+        if entries:
+            found.append(([entry["epoch"] for entry in entries], [entry["loss"] for entry in entries]))
+    return found
+
+
+def _picture(row: RowView, lines: Sequence[Line], *, number: int, top: float) -> svg.Drawing:
+    with svg.drawing():
+        axes = svg.axes_of(_WIDTH, _HEIGHT, left=44, right=10, top=10, bottom=42)
+        last = max(epochs[-1] for epochs, _ in lines)
+        axes.set(xlim=(0, last * 1.02), ylim=(0, top * 1.05 or 1), xlabel="epoch", ylabel="loss")
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
+        axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        for epochs, losses in lines:
+            dot = "." if len(epochs) == 1 else ""
+            axes.plot(epochs, losses, color=row.mark.colour, linewidth=1.25, marker=dot, clip_on=False)
+        return svg.svg(axes, name=f"curve-{number}", label=_spoken(row, lines))
+
+
+def _spoken(row: RowView, lines: Sequence[Line]) -> str:
+    first, last = ([losses[place] for _, losses in lines] for place in (0, -1))
+    epochs = max(round(epochs[-1]) for epochs, _ in lines)
+    start, end = sum(first) / len(first), sum(last) / len(last)
+    return (
+        f"Training loss of {row.name}, mean of {count(len(lines), 'seed')}: "
+        f"from {start:.2g} after the first epoch to {end:.2g} after {count(epochs, 'epoch')}."
+    )

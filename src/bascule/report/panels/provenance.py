@@ -1,0 +1,118 @@
+"""What was run: enough to run it again, and to find what a number rests on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bascule.report.view import CellView, RowView, RunView, View
+from bascule.report.words import count, duration, moment
+
+TITLE = "What was run"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One model in the list of all models."""
+
+    row: RowView
+    cell: CellView
+    kind: str
+    training: str
+    evaluation: str
+    state: str
+
+
+def context(view: View) -> Mapping[str, Any]:
+    """For each run its facts with the values found in the record, the study's text, and the list of models."""
+    return {
+        "runs": [
+            {
+                "name": run.name,
+                "facts": [(name, values) for name, values in _facts(run) if values],
+                "text": run.plan["text"],
+                "lines": [_line(row, cell) for row, cell in run.cells()],
+            }
+            for run in view.runs
+        ],
+        "code": {"Command", "Settings changed"},
+    }
+
+
+def _facts(run: RunView) -> list[tuple[str, list[str]]]:
+    infos = [cell.info for cell in run.models if cell.info]
+    return [
+        ("Study", [str(run.plan["study"])]),
+        ("Command", _different(info.get("command") for info in infos)),
+        ("Settings changed", [str(text) for text in run.plan["overrides"]]),
+        ("Versions", _different(_pairs(info.get("versions")) for info in infos)),
+        ("Commit", _different(info.get("commit") for info in infos)),
+        ("Machine", _different(_host(info.get("host")) for info in infos)),
+        ("Started", _started(infos)),
+        ("Time taken", _taken(run.models)),
+    ]
+
+
+def _different(values: Iterable[Any]) -> list[str]:
+    """Each value once; with the number of models it holds for when there are several."""
+    found = Counter(str(value) for value in values if value)
+    if len(found) == 1:
+        return list(found)
+    return [f"{value}  ({count(number, 'model')})" for value, number in found.items()]
+
+
+def _pairs(versions: Mapping[str, Any] | None) -> str:
+    return ", ".join(f"{name} {version}" for name, version in (versions or {}).items())
+
+
+def _host(host: Mapping[str, Any] | None) -> str:
+    if not host:
+        return ""
+    parts = [str(host.get("system", "")), f"device {host.get('device', 'unknown')}"]
+    parts += [count(int(host[key]), noun) for key, noun in (("cpus", "CPU"), ("threads", "thread")) if host.get(key)]
+    parts += ["compiled training"] if host.get("compiled") else []
+    return ", ".join(filter(None, parts))
+
+
+def _started(infos: list[dict[str, Any]]) -> list[str]:
+    times = sorted(str(info["started"]) for info in infos if info.get("started"))
+    if not times:
+        return []
+    first, last = moment(times[0]), moment(times[-1])
+    return [first if first == last else f"{first}; the last model at {last}"]
+
+
+def _taken(cells: Iterable[CellView]) -> list[str]:
+    trained = [float(cell.info["seconds"]) for cell in cells if "seconds" in cell.info]
+    evaluated = sum(_evaluation_seconds(cell) for cell in cells)
+    if not trained:
+        return []
+    return [f"training {duration(sum(trained))}, evaluation {duration(evaluated)}, over {count(len(trained), 'model')}"]
+
+
+def _evaluation_seconds(cell: CellView) -> float:
+    return sum(float(info.get("seconds", 0)) for info in cell.evaluations.values())
+
+
+def _line(row: RowView, cell: CellView) -> Line:
+    seconds = cell.info.get("seconds")
+    return Line(
+        row=row,
+        cell=cell,
+        kind="twin" if cell.twin else "row",
+        training="" if seconds is None else duration(float(seconds)),
+        evaluation=duration(_evaluation_seconds(cell)) if cell.evaluations else "",
+        state=_state(cell),
+    )
+
+
+def _state(cell: CellView) -> str:
+    if cell.failure is not None:
+        return f"failed: {cell.failure}"
+    if cell.done:
+        return "done"
+    if cell.record.trained:
+        return f"trained; {len(cell.evaluations)} of {count(len(cell.wanted), 'evaluation')} done"
+    return "not trained yet"

@@ -1,0 +1,276 @@
+"""What scanners say of the models: how far each class stands out, and the triggers they recover."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+from PIL import Image
+
+from bascule.measure import Verdict
+from bascule.record.cell import CellRecord, Finding
+from bascule.report.drawing import svg, tiles
+from bascule.report.drawing.picture import Picture
+from bascule.report.evidence import Evidence, Number, evidence, measured, number
+from bascule.report.view import CellView, RowView, View
+from bascule.report.words import count, joined, percent
+
+TITLE = "Recovered triggers"
+
+_WIDTH, _HEIGHT = 400, 210
+_SHOWN = 24
+"""Rows with pictures; more are in the table alone."""
+_CLASSES = 3
+"""Classes whose recovered trigger is shown, besides the target."""
+_TILES = 440
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A recovered or true trigger, with what it is."""
+
+    picture: Picture
+    title: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Case:
+    """The pictures of a row's first scanned model."""
+
+    row: RowView
+    seed: int
+    chart: svg.Drawing | None
+    tiles: list[Tile]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of the table."""
+
+    row: RowView
+    method: str
+    verdict: str
+    numbers: tuple[Number, ...]
+    """Highest anomaly of the models and of the twins, overlap."""
+
+
+def context(view: View) -> Mapping[str, Any] | None:
+    """The verdict on every row, with pictures of the first ones; nothing where no model is scanned."""
+    found = [part for one in evidence(view, "scan") if (part := one.having("anomaly")) is not None]
+    if not found:
+        return None
+    return {
+        "lines": [_line(part) for part in found],
+        "cases": [_case(place, part) for place, part in enumerate(found[:_SHOWN])],
+        "methods": list(dict.fromkeys(part.method for part in found)),
+        "rest": [part.row for part in found[_SHOWN:]],
+    }
+
+
+# --- verdicts --------------------------------------------------------------------------------------------------------
+
+
+def _suspects(finding: Finding) -> tuple[int, ...]:
+    return tuple(int(label) for label in finding.info.get("suspects", ()))
+
+
+def _assumed(finding: Finding) -> bool:
+    """Whether the target was given to the scanner and nothing was tested."""
+    return bool(_suspects(finding)) and not np.isfinite(finding.arrays["anomaly"]).any()
+
+
+def _line(part: Evidence) -> Line:
+    target = part.target
+    own, twin = ([_verdict(found) for found in findings.values()] for findings in (part.models, part.twins))
+    targets = [target] * len(own)
+    numbers = (
+        number(measured("scan-anomaly", verdict=own, target=targets)),
+        number(measured("scan-anomaly-twin", twin_verdict=twin, target=targets[: len(twin)])),
+        number(measured("scan-overlap", verdict=own, target=targets)),
+    )
+    return Line(part.row, part.name, _sentence(part), numbers)
+
+
+def _verdict(finding: Finding) -> Verdict:
+    anomaly = np.asarray(finding.arrays["anomaly"], dtype=np.float64)
+    overlap = finding.info.get("overlap")
+    return Verdict(anomaly=anomaly, suspects=_suspects(finding), overlap=None if overlap is None else float(overlap))
+
+
+def _sentence(part: Evidence) -> str:
+    """`Found in 2 of 3 seeds; nothing found in 1. False alarm on the twin in 1 of 3.`"""
+    kinds = Counter(_kind(part, finding) for finding in part.models.values())
+    total = len(part.models)
+    order = ("right class", "wrong class", "false alarm", "nothing found", "the target was given, not searched for")
+    known = {kind: kinds[kind] for kind in order if kinds[kind]}
+    if len(known) == 1:
+        said = f"{next(iter(known))} in {_of(total, total)}"
+    else:
+        said = "; ".join(f"{kind} in {_of(many, total)}" for kind, many in known.items())
+    sentence = said[:1].upper() + said[1:] + "."
+    wrong = sorted({_suspects(f)[0] for f in part.models.values() if _kind(part, f) in ("wrong class", "false alarm")})
+    if wrong:
+        sentence += f" Named first: {joined([part.row.class_name(label) for label in wrong])}."
+    tested = [finding for finding in part.twins.values() if not _assumed(finding)]
+    if tested:
+        alarms = sum(bool(_suspects(finding)) for finding in tested)
+        sentence += f" {'False alarm' if alarms else 'No false alarm'} on the twin"
+        sentence += f" in {_of(alarms, len(tested))}." if alarms else f" ({count(len(tested), 'seed')})."
+    return sentence
+
+
+def _of(many: int, total: int) -> str:
+    if total == 1:
+        return "the only seed"
+    return f"all {total} seeds" if many == total else f"{many} of {total} seeds"
+
+
+def _kind(part: Evidence, finding: Finding) -> str:
+    suspects = _suspects(finding)
+    if _assumed(finding):
+        return "the target was given, not searched for"
+    if not suspects:
+        return "nothing found"
+    if part.target is None:
+        return "false alarm"
+    return "right class" if suspects[0] == part.target else "wrong class"
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+
+def _case(place: int, part: Evidence) -> Case:
+    seed, finding = next(iter(part.models.items()))
+    return Case(part.row, seed, _chart(place, part, finding, part.twins.get(seed)), _tiles_of(place, part, finding))
+
+
+def _chart(place: int, part: Evidence, finding: Finding, twin: Finding | None) -> svg.Drawing | None:
+    """The anomaly of each class, filled for the model and hollow for its twin."""
+    anomaly = np.asarray(finding.arrays["anomaly"], dtype=np.float64)
+    if not np.isfinite(anomaly).any():
+        return None
+    threshold = float(finding.info.get("threshold", np.nan))
+    colour = part.row.mark.colour
+    with svg.drawing():
+        axes = svg.axes_of(_WIDTH, _HEIGHT, left=44, right=10, top=10, bottom=44)
+        axes.grid(visible=False, axis="x")
+        axes.set(xlabel="class", ylabel="anomaly", xlim=(-0.7, len(anomaly) - 0.3))
+        steps = [1, 2, 5, 10]
+        axes.xaxis.set_major_locator(MaxNLocator(min(len(anomaly), 12), integer=True, steps=steps))
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=steps))
+        classes = np.arange(len(anomaly))
+        axes.bar(classes - 0.2, _bars(anomaly), width=0.36, color=colour)
+        if twin is not None and len(twin.arrays["anomaly"]) == len(anomaly):
+            heights = _bars(np.asarray(twin.arrays["anomaly"], dtype=np.float64))
+            axes.bar(classes + 0.2, heights, width=0.32, facecolor="none", edgecolor=colour, linewidth=1)
+        axes.axhline(0, color=svg.INK, linewidth=0.75)
+        if isfinite(threshold):
+            axes.axhline(threshold, color=svg.INK, linewidth=1, linestyle=(0, (4, 3)))
+        axes.margins(y=0.08)
+        return svg.svg(axes, name=f"anomaly-{place}", label=_spoken(part, anomaly, threshold, twin))
+
+
+def _bars(anomaly: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Heights that can be drawn: nothing for a class that was not examined."""
+    finite = anomaly[np.isfinite(anomaly)]
+    top = float(np.abs(finite).max()) if len(finite) else 0.0
+    return np.nan_to_num(anomaly, nan=0.0, posinf=top, neginf=-top)
+
+
+def _spoken(part: Evidence, anomaly: NDArray[np.float64], threshold: float, twin: Finding | None) -> str:
+    most = int(np.nanargmax(np.where(np.isfinite(anomaly), anomaly, -np.inf)))
+    text = (
+        f"Anomaly of each class under {part.row.name}: most in class {part.row.class_name(most)}, {anomaly[most]:.2g}"
+    )
+    if part.target is not None and part.target != most and part.target < len(anomaly):
+        text += f"; the target, class {part.row.class_name(part.target)}, {anomaly[part.target]:.2g}"
+    if twin is not None and np.isfinite(twin.arrays["anomaly"]).any():
+        text += f"; most in the twin {np.nanmax(twin.arrays['anomaly']):.2g}"
+    return text + (f"; suspicious above {threshold:.2g}." if isfinite(threshold) else ".")
+
+
+def _tiles_of(place: int, part: Evidence, finding: Finding) -> list[Tile]:
+    """The recovered triggers of the most suspicious classes and of the target, and the true one."""
+    parts = finding.arrays
+    if "pattern" not in parts or "mask" not in parts or parts["pattern"].ndim != 4:
+        return []
+    found = []
+    for label in _chosen(part, finding):
+        image = tiles.over_grey(parts["pattern"][label], parts["mask"][label])
+        name = part.row.class_name(label)
+        words = f"Trigger recovered for class {name} under {part.row.name}, on grey"
+        picture = Picture(image, f"recovered-{place}-{label}", words, most=_side(image))
+        title = f"class {name}" + (", the target" if label == part.target else "")
+        found.append(Tile(picture, title, _numbers(parts, label)))
+    cells = [cell for cell in part.cells if cell.seed in part.models]
+    true = _true(cells[0]) if cells else None
+    if true is not None and part.target is not None:
+        words = f"The true trigger of {part.row.name}: what it changes in one test image, on grey"
+        overlap = finding.info.get("overlap")
+        note = "" if overlap is None else f"overlap with the target's {percent(float(overlap))}"
+        found.append(Tile(Picture(true, f"true-{place}", words, most=_side(true)), "the true trigger", note))
+    return found
+
+
+def _side(image: Image.Image) -> int:
+    """Tiles stand beside each other: about as wide as a thumb."""
+    return max(image.width, 112)
+
+
+def _chosen(part: Evidence, finding: Finding) -> list[int]:
+    """Classes to show, most suspicious first."""
+    anomaly = np.asarray(finding.arrays["anomaly"], dtype=np.float64)
+    examined = np.isfinite(anomaly)
+    if _assumed(finding):
+        return [label for label in _suspects(finding) if label < len(anomaly)]
+    order = [int(label) for label in np.argsort(-np.where(examined, anomaly, -np.inf), kind="stable")]
+    shown = [label for label in order if examined[label]][:_CLASSES]
+    if part.target is not None and part.target < len(anomaly) and part.target not in shown and examined[part.target]:
+        shown.append(part.target)
+    return shown
+
+
+def _numbers(parts: Mapping[str, NDArray[Any]], label: int) -> str:
+    words = []
+    anomaly = float(parts["anomaly"][label])
+    if isfinite(anomaly):
+        words.append(f"anomaly {anomaly:.1f}")
+    if "success" in parts and isfinite(float(parts["success"][label])):
+        words.append(f"moves {percent(float(parts['success'][label]))} of images")
+    return ", ".join(words)
+
+
+def _true(cell: CellView) -> Image.Image | None:
+    """The pixels that the trigger changes in one test image, the others grey; from the picture kept with the poison."""
+    path = _sheet_file(cell)
+    size = (cell.info.get("data") or {}).get("size")
+    if path is None or not size:
+        return None
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            pixels = np.asarray(image.convert("L" if size[0] == 1 else "RGB"))
+    except OSError:
+        return None
+    _, height, width = size
+    if pixels.shape[0] < 2 * height or pixels.shape[1] < width:
+        return None
+    pixels = pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)
+    clean, stamped = pixels[:, :height, :width], pixels[:, height : 2 * height, :width]
+    changed = (clean != stamped).any(0, keepdims=True)
+    return tiles.over_grey(stamped, np.where(changed, 255, 0).astype(np.uint8))
+
+
+def _sheet_file(cell: CellView) -> Any:
+    """A repaired model has no poison of its own but that of the model it was made from."""
+    records = [cell.record]
+    base = cell.info.get("base")
+    if base:
+        records.append(CellRecord(cell.record.path.parent / str(base)))
+    return next((path for record in records if (path := record.artefacts / "trigger.png").is_file()), None)

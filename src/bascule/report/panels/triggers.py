@@ -1,0 +1,103 @@
+"""What the triggers look like, and how many training images carry them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+from bascule.core.catalog import documentation
+from bascule.core.errors import RequestError
+from bascule.report.drawing import tiles
+from bascule.report.drawing.picture import Picture
+from bascule.report.view import RowView, View
+from bascule.report.words import component, count, percent
+
+TITLE = "Triggers"
+
+
+@dataclass
+class Entry:
+    """Rows that share a trigger and its picture."""
+
+    picture: Picture | None
+    trigger: str
+    summary: str
+    poisons: dict[str, list[RowView]] = field(default_factory=dict)
+    """Who is stamped, in words, with the rows it holds for."""
+
+
+def context(view: View) -> Mapping[str, Any] | None:
+    """One entry per picture and trigger; nothing when no row is poisoned."""
+    entries: dict[tuple[str, str, str], Entry] = {}
+    # Rows without a picture come last, to join the entry of a row with the same trigger and data.
+    for row, poison, data in sorted(_poisoned(view), key=lambda found: not found[2]):
+        words = _trigger(poison)
+        place = (row.result.data, words, hashlib.sha256(data).hexdigest())
+        if not data:
+            place = next((known for known in entries if known[:2] == place[:2]), place)
+        if place not in entries:
+            summary = _summary(poison["test_trigger"] or poison["trigger"])
+            entries[place] = Entry(_picture(data, row, number=len(entries)), words, summary)
+        entries[place].poisons.setdefault(_poison(row, poison), []).append(row)
+    if not entries:
+        return None
+    return {"entries": list(entries.values()), "unpoisoned": [row for row in view.rows if row.poison is None]}
+
+
+def _poisoned(view: View) -> Iterator[tuple[RowView, dict[str, Any], bytes]]:
+    """Rows with their poison and the picture of their first seed (all seeds show the same), or nothing yet."""
+    for row in view.rows:
+        if row.poison is not None:
+            path = row.cells[0].record.artefacts / "trigger.png"
+            yield row, row.poison, path.read_bytes() if path.is_file() else b""
+
+
+def _picture(data: bytes, row: RowView, *, number: int) -> Picture | None:
+    """None for a file that is no picture."""
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            sheet = image.convert("RGBA")
+    except OSError:
+        return None
+    info = row.cells[0].info
+    if "data" in info:
+        _, height, width = info["data"]["size"]
+        sheet = tiles.sheet(tiles.cut(sheet, width=width, height=height))
+    label = "A row of test images as they are, and below them the same images with the trigger"
+    return Picture(sheet, f"trigger-{number}", label)
+
+
+def _trigger(poison: Mapping[str, Any]) -> str:
+    planted, tested = component(poison["trigger"]), poison["test_trigger"]
+    return planted if tested is None else f"{planted}; on test images {component(tested)}"
+
+
+def _summary(trigger: Mapping[str, Any]) -> str:
+    """What the trigger is, from its own documentation; empty for one that is not in the catalogue any more."""
+    try:
+        return documentation("poison", str(trigger["name"])).summary
+    except RequestError:
+        return ""
+
+
+def _poison(row: RowView, poison: Mapping[str, Any]) -> str:
+    """`planted in 72 of 1,437 training images (5.0 %), ...`; what is planned before a model of the row is trained."""
+    info = next((cell.info for cell in row.cells if "poisoned" in cell.info), None)
+    target = row.class_name(poison["target"])
+    who = (
+        f"all of class {target} and still labelled so (clean-label)"
+        if poison["label"] == "clean"
+        else f"all of other classes and relabelled as class {target} (dirty-label)"
+    )
+    if info is None:
+        whole = "the training set" if poison["rate_of"] == "all" else "the target class's size"
+        return f"to be planted in {percent(poison['rate'])} of {whole}, {who}"
+    poisoned, total = int(info["poisoned"]), int(info["data"]["train"])
+    if not poisoned:
+        return f"planted in none of the {count(total, 'training image')}: a control; the target is class {target}"
+    return f"planted in {poisoned:,} of {count(total, 'training image')} ({percent(poisoned / total, 1)}), {who}"

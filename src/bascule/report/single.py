@@ -1,0 +1,63 @@
+"""One model at both ends, as text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from bascule.core.catalog import build
+from bascule.measure import Measure, Metric, Outcomes
+from bascule.measure.interval import summarise
+from bascule.measure.paired import difference
+from bascule.report.tables import grid
+from bascule.report.tables.grid import Cell, Grid, plain
+from bascule.report.tables.tables import ARROWS, UNKNOWN, shown_change, shown_interval, shown_value
+
+if TYPE_CHECKING:
+    from bascule.evaluate.single import Ends  # which needs torch
+
+
+def both_ends(before: Outcomes, after: Outcomes, hints: Mapping[str, str]) -> str:
+    """One model at both ends before and after it was changed, as text.
+
+    Args:
+        before: Of one seed.
+        after: On the same images.
+        hints: What to say of a metric (`robust-accuracy`, `asr`) that was not measured.
+    """
+    lines = []
+    for name in ("accuracy", "robust-accuracy", "asr"):
+        metric: Metric = build("measure", name)
+        measures = [summarise(metric, [found]) for found in (before, after)]
+        change = shown_change(difference(metric, {0: before}, {0: after}))
+        lines.append(_end(metric, measures, hints.get(name, UNKNOWN), change))
+    images = f"On {len(before.label):,} images that the repair did not see."
+    below = [f"{images} 95 % intervals (Wilson); of the change paired by image."]
+    return grid.render([Grid([""], ["Before", "After", "Change, points"], lines)], [below], "text")
+
+
+def one_model(found: Ends, about: str, hints: Mapping[str, str]) -> str:
+    """One model at both ends, as text.
+
+    Args:
+        found: Its numbers.
+        about: What the images are called, in a phrase.
+        hints: What to say of a metric (`robust_accuracy`) that was not measured.
+    """
+    lines = [_end(found.kinds[name], [measure], hints.get(name, UNKNOWN)) for name, measure in found.metrics.items()]
+    below = [f"On {len(found.outcomes.label):,} {about}. 95 % intervals over these images (Wilson)."]
+    below += [
+        f"{part.name} ({part.norm}, eps {part.eps:.4g}): fooled {100 * part.fooled:.1f} % of the images; "
+        f"{100 * part.left:.1f} % are left"
+        for part in found.attacks
+    ]
+    return grid.render([Grid([""], ["Value"], lines)], [[*below, *(f"! {flag}" for flag in found.flags)]], "text")
+
+
+def _end(metric: Metric, measures: Sequence[Measure], hint: str, *more: Cell) -> list[Cell]:
+    """A metric of one model in one state or several, and what is made of them."""
+    unit = "%" if metric.unit == "fraction" else metric.unit
+    heading = plain(f"{metric.title} {unit} {ARROWS[metric.better]}")
+    if measures[0].value is None:
+        return [heading, plain(hint), *(plain("") for _ in (*measures[1:], *more))]
+    return [heading, *((shown_value(measure), shown_interval(measure)) for measure in measures), *more]

@@ -1,0 +1,296 @@
+"""The joint table in the formats people paste: text, JSON, CSV, Markdown, LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from bascule.core.errors import RequestError
+from bascule.measure import Measure
+from bascule.measure.paired import Difference
+from bascule.record.rows import RowResult, by_class
+from bascule.report.compare import pairwise
+from bascule.report.compare.comparable import apart
+from bascule.report.compare.pairwise import Comparison
+from bascule.report.compare.sentences import compare
+from bascule.report.tables import grid
+from bascule.report.tables.grid import Cell, Grid, plain
+from bascule.report.words import SPACE
+
+Format = Literal["text", "json", "csv", "markdown", "latex"]
+ARROWS = {"higher": "↑", "lower": "↓"}
+UNKNOWN = "—"
+LEGEND = "95 % intervals: over test images (Wilson) and, with several seeds, over seeds (Student's t)."
+ONE_IN_TWENTY = "Each interval stands for itself: among many, about one in twenty misses."
+PAIRED = "95 % intervals of differences paired by seed and by image; one that holds 0 separates nothing."
+
+
+@dataclass(frozen=True, kw_only=True)
+class More:
+    """What is shown beside the rows."""
+
+    against: str | None = None
+    """Name of the row that every other one is compared with."""
+    before: bool = False
+    """Every repaired row, or filtered one, is compared with the row of the same models before."""
+    pareto: bool = False
+    """Which rows another one beats at both ends."""
+    by_class: bool = False
+    """The metrics by true class."""
+
+    @property
+    def compares(self) -> bool:
+        """Whether rows are compared one by one."""
+        return self.before or self.against is not None
+
+    def comparisons(self, rows: Sequence[RowResult]) -> list[Comparison]:
+        """Those asked for.
+
+        Raises:
+            RequestError: No row has the name in `against`, nothing was repaired, or both are asked for.
+        """
+        if not self.before:
+            return [] if self.against is None else pairwise.against(rows, self.against)
+        if self.against is not None:
+            raise RequestError("a row is compared with one other: ask for --against or for --before, not for both")
+        found = pairwise.before(rows)
+        if not found:
+            raise RequestError("no row is repaired or filtered while another one shows the same models before")
+        return found
+
+
+def render(rows: Sequence[RowResult], form: Format, more: More | None = None, *, width: int | None = None) -> str:
+    """All rows in one of the formats, ending with a line break. Text is at most `width` columns wide, where given.
+
+    Raises:
+        RequestError: A comparison that `more` asks for cannot be made, or a format cannot show what is asked for.
+    """
+    more = more or More()
+    comparisons = more.comparisons(rows)
+    if form == "json":
+        return _json(rows, more, comparisons)
+    if form == "csv":
+        return _csv(rows, more, comparisons)
+    grids, below = [_by_class(rows) if more.by_class else _joint(rows)], [[LEGEND, *_notes(rows, form)]]
+    if more.by_class:
+        below[0].insert(1, ONE_IN_TWENTY)
+    if more.pareto:
+        below[0] += [note for free, beaten in pairwise.pareto(rows) for note in (free, *beaten)]
+    if more.compares:
+        grids.append(_differences(comparisons, "the same models before" if more.before else ""))
+        below.append([PAIRED, *(_sentence(comparison) for comparison in comparisons)])
+    return grid.render(grids, below, form, width=width)
+
+
+def shown_value(measure: Measure) -> str:
+    """The value for people: fractions in percent with one decimal, other units as they are."""
+    if measure.value is None:
+        return UNKNOWN
+    return f"{100 * measure.value:.1f}" if measure.unit == "fraction" else f"{measure.value:.3g}"
+
+
+def shown_interval(measure: Measure) -> str:
+    """The interval in the same unit as `shown_value`, or nothing."""
+    if measure.low is None or measure.high is None:
+        return ""
+    if measure.unit == "fraction":
+        return f"{100 * measure.low:.1f}–{100 * measure.high:.1f}"  # noqa: RUF001
+    return f"{measure.low:.3g}–{measure.high:.3g}"  # noqa: RUF001
+
+
+# --- grids -----------------------------------------------------------------------------------------------------------
+
+
+def _headings(rows: Sequence[RowResult]) -> tuple[list[str], list[str]]:
+    """Paths that vary, and metric names, over all rows in order."""
+    vary = list(dict.fromkeys(path for row in rows for path in row.vary))
+    metrics = list(dict.fromkeys(name for row in rows for name in row.metrics))
+    return vary, metrics
+
+
+def _metric_headings(rows: Sequence[RowResult], metrics: Sequence[str], fraction: str = "%") -> list[str]:
+    headings = []
+    for name in metrics:
+        metric = next(row.kinds[name] for row in rows if name in row.kinds)
+        unit = fraction if metric.unit == "fraction" else metric.unit
+        headings.append(f"{metric.title} {unit} {ARROWS[metric.better]}")
+    return headings
+
+
+def _names(rows: Sequence[RowResult], vary: Sequence[str], first: str = "Row") -> list[str]:
+    """Headings of what `_about` says."""
+    return [first, *(["Run"] if any(row.run for row in rows) else []), *vary]
+
+
+def _about(row: RowResult, vary: Sequence[str]) -> list[Cell]:
+    run = [row.run] if row.run else []
+    return [plain(text) for text in (row.row, *run, *(str(row.vary.get(path, "")) for path in vary))]
+
+
+def _cells(measures: dict[str, Measure], metrics: Sequence[str]) -> list[Cell]:
+    """Nothing for a metric that the row's run does not ask for."""
+    known = (measures.get(name) for name in metrics)
+    return [plain("") if found is None else (shown_value(found), shown_interval(found)) for found in known]
+
+
+def _joint(rows: Sequence[RowResult]) -> Grid:
+    vary, metrics = _headings(rows)
+    lines = []
+    for row in rows:
+        about = _about(row, vary)
+        lines.append([*about, plain(str(row.seeds)), *_cells(row.metrics, metrics)])
+        if row.published is not None:
+            known = row.published["metrics"]
+            values = [f"{100 * known[name]:.1f}" if name in known else "" for name in metrics]
+            lines.append([plain(text) for text in ("  published", *("" for _ in about[1:]), "", *values)])
+    return Grid(_names(rows, vary), ["Seeds", *_metric_headings(rows, metrics)], lines)
+
+
+def _by_class(rows: Sequence[RowResult]) -> Grid:
+    vary, metrics = _headings(rows)
+    lines = []
+    for row in rows:
+        for label, (n, measures) in by_class(row).items():
+            cells = zip(metrics, _cells(measures, metrics), strict=True)
+            numbers = [_with_count(cell, measures[name].n, n) if name in measures else cell for name, cell in cells]
+            about = [*_about(row, vary), plain(_class_name(row, label))]
+            lines.append([*about, plain(str(row.seeds)), plain(f"{n:,}"), *numbers])
+    return Grid([*_names(rows, vary), "True class"], ["Seeds", "Images", *_metric_headings(rows, metrics)], lines)
+
+
+def _with_count(cell: Cell, counted: int | None, images: int) -> Cell:
+    """The cell with the number of images that count, where it is not that of the line."""
+    return cell if counted in (None, images) else (cell[0], f"{cell[1]}, n {counted:,}")
+
+
+def _differences(comparisons: Sequence[Comparison], reference: str = "") -> Grid:
+    rows = [comparison.row for comparison in comparisons]
+    vary, metrics = _headings(rows)
+    metrics = [name for name in metrics if any(_known(comparison, name) for comparison in comparisons)] or metrics
+    lines = []
+    for comparison in comparisons:
+        found = [comparison.differences.get(name) for name in metrics]
+        about = _about(comparison.row, vary)
+        lines.append([*about, plain(str(comparison.seeds)), *map(shown_change, found)])
+    references = dict.fromkeys(comparison.reference.name for comparison in comparisons)
+    heading = f"Row less {reference or ' or '.join(references)}"
+    return Grid(_names(rows, vary, heading), ["Seeds", *_metric_headings(rows, metrics, "points")], lines)
+
+
+def _known(comparison: Comparison, metric: str) -> bool:
+    found = comparison.differences.get(metric)
+    return found is not None and found.value is not None
+
+
+def shown_change(difference: Difference | None) -> tuple[str, str]:
+    """The change, with its sign, and its interval: `+1.2` and `-0.4 to +2.8`."""
+    if difference is None or difference.value is None:
+        return UNKNOWN, ""
+    assert difference.low is not None
+    assert difference.high is not None
+    value, low, high = (_signed(part, difference.unit) for part in (difference.value, difference.low, difference.high))
+    return value, f"{low} to {high}"
+
+
+def _signed(number: float, unit: str) -> str:
+    """With its sign, and 0 only for nothing at all."""
+    if unit != "fraction":
+        return f"{number:+.3g}"
+    text = f"{100 * number:+.1f}"
+    return f"{100 * number:+.2g}" if float(text) == 0 else text
+
+
+def _class_name(row: RowResult, label: int) -> str:
+    return row.classes[label] if 0 <= label < len(row.classes) else str(label)
+
+
+def _notes(rows: Sequence[RowResult], form: Format) -> list[str]:
+    """What cannot be told apart, flags, and where a publication's printed value is known to be wrong."""
+    notes = [f"{row.label}: {flag}" for row in rows for flag in row.flags]
+    for row in rows:
+        for name, value in (row.published or {}).get("printed", {}).items():
+            why = (row.published or {}).get("note", "")
+            notes.append(f"{row.label}: {row.kinds[name].title} is printed as {100 * value:.1f} %. {why}".rstrip())
+    notes = [f"! {note}" if form == "text" else note for note in notes]
+    return [*pairwise.unseparated(rows), *apart(rows), *notes]
+
+
+def _sentence(comparison: Comparison) -> str:
+    return f"{comparison.row.label} {compare(comparison).text}".replace(SPACE, " ")
+
+
+# --- data ------------------------------------------------------------------------------------------------------------
+
+
+def _json(rows: Sequence[RowResult], more: More, comparisons: Sequence[Comparison]) -> str:
+    found: list[dict[str, Any]] = [row.as_dict() for row in rows]
+    places = {id(row): place for place, row in enumerate(rows)}
+    for comparison in comparisons:
+        found[places[id(comparison.row)]]["differences"] = {
+            "to": comparison.reference.name,
+            "metrics": {name: difference.as_dict() for name, difference in comparison.differences.items()},
+            "sentence": _sentence(comparison),
+        }
+    if more.pareto:
+        for place, stand in pairwise.standing(rows).items():
+            kinds = {"clearly": stand.clearly, "perhaps": stand.perhaps}
+            found[place]["beaten_by"] = {kind: [rows[rival].name for rival in rivals] for kind, rivals in kinds.items()}
+    if more.by_class:
+        for row, entry in zip(rows, found, strict=True):
+            entry["by_class"] = [
+                {"label": label, "class": _class_name(row, label), "n": n,
+                 "metrics": {name: measure.as_dict() for name, measure in measures.items()}}
+                for label, (n, measures) in by_class(row).items()
+            ]  # fmt: skip
+    return json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+_PARTS = ("", "_low", "_high", "_n")
+
+
+def _csv(rows: Sequence[RowResult], more: More, comparisons: Sequence[Comparison]) -> str:
+    if more.by_class and (more.compares or more.pareto):
+        raise RequestError("CSV is one table: ask for the classes or for comparisons between rows, not for both")
+    vary, metrics = _headings(rows)
+    differences = {id(comparison.row): comparison.differences for comparison in comparisons}
+    stands = pairwise.standing(rows) if more.pareto else {}
+    several = any(row.run for row in rows)
+    heading = [
+        *(["run"] if several else []),
+        "study",
+        "row",
+        "data",
+        *vary,
+        *(["label", "class", "images"] if more.by_class else []),
+        "seeds",
+    ]
+    heading += [f"{name}{part}" for name in metrics for part in _PARTS]
+    heading += [f"{name}_difference{part}" for name in metrics for part in _PARTS] if more.compares else []
+    heading += ["clearly_beaten_by"] if more.pareto else []
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*heading, "flags"])
+    for place, row in enumerate(rows):
+        about = [*([row.run] if several else []), row.study, row.row, row.data, *(row.vary.get(path) for path in vary)]
+        flags = "; ".join(row.flags)
+        if more.by_class:
+            for label, (n, measures) in by_class(row).items():
+                name = _class_name(row, label)
+                writer.writerow([*about, label, name, n, row.seeds, *_numbers(measures, metrics), flags])
+            continue
+        line = [*about, row.seeds, *_numbers(row.metrics, metrics)]
+        line += _numbers(differences.get(id(row), {}), metrics) if more.compares else []
+        line += [
+            "; ".join(rows[rival].name for rival in stands[place].clearly) if place in stands else ""
+        ] * more.pareto
+        writer.writerow([*line, flags])
+    return out.getvalue()
+
+
+def _numbers(found: dict[str, Measure] | dict[str, Difference], metrics: Sequence[str]) -> list[Any]:
+    """Value, low, high and n of each metric; nothing where there is none."""
+    return [getattr(found.get(name), part, None) for name in metrics for part in ("value", "low", "high", "n")]

@@ -1,0 +1,164 @@
+"""What all panels look at: the records of one run or of several, each read once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+from bascule.measure import Metric
+from bascule.record.cell import CellRecord
+from bascule.record.rows import RowResult, metrics_of
+from bascule.record.run import RunRecord
+from bascule.report.drawing.marks import Mark, mark
+from bascule.report.runs import rows_by_run
+from bascule.report.words import setting
+
+
+class Panel(Protocol):
+    """A part of the page: a module with a heading and what to fill into the template of the same name."""
+
+    __name__: str
+    TITLE: str
+
+    def context(self, view: View) -> Mapping[str, Any] | None:
+        """The variables of the panel's template; None when the run gives it nothing to show."""
+
+
+@dataclass(frozen=True)
+class CellView:
+    """One model of a row, trained or not."""
+
+    record: CellRecord
+    seed: int
+    twin: bool
+    columns: Mapping[str, list[str]]
+    """Keys of the evaluations that the plan asks for, by kind."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Name of the cell's folder."""
+        return self.record.path.name
+
+    @property
+    def wanted(self) -> frozenset[str]:
+        """Evaluations that the plan asks for."""
+        return frozenset(key for keys in self.columns.values() for key in keys)
+
+    @cached_property
+    def info(self) -> dict[str, Any]:
+        """`cell.json`; empty before the training has ended."""
+        return self.record.info()
+
+    @cached_property
+    def evaluations(self) -> dict[str, dict[str, Any]]:
+        """What is kept beside each finished evaluation of the plan."""
+        return {key: info for key, info in self.record.evaluations().items() if key in self.wanted}
+
+    @property
+    def failure(self) -> str | None:
+        """Why the last try failed."""
+        failure = self.info.get("failure")
+        return None if failure is None else str(failure["message"])
+
+    @property
+    def done(self) -> bool:
+        """Whether everything the plan asks of it is recorded."""
+        return self.record.trained and len(self.evaluations) == len(self.wanted)
+
+
+@dataclass(frozen=True)
+class RowView:
+    """One row of the table, with the models behind it."""
+
+    result: RowResult
+    mark: Mark
+    cells: tuple[CellView, ...]
+    twins: tuple[CellView, ...]
+
+    @property
+    def name(self) -> str:
+        """Row name, its run where there are several, and what varies, for people."""
+        return " · ".join(filter(None, (self.result.name, self.vary)))
+
+    @property
+    def vary(self) -> str:
+        """What varies, for people; empty when nothing does."""
+        return ", ".join(f"{path} {setting(value)}" for path, value in self.result.vary.items())
+
+    def class_name(self, label: int) -> str:
+        """`7`, or `7 (truck)` where the classes have names."""
+        classes = self.result.classes
+        name = classes[label] if 0 <= label < len(classes) else str(label)
+        return name if name == str(label) else f"{label} ({name})"
+
+    @property
+    def poison(self) -> dict[str, Any] | None:
+        """Settings of the poison, defaults filled in."""
+        return self.result.settings.get("poison")
+
+
+@dataclass(frozen=True)
+class RunView:
+    """One run and its rows."""
+
+    record: RunRecord
+    name: str
+    """What it is called beside the others; empty for one alone."""
+    plan: dict[str, Any]
+    metrics: dict[str, Metric]
+    rows: tuple[RowView, ...]
+
+    def cells(self) -> Iterator[tuple[RowView, CellView]]:
+        """All models, seed by seed within a row, each before its twin; one that rows share comes once per row."""
+        for row in self.rows:
+            for place, cell in enumerate(row.cells):
+                yield row, cell
+                yield from ((row, twin) for twin in row.twins[place : place + 1])
+
+    @cached_property
+    def models(self) -> list[CellView]:
+        """Each model once."""
+        return list({cell.fingerprint: cell for _, cell in self.cells()}.values())
+
+
+@dataclass(frozen=True)
+class View:
+    """The records of one run or of several."""
+
+    runs: tuple[RunView, ...]
+
+    @cached_property
+    def rows(self) -> tuple[RowView, ...]:
+        """The rows of all runs, in order."""
+        return tuple(row for run in self.runs for row in run.rows)
+
+    @cached_property
+    def metrics(self) -> dict[str, Metric]:
+        """Every metric that a run asks for."""
+        return {name: metric for run in self.runs for name, metric in run.metrics.items()}
+
+
+def view_of(records: Sequence[RunRecord]) -> View:
+    """Read the records of runs, finished or not.
+
+    Raises:
+        RequestError: A plan is missing or damaged.
+    """
+    runs: list[RunView] = []
+    for record, (name, results) in zip(records, rows_by_run(records), strict=True):
+        first = sum(len(run.rows) for run in runs)
+        rows = tuple(_row(record, number, result) for number, result in enumerate(results, start=first))
+        plan = record.plan()
+        runs.append(RunView(record, name, plan, metrics_of(plan), rows))
+    return View(tuple(runs))
+
+
+def _row(run: RunRecord, number: int, result: RowResult) -> RowView:
+    cells, twins = [], []
+    for entry in result.entries:
+        cells.append(CellView(run.cell(entry["cell"]), entry["seed"], False, entry["columns"]))
+        if entry["twin"]:
+            twins.append(CellView(run.cell(entry["twin"]), entry["seed"], True, entry["twin_columns"]))
+    return RowView(result, mark(number), tuple(cells), tuple(twins))

@@ -1,0 +1,58 @@
+"""Where and with what a result was made, for the record."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def own_command() -> str:
+    """The command line of this process, without the folder of the program."""
+    program, *words = sys.argv
+    return shlex.join([Path(program).name, *words])
+
+
+def provenance(device: torch.device, *, command: str, compiled: bool = False) -> dict[str, Any]:
+    """Versions, commit and machine, for the record, with the command and whether the passes were compiled."""
+    return {
+        "versions": {
+            "bascule": version("bascule"),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+        "commit": _commit(),
+        "host": {
+            "system": f"{platform.system()} {platform.machine()}",
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            "cpus": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "compiled": compiled,
+        },
+        "command": command,
+    }
+
+
+def _commit() -> str | None:
+    """Commit of the package's own checkout, with + when there are changes; None outside one."""
+    folder = Path(__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()

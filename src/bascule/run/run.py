@@ -1,0 +1,158 @@
+"""Running a plan: the cells that are not done yet, on one of the engines."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from rich.console import Console
+
+from bascule.core.errors import Interrupted, RequestError
+from bascule.core.progress import nothing
+from bascule.plan.plan import Cell, Plan
+from bascule.record.run import RunRecord
+from bascule.run.cell import do_cell, is_done
+from bascule.run.console import console_progress
+from bascule.run.context import RunContext
+from bascule.run.lock import lock_run
+from bascule.run.provenance import own_command, provenance
+from bascule.train.compile import check_compiles
+
+Engine = Literal["local", "ray"]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell that could not be finished."""
+
+    label: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a run did."""
+
+    cells: int
+    """Cells that were worked on; the others were done before."""
+    failures: tuple[Failure, ...]
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        RequestError: Not a device of this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise RequestError(f"--device {name!r}: allowed are auto, cpu, cuda and cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise RequestError(f"--device {name!r}: this machine has {torch.cuda.device_count()} CUDA device(s)")
+    return device
+
+
+def run_plan(
+    plan: Plan,
+    run: RunRecord,
+    *,
+    device: torch.device,
+    roots: Sequence[Path],
+    engine: Engine = "local",
+    console: Console | None = None,
+    train: bool = True,
+    compile_passes: bool = False,
+    changed: Callable[[], object] = nothing,
+) -> Ran:
+    """Do what the record does not hold yet. A cell that fails is recorded as failed and tried again next time.
+
+    With `train=False` only cells whose model is there are worked on, and only evaluated. With `compile_passes` the
+    passes of training are compiled, where the objective allows it. `changed` is called when there is something new in
+    the record: before the first cell, and whenever one has ended. `console`, by default standard error, is told how far
+    the work is: with bars on a terminal, else with plain lines.
+
+    Raises:
+        RequestError: The data cannot be read, the engine is not installed, nothing can be compiled here, or another
+            process works on this run.
+        Interrupted: Instead of KeyboardInterrupt.
+    """
+    if compile_passes:
+        check_compiles(device)
+    with lock_run(run.path, own_command()):
+        run.write_plan(plan.as_dict())
+        records = [(cell, run.cell(cell.fingerprint)) for cell in plan.cells()]
+        pending = [cell for cell, record in records if not is_done(cell, record) and (train or record.trained)]
+        if not pending:
+            return Ran(0, ())
+        changed()
+        try:
+            with console_progress(console or Console(stderr=True), len(pending), changed) as progress:
+                workshop = RunContext(
+                    device=device, roots=tuple(roots), progress=progress, compile_passes=compile_passes
+                )
+                failures = _ENGINES[engine](pending, run, workshop)
+        except KeyboardInterrupt:
+            done = sum(is_done(cell, record) for cell, record in records)
+            problem = f"interrupted: {done} of {len(records)} cells are done and kept in {run.path}"
+            raise Interrupted(f"{problem}; the same command continues") from None
+    return Ran(len(pending), tuple(failures))
+
+
+def _run_here(cells: Sequence[Cell], run: RunRecord, workshop: RunContext) -> list[Failure]:
+    failures = []
+    for cell in cells:
+        workshop.progress.begin(cell.label)
+        began = time.monotonic()
+        message = attempt(cell, run, workshop)
+        workshop.progress.end(cell.label, time.monotonic() - began, message)
+        if message is not None:
+            failures.append(Failure(cell.label, message))
+    return failures
+
+
+def _run_on_ray(cells: Sequence[Cell], run: RunRecord, workshop: RunContext) -> list[Failure]:
+    engine = importlib.import_module("bascule.run.ray")
+    failures: list[Failure] = engine.run_cells(cells, run, workshop)
+    return failures
+
+
+_ENGINES = {"local": _run_here, "ray": _run_on_ray}
+
+
+def attempt(cell: Cell, run: RunRecord, workshop: RunContext) -> str | None:
+    """Do one cell; on failure record it and return the reason.
+
+    Raises:
+        RequestError: The request itself is wrong (damaged data); nothing is recorded against the cell.
+    """
+    record = run.cell(cell.fingerprint)
+    try:
+        do_cell(cell, run, workshop)
+    except RequestError:
+        raise
+    except Exception as error:
+        # Whatever breaks one cell (a diverged training, no memory left, a bug in a user's model) leaves the others be.
+        message = f"{error}" if str(error) else type(error).__name__
+        kind = type(error).__name__
+        known = record.info() or {"fingerprint": cell.fingerprint, "seed": cell.seed, "settings": cell.settings()}
+        record.write_info(
+            {
+                **known,
+                **provenance(workshop.device, command=workshop.command),
+                "failure": {"kind": kind, "message": message},
+            }
+        )
+        return message
+    if record.failure() is not None:
+        record.write_info({**record.info(), "failure": None})
+    return None

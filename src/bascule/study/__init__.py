@@ -1,1 +1,0 @@
-"""From a study file to a finished record: plan, run, resume, read."""

@@ -1,0 +1,312 @@
+"""From a study to cells: rows, what varies, seeds, twins, identity, and everything that is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bascule.core.errors import RequestError
+from bascule.plan.document import built_in_names, read_study
+from bascule.plan.resolve import make_plan
+
+
+def names(cells) -> list[str]:
+    return [cell.fingerprint for cell in cells]
+
+
+def test_rows_times_varied_values_times_seeds(plan_of) -> None:
+    plan = plan_of("vary.poison.rate=[0.1, 0.3]", seeds=3)
+    assert [(row.name, row.vary["poison.rate"], len(row.cells)) for row in plan.rows] == [
+        ("None", 0.1, 3),
+        ("None", 0.3, 3),
+        ("Adv. training", 0.1, 3),
+        ("Adv. training", 0.3, 3),
+    ]
+    # 4 poisoned models a seed, and one twin for each of the two recipes: both rates share it.
+    assert len(plan.cells()) == 3 * (4 + 2)
+
+
+def test_a_twin_is_the_same_recipe_and_seed_without_poison(plan_of) -> None:
+    row = plan_of().rows[1]
+    assert [twin.seed for twin in row.twins] == [cell.seed for cell in row.cells] == [0, 1]
+    assert row.twins[0].setup.poison is None
+    assert row.twins[0].setup.train == row.cells[0].setup.train
+    assert [link.kind for link in row.twins[0].links] == ["clean", "triggered"]
+
+
+def test_a_twin_is_the_cell_of_an_unpoisoned_row(plan_of) -> None:
+    plan = plan_of("rows.Adv. training.train.objective=standard", "rows.Adv. training.poison=null")
+    poisoned, clean = plan.rows
+    assert names(poisoned.twins) == names(clean.cells)
+    assert clean.twins == ()
+    merged = next(cell for cell in plan.cells() if cell.fingerprint == clean.cells[0].fingerprint)
+    assert [link.kind for link in merged.links] == ["clean", "triggered", "attack", "attack"]
+
+
+def test_twins_can_be_switched_off_and_a_control_needs_none(plan_of) -> None:
+    assert all(row.twins == () for row in plan_of("twin=false").rows)
+    assert all(row.twins == () for row in plan_of("poison.rate=0").rows)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "train.epochs=3",
+        "train.lr=0.02",
+        "train.augment={pad: 1}",
+        "model.width=5",
+        "poison.rate=0.4",
+        "poison.target=3",
+        "poison.trigger.size=3",
+        "data.max_train=200",
+    ],
+)
+def test_what_changes_a_model_changes_its_fingerprint(plan_of, change: str) -> None:
+    assert not set(names(plan_of().rows[0].cells)) & set(names(plan_of(change).rows[0].cells))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "attack=[{name: fgsm, eps: 0.2}]",
+        "data.max_test=30",
+        "measure=[accuracy]",
+        "title=Other",
+        "poison.test_trigger=sticker",
+    ],
+)
+def test_what_only_changes_the_evaluation_keeps_the_model(plan_of, change: str) -> None:
+    old, new = plan_of().rows[0], plan_of(change).rows[0]
+    assert names(old.cells) == names(new.cells)
+    assert names(old.twins) == names(new.twins)
+
+
+def test_an_attack_keeps_its_key_when_another_follows_and_not_when_one_precedes(plan_of) -> None:
+    keys = [link.key for link in plan_of().rows[0].cells[0].links if link.kind == "attack"]
+    more = plan_of("attack=[{name: fgsm, eps: 0.1}, {name: pgd, eps: 0.1, steps: 3}, {name: pgd, eps: 0.1, steps: 9}]")
+    other = plan_of("attack=[{name: pgd, eps: 0.1, steps: 3}, {name: fgsm, eps: 0.1}]")
+    assert [link.key for link in more.rows[0].cells[0].links if link.kind == "attack"][:2] == keys
+    assert not set(keys) & {link.key for link in other.rows[0].cells[0].links}
+
+
+def test_where_the_data_lie_does_not_matter_what_they_hold_does(tmp_path: Path, plan_of) -> None:
+    import numpy as np
+
+    text = """\
+base:
+  data: {name: npz, path: PATH}
+  model: {name: digits-cnn, width: 2, hidden: 4}
+  train: {objective: standard, epochs: 1}
+rows: {A: {}}
+"""
+    rng = np.random.default_rng(0)
+    arrays = {
+        "x_train": rng.integers(0, 255, (20, 8, 8), dtype=np.uint8),
+        "y_train": np.arange(20) % 2,
+        "x_test": rng.integers(0, 255, (6, 8, 8), dtype=np.uint8),
+        "y_test": np.arange(6) % 2,
+    }
+    np.savez(tmp_path / "one.npz", **arrays)
+    (tmp_path / "two.npz").write_bytes((tmp_path / "one.npz").read_bytes())
+    arrays["x_train"][0, 0, 0] ^= 1
+    np.savez(tmp_path / "three.npz", **arrays)
+    prints = [
+        names(plan_of(text=text.replace("PATH", f"{name}.npz"), roots=[tmp_path]).rows[0].cells)
+        for name in ("one", "two", "three")
+    ]
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_overrides_reach_every_row_or_one(plan_of) -> None:
+    plan = plan_of("train.epochs=5", "rows.Adv. training.train.objective.steps=7", "seeds=1")
+    assert [row.setup.train.epochs for row in plan.rows] == [5, 5]
+    assert plan.rows[1].setup.train.objective.steps == 7
+    assert [len(row.cells) for row in plan.rows] == [1, 1]
+
+
+def test_an_override_replaces_what_varies(plan_of) -> None:
+    plan = plan_of("vary.poison.rate=[0.1, 0.3]", "poison.rate=0.2")
+    assert [row.vary for row in plan.rows] == [{}, {}]
+    assert plan.rows[0].setup.poison.rate == 0.2
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("train.epocs=3", "--set train.epocs: in row 'None': train: unknown key 'epocs'. Did you mean 'epochs'?"),
+        ("train.epochs=ten", "train.epochs: must be a valid integer; got 'ten'"),
+        ("train.epochs=0", "train.epochs: must be greater than or equal to 1; got 0"),
+        ("train.lr=true", "train.lr: must be a valid number; got True"),
+        ("train.optimizer=adamm", "train.optimizer: unknown value 'adamm'. Did you mean 'adam'?"),
+        ("train.objective=pdg", "train.objective: unknown train name 'pdg'. Did you mean 'pgd'?"),
+        ("train.objective=pgd", "train.objective: the key 'eps' is missing"),
+        ("train.schedule=piecewise", "needs milestones"),
+        ("model=digits-cn", "model: unknown models name 'digits-cn'. Did you mean 'digits-cnn'?"),
+        ("model=nowhere.nets:net", "model: cannot import 'nowhere.nets'"),
+        ("data=minst", "data: unknown data name 'minst'. Did you mean 'mnist'?"),
+        ("poison.rate_of=all", "The largest possible rate is"),
+        ("poison.rate=1.5", "poison.rate: must be less than or equal to 1; got 1.5"),
+        ("poison.rate=1e-5", "rounds to no image"),
+        ("poison.target=12", "poison.target: there is no class 12; the classes are 0..9"),
+        ("poison.label=cleen", "poison.label: unknown value 'cleen'. Did you mean 'clean'?"),
+        ("poison.trigger=channel", "poison.trigger: the channel trigger needs colour images (3 channels)"),
+        ("poison.trigger.size=9", "poison.trigger: a 9 x 9 block with margin 0 does not fit images of 8 x 8"),
+        ("poison.trigger={name: sticker, picture: no.png}", "cannot read the picture 'no.png'"),
+        ("attack=[{name: pgd, eps: -0.1}]", "attack[0].eps: must be greater than or equal to 0; got -0.1"),
+        ("attack=[{name: pgd, eps: 8}]", "attack[0].eps: pixels are in [0, 1], so that 1 reaches every image; got 8."),
+        ("train.objective={name: trades, eps: 8}", "Is it 8/255?"),
+        ("attack=[{name: pgd, eps: 0.1, norm: l3}]", "attack[0].norm: unknown value 'l3'"),
+        ("attack=[{name: pgd, eps: 0.1, step: 3}]", "attack[0]: unknown key 'step'"),
+        ("attack=3", "expected a name or a mapping with the key 'name', got 3"),
+        ("seeds=0", "seeds"),
+        ("seeds=[1, 1]", "expected 1 to 1000 different seeds"),
+        ("measure=[acuracy]", "unknown measure name 'acuracy'. Did you mean 'accuracy'?"),
+        ("vary.poison.rate=0.1", "vary.poison.rate: expected a list of values, got 0.1"),
+        ("vary.poison.rat=[0.1]", "unknown key 'rat'. Did you mean 'rate'?"),
+        ("rows.Adv. trainin.train.epochs=1", "unknown row 'Adv. trainin.train.epochs'"),
+        ("nonsense", "expected key=value"),
+        ("rows.Adv. training.train.objective=standard", "is the same as row 'None'"),
+    ],
+)
+def test_wrong_requests_are_refused_with_place_and_reason(plan_of, change: str, said: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        plan_of(change)
+    assert said in str(caught.value)
+    assert "pydantic" not in str(caught.value)
+
+
+def test_a_radius_in_l2_may_exceed_one(plan_of) -> None:
+    plan = plan_of("attack=[{name: pgd, eps: 2, norm: l2}]", "curve=[3]")
+    assert plan.rows[0].setup.attack[0].eps == 2
+
+
+NETS = """
+from torch import nn
+
+class Wrapped(nn.Module):
+    def __init__(self, net, wrap):
+        super().__init__()
+        self.net, self.wrap = net, wrap
+
+    def forward(self, x):
+        return self.wrap(self.net(x))
+
+def made(size, classes, wrap):
+    pixels = size[0] * size[1] * size[2]
+    return Wrapped(nn.Sequential(nn.Flatten(), nn.Linear(pixels, classes)), wrap)
+
+def logits(size, classes): return made(size, classes, lambda found: found)
+def log_softmax(size, classes): return made(size, classes, lambda found: found.log_softmax(1))
+def softmax(size, classes): return made(size, classes, lambda found: found.softmax(1))
+def pair(size, classes): return made(size, classes, lambda found: (found, None))
+def broken(size, classes): return made(size, classes, lambda found: found.nothing)
+"""
+
+
+def test_a_network_must_answer_with_logits(plan_of, tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text(NETS)
+    plan_of(f"model={tmp_path}/nets.py:logits")
+    plan_of(f"model={tmp_path}/nets.py:log_softmax")
+    plan_of(f"model={tmp_path}/nets.py:softmax")  # measured, and flagged
+    for name, said in {
+        "pair": "answers with tuple; expected a tensor of logits",
+        "broken": "cannot take images of 1 x 8 x 8: AttributeError: 'Tensor' object has no attribute 'nothing'",
+    }.items():
+        with pytest.raises(RequestError) as caught:
+            plan_of(f"model={tmp_path}/nets.py:{name}")
+        assert said in str(caught.value)
+
+
+def test_an_error_in_the_file_says_its_line(plan_of) -> None:
+    from bascule.plan.document import parse_study
+
+    base = "base:\n  data: digits\n  model: digits-cnn\n  train:\n    objective: standard\n    epochs: -1\n"
+    text = base + "rows:\n  A: {}\n"
+    with pytest.raises(RequestError, match=r"s\.yaml, line 6: base\.train\.epochs: must be greater"):
+        make_plan(parse_study(text, name="s", source="s.yaml"))
+    with pytest.raises(RequestError, match=r"s\.yaml, line 9: sedes: unknown key 'sedes'. Did you mean 'seeds'"):
+        make_plan(parse_study(text + "sedes: 3\n", name="s", source="s.yaml"))
+
+
+def test_missing_data_say_where_they_were_looked_for(tmp_path: Path, plan_of) -> None:
+    with pytest.raises(RequestError, match="MNIST/raw") as caught:
+        plan_of("data=mnist", roots=[tmp_path])
+    assert str(tmp_path) in str(caught.value)
+    assert "BASCULE_DATA" in str(caught.value)
+
+
+def scales_of(name: str) -> list[str | None]:
+    return list(read_study(name).content.get("scales", {})) or [None]
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("name", "scale"), [(name, scale) for name in built_in_names() for scale in scales_of(name)])
+def test_every_built_in_study_is_valid(name: str, scale: str | None, data_root: Path) -> None:
+    # Ten classes of ImageNet stand in for a thousand.
+    overrides = ["data.path=imagenette2-224"] if "imagenet" in name else []
+    overrides += ["poison.rate=0.005"] if "imagenet-3" in name else []
+    plan = make_plan(read_study(name), scale=scale, overrides=overrides, roots=[data_root])
+    assert plan.title != name
+    assert plan.about
+    # Table 3 of the paper leaves out half of the cross of labels and training.
+    whole = len({row.name for row in plan.rows}) // (2 if "-3" in name else 1)
+    assert len({row.published.row for row in plan.rows if row.published}) == (whole if "paper/" in name else 0)
+
+
+SCALED = """
+scales:
+  fast: {}
+  paper:
+    base: {train: {epochs: 9}}
+    rows: {Adv. training: {train: {objective: {steps: 7}}}}
+    seeds: 3
+published:
+  - {row: None, metrics: {asr: 0.135}, printed: {asr: 0.172}, note: Table 1a}
+"""
+
+
+@pytest.fixture
+def scaled_text(plan_of) -> str:
+    return plan_of().document.text + SCALED
+
+
+def test_a_scale_changes_what_it_names(plan_of, scaled_text: str) -> None:
+    fast, paper = plan_of(text=scaled_text), plan_of(text=scaled_text, scale="paper")
+    assert (fast.folder, paper.folder, paper.name) == ("tiny-fast", "tiny-paper", "tiny")
+    assert [row.setup.train.epochs for row in (*fast.rows, *paper.rows)] == [2, 2, 9, 9]
+    assert paper.rows[1].setup.train.objective.steps == 7
+    assert paper.rows[1].setup.train.objective.eps == 0.1
+    assert [len(row.cells) for row in paper.rows] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "scale", "said"),
+    [
+        ("", "", "papr", "unknown scale 'papr'. Did you mean 'paper'?"),
+        ("fast: {}", "fast: {title: x}", None, "scales.fast.title: unknown key 'title'"),
+        ("epochs: 9", "epochs: -9", "paper", "scales.paper.base.train.epochs: must be greater"),
+        ("row: None", "row: Nine", None, "published[0].row: unknown row 'Nine'. Did you mean 'None'?"),
+        ("{asr: 0.135}", "{asrr: 0.135}", None, "unknown metric of this study 'asrr'. Did you mean 'asr'?"),
+        ("{asr: 0.135}", "{asr: many}", None, "published[0].metrics.asr: must be a valid number"),
+    ],
+)
+def test_wrong_scales_and_published_values_are_refused(
+    plan_of, scaled_text: str, old: str, new: str, scale: str | None, said: str
+) -> None:
+    with pytest.raises(RequestError) as caught:
+        plan_of(text=scaled_text.replace(old, new), scale=scale)
+    assert said in str(caught.value)
+
+
+def test_a_study_without_scales_has_none(plan_of) -> None:
+    assert plan_of().folder == "tiny"
+    with pytest.raises(RequestError, match="has no scales"):
+        plan_of(scale="fast")
+
+
+def test_published_values_stand_beside_their_row(plan_of, scaled_text: str) -> None:
+    first, second = plan_of(text=scaled_text).as_dict()["rows"]
+    assert first["published"]["metrics"] == {"asr": 0.135}
+    assert first["published"]["printed"] == {"asr": 0.172}
+    assert second["published"] is None

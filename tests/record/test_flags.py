@@ -1,0 +1,211 @@
+"""Flags: raised where they are due, on nothing else, and every one explained."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import bascule
+from bascule.core.catalog import build
+from bascule.measure import MISSING, Outcomes
+from bascule.plan.document import parse_study
+from bascule.plan.resolve import make_plan
+from bascule.record import flags
+from bascule.record.rows import read_rows
+from bascule.record.run import RunRecord
+from bascule.run.run import run_plan
+
+ROOT = Path(bascule.__file__).parents[2]
+
+NETS = '''
+import torch
+from torch import nn
+
+
+class Rounded(torch.autograd.Function):
+    """Rounding whose gradient is taken to be nonsense."""
+
+    @staticmethod
+    def forward(context, x):
+        return torch.round(x * 4) / 4
+
+    @staticmethod
+    def backward(context, gradient):
+        return -gradient
+
+
+class Wrapped(nn.Module):
+    def __init__(self, size, classes, kind):
+        super().__init__()
+        self.kind = kind
+        self.net = nn.Sequential(
+            nn.Conv2d(size[0], 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(128, classes)
+        )
+
+    def forward(self, x):
+        if self.kind == "quantised" and not self.training:
+            x = torch.round(x * 4) / 4
+        if self.kind == "crooked" and not self.training:
+            x = Rounded.apply(x)
+        if self.kind == "noisy" and not self.training:
+            x = x + 0.1 * torch.randn_like(x)
+        logits = self.net(x)
+        if self.training:
+            return logits
+        if self.kind == "saturated":
+            return 1e4 * logits
+        if self.kind == "softmax":
+            return logits.softmax(1)
+        if self.kind == "batch":
+            return logits - logits.mean(0)
+        return logits
+
+
+def wrapped(size, classes, kind):
+    return Wrapped(size, classes, kind)
+'''
+
+TEXT = """\
+base:
+  data: {name: digits, max_test: 200}
+  model: {name: "nets.py:wrapped", kind: plain}
+  train: {objective: standard, epochs: 8, batch_size: 50, lr: 5e-3}
+  attack: {name: pgd, eps: 0.1, steps: 20}
+rows:
+  Plain: {}
+measure: [accuracy, robust-accuracy]
+"""
+
+
+@pytest.fixture
+def raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The flags of a small study in which the model is of some kind."""
+    (tmp_path / "nets.py").write_text(NETS)
+    monkeypatch.chdir(tmp_path)
+
+    def find(*overrides: str) -> set[str]:
+        plan = make_plan(parse_study(TEXT, name="kinds", source="kinds.yaml"), overrides=overrides)
+        run = RunRecord(tmp_path / "run")
+        assert run_plan(plan, run, device=torch.device("cpu"), roots=()).failures == ()
+        (row,) = read_rows(run)
+        return {flag.partition(":")[0] for flag in row.flags} - {"one seed"}
+
+    return find
+
+
+@pytest.mark.parametrize("attack", ["{name: pgd, eps: 0.1, steps: 20}", "{name: pgd, eps: 0.6, norm: l2, steps: 20}"])
+def test_nothing_is_said_of_a_plain_model(raised, attack: str) -> None:
+    assert raised(f"attack={attack}") == set()
+
+
+def test_a_search_without_gradients_that_goes_first_proves_nothing(raised) -> None:
+    attacks = "[{name: square, eps: 0.1, queries: 100}, {name: pgd, eps: 0.1, steps: 20}]"
+    assert raised(f"attack={attacks}") == set()
+
+
+@pytest.mark.parametrize(
+    ("kind", "flag"),
+    [
+        ("noisy", "randomised outputs"),
+        ("batch", "batch-dependent outputs"),
+        ("softmax", "probabilities instead of logits"),
+        ("saturated", "zero gradients"),
+        ("quantised", "zero gradients"),
+        ("crooked", "masked gradients"),
+        ("crooked", "black box beats white box"),
+    ],
+)
+def test_a_model_that_misleads_gradients_is_flagged(raised, kind: str, flag: str) -> None:
+    assert flag in raised(f"model.kind={kind}")
+
+
+def test_an_attack_that_stops_early_is_flagged(raised) -> None:
+    # Steps so short that twice as many reach twice as far.
+    assert "attack not converged" in raised(
+        "attack={name: pgd, eps: 0.3, steps: 8, step_size: 0.01, random_start: false}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("standing", "share", "expected"),
+    [(100, 0.2, True), (100, 0.1, False), (5, 1.0, True), (4, 1.0, False), (9, 0.5, False), (0, 0.0, False)],
+)
+def test_of_a_handful_that_withstood_nothing_hangs_on_a_few(
+    tmp_path: Path, standing: int, share: float, expected: bool
+) -> None:
+    """Of 1,000 test images 900 are right when clean and `standing` withstand the last attack."""
+    run, label = RunRecord(tmp_path), np.zeros(1000, dtype=np.int64)
+    images = np.arange(1000)
+    columns = {
+        "clean:1": images >= 900,
+        "attack:1": np.where(images < 900, images >= 300, MISSING),
+        "attack:2": np.where(images < 300, images >= standing, MISSING),
+    }
+    signs = {"attack:1": {"unconverged": 1.0}, "attack:2": {"unconverged": share, "black_box": share}}
+    for key, values in columns.items():
+        info = {"kind": key.partition(":")[0], "signs": signs.get(key, {})}
+        run.cell("one").add_outcomes(images, label, values.astype(np.int64), key=key, info=info)
+    cell = {"seed": 0, "cell": "one", "columns": {"clean": ["clean:1"], "attack": ["attack:1", "attack:2"]}}
+    clean, *adversarial = (values.astype(np.int64) for values in columns.values())
+    by_seed = {0: Outcomes(label=label, clean=clean, adversarial=adversarial, attacks=2)}
+    found = {flag.partition(":")[0] for flag in flags._of_the_evaluation(run, {"cells": [cell]}, by_seed)}
+    assert found == ({"attack not converged", "black box beats white box"} if expected else set())
+
+
+def test_few_images_are_flagged(raised) -> None:
+    assert raised("data.max_test=40") == {"few images"}
+
+
+def outcomes(**columns: Any) -> Outcomes:
+    label = np.zeros(200, dtype=np.int64)
+    return Outcomes(label=label, **{name: np.where(np.arange(200) < right, 0, 1) for name, right in columns.items()})
+
+
+@pytest.mark.parametrize(("own", "raised_"), [(180, False), (160, True)])
+def test_poison_that_costs_accuracy_is_flagged(own: int, raised_: bool) -> None:
+    found = list(flags._of_the_numbers([outcomes(clean=own, twin_clean=185)], {}))
+    assert [flag.startswith("poison costs accuracy: 12.5 points") for flag in found] == ([True] if raised_ else [])
+
+
+def test_signs_of_an_exact_linear_model() -> None:
+    """Worked by hand: w = (1, -1), so every step along the gradient raises the margin, and no image is special."""
+    from bascule.attack.checks import signs_of_model
+
+    class Linear(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.stack([x.flatten(1)[:, 0], x.flatten(1)[:, 1]], dim=1)
+
+    x = torch.tensor([[0.6, 0.4], [0.7, 0.2]]).reshape(2, 1, 1, 2)
+    y = torch.tensor([0, 0])
+    attack = build("attack", {"name": "pgd", "eps": 0.1})
+    signs = signs_of_model(Linear(), attack, x, y)
+    # (0.6, 0.4) sums to 1, (0.7, 0.2) does not.
+    assert signs == {"random": 0.0, "mixing": 0.0, "probabilities": 0.5, "no_gradient": 0.0, "no_rise": 0.0}
+
+
+def test_every_flag_is_explained() -> None:
+    source = Path(flags.__file__).read_text()
+    heads = set(re.findall(r'"([a-z][a-z -]+):', source)) - {"index"}
+    explained = set(re.findall(r"^### (.+)$", (ROOT / "docs/flags.md").read_text(), re.M))
+    assert heads == explained
+
+
+def test_a_filter_that_removed_nothing_or_could_not_is_flagged(tmp_path: Path) -> None:
+    run, entry = RunRecord(tmp_path), {"cells": []}
+    for number, (removed, notes) in enumerate([(0, ["the threshold lies below zero"]), (5, [])]):
+        made = {"kind": "filter", "removed": removed, "notes": notes}
+        run.cell(f"cell{number}").add_finding("filter:made", {}, made)
+        asked = {"kind": "inspect", "removed": 0, "notes": ["3 classes cannot lose any image"]}
+        run.cell(f"cell{number}").add_finding("inspect:a", {}, asked)
+        entry["cells"].append({"cell": f"cell{number}", "columns": {"inspect": ["inspect:a"]}})
+    assert list(flags._of_the_filters(run, entry)) == [
+        "filter removed nothing: 1 of 2 seeds were trained on the whole set, as without a filter",
+        "filter rule could not act: the threshold lies below zero (1 of 2 seeds)",
+        "filter rule could not act: 3 classes cannot lose any image (2 of 2 seeds)",
+    ]

@@ -1,0 +1,254 @@
+"""Defences, scanners and the joint evaluations inside a study."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+
+import bascule.run.make
+from bascule.core.errors import RequestError
+from bascule.plan.document import parse_study
+from bascule.plan.plan import Plan
+from bascule.plan.resolve import make_plan
+from bascule.record.cell import FILTERED
+from bascule.record.rows import read_rows
+from bascule.record.run import RunRecord
+from bascule.run.extend import more_asked
+from bascule.run.run import run_plan
+
+TEXT = """\
+base:
+  data: {name: digits, max_train: 600, max_test: 120, held_out: 100}
+  poison: {trigger: {name: sticker, size: 2}, target: 7, label: dirty, rate: 0.1}
+  model: {name: digits-cnn, width: 6, hidden: 12}
+  train: {objective: standard, epochs: 6, batch_size: 50, lr: 1e-2}
+  attack:
+    - {name: pgd, eps: 0.1, steps: 3}
+rows:
+  None:
+    inspect: spectral-signatures
+    scan: {name: neural-cleanse, max_looks: 20}
+    explain: [saliency, band-energy, latents]
+    curve: [0.05, 0.15, 0.2]
+  Filtered: {filter: spectral-signatures}
+  Tuned: {repair: {name: fine-tune, epochs: 3}}
+  Untouched: {repair: {name: fine-tune, epochs: 0}, defender: 40}
+  Prepared: {poison: {label: clean, rate: 0.05, prepare: {name: pgd, eps: 0.2, steps: 3, stop_when_fooled: false}}}
+measure:
+  [accuracy, robust-accuracy, asr, triggered-accuracy, triggered-robust-accuracy, asr-toward, asr-away, drift,
+   drift-twin, trigger-strength, filter-auroc, filter-precision, filter-recall, filter-removed-twin, scan-anomaly,
+   scan-anomaly-twin, scan-overlap, trigger-attention]
+"""
+
+
+def plan_of(*overrides: str) -> Plan:
+    return make_plan(parse_study(TEXT, name="defences", source="defences.yaml"), overrides=overrides)
+
+
+def run(plan: Plan, record: RunRecord, **options: Any) -> int:
+    ran = run_plan(plan, record, device=torch.device("cpu"), roots=(), **options)
+    assert ran.failures == ()
+    return ran.cells
+
+
+@pytest.fixture(scope="module")
+def defended(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
+    record = RunRecord(tmp_path_factory.mktemp("runs") / "defences")
+    run(plan_of(), record)
+    return record
+
+
+@pytest.fixture(scope="module")
+def values(defended: RunRecord) -> dict[str, dict[str, float | None]]:
+    return {row.row: {name: measure.value for name, measure in row.metrics.items()} for row in read_rows(defended)}
+
+
+def entry(record: RunRecord, row: str) -> dict[str, Any]:
+    return next(found["cells"][0] for found in record.plan()["rows"] if found["row"] == row)
+
+
+def info(record: RunRecord, row: str) -> dict[str, Any]:
+    return record.cell(entry(record, row)["cell"]).info()
+
+
+def weights(record: RunRecord, cell: str) -> dict[str, np.ndarray]:
+    return safetensors.numpy.load_file(record.cell(cell).model_file)
+
+
+def test_cells_come_after_those_they_need() -> None:
+    cells = plan_of().cells()
+    places = {cell.fingerprint: place for place, cell in enumerate(cells)}
+    assert len(places) == len(cells) == 9  # five rows, the plain twin, the filtered one's and two repaired ones'
+    pairs = [(needed.fingerprint, cell.fingerprint) for cell in cells for needed in cell.needs]
+    assert len(pairs) == 7
+    assert all(places[needed] < places[cell] for needed, cell in pairs)
+
+
+def test_a_repair_starts_from_the_model_of_the_same_recipe(defended: RunRecord) -> None:
+    base = entry(defended, "None")["cell"]
+    assert info(defended, "Tuned")["base"] == info(defended, "Untouched")["base"] == base
+    before = weights(defended, base)
+    untouched = weights(defended, entry(defended, "Untouched")["cell"])
+    tuned = weights(defended, entry(defended, "Tuned")["cell"])
+    assert all(np.array_equal(before[name], untouched[name]) for name in before)
+    assert not all(np.array_equal(before[name], tuned[name]) for name in before)
+    assert info(defended, "Tuned")["repair"]["distance"] > info(defended, "Untouched")["repair"]["distance"] == 0
+
+
+def test_a_filter_leaves_out_what_it_removed(defended: RunRecord) -> None:
+    cell = defended.cell(entry(defended, "Filtered")["cell"])
+    made, seen = cell.finding(FILTERED), defended.cell(entry(defended, "None")["cell"])
+    assert made is not None
+    inspected = seen.finding(entry(defended, "None")["columns"]["inspect"][0])
+    assert inspected is not None
+    assert cell.info()["trained_on"] == (~made.arrays["removed"]).sum() < 600
+    assert made.arrays["poisoned"].sum() == cell.info()["poisoned"] == 60
+    # The same model, the same filter, the same set: retraining begins with what inspecting says.
+    assert np.array_equal(made.arrays["removed"], inspected.arrays["removed"])
+
+
+def test_prepared_poison_is_prepared_on_the_twin(defended: RunRecord) -> None:
+    cell = next(cell for cell in plan_of().cells() if cell.label.startswith("Prepared"))
+    assert cell.proxy is not None
+    assert cell.proxy.fingerprint == entry(defended, "None")["twin"]
+
+
+def test_both_ends_at_once_are_consistent(values: dict[str, dict[str, float]]) -> None:
+    for row in values.values():
+        assert row["asr_away"] <= row["asr"] <= row["asr_toward"]
+        assert row["triggered_robust_accuracy"] <= row["triggered_accuracy"]
+    assert values["None"]["asr"] > 0.8
+    assert values["None"]["asr_away"] < values["None"]["asr_toward"]
+    strength = values["None"]["trigger_strength"]
+    assert strength is not None
+    assert 0 < strength < 1
+    assert values["None"]["drift"] is not None
+    assert values["None"]["drift_twin"] is not None
+
+
+def test_the_security_curve_falls_and_meets_the_table(defended: RunRecord, values: dict[str, dict[str, float]]) -> None:
+    curve = {eps: measure.value for eps, measure in read_rows(defended)[0].curve}
+    assert list(curve) == [0.0, 0.05, 0.1, 0.15, 0.2]
+    assert curve[0.0] == values["None"]["accuracy"]
+    assert curve[0.1] == values["None"]["robust_accuracy"]
+    assert sorted(curve.values(), reverse=True) == list(curve.values())  # type: ignore[type-var]
+    assert curve[0.05] > curve[0.1] > curve[0.2]  # type: ignore[operator]
+
+
+def test_a_curve_is_not_run_where_it_is_known(defended: RunRecord) -> None:
+    columns, table = entry(defended, "None")["columns"], defended.cell(entry(defended, "None")["cell"]).outcomes()
+    larger, largest, smaller = (table.columns[key] for key in columns["curve"])
+    own, right = table.columns[columns["attack"][0]], table.columns[columns["clean"][0]] == table.label
+    stands = right & (own == table.label)
+    assert np.array_equal(larger >= 0, stands)
+    assert np.array_equal(largest >= 0, stands & (larger == table.label))
+    assert np.array_equal(smaller >= 0, right & (own != table.label))
+
+
+def test_scans_and_judgements_of_twins_are_kept(values: dict[str, dict[str, float]]) -> None:
+    plain = values["None"]
+    assert plain["filter_auroc"] == values["Filtered"]["filter_auroc"]
+    assert plain["filter_removed_twin"] is not None
+    assert plain["scan_anomaly"] > plain["scan_anomaly_twin"]
+    assert 0 < plain["scan_overlap"] <= 1
+    assert 0 < plain["trigger_attention"] < 1
+    assert values["Tuned"]["scan_anomaly"] is None
+
+
+def test_latents_are_those_of_the_target_class(defended: RunRecord) -> None:
+    found = entry(defended, "None")
+    latents = defended.cell(found["cell"]).finding(found["columns"]["explain"][2])
+    judged = defended.cell(found["cell"]).finding(found["columns"]["inspect"][0])
+    assert latents is not None
+    assert judged is not None
+    of_target = judged.arrays["label"] == 7
+    assert latents.arrays["points"].shape == (of_target.sum(), 2)
+    assert np.array_equal(latents.arrays["poisoned"], judged.arrays["poisoned"][of_target])
+    assert np.isfinite(latents.arrays["points"]).all()
+
+
+def test_more_is_asked_of_trained_models(tmp_path: Path, defended: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = RunRecord(Path(shutil.copytree(defended.path, tmp_path / "run")))
+    monkeypatch.setattr(bascule.run.make, "make", None)
+    monkeypatch.setattr("bascule.run.cell.make", None)
+    asked = {"attack": ["{name: pgd, steps: 10}"], "measure": ["asr-paper"], "curve": ["0.3"], "certify": []}
+    run(more_asked(record, asked, ()), record, train=False)
+    before, after = read_rows(defended), read_rows(record)
+    for old, new in zip(before, after, strict=True):
+        assert new.metrics["robust_accuracy"].value <= old.metrics["robust_accuracy"].value  # type: ignore[operator]
+        assert new.metrics["asr_paper"].value is not None
+        assert new.metrics["asr"] == old.metrics["asr"]
+        assert [eps for eps, _ in new.curve][-1] == 0.3
+    # Asked once more, nothing is left to do and nothing is added.
+    plan = more_asked(record, asked, ())
+    assert run(plan, record, train=False) == 0
+    assert len(record.plan()["rows"][0]["settings"]["attack"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({}, "nothing to evaluate"),
+        ({"attack": ["pgdd"]}, "Did you mean 'pgd'?"),
+        ({"measure": ["asrr"]}, "Did you mean 'asr'?"),
+        ({"curve": ["-1"]}, "greater than or equal to 0"),
+    ],
+)
+def test_wrong_evaluations_are_refused(defended: RunRecord, asked: dict[str, list[str]], said: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        more_asked(defended, asked, ())
+    assert said in str(caught.value)
+
+
+def test_an_untrained_run_has_nothing_to_evaluate(tmp_path: Path) -> None:
+    record = RunRecord(tmp_path)
+    record.write_plan(plan_of().as_dict())
+    with pytest.raises(RequestError, match=r"no model of .* is trained yet\. First: bascule run defences"):
+        more_asked(record, {"attack": ["pgd"]}, ())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("data.held_out=0", "needs clean images that are not trained on: say how many with data.held_out"),
+        ("defender=500", "500 images asked for, 100 are held out"),
+        ("data.held_out=5000", "leave none to train on"),
+        ("rows.Filtered.inspect=strip", "leave one of `inspect` and `filter` out"),
+        ("attack=[{name: fgsm, eps: 0.1}, {name: pgd, eps: 0.2}]", "a security curve needs attacks that share one"),
+        ("scan+=neural-cleanse", "unknown list 'scan'"),
+    ],
+)
+def test_impossible_combinations_are_refused(change: str, said: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        plan_of(change)
+    assert said in str(caught.value)
+
+
+def test_a_cell_whose_base_failed_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_of("train.lr=1e30", "train.optimizer=sgd", "twin=false")
+    ran = run_plan(plan, RunRecord(tmp_path), device=torch.device("cpu"), roots=())
+    messages = {failure.label: failure.message for failure in ran.failures}
+    assert "training diverged" in messages["None · seed 0"]
+    assert messages["Tuned · seed 0"].startswith("it needs the model of 'Tuned · seed 0 · before repair'")
+    assert "training diverged" in messages["Tuned · seed 0"]
+
+
+def test_held_out_images_are_nobody_elses() -> None:
+    from bascule.data.digits import Digits
+
+    source: Callable[..., Digits] = Digits
+    with_some = source(held_out=100)
+    train, test = with_some.load(())
+    held_out = with_some.load_held_out(())
+    ids = [set(images.ids.tolist()) for images in (train, test, held_out)]
+    assert len(ids[2]) == 100
+    assert not ids[0] & ids[1] | ids[0] & ids[2] | ids[1] & ids[2]
+    assert ids[0] | ids[2] == set(source().load(()).train.ids.tolist())
+    assert torch.equal(with_some.facts(()).train_labels, train.labels)
