@@ -24,7 +24,7 @@ from bascule.core.restore import untouched
 from bascule.core.rng import stream
 from bascule.train._precision import Mixed
 from bascule.train.compile import compiled
-from bascule.train.loop import _step
+from bascule.train.loop import Steps
 from bascule.train.pgd import Pgd
 from bascule.train.settings import Training
 
@@ -88,16 +88,14 @@ def steps(bench: Bench, stack: ExitStack, *, mode: str | None, mixed: bool) -> J
     asked = model if mode is None else stack.enter_context(compiled(model, mode=mode))
     asked = Mixed(asked) if mixed else asked
     asked.train()
-    training = Training(objective=bench.attack, epochs=1, batch_size=bench.batch, lr=1e-4)
-    optimizer = training.make_optimizer(model)
-    generator = torch.Generator(device=bench.device)
+    training = Training(objective=bench.attack, epochs=1000, batch_size=bench.batch, lr=1e-4)
+    all_steps = Steps(model, images, training, seed=0)
     done = 0
 
     def call() -> None:
         nonlocal done
         for _ in range(bench.calls):
-            index = torch.arange(bench.batch, device=bench.device) + bench.batch * (done % 4)
-            _step(asked, images, index, training, optimizer, 0, done, 0.5, generator)
+            all_steps.take(asked, done)
             done += 1
         bench.wait()
 

@@ -35,7 +35,7 @@ needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ 
 @pytest.fixture
 def without_codegen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything of a compiled training but the last stage, which takes most of the time: graphs are run as found."""
-    monkeypatch.setattr(bascule.train._loop, "compiled", lambda model: compiled(model, backend="aot_eager"))
+    monkeypatch.setattr(bascule.train.loop, "compiled", lambda model: compiled(model, backend="aot_eager"))
 
 
 def counted() -> int:
@@ -201,7 +201,7 @@ def test_a_network_of_nested_blocks_needs_no_more_versions_than_passes(few: Imag
     pieces = []
     for epochs in (1, 3):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(bascule.train._loop, "compiled", lambda model: compiled(model, backend="aot_eager"))
+            patch.setattr(bascule.train.loop, "compiled", lambda model: compiled(model, backend="aot_eager"))
             train(net, few, settings(objective=training.objective, epochs=epochs), seed=0, compile_passes=True)
         pieces.append(counted())
     assert pieces[0] == pieces[1] <= 20

@@ -1,4 +1,4 @@
-"""Training objectives. One file each: model, images, labels -> the loss of one step. `_loop` is the only training loop.
+"""Training objectives. One file each: model, images, labels -> the loss of one step. `loop` has the only training loop.
 
 An objective knows nothing of the loop, and the loop nothing of attacks: ramps (of eps, of weights) are the objective's
 own, driven by `progress`.
