@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from bascule.core.errors import RequestError
+from bascule.core.errors import RequestError, nearest
 from bascule.core.images import Images
 from bascule.core.inference import chunks
 from bascule.core.restore import evaluating
@@ -176,5 +175,5 @@ def _only(found: list[tuple[str, Tensor]], layer: str) -> Tensor:
 
 
 def _unknown_layer(layer: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(layer, names, n=5, cutoff=0.0)
+    near = nearest(layer, names, most=5)
     return f"the model has no layer {layer!r}. The nearest of its {len(names)} names: {', '.join(near) or 'none'}."

@@ -46,22 +46,3 @@ def waves(frequencies: Tensor, height: int, width: int) -> Tensor:
     )
     found = torch.cos(turns.double() * (2 * math.pi / (height * width)))
     return found / found.flatten(1).norm(dim=1).reshape(-1, 1, 1)
-
-
-def plane(values: Tensor, frequencies: Tensor, height: int, width: int) -> Tensor:
-    """The whole plane from one value per pair of opposite frequencies, frequency zero at [H // 2, W // 2].
-
-    Args:
-        values: Floats, shape (F,).
-        frequencies: Cycles per pixel, F x 2.
-        height: Of the images.
-        width: Of the images.
-
-    Returns:
-        H x W, NaN at frequencies that were not looked at.
-    """
-    cycles = (frequencies * torch.tensor([height, width])).round().long().to(values.device)
-    found = values.new_full((height, width), torch.nan)
-    for sign in (1, -1):
-        found[(sign * cycles[:, 0] + height // 2) % height, (sign * cycles[:, 1] + width // 2) % width] = values
-    return found

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bascule.core.images import Images
+from bascule.core.statistics import CONSISTENCY, deviations
 
 UNLIKELY = 7.389
 """e squared: from this anomaly index on, SCAn and Beatrix call a class infected."""
@@ -41,6 +42,5 @@ def anomaly_index(values: Tensor) -> Tensor:
 
     Values that do not vary around their median get 0 at the median and very large numbers elsewhere.
     """
-    middle = values.median()
-    spread = 1.4826 * (values - middle).abs().median()
-    return (values - middle) / spread.clamp_min(1e-6 * (middle.abs() + 1e-6))
+    median, _, mad = deviations(values)
+    return (values - median) / (CONSISTENCY * mad).clamp_min(1e-6 * (median.abs() + 1e-6))

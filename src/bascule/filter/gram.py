@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from bascule.core.catalog import component
 from bascule.core.features import Features
 from bascule.core.images import Images
+from bascule.core.statistics import CONSISTENCY, deviations
 from bascule.filter import Judged, LayerFilter
 from bascule.filter._clusters import LEAST
 from bascule.filter._rules import UNLIKELY, anomaly_index, left_out, smaller_than
@@ -49,11 +50,10 @@ class Gram(LayerFilter):
     def _deviation(self, rows: Features) -> Tensor:
         """Mean robust deviation of each row's statistics from the class's median, shape (N,)."""
         values = torch.cat([gram_sums(part.reshape(len(part), *rows.shape), self.orders) for part in rows.chunks()])
-        away = (values - values.median(0).values).abs()
-        spread = 1.4826 * away.median(0).values
+        _, distances, mad = deviations(values)
         # A channel that is silent in most images of the class has no median deviation but a mean one.
-        spread = torch.where(spread > 0, spread, 1.2533 * away.mean(0))
-        return (away / spread.clamp_min(torch.finfo(away.dtype).tiny)).mean(1)
+        spread = torch.where(mad > 0, CONSISTENCY * mad, 1.2533 * distances.mean(0))
+        return (distances / spread.clamp_min(torch.finfo(spread.dtype).tiny)).mean(1)
 
 
 def gram_sums(maps: Tensor, orders: int) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bascule.core.catalog import component
 from bascule.core.images import Images
 from bascule.core.projection import components, whitened
+from bascule.core.statistics import deviations
 from bascule.filter import Judged, LayerFilter
 from bascule.filter._clusters import LEAST
 from bascule.filter._rules import highest, left_out, smaller_than
@@ -111,11 +112,10 @@ def concentrated(points: Tensor, share: float) -> tuple[Tensor, Tensor]:
     of all points keep the nearest by Mahalanobis distance, estimate anew, until the same points are kept. The scale is
     that of a normal distribution whose median distance is the points' own.
     """
-    middle = points.median(0).values
-    away = (points - middle).abs()
-    distance = (away / away.median(0).values.clamp_min(1e-30)).square().sum(1)
+    location, away, mad = deviations(points)
+    distance = (away / mad.clamp_min(1e-30)).square().sum(1)
     count, chosen = max(2, math.ceil(share * len(points))), torch.zeros(0).to(points.device, torch.int64)
-    location, covariance = middle, torch.eye(points.shape[1]).to(points)
+    covariance = torch.eye(points.shape[1]).to(points)
     for _ in range(_STEPS):
         before, chosen = chosen, distance.argsort(stable=True)[:count].sort().values
         if torch.equal(before, chosen):

@@ -38,7 +38,7 @@ class Repair(ABC):
     """Settings of a model defence after training."""
 
     needs_images: ClassVar[bool] = True
-    """Whether the pictures and labels matter; a repair that needs none looks at the size of the images only."""
+    """Whether it looks at the defender's images; one that does not is shown a single black image of their size."""
 
     @abstractmethod
     def repair(self, model: nn.Module, images: Images, *, generator: torch.Generator) -> Repaired:

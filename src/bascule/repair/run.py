@@ -25,7 +25,8 @@ def run_repair(model: nn.Module, repair: Repair, images: Images, *, generator: t
     Args:
         model: From [0, 1] images to logits.
         repair: The method.
-        images: The defender's clean images with their true labels, on the model's device.
+        images: The defender's clean images with their true labels, on the model's device. A repair that needs none
+            gets to know their size only.
         generator: On the device of the images.
 
     Raises:
@@ -36,6 +37,8 @@ def run_repair(model: nn.Module, repair: Repair, images: Images, *, generator: t
     ours = copy.deepcopy(model).eval()
     for p in ours.parameters():
         p.requires_grad_(p.is_floating_point())
+    if not repair.needs_images:
+        images = _black(images)
     with torch.enable_grad():
         found, notes = repair.repair(ours, images, generator=generator)
     _check(repair, found, model)
@@ -44,6 +47,13 @@ def run_repair(model: nn.Module, repair: Repair, images: Images, *, generator: t
         p.requires_grad_(wanted[name])
         p.grad = None
     return Repaired(found.eval(), {**notes, "distance": _distance(found, model)})
+
+
+def _black(images: Images) -> Images:
+    """One black image instead of these."""
+    pixels = torch.zeros(1, *images.size, dtype=torch.uint8, device=images.device)
+    nought = torch.zeros(1, dtype=torch.int64, device=images.device)
+    return Images(pixels=pixels, labels=nought, ids=nought, classes=images.classes)
 
 
 def _check(repair: Repair, found: nn.Module, model: nn.Module) -> None:

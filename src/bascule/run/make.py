@@ -95,12 +95,16 @@ def make(cell: Cell, run: RunRecord, workshop: RunContext) -> nn.Module:
     record = run.cell(cell.fingerprint)
     started, began = datetime.now(UTC), time.monotonic()
     notes: dict[str, Any] = {}
-    if cell.setup.repair is not None:
+    if (repair := cell.setup.repair) is not None:
         assert cell.base is not None
         broken = load_model(cell.base, run, workshop)
+        # A repair that needs no images is told the size of these only.
+        images = workshop.data(cell).train.at(torch.tensor([0])).to(workshop.device)
+        if repair.needs_images:
+            images = workshop.held_out(cell)
         generator = rng.stream(cell.seed, "repair", device=workshop.device)
         with workshop.progress.stage("repair", 1):
-            model, found = run_repair(broken, cell.setup.repair, workshop.held_out(cell), generator=generator)
+            model, found = run_repair(broken, repair, images, generator=generator)
         notes |= {"poisoned": run.cell(cell.base.fingerprint).info().get("poisoned"), "repair": found}
     else:
         model = empty_model(cell, workshop)

@@ -56,11 +56,6 @@ class Scan:
         order = self.anomaly.nan_to_num(nan=-torch.inf).argsort(descending=True, stable=True)
         return tuple(order[self.anomaly[order] > self.threshold].tolist())
 
-    @property
-    def backdoored(self) -> bool:
-        """Whether there is any suspect."""
-        return bool(self.suspects)
-
     def stamp(self, x: Tensor, label: int | Tensor) -> Tensor:
         """`x` with the trigger recovered for class `label` on it: x * (1 - mask) + mask * pattern.
 

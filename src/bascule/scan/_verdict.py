@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from bascule.core.images import Images
+from bascule.core.statistics import CONSISTENCY
 from bascule.scan import Scan
 from bascule.scan._inversion import Inverted
 
-CONSISTENCY = 1.4826
-"""Median absolute deviation to standard deviation, for a normal distribution."""
 _LEAST_SPREAD = 0.01
 """Share of the median that counts as no difference: where most values are equal, rounding must not stand out."""
 _SPREAD_OF_BOUNDS = 0.25

@@ -56,12 +56,20 @@ def documentation(room: str, name: str) -> Documentation:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     own = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name.lower() == wanted)
     base = ast.parse(contract_source(room).read_text(encoding="utf-8"))
-    bases = {ast.unparse(b).rpartition(".")[2] for b in own.bases}
-    inherited = [node for node in base.body if isinstance(node, ast.ClassDef) and node.name in bases]
     text = inspect.cleandoc(ast.get_docstring(own) or ast.get_docstring(tree) or "")
-    nodes = [*((node, base) for node in inherited), (own, tree)]
+    nodes = [*((node, base) for node in _ancestors(own, base)), (own, tree)]
     fields = {doc.name: doc for node, module in nodes for doc in _field_docs(node, module)}
     return Documentation(_first_sentence(text), text, tuple(fields.values()))
+
+
+def _ancestors(cls: ast.ClassDef, module: ast.Module) -> list[ast.ClassDef]:
+    """Classes of `module` that `cls` inherits from, in the order in which their fields come."""
+    classes = {node.name: node for node in module.body if isinstance(node, ast.ClassDef)}
+    lineage: list[ast.ClassDef] = []
+    for name in (ast.unparse(base).rpartition(".")[2] for base in reversed(cls.bases)):
+        if name in classes:
+            lineage += [*_ancestors(classes[name], module), classes[name]]
+    return lineage
 
 
 def _first_sentence(text: str) -> str:
