@@ -23,7 +23,7 @@ from bascule.core.images import Images
 from bascule.core.restore import untouched
 from bascule.core.rng import stream
 from bascule.train._precision import Mixed
-from bascule.train.compile import compiled
+from bascule.train.compile import compile_model
 from bascule.train.loop import Steps
 from bascule.train.pgd import Pgd
 from bascule.train.settings import Training
@@ -85,7 +85,7 @@ def floor(bench: Bench) -> Job:
 def steps(bench: Bench, stack: ExitStack, *, mode: str | None, mixed: bool) -> Job:
     """Steps of the training loop; `mode` of torch.compile, None for none."""
     model, images = bench.model(), bench.images()
-    asked = model if mode is None else stack.enter_context(compiled(model, mode=mode))
+    asked = model if mode is None else stack.enter_context(compile_model(model, mode=mode))
     asked = Mixed(asked) if mixed else asked
     asked.train()
     training = Training(objective=bench.attack, epochs=1000, batch_size=bench.batch, lr=1e-4)

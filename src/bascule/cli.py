@@ -416,7 +416,7 @@ def show(
     found = catalog.documentation(kind, rest)
     typer.echo(f"{name}\n\n{found.text}\n\nsettings:" + ("" if found.fields else " none"))
     for field in found.fields:
-        default = "required" if field.shown is None else f"default {field.shown}"
+        default = "required" if field.written is None else f"default {field.written}"
         typer.echo(f"  {field.name} ({default}): {field.allowed}\n{indent(field.text, 6 * ' ')}")
 
 

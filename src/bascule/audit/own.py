@@ -190,7 +190,7 @@ def asked_of(
     asked = Asked(
         attacks=_parts_of("attack", attack, own.attacks),
         certifiers=_parts_of("certify", certify, own.certifiers),
-        trigger=part_of("poison", trigger, "--trigger") if trigger else (planted.shown if planted else None),
+        trigger=part_of("poison", trigger, "--trigger") if trigger else (planted.trigger_at_test if planted else None),
         target=planted.target if target is None and planted else target,
         metrics=metrics,
         seed=own.seed,

@@ -31,9 +31,9 @@ def half_plane(height: int, width: int, *, stride: int) -> Tensor:
     vertical = torch.arange(-(height // 2), (height + 1) // 2)
     horizontal = torch.arange(0, width // 2 + 1)
     vertical, horizontal = vertical[vertical % stride == 0], horizontal[horizontal % stride == 0]
-    found = torch.cartesian_prod(vertical, horizontal)
-    own_column = (found[:, 1] == 0) | (2 * found[:, 1] == width)  # holds both of each pair but its own opposites
-    return found[~own_column | (found[:, 0] >= 0) | (2 * found[:, 0] == -height)]
+    pairs = torch.cartesian_prod(vertical, horizontal)
+    own_column = (pairs[:, 1] == 0) | (2 * pairs[:, 1] == width)  # holds both of each pair but its own opposites
+    return pairs[~own_column | (pairs[:, 0] >= 0) | (2 * pairs[:, 0] == -height)]
 
 
 def waves(frequencies: Tensor, height: int, width: int) -> Tensor:
@@ -44,5 +44,5 @@ def waves(frequencies: Tensor, height: int, width: int) -> Tensor:
     turns = (frequencies[:, 0].reshape(-1, 1, 1) * rows + frequencies[:, 1].reshape(-1, 1, 1) * columns) % (
         height * width
     )
-    found = torch.cos(turns.double() * (2 * math.pi / (height * width)))
-    return found / found.flatten(1).norm(dim=1).reshape(-1, 1, 1)
+    cosines = torch.cos(turns.double() * (2 * math.pi / (height * width)))
+    return cosines / cosines.flatten(1).norm(dim=1).reshape(-1, 1, 1)

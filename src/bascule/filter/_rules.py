@@ -21,7 +21,7 @@ def highest(score: Tensor, count: int) -> Tensor:
     return chosen
 
 
-def left_out(images: Images, labels: Sequence[int], why: str) -> tuple[str, ...]:
+def note_left_out(images: Images, labels: Sequence[int], why: str) -> tuple[str, ...]:
     """A note that these classes lose no image whatever is in them; none where there are no such classes."""
     if not labels:
         return ()
@@ -31,7 +31,7 @@ def left_out(images: Images, labels: Sequence[int], why: str) -> tuple[str, ...]
     return (f"{len(labels)} of {present} classes cannot lose any image, {why}: {named}{more}",)
 
 
-def smaller_than(images: Images, least: int) -> list[int]:
+def small_classes(images: Images, least: int) -> list[int]:
     """Labels that occur, but less often than `least` times."""
     counts = images.labels.bincount()
     return ((counts > 0) & (counts < least)).nonzero().squeeze(1).tolist()

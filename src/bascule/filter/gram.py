@@ -14,7 +14,7 @@ from bascule.core.images import Images
 from bascule.core.statistics import CONSISTENCY, deviations
 from bascule.filter import Judged, LayerFilter
 from bascule.filter._clusters import LEAST
-from bascule.filter._rules import UNLIKELY, anomaly_index, left_out, smaller_than
+from bascule.filter._rules import UNLIKELY, anomaly_index, note_left_out, small_classes
 
 
 @component
@@ -44,7 +44,7 @@ class Gram(LayerFilter):
         for _, index, rows in self.features(model, images).by_class():
             if len(index) >= LEAST:
                 score[index] = anomaly_index(self._deviation(rows))
-        notes = left_out(images, smaller_than(images, LEAST), f"having fewer than {LEAST} images")
+        notes = note_left_out(images, small_classes(images, LEAST), f"having fewer than {LEAST} images")
         return Judged(score, score > self.threshold, notes)
 
     def _deviation(self, rows: Features) -> Tensor:
@@ -65,9 +65,9 @@ def gram_sums(maps: Tensor, orders: int) -> Tensor:
     """
     maps = maps.unsqueeze(2) if maps.ndim == 2 else maps.flatten(2)
     largest = maps.abs().amax((1, 2), keepdim=True).clamp_min(1e-30)  # high powers of large values overflow
-    found = []
+    by_order = []
     for order in range(1, orders + 1):
         power = (maps / largest) ** order
         sums = (power * power.sum(1, keepdim=True)).sum(2)
-        found.append(sums.sign() * sums.abs() ** (1 / order) * largest.squeeze(2) ** 2)
-    return torch.cat(found, 1)
+        by_order.append(sums.sign() * sums.abs() ** (1 / order) * largest.squeeze(2) ** 2)
+    return torch.cat(by_order, 1)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bascule.core.errors import RequestError, unknown
 from bascule.core.restore import using_batch_statistics
-from bascule.models._normalise import Normalise
+from bascule.models.normalise import Normalise
 
 
 def check_name(package: str, model: str, names: Collection[str]) -> None:
@@ -35,7 +35,9 @@ def check_settings(settings: Mapping[str, Any], taken: Mapping[str, str]) -> Non
         raise RequestError(f"{key!r} cannot be set here: {taken[key]}", place=("settings", key))
 
 
-def built(make: Callable[[], Any], name: str, normalise: Normalise, size: tuple[int, int, int], classes: int) -> Any:
+def build_net(
+    make: Callable[[], Any], name: str, normalise: Normalise, size: tuple[int, int, int], classes: int
+) -> Any:
     """The package's network behind its normalisation: parts `normalise` and `net`.
 
     Raises:

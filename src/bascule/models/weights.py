@@ -70,9 +70,9 @@ def _other_rows(given: Tensor, wanted: Tensor) -> bool:
 
 def _problem(kind: str, names: Iterable[str]) -> str:
     """The first three of the names, and how many more there are."""
-    found = sorted(names)
-    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-    return f"{kind} {', '.join(found[:3])}{more}" if found else ""
+    ordered = sorted(names)
+    more = f" and {len(ordered) - 3} more" if len(ordered) > 3 else ""
+    return f"{kind} {', '.join(ordered[:3])}{more}" if ordered else ""
 
 
 def _read(path: str) -> dict[str, Tensor]:

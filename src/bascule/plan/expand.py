@@ -42,7 +42,7 @@ def make_row(
     """
     label = " · ".join((name, *(f"{path} {value}" for path, value in varied.items())))
     poison = setup.poison
-    trigger, target = (poison.shown, poison.target) if poison else (None, None)
+    trigger, target = (poison.trigger_at_test, poison.target) if poison else (None, None)
     needs = frozenset(need for metric in metrics for need in metric.needs)
     links = links_of(setup, facts, trigger, target, needs)
     control = replace(setup, poison=None)

@@ -238,7 +238,7 @@ def _keep_poison(record: CellRecord, poison: Poison, truth: Truth, splits: Split
     found = ((splits.test.labels == label).nonzero().squeeze(1)[:1] for label in others)
     places = torch.cat([place for place in found if len(place)][:_EXAMPLES])
     x = splits.test.batch(places)
-    marked = stamp(poison.shown, x, generator=rng.stream(0, "examples"))
+    marked = stamp(poison.trigger_at_test, x, generator=rng.stream(0, "examples"))
     sheet = torch.cat([torch.cat(list(part), dim=2) for part in (x, marked)], dim=1)
     pixels = as_bytes(sheet).permute(1, 2, 0).numpy()
     picture = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)

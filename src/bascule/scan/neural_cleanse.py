@@ -77,8 +77,8 @@ class NeuralCleanse(Scanner):
             labels = labels[self.target : self.target + 1]
         settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(Schedule)}
         form = MaskAndPattern(images.size, per_channel=self.mask == "channel")
-        found = invert(model, images, labels, form, Schedule(**settings), generator=generator)
-        return verdict(found, labels, images, threshold=self.threshold, largest=form.area, assumed=self.target)
+        inverted = invert(model, images, labels, form, Schedule(**settings), generator=generator)
+        return verdict(inverted, labels, images, threshold=self.threshold, largest=form.area, assumed=self.target)
 
 
 class MaskAndPattern(Form):

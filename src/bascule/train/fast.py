@@ -12,7 +12,7 @@ from bascule.attack.ascent import ascend
 from bascule.attack.losses import cross_entropy
 from bascule.core.catalog import component
 from bascule.train import Adversarial, CrossEntropy
-from bascule.train.search import Statistics, searching
+from bascule.train.search import Statistics, search_mode
 
 
 @component
@@ -34,7 +34,7 @@ class Fast(Adversarial, CrossEntropy):
     """Statistics used by batch norm during the attack: `running` (eval mode) or `batch` (train mode, not updated)."""
 
     def inputs(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
-        with searching(model, self.batch_norm):
+        with search_mode(model, self.batch_norm):
             return ascend(
                 model,
                 x,

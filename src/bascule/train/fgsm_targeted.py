@@ -10,7 +10,7 @@ from bascule.attack.losses import nearness_to_random_label
 from bascule.core.ball import Eps
 from bascule.core.catalog import component
 from bascule.train import Adversarial, CrossEntropy
-from bascule.train.search import Statistics, searching
+from bascule.train.search import Statistics, search_mode
 
 
 @component
@@ -28,5 +28,5 @@ class FgsmTargeted(Adversarial, CrossEntropy):
     """Statistics used by batch norm during the attack: `running` (eval mode) or `batch` (train mode, not updated)."""
 
     def inputs(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
-        with searching(model, self.batch_norm):
+        with search_mode(model, self.batch_norm):
             return one_step(model, x, y, ball=self.ball, loss=nearness_to_random_label(generator=generator))

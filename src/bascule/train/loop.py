@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bascule.core import rng
 from bascule.core.images import Images
 from bascule.train._precision import Mixed
-from bascule.train.compile import compiled
+from bascule.train.compile import compile_model
 from bascule.train.settings import Training
 
 _LOOK_EVERY = 50
@@ -201,7 +201,7 @@ class _Done:
 def _passes(model: nn.Module, training: Training, *, compile_passes: bool) -> Iterator[nn.Module]:
     """What the objective is given: the network, with its passes compiled or in mixed precision where asked."""
     if compile_passes and training.objective.compiles:
-        with compiled(model) as quick, _passes(quick, training, compile_passes=False) as net:
+        with compile_model(model) as quick, _passes(quick, training, compile_passes=False) as net:
             yield net
     else:
         yield Mixed(model) if training.precision == "bfloat16" else model

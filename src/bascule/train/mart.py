@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bascule.attack.losses import cross_entropy
 from bascule.core.catalog import component
 from bascule.train import DivergencePenalty
-from bascule.train.search import divergence, searching, worst_nearby
+from bascule.train.search import divergence, search_mode, worst_nearby
 
 _OFFSET = 1e-4
 """Keeps the logarithm of "no confidence is left" finite."""
@@ -33,7 +33,7 @@ class Mart(DivergencePenalty):
     """Weight of the divergence, lambda in the paper; the authors use 5 for small networks and 6 for wide ones."""
 
     def inputs(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
-        with searching(model):
+        with search_mode(model):
             return worst_nearby(
                 model,
                 x,

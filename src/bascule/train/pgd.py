@@ -13,7 +13,7 @@ from bascule.attack.losses import cross_entropy
 from bascule.core.ball import ball
 from bascule.core.catalog import component
 from bascule.train import Adversarial, CrossEntropy
-from bascule.train.search import Statistics, searching
+from bascule.train.search import Statistics, search_mode
 
 
 @component
@@ -40,7 +40,7 @@ class Pgd(Adversarial, CrossEntropy):
         ramp = min(1.0, progress / self.warmup) if self.warmup else 1.0
         region = ball(self.norm, ramp * self.eps)
         step_size = ramp * (self.step_size or 2.5 * self.eps / self.steps)
-        with searching(model, self.batch_norm):
+        with search_mode(model, self.batch_norm):
             tries = [
                 ascend(
                     model,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bascule.core.catalog import component
 from bascule.train import DivergencePenalty
-from bascule.train.search import divergence, searching, worst_nearby
+from bascule.train.search import divergence, search_mode, worst_nearby
 
 
 @component
@@ -28,7 +28,7 @@ class Trades(DivergencePenalty):
     """Weight of the divergence, 1/lambda in the paper; 0 is ordinary training."""
 
     def inputs(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
-        with searching(model):
+        with search_mode(model):
             with torch.no_grad():
                 clean = model(x)
             return worst_nearby(

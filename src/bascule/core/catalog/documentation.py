@@ -24,7 +24,7 @@ class FieldDoc:
     text: str
     allowed: str
     """Type and range in words."""
-    shown: str | None
+    written: str | None
     """The default as in a study file; None where there is none."""
 
 
@@ -91,7 +91,7 @@ def _field_docs(node: ast.ClassDef, module: ast.Module) -> list[FieldDoc]:
             case value:
                 default = value
         allowed = readable.allowed(item.annotation, module)
-        written = None if default is None else "{}" if allowed.startswith("mapping") else readable.shown(default)
+        written = None if default is None else "{}" if allowed.startswith("mapping") else readable.written(default)
         docs.append(
             FieldDoc(
                 name=ast.unparse(item.target),
@@ -99,7 +99,7 @@ def _field_docs(node: ast.ClassDef, module: ast.Module) -> list[FieldDoc]:
                 default=None if default is None else ast.unparse(default),
                 text=text,
                 allowed=allowed,
-                shown=written,
+                written=written,
             )
         )
     return docs
