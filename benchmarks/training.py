@@ -22,10 +22,10 @@ from bascule.core import catalog
 from bascule.core.images import Images
 from bascule.core.restore import untouched
 from bascule.core.rng import stream
-from bascule.train._precision import Mixed
 from bascule.train.compile import compile_model
 from bascule.train.loop import Steps
 from bascule.train.pgd import Pgd
+from bascule.train.precision import Mixed
 from bascule.train.settings import Training
 
 FLOOR = "floor (bare passes)"

@@ -15,8 +15,8 @@ from bascule.core.errors import RequestError
 from bascule.core.restore import untouched
 from bascule.core.rng import borrowed_global_stream, stream
 from bascule.explain import HeatMap
-from bascule.explain._gradient import input_gradient
 from bascule.explain.grad_cam import GradCam
+from bascule.explain.gradient import input_gradient
 from bascule.explain.integrated_gradients import IntegratedGradients
 from bascule.explain.run import run_heat_map
 from bascule.explain.saliency import Saliency

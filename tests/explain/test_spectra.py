@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from bascule.core.rng import stream
 from bascule.explain import Spectrum
-from bascule.explain._frequency import half_plane, radius, rings, waves
 from bascule.explain.band_energy import BandEnergy
 from bascule.explain.fourier import Fourier
+from bascule.explain.frequencies import half_plane, radius, rings, waves
 from bascule.explain.pass_filter import PassFilter
 from bascule.explain.run import run_spectrum
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from bascule.core.errors import RequestError
-from bascule.repair._layers import Layer, capture, hidden_layers_of, layers_of
+from bascule.repair.layers import Layer, capture, hidden_layers_of, layers_of
 
 
 def test_order_and_norms(residual: nn.Module) -> None:

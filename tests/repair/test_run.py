@@ -12,7 +12,7 @@ from bascule.core.catalog import component
 from bascule.core.images import Images
 from bascule.core.rng import stream
 from bascule.repair import Repair, Repaired
-from bascule.repair._steps import batches
+from bascule.repair.batches import batches
 from bascule.repair.run import run_repair
 
 

@@ -13,9 +13,9 @@ from bascule.core.errors import RequestError
 from bascule.core.restore import untouched
 from bascule.core.rng import stream
 from bascule.scan import Scan
-from bascule.scan._verdict import mad_index
 from bascule.scan.neural_cleanse import NeuralCleanse
 from bascule.scan.run import run_scanner
+from bascule.scan.verdict import mad_index
 
 PAPER: dict[str, Any] = {
     "mask": "channel",

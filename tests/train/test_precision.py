@@ -18,9 +18,9 @@ from bascule.core.inference import predict
 from bascule.core.rng import borrowed_global_stream, stream
 from bascule.models.denoise import DenoisingBlock
 from bascule.train import Objective
-from bascule.train._precision import Mixed
 from bascule.train.loop import train
 from bascule.train.pgd import Pgd
+from bascule.train.precision import Mixed
 from bascule.train.settings import Training
 from bascule.train.standard import Standard
 

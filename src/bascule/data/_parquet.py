@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from bascule.core.errors import RequestError, unknown
-from bascule.data._decode import SET_SIZE, allocate, decode, picture
 from bascule.data._files import content_digest, reading
+from bascule.data.decode import SET_SIZE, allocate, decode, picture
 
 IMAGE_COLUMNS = ("image", "img")
 """Columns looked for when none is named, in this order."""

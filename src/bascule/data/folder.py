@@ -18,8 +18,8 @@ from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.core.images import Images, Pixels, Splits
 from bascule.data import Facts, Source, find
-from bascule.data._decode import ENDINGS, allocate, check_sizes, decode, picture
 from bascule.data._files import content_digest, reading
+from bascule.data.decode import ENDINGS, allocate, check_sizes, decode, picture
 
 IN_MEMORY = 2**30
 """Bytes of decoded pictures up to which a split is held in memory; a larger one is decoded batch by batch."""

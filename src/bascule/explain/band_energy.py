@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from bascule.core.catalog import component
 from bascule.explain import Spectrum
-from bascule.explain._frequency import rings
-from bascule.explain._gradient import ScoreName, input_gradient
+from bascule.explain.frequencies import rings
+from bascule.explain.gradient import ScoreName, input_gradient
 
 
 @component

@@ -10,7 +10,7 @@ from bascule.core.catalog import component
 from bascule.core.errors import RequestError, unknown
 from bascule.core.optional import import_optional
 from bascule.explain import HeatMap
-from bascule.explain._gradient import score_of
+from bascule.explain.gradient import score_of
 
 
 @component

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bascule.core.catalog import component
 from bascule.core.optional import import_optional
 from bascule.explain import HeatMap
-from bascule.explain._gradient import ScoreName, score_of
+from bascule.explain.gradient import ScoreName, score_of
 
 
 @component

@@ -14,8 +14,8 @@ from bascule.core.errors import RequestError
 from bascule.core.images import Images
 from bascule.core.projection import components, whole_number
 from bascule.filter import Judged, LayerFilter
-from bascule.filter._clusters import LEAST, TwoClusters, split
-from bascule.filter._rules import note_left_out, small_classes
+from bascule.filter.clusters import LEAST, TwoClusters, split
+from bascule.filter.rules import note_left_out, small_classes
 
 _SAMPLE = 5000
 

@@ -13,8 +13,8 @@ from bascule.core.features import Features
 from bascule.core.images import Images
 from bascule.core.statistics import CONSISTENCY, deviations
 from bascule.filter import Judged, LayerFilter
-from bascule.filter._clusters import LEAST
-from bascule.filter._rules import UNLIKELY, anomaly_index, note_left_out, small_classes
+from bascule.filter.clusters import LEAST
+from bascule.filter.rules import UNLIKELY, anomaly_index, note_left_out, small_classes
 
 
 @component

@@ -15,7 +15,7 @@ from bascule.core.images import Images
 from bascule.core.inference import chunks
 from bascule.core.projection import principal
 from bascule.filter import Judged, LayerFilter
-from bascule.filter._rules import small_classes
+from bascule.filter.rules import small_classes
 
 
 @component

@@ -12,7 +12,7 @@ from bascule.core.catalog import component
 from bascule.core.images import Images
 from bascule.core.projection import principal
 from bascule.filter import Judged, LayerFilter
-from bascule.filter._rules import highest, note_left_out
+from bascule.filter.rules import highest, note_left_out
 
 
 @component

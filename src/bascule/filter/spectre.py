@@ -15,8 +15,8 @@ from bascule.core.images import Images
 from bascule.core.projection import components, whiten
 from bascule.core.statistics import deviations
 from bascule.filter import Judged, LayerFilter
-from bascule.filter._clusters import LEAST
-from bascule.filter._rules import highest, note_left_out, small_classes
+from bascule.filter.clusters import LEAST
+from bascule.filter.rules import highest, note_left_out, small_classes
 
 _CANDIDATES = (1, 2, 4, 8, 16, 32, 64, 128)
 _FLOOR = 1e-2

@@ -14,8 +14,8 @@ from bascule.core.features import Features
 from bascule.core.images import Images
 from bascule.core.projection import components, mean_of, whiten
 from bascule.filter import Judged, LayerFilter
-from bascule.filter._clusters import LEAST, split
-from bascule.filter._rules import UNLIKELY, anomaly_index, note_left_out, small_classes
+from bascule.filter.clusters import LEAST, split
+from bascule.filter.rules import UNLIKELY, anomaly_index, note_left_out, small_classes
 
 _FLOOR = 1e-3
 """Smallest variance that is made white, as a share of the largest: others may not vary where a class does."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from bascule.core.catalog import component
 from bascule.measure import Estimate, Number, Outcomes
-from bascule.measure._ranking import auroc
+from bascule.measure.ranking import auroc
 
 
 @component

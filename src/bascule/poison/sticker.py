@@ -12,7 +12,7 @@ from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.poison import Trigger
 from bascule.poison._block import Position, block_index
-from bascule.poison._picture import picture_digest, read_picture
+from bascule.poison.pictures import picture_digest, read_picture
 
 Level = Annotated[float, Interval(ge=0, le=1)]
 

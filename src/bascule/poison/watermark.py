@@ -11,7 +11,7 @@ from torch import Tensor
 from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.poison import Trigger
-from bascule.poison._picture import picture_digest, read_picture, saturated_picture, silhouette_picture
+from bascule.poison.pictures import picture_digest, read_picture, saturated_picture, silhouette_picture
 
 _GENERATED = {"saturated": saturated_picture, "silhouette": silhouette_picture}
 

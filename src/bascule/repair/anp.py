@@ -13,8 +13,8 @@ from bascule.core.catalog import component
 from bascule.core.images import Images
 from bascule.core.restore import untouched
 from bascule.repair import Repair, Repaired
-from bascule.repair._layers import Layer, hidden_layers_of
-from bascule.repair._steps import batches
+from bascule.repair.batches import batches
+from bascule.repair.layers import Layer, hidden_layers_of
 
 
 @component

@@ -14,7 +14,7 @@ from bascule.core.images import Images
 from bascule.core.inference import chunks, predict
 from bascule.core.restore import evaluating
 from bascule.repair import FineTuning, Repaired
-from bascule.repair._layers import capture, layers_of
+from bascule.repair.layers import capture, layers_of
 
 _BATCH = 500
 """Images per pass; has no effect on the result but rounding."""

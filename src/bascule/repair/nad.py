@@ -16,7 +16,7 @@ from bascule.core.errors import RequestError
 from bascule.core.images import Images
 from bascule.core.restore import evaluating
 from bascule.repair import FineTuning, Repaired
-from bascule.repair._layers import capture, layers_of
+from bascule.repair.layers import capture, layers_of
 from bascule.train import CrossEntropy, Objective
 
 

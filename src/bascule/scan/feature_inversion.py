@@ -16,8 +16,8 @@ from bascule.core.errors import RequestError
 from bascule.core.images import Images
 from bascule.core.inference import chunks
 from bascule.scan import Scan, Scanner
-from bascule.scan._inversion import Drawn, Form, Schedule, invert
-from bascule.scan._verdict import verdict
+from bascule.scan.inversion import Drawn, Form, Schedule, invert
+from bascule.scan.verdict import verdict
 
 
 @component

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from bascule.core.catalog import component
 from bascule.core.images import Images
 from bascule.scan import Scan, Scanner
-from bascule.scan._inversion import Drawn, Form, Schedule, invert
-from bascule.scan._verdict import verdict
+from bascule.scan.inversion import Drawn, Form, Schedule, invert
+from bascule.scan.verdict import verdict
 
 
 @component

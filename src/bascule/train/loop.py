@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from bascule.core import rng
 from bascule.core.images import Images
-from bascule.train._precision import Mixed
 from bascule.train.compile import compile_model
+from bascule.train.precision import Mixed
 from bascule.train.settings import Training
 
 _LOOK_EVERY = 50

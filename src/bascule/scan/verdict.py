@@ -10,7 +10,7 @@ from torch import Tensor
 from bascule.core.images import Images
 from bascule.core.statistics import CONSISTENCY
 from bascule.scan import Scan
-from bascule.scan._inversion import Inverted
+from bascule.scan.inversion import Inverted
 
 _LEAST_SPREAD = 0.01
 """Share of the median that counts as no difference: where most values are equal, rounding must not stand out."""
