@@ -24,7 +24,7 @@ class Smoothing(Certifier):
     model itself. For images taken for another class under noise, or where the vote is too close, the radius is 0. Each
     radius is wrong with probability at most `alpha`. In Linf it is the L2 radius / sqrt(number of pixel values).
 
-    Departures: images the model itself gets wrong are not certified (`run`); `n` is 1,000 instead of 100,000, which
+    Departures: images the model itself gets wrong are not certified; `n` is 1,000 instead of 100,000, which
     caps the radius at 2.46 sigma instead of 3.81 sigma.
     """
 
