@@ -40,7 +40,7 @@ BELOW: dict[str, set[str]] = {
     "scan": {"core", "attack", "certify"},
     "repair": {"core", "attack", "certify", "train", "scan"},
     "record": {"core", "measure"},
-    "evaluate": {"core", "record", "plan", "run", *COMPONENTS - {"data", "train", "repair"}},
+    "evaluate": {"core", "record", *COMPONENTS - {"data", "train", "repair"}},
     "plan": {"core", "evaluate", "record", *COMPONENTS},
     "run": {"core", "plan", "evaluate", "record", *COMPONENTS},
     "audit": {"core", "plan", "evaluate", "record", *COMPONENTS},

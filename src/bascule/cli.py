@@ -243,7 +243,7 @@ def _evaluate_one(
 
     from bascule.audit import own
     from bascule.core.catalog import name_of
-    from bascule.evaluate.single import ends_of
+    from bascule.evaluate.model import evaluate_model
     from bascule.report.single import one_model
     from bascule.run.console import console_progress
 
@@ -252,11 +252,18 @@ def _evaluate_one(
     asked = own.asked_of(mine, **parts, trigger=trigger, target=target)
     with console_progress(Console(stderr=True), 1) as progress:
         progress.begin(name)
-        found = ends_of(mine.model, mine.test.to(mine.device), asked, progress=progress)
+        evaluation = evaluate_model(
+            mine.model,
+            mine.test.to(mine.device),
+            asked.settings,
+            asked.metrics,
+            seed=mine.seed,
+            progress=progress,
+        )
     data = name_of(mine.source)
     if form is Format.json:
         about = {"study": "", "row": name, "data": data, "vary": {}, "seeds": 1}
-        typer.echo(json.dumps({**about, **found.as_dict()}, indent=1, ensure_ascii=False, allow_nan=False))
+        typer.echo(json.dumps({**about, **evaluation.as_dict()}, indent=1, ensure_ascii=False, allow_nan=False))
         return
     aimed = "not measured: --trigger, --target"
     hints = {
@@ -265,7 +272,7 @@ def _evaluate_one(
         "asr": aimed,
         "triggered_accuracy": aimed,
     }
-    typer.echo(one_model(found, f"test images of {data}", hints), nl=False)
+    typer.echo(one_model(evaluation, f"test images of {data}", hints), nl=False)
 
 
 @app.command()
@@ -590,9 +597,9 @@ def validate(
     """Check a study completely without running it, and say what it would do."""
     plan = _plan(study, set_, scale, seeds, data_dir)
     cells = plan.cells()
-    links = sum(len(cell.links) for cell in cells)
+    questions = sum(len(cell.questions) for cell in cells)
     typer.echo(
-        f"{study}: good. {len(plan.rows)} rows, {len(cells)} models to train (twins included), {links} evaluations."
+        f"{study}: good. {len(plan.rows)} rows, {len(cells)} models to train (twins included), {questions} evaluations."
     )
     for row in plan.rows:
         settings = "".join(f" · {path} {value}" for path, value in row.vary.items())

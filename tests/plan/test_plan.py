@@ -32,7 +32,7 @@ def test_a_twin_is_the_same_recipe_and_seed_without_poison(plan_of) -> None:
     assert [twin.seed for twin in row.twins] == [cell.seed for cell in row.cells] == [0, 1]
     assert row.twins[0].setup.poison is None
     assert row.twins[0].setup.train == row.cells[0].setup.train
-    assert [link.kind for link in row.twins[0].links] == ["clean", "triggered"]
+    assert [question.kind for question in row.twins[0].questions] == ["clean", "triggered"]
 
 
 def test_a_twin_is_the_cell_of_an_unpoisoned_row(plan_of) -> None:
@@ -41,7 +41,7 @@ def test_a_twin_is_the_cell_of_an_unpoisoned_row(plan_of) -> None:
     assert names(poisoned.twins) == names(clean.cells)
     assert clean.twins == ()
     merged = next(cell for cell in plan.cells() if cell.fingerprint == clean.cells[0].fingerprint)
-    assert [link.kind for link in merged.links] == ["clean", "triggered", "attack", "attack"]
+    assert [question.kind for question in merged.questions] == ["clean", "triggered", "attack", "attack"]
 
 
 def test_twins_can_be_switched_off_and_a_control_needs_none(plan_of) -> None:
@@ -83,11 +83,11 @@ def test_what_only_changes_the_evaluation_keeps_the_model(plan_of, change: str) 
 
 
 def test_an_attack_keeps_its_key_when_another_follows_and_not_when_one_precedes(plan_of) -> None:
-    keys = [link.key for link in plan_of().rows[0].cells[0].links if link.kind == "attack"]
+    keys = [question.key for question in plan_of().rows[0].cells[0].questions if question.kind == "attack"]
     more = plan_of("attack=[{name: fgsm, eps: 0.1}, {name: pgd, eps: 0.1, steps: 3}, {name: pgd, eps: 0.1, steps: 9}]")
     other = plan_of("attack=[{name: pgd, eps: 0.1, steps: 3}, {name: fgsm, eps: 0.1}]")
-    assert [link.key for link in more.rows[0].cells[0].links if link.kind == "attack"][:2] == keys
-    assert not set(keys) & {link.key for link in other.rows[0].cells[0].links}
+    assert [question.key for question in more.rows[0].cells[0].questions if question.kind == "attack"][:2] == keys
+    assert not set(keys) & {question.key for question in other.rows[0].cells[0].questions}
 
 
 def test_where_the_data_lie_does_not_matter_what_they_hold_does(tmp_path: Path, plan_of) -> None:

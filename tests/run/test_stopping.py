@@ -20,7 +20,7 @@ from bascule.plan.document import parse_study
 from bascule.plan.resolve import make_plan
 from bascule.record.rows import read_rows
 from bascule.record.run import RunRecord
-from bascule.run.lock import is_locked, lock_run
+from bascule.record.lock import is_locked, lock_run
 from bascule.run.run import run_plan
 
 # Whoever runs the tests in the background may have Ctrl-C ignored, which would be inherited.

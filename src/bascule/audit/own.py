@@ -22,19 +22,23 @@ from bascule.core import rng
 from bascule.core.catalog import build, construct, names
 from bascule.core.errors import RequestError, placed
 from bascule.core.files import write_atomically
+from bascule.core.fingerprint import fingerprint
 from bascule.core.images import Images, as_bytes
 from bascule.core.inference import predict
 from bascule.core.progress import Progress
 from bascule.data import Source
-from bascule.evaluate.single import Asked, metrics_of, outcomes_of_model
+from bascule.data.identity import test_identity
+from bascule.evaluate.model import evaluate_model
+from bascule.evaluate.question import EvaluationSettings, needs_of
 from bascule.filter import Filter, Judged
 from bascule.filter.run import run_filter
-from bascule.measure import Outcomes
+from bascule.measure import Metric, Outcomes
 from bascule.models.checks import check_network
 from bascule.models.weights import load_weights
 from bascule.plan.document import parse_value
-from bascule.poison.placement import Poison, stamp
+from bascule.poison.placement import Poison
 from bascule.record.cell import CellRecord, read_json
+from bascule.record.evaluation import metrics_named
 from bascule.repair import Repair, Repaired
 from bascule.repair.run import run_repair
 from bascule.scan import Scan, Scanner
@@ -56,6 +60,8 @@ class Own:
     device: torch.device
     roots: tuple[Path, ...]
     seed: int
+    identity: str
+    """Of the test images: the same as in a run on the same data."""
     attacks: tuple[Attack, ...] = ()
     """Those that the cell was evaluated with, in order."""
     certifiers: tuple[Certifier, ...] = ()
@@ -152,6 +158,7 @@ def open_own(
     poison = None if known.get("poison") is None else construct(Poison, known["poison"])
     return Own(
         model=net.eval(), source=source, train=train, test=test, device=device, roots=tuple(roots), seed=seed,
+        identity=test_identity(source, source.facts(roots)),
         attacks=attacks, certifiers=certifiers, poison=poison,
     )  # fmt: skip
 
@@ -167,6 +174,15 @@ def _asked_before(cell: CellRecord, kind: str) -> tuple[Any, ...]:
     """The attacks or certifiers that a cell was evaluated with, in order."""
     asked = (info["settings"] for info in cell.evaluations().values() if info.get("kind") == kind)
     return tuple(dict.fromkeys(build(kind, settings) for settings in asked))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What is to be known about a model."""
+
+    settings: EvaluationSettings
+    metrics: dict[str, Metric]
+    """By their names in tables."""
 
 
 def asked_of(
@@ -186,21 +202,17 @@ def asked_of(
     """
     planted = own.poison
     with placed("--measure"):
-        metrics = metrics_of(measure)
-    asked = Asked(
-        attacks=_parts_of("attack", attack, own.attacks),
-        certifiers=_parts_of("certify", certify, own.certifiers),
+        metrics = metrics_named(measure)
+    settings = EvaluationSettings(
+        test=own.identity,
+        attack=_parts_of("attack", attack, own.attacks),
+        certify=_parts_of("certify", certify, own.certifiers),
         trigger=part_of("poison", trigger, "--trigger") if trigger else (planted.shown if planted else None),
         target=planted.target if target is None and planted else target,
-        metrics=metrics,
-        seed=own.seed,
+        needs=needs_of(metrics),
     )
-    asked.check(len(own.train.classes), target="--target")
-    if asked.trigger is not None:  # refused now, when it does not fit, and not after hours
-        first = own.test.batch(torch.arange(1))
-        with placed("--trigger"):
-            stamp(asked.trigger, first, generator=rng.stream(own.seed, "trigger"))
-    return asked
+    settings.check(own.test, len(own.train.classes))
+    return Asked(settings=settings, metrics=metrics)
 
 
 def _parts_of(room: str, texts: Sequence[str], before: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -306,5 +318,9 @@ def repair(
     found = run_repair(own.model, method, images, generator=own.generator("repair"))
     state = {name: value.contiguous() for name, value in found.model.state_dict().items()}
     write_atomically(output, lambda temporary: safetensors.torch.save_file(state, temporary))
-    before, after = (outcomes_of_model(model, others, asked, progress=Progress()) for model in (own.model, found.model))
+    settings = replace(asked.settings, test=fingerprint("others", own.identity, count))
+    before, after = (
+        evaluate_model(model, others, settings, asked.metrics, seed=own.seed, progress=Progress()).outcomes
+        for model in (own.model, found.model)
+    )
     return found, before, after

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,15 +15,17 @@ from bascule.certify import Certifier
 from bascule.core import rng
 from bascule.core.catalog import build
 from bascule.core.errors import RequestError, placed
+from bascule.core.fingerprint import fingerprint
 from bascule.core.images import Floats, as_floats
 from bascule.core.inference import Filled, predict
 from bascule.core.progress import Progress
 from bascule.core.restore import evaluating
+from bascule.evaluate.model import evaluate_model
 from bascule.evaluate.passes import BATCH, batches
-from bascule.evaluate.single import Asked, Ends, ends_of, metrics_of
+from bascule.evaluate.question import Asking, EvaluationSettings, needs_of
 from bascule.models.checks import check_logits
 from bascule.poison import Trigger
-from bascule.poison.placement import stamp
+from bascule.record.evaluation import Evaluation, metrics_named
 
 Spec = str | Mapping[str, Any]
 """A component by name, or as a mapping with its settings, as in a study file."""
@@ -35,12 +38,14 @@ def perturb(model: nn.Module, x: Tensor, y: Tensor, attack: Spec | Attack, *, se
             raise RequestError(f"settings ({', '.join(settings)}) go with a name; put them into the attack itself")
         search: Attack = build("attack", {"name": attack, **settings} if isinstance(attack, str) else attack)
     images, _ = _given(model, x, y)
-    found, draws = images.x.clone(), rng.stream(seed, "attack 0", device=images.device)
+    asking = Asking(EvaluationSettings(test=_identity(images), attack=(search,)))
+    question = asking.ask("attack", search, [asking.ask("clean")])
+    perturbed, draws = images.x.clone(), rng.stream(seed, question.key, device=images.device)
     right = (predict(model, images, batch_size=BATCH) == images.labels.cpu()).numpy()
     filled = Filled(model)
     for index, part in batches(images, right):
-        found[index] = run_attack(filled, search, part, images.labels[index], generator=draws).x
-    return found.to(torch.as_tensor(x).device)
+        perturbed[index] = run_attack(filled, search, part, images.labels[index], generator=draws).x
+    return perturbed.to(torch.as_tensor(x).device)
 
 
 def evaluate(
@@ -54,22 +59,26 @@ def evaluate(
     target: int | None = None,
     measure: str | Sequence[str] = (),
     seed: int = 0,
-) -> Ends:
+) -> Evaluation:
     """See `bascule.evaluate`."""
     with placed("measure"):
-        metrics = metrics_of([measure] if isinstance(measure, str) else measure)
+        metrics = metrics_named([measure] if isinstance(measure, str) else measure)
     with placed("trigger"):
         mark = None if trigger is None else build("poison", trigger)
-    asked = Asked(
-        attacks=_parts("attack", attack), certifiers=_parts("certify", certify), trigger=mark, target=target,
-        metrics=metrics, seed=seed,
-    )  # fmt: skip
+    attacks, certifiers = _parts("attack", attack), _parts("certify", certify)
     images, classes = _given(model, x, y)
-    asked.check(classes)
-    if mark is not None:
-        with placed("trigger"):  # before hours of attacks
-            stamp(mark, images.x[:1], generator=rng.stream(seed, "trigger", device=images.device))
-    return ends_of(model, images, asked, progress=Progress())
+    settings = EvaluationSettings(
+        test=_identity(images), attack=attacks, certify=certifiers, trigger=mark, target=target, needs=needs_of(metrics)
+    )
+    settings.check(images, classes)
+    return evaluate_model(model, images, settings, metrics, seed=seed, progress=Progress())
+
+
+def _identity(images: Floats) -> str:
+    """Of images that somebody has in memory: their content."""
+    content = hashlib.sha256(images.x.float().cpu().numpy().tobytes())
+    content.update(images.labels.cpu().numpy().tobytes())
+    return fingerprint("test", content.hexdigest())
 
 
 def _parts(room: str, given: Any) -> tuple[Any, ...]:

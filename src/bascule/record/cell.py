@@ -151,9 +151,7 @@ class CellRecord:
                 pa.field(
                     name,
                     pa.from_numpy_dtype(values.dtype),
-                    metadata={"evaluation": json.dumps(dict(notes[name]), ensure_ascii=False)}
-                    if name in notes
-                    else None,
+                    metadata={"evaluation": notes[name]} if name in notes else None,
                 )
                 for name, values in arrays.items()
             ]

@@ -11,6 +11,7 @@ from bascule.core.errors import RequestError, placed
 from bascule.plan.document import parse_study, parse_value
 from bascule.plan.plan import Plan
 from bascule.plan.resolve import make_plan
+from bascule.record.plan import RecordedPlan
 from bascule.record.run import RunRecord
 
 
@@ -23,11 +24,9 @@ def plan_again(
         RequestError: The plan is missing or damaged, or its data have gone.
     """
     known = run.plan()
-    document = parse_study(known["text"], name=known["study"], source=str(run.plan_file))
-    again = [text for text in overrides if text not in known["overrides"]]
-    return make_plan(
-        document, overrides=[*known["overrides"], *again], scale=known["scale"], roots=roots, adding=adding
-    )
+    document = parse_study(known.text, name=known.study, source=str(run.plan_file))
+    again = [text for text in overrides if text not in known.overrides]
+    return make_plan(document, overrides=[*known.overrides, *again], scale=known.scale, roots=roots, adding=adding)
 
 
 def more_asked(run: RunRecord, asked: Mapping[str, Sequence[str]], roots: Sequence[Path]) -> Plan:
@@ -45,8 +44,8 @@ def more_asked(run: RunRecord, asked: Mapping[str, Sequence[str]], roots: Sequen
     if not any(asked.values()):
         raise RequestError("nothing to evaluate: give --attack, --certify, --curve or --measure")
     plan = run.plan()
-    if not any(run.cell(cell["cell"]).trained for row in plan["rows"] for cell in row["cells"]):
-        raise RequestError(f"no model of {run.path} is trained yet. First: bascule run {plan['study']}")
+    if not any(run.cell(seed.cell.fingerprint).trained for row in plan.rows for seed in row.seeds):
+        raise RequestError(f"no model of {run.path} is trained yet. First: bascule run {plan.study}")
     added = []
     for key, texts in asked.items():
         for text in texts:
@@ -58,12 +57,12 @@ def more_asked(run: RunRecord, asked: Mapping[str, Sequence[str]], roots: Sequen
     return plan_again(run, roots, added, adding="--{}")
 
 
-def _in_the_ball(plan: Mapping[str, Any], value: Any, key: str) -> Any:
+def _in_the_ball(plan: RecordedPlan, value: Any, key: str) -> Any:
     """A name alone gets the norm and radius of the study's attacks."""
     spec = {"name": value} if isinstance(value, str) else value
     if not isinstance(spec, Mapping) or "eps" in spec:
         return spec
-    balls = {(a["norm"], a["eps"]) for row in plan["rows"] for a in row["settings"]["attack"]}
+    balls = {(a["norm"], a["eps"]) for row in plan.rows for a in row.settings["attack"]}
     if len(balls) != 1:
         raise RequestError(
             f"--{key} {value!r}: the study's attacks have {len(balls)} different balls; say which: "
