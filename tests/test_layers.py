@@ -40,12 +40,12 @@ BELOW: dict[str, set[str]] = {
     "scan": {"core", "attack", "certify"},
     "repair": {"core", "attack", "certify", "train", "scan"},
     "record": {"core", "measure"},
-    "evaluate": {"core", "record", *COMPONENTS - {"data", "train", "repair"}},
-    "plan": {"core", "evaluate", "record", *COMPONENTS},
-    "run": {"core", "plan", "evaluate", "record", *COMPONENTS},
-    "audit": {"core", "plan", "evaluate", "record", *COMPONENTS},
+    "evaluation": {"core", "record", *COMPONENTS - {"data", "train", "repair"}},
+    "plan": {"core", "evaluation", "record", *COMPONENTS},
+    "run": {"core", "plan", "evaluation", "record", *COMPONENTS},
+    "audit": {"core", "plan", "evaluation", "record", *COMPONENTS},
     "report": {"core", "measure", "record"},
-    "cli": {"core", "data", "plan", "run", "audit", "evaluate", "record", "report"},
+    "cli": {"core", "data", "plan", "run", "audit", "evaluation", "record", "report"},
 }
 """For each room, the other rooms it may import."""
 

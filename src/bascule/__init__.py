@@ -51,7 +51,7 @@ def perturb(
     Raises:
         RequestError: A wrong name, setting, shape, range or label, or a model that does not answer with logits.
     """
-    from bascule.evaluate import in_memory
+    from bascule.evaluation import in_memory
 
     return in_memory.perturb(model, x, y, attack, seed=seed, **settings)
 
@@ -89,7 +89,7 @@ def evaluate(
     Raises:
         RequestError: A wrong name, setting, shape, range or label, or a model that does not answer with logits.
     """
-    from bascule.evaluate import in_memory
+    from bascule.evaluation import in_memory
 
     return in_memory.evaluate(
         model, x, y, attack=attack, certify=certify, trigger=trigger, target=target, measure=measure, seed=seed

@@ -243,7 +243,7 @@ def _evaluate_one(
 
     from bascule.audit import own
     from bascule.core.catalog import name_of
-    from bascule.evaluate.model import evaluate_model
+    from bascule.evaluation.model import evaluate_model
     from bascule.report.single import one_model
     from bascule.run.console import console_progress
 

@@ -159,7 +159,7 @@ def test_a_repair_is_measured_under_every_attack_of_the_cell(
 def test_nothing_is_done_where_nothing_can_be_written(
     cell: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bascule.audit.own.scanned", None)
+    monkeypatch.setattr("bascule.audit.own.run_scanner", None)
     monkeypatch.setattr("bascule.audit.own.repaired", None)
     (tmp_path / "file").touch()
     inside = tmp_path / "file" / "folder"
@@ -187,7 +187,9 @@ def test_wrong_requests_are_refused(cell: Path, tmp_path: Path) -> None:
     spare = ["--with", "fine-tune", "--output", tmp_path / "x"]
     assert "200 test images" in refused("repair", cell, "--images", 200, *spare)
     net = ["--model", "{name: digits-cnn, width: 4, hidden: 16}", "--data", "digits"]
-    assert "name it with --target" in refused("repair", weights, *net, "--images", 90, "--trigger", "sticker", *spare)
+    assert "name it with --target" in refused(
+        "repair", weights, *net, "--images", 90, "--trigger", "sticker", *spare
+    )
     assert not (tmp_path / "x").exists()
     assert "Did you mean 'strip'" in refused("filter", cell, "--with", "stripp")
     assert "Did you mean 'fine-tune'" in refused("repair", cell, "--with", "fine-tunes", "--output", tmp_path / "x")

@@ -306,7 +306,7 @@ def test_a_study_without_scales_has_none(plan_of) -> None:
 
 
 def test_published_values_stand_beside_their_row(plan_of, scaled_text: str) -> None:
-    first, second = plan_of(text=scaled_text).as_dict()["rows"]
+    first, second = plan_of(text=scaled_text).recorded().as_dict()["rows"]
     assert first["published"]["metrics"] == {"asr": 0.135}
     assert first["published"]["printed"] == {"asr": 0.172}
     assert second["published"] is None

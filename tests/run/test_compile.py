@@ -23,7 +23,7 @@ def test_the_record_says_what_was_compiled(
     tmp_path: Path, plan_of: Callable, run_here: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bascule.run.run, "check_compiles", lambda _: None)
-    monkeypatch.setattr(bascule.train._loop, "compiled", lambda model: compiled(model, backend="aot_eager"))
+    monkeypatch.setattr(bascule.train.loop, "compiled", lambda model: compiled(model, backend="aot_eager"))
     plan = plan_of(
         "train.optimizer=sgd", "train.lr=0.05", "twin=false", "rows.None.train.objective={name: lipschitz}", seeds=1
     )

@@ -18,9 +18,9 @@ from filelock import FileLock
 from bascule.core.errors import RequestError
 from bascule.plan.document import parse_study
 from bascule.plan.resolve import make_plan
+from bascule.record.lock import is_locked, lock_run
 from bascule.record.rows import read_rows
 from bascule.record.run import RunRecord
-from bascule.record.lock import is_locked, lock_run
 from bascule.run.run import run_plan
 
 # Whoever runs the tests in the background may have Ctrl-C ignored, which would be inherited.

@@ -28,8 +28,8 @@ from bascule.core.inference import predict
 from bascule.core.progress import Progress
 from bascule.data import Source
 from bascule.data.identity import test_identity
-from bascule.evaluate.model import evaluate_model
-from bascule.evaluate.question import EvaluationSettings, needs_of
+from bascule.evaluation.model import evaluate_model
+from bascule.evaluation.question import EvaluationSettings, needs_of
 from bascule.filter import Filter, Judged
 from bascule.filter.run import run_filter
 from bascule.measure import Metric, Outcomes

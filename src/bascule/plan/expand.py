@@ -9,8 +9,8 @@ from typing import Any
 from bascule.core.fingerprint import fingerprint
 from bascule.data import Facts
 from bascule.data.identity import content_settings, test_identity
-from bascule.evaluate.question import EvaluationSettings, Question
-from bascule.evaluate.run import questions_of
+from bascule.evaluation.question import EvaluationSettings, Question
+from bascule.evaluation.run import questions_of
 from bascule.measure import Metric
 from bascule.plan.plan import Cell, Row
 from bascule.plan.schema import EVALUATIONS, Setup

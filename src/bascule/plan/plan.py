@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bascule.core.catalog import describe, name_of
-from bascule.evaluate.question import Question
+from bascule.evaluation.question import Question
 from bascule.measure import Metric
 from bascule.plan.document import Document
 from bascule.plan.schema import EVALUATIONS, Published, Setup

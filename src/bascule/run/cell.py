@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from bascule.core.errors import RequestError
-from bascule.evaluate.question import Question
-from bascule.evaluate.run import answer_questions
-from bascule.evaluate.subject import Answer, Subject
+from bascule.evaluation.question import Question
+from bascule.evaluation.run import answer_questions
+from bascule.evaluation.subject import Answer, Subject
 from bascule.measure import Labels
 from bascule.plan.plan import Cell
 from bascule.record.cell import CellRecord

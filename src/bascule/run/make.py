@@ -18,7 +18,7 @@ from torch import nn
 from bascule.core import rng
 from bascule.core.files import write_atomically
 from bascule.core.images import Images, as_bytes
-from bascule.evaluate.truth import beside_truth
+from bascule.evaluation.truth import beside_truth
 from bascule.filter.run import run_filter
 from bascule.poison.placement import Poison, Truth, stamp
 from bascule.record.cell import FILTERED

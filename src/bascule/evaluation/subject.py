@@ -17,8 +17,8 @@ from bascule.core.errors import RequestError
 from bascule.core.images import Images, Shown
 from bascule.core.inference import predict
 from bascule.core.progress import Progress
-from bascule.evaluate import passes
-from bascule.evaluate.question import Question
+from bascule.evaluation import passes
+from bascule.evaluation.question import Question
 from bascule.measure import Labels
 from bascule.poison.placement import Truth, stamp
 

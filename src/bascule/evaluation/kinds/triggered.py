@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bascule.evaluate.question import Asking, Question
-from bascule.evaluate.subject import Answer, Subject
+from bascule.evaluation.question import Asking, Question
+from bascule.evaluation.subject import Answer, Subject
 from bascule.poison.placement import stamp
 
 FOLLOWS = "clean"

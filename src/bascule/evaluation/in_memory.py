@@ -20,9 +20,9 @@ from bascule.core.images import Floats, as_floats
 from bascule.core.inference import Filled, predict
 from bascule.core.progress import Progress
 from bascule.core.restore import evaluating
-from bascule.evaluate.model import evaluate_model
-from bascule.evaluate.passes import BATCH, batches
-from bascule.evaluate.question import Asking, EvaluationSettings, needs_of
+from bascule.evaluation.model import evaluate_model
+from bascule.evaluation.passes import BATCH, batches
+from bascule.evaluation.question import Asking, EvaluationSettings, needs_of
 from bascule.models.checks import check_logits
 from bascule.poison import Trigger
 from bascule.record.evaluation import Evaluation, metrics_named

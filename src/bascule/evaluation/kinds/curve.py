@@ -10,8 +10,8 @@ import torch
 
 from bascule.attack import Attack
 from bascule.core.errors import RequestError
-from bascule.evaluate.question import Asking, Question
-from bascule.evaluate.subject import Answer, Subject
+from bascule.evaluation.question import Asking, Question
+from bascule.evaluation.subject import Answer, Subject
 from bascule.measure import MISSING
 
 FOLLOWS = "strength"

@@ -9,9 +9,9 @@ from dataclasses import replace
 import torch
 
 from bascule.core.restore import full_precision
-from bascule.evaluate.kinds import kinds
-from bascule.evaluate.question import Asking, EvaluationSettings, Question
-from bascule.evaluate.subject import Answer, Subject
+from bascule.evaluation.kinds import kinds
+from bascule.evaluation.question import Asking, EvaluationSettings, Question
+from bascule.evaluation.subject import Answer, Subject
 
 
 def questions_of(settings: EvaluationSettings) -> tuple[Question, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from bascule.core.images import Images
-from bascule.evaluate.subject import Answer
+from bascule.evaluation.subject import Answer
 from bascule.filter import Judged
 from bascule.poison.placement import Truth
 

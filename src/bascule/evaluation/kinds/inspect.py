@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from bascule.evaluate.question import Asking, Question
-from bascule.evaluate.subject import Answer, Subject
-from bascule.evaluate.truth import beside_truth
+from bascule.evaluation.question import Asking, Question
+from bascule.evaluation.subject import Answer, Subject
+from bascule.evaluation.truth import beside_truth
 from bascule.filter.run import run_filter
 
 FOLLOWS = "certify"

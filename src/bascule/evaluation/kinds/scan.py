@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from bascule.core.images import as_bytes
-from bascule.evaluate.question import Asking, Question
-from bascule.evaluate.subject import EXPLAINED, Answer, Subject
+from bascule.evaluation.question import Asking, Question
+from bascule.evaluation.subject import EXPLAINED, Answer, Subject
 from bascule.explain.attention import changed_pixels
 from bascule.scan.run import run_scanner
 

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from bascule.core.features import features
 from bascule.core.images import as_bytes
-from bascule.evaluate.passes import BATCH
-from bascule.evaluate.question import Asking, Question
-from bascule.evaluate.subject import EXPLAINED, Answer, Subject
-from bascule.evaluate.truth import poisoned
+from bascule.evaluation.passes import BATCH
+from bascule.evaluation.question import Asking, Question
+from bascule.evaluation.subject import EXPLAINED, Answer, Subject
+from bascule.evaluation.truth import poisoned
 from bascule.explain import HeatMap, Projection, Spectrum
 from bascule.explain.attention import changed_pixels, changed_share, trigger_attention
 from bascule.explain.run import run_heat_map, run_spectrum

@@ -20,8 +20,8 @@ import pkgutil
 from collections.abc import Iterator
 from typing import Protocol, cast
 
-from bascule.evaluate.question import Asking, Question
-from bascule.evaluate.subject import Answer, Subject
+from bascule.evaluation.question import Asking, Question
+from bascule.evaluation.subject import Answer, Subject
 
 
 class Kind(Protocol):

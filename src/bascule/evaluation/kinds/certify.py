@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from bascule.evaluate.passes import radii_under
-from bascule.evaluate.question import Asking, Question
-from bascule.evaluate.subject import Answer, Subject
+from bascule.evaluation.passes import radii_under
+from bascule.evaluation.question import Asking, Question
+from bascule.evaluation.subject import Answer, Subject
 
 FOLLOWS = "curve"
 

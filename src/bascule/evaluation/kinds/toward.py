@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from bascule.attack.toward import Toward
-from bascule.evaluate.question import Asking, Question
-from bascule.evaluate.subject import Answer, Subject
+from bascule.evaluation.question import Asking, Question
+from bascule.evaluation.subject import Answer, Subject
 from bascule.measure import MISSING
 
 FOLLOWS = "attack-triggered"

@@ -10,9 +10,9 @@ from torch import nn
 
 from bascule.core.images import Images, Shown
 from bascule.core.progress import Progress
-from bascule.evaluate.question import EvaluationSettings
-from bascule.evaluate.run import answer_questions, questions_of
-from bascule.evaluate.subject import Subject
+from bascule.evaluation.question import EvaluationSettings
+from bascule.evaluation.run import answer_questions, questions_of
+from bascule.evaluation.subject import Subject
 from bascule.measure import Labels, Metric
 from bascule.record.answers import Answers, Finding, Radii
 from bascule.record.evaluation import Evaluation, evaluation_of

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from bascule.attack.checks import SAMPLE, signs_of_attack, signs_of_model
-from bascule.evaluate.passes import first_of
-from bascule.evaluate.question import Asking, Question
-from bascule.evaluate.subject import Answer, Subject
+from bascule.evaluation.passes import first_of
+from bascule.evaluation.question import Asking, Question
+from bascule.evaluation.subject import Answer, Subject
 
 FOLLOWS = "triggered"
 
