@@ -159,8 +159,8 @@ def test_a_repair_is_measured_under_every_attack_of_the_cell(
 def test_nothing_is_done_where_nothing_can_be_written(
     cell: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bascule.audit.own.scanned", None)
-    monkeypatch.setattr("bascule.audit.own.repaired", None)
+    monkeypatch.setattr("bascule.audit.scan.run_scanner", None)
+    monkeypatch.setattr("bascule.audit.repair.run_repair", None)
     (tmp_path / "file").touch()
     inside = tmp_path / "file" / "folder"
     asked = ["--with", "fine-tune", "--images", 100]

@@ -57,16 +57,16 @@ class Asked:
         """The attacks one by one, also those that are parts of another."""
         return [part for attack in self.attacks for part in attack.parts()]
 
-    def check(self, classes: int, *, target: str = "target") -> None:
+    def check(self, classes: int) -> None:
         """Refuse a trigger without target, and a target that is no class.
 
         Raises:
-            RequestError: With the place `target`, as the option is called.
+            RequestError: Either of these.
         """
         if self.trigger is not None and self.target is None:
-            raise RequestError(f"a trigger aims at a class: name it with {target}")
+            raise RequestError("a trigger aims at a class: name it with `target`")
         if self.target is not None and not 0 <= self.target < classes:
-            raise RequestError(f"there is no class {self.target}; the classes are 0..{classes - 1}", place=(target,))
+            raise RequestError(f"there is no class {self.target}; the classes are 0..{classes - 1}", place=("target",))
 
 
 def metrics_of(more: Sequence[str]) -> dict[str, Metric]:
