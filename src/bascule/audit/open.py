@@ -204,21 +204,23 @@ def asked_of(
     poison = audited.poison
     with placed("measure"):
         metrics = metrics_of(measure)
+    if trigger is None and poison is not None:
+        trigger = poison.shown
     with placed("trigger"):
-        shown = build("poison", trigger) if trigger is not None else poison.shown if poison is not None else None
+        mark = None if trigger is None else build("poison", trigger)
     asked = Asked(
         attacks=_all_of("attack", attack) or audited.attacks,
         certifiers=_all_of("certify", certify) or audited.certifiers,
-        trigger=shown,
+        trigger=mark,
         target=poison.target if target is None and poison is not None else target,
         metrics=metrics,
         seed=audited.seed,
     )
     asked.check(len(audited.train.classes))
-    if shown is not None:  # refused now, when it does not fit, and not after hours
+    if mark is not None:  # refused now, when it does not fit, and not after hours
         first = audited.test.batch(torch.arange(1))
         with placed("trigger"):
-            stamp(shown, first, generator=rng.stream(audited.seed, "trigger"))
+            stamp(mark, first, generator=rng.stream(audited.seed, "trigger"))
     return asked
 
 
