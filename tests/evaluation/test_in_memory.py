@@ -194,7 +194,7 @@ def test_wrong_requests_are_one_message(trained, change: dict[str, Any], expecte
 
 def test_wrong_requests_about_both_ends(some) -> None:
     for asked, expected in [
-        ({"trigger": "sticker"}, "target: a trigger aims at a class: say which"),
+        ({"trigger": "sticker"}, "a trigger aims at a class: name it with `target`"),
         ({"trigger": "sticker", "target": 10}, "target: there is no class 10; the classes are 0..9"),
         ({"trigger": {"name": "sticker", "size": 9}, "target": 1}, "trigger: "),
         ({"measure": "asr-toward"}, "measure: asr-toward needs more than one model"),

@@ -68,7 +68,7 @@ def test_a_run_is_alone_and_stopped_and_continued(tmp_path: Path, capsys: pytest
             here(STUDY.replace("epochs: 1,", "epochs: 2,"), cut)
         assert re.fullmatch(
             rf"process {process.pid} on \S+ \(since .+ UTC: .+ run two\.yaml --runs cut\) works on {cut.path}\. "
-            r"Wait until it ends, or stop it \(what it has finished is kept\), or give another folder with --runs",
+            r"Wait until it ends, or stop it \(what it has finished is kept\), or give another folder with `runs`",
             str(refused.value),
         )
         assert cut.plan_file.read_bytes() == before

@@ -11,7 +11,8 @@ class RequestError(Exception):
     """A request (study, name, file, option) that cannot be carried out as given; the command line exits with 2.
 
     The text says where, what was given, what is allowed and what to do. `place` is the path of keys inside the study
-    or component that the error is about; callers further out prefix their own keys with `at`.
+    or component, or the argument, that the error is about; callers further out prefix their own keys with `at`. An
+    argument that the text speaks of stands in it between backticks. The command line shows its options instead.
     """
 
     def __init__(self, problem: str, *, place: tuple[str, ...] = ()) -> None:
@@ -39,7 +40,7 @@ class Interrupted(BaseException):
 
 @contextmanager
 def placed(*keys: str) -> Iterator[None]:
-    """A wrong request inside the block is about these keys, or this option."""
+    """A wrong request inside the block is about these keys, or this argument."""
     try:
         yield
     except RequestError as error:

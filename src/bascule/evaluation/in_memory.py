@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,20 +14,16 @@ from bascule.certify import Certifier
 from bascule.core import rng
 from bascule.core.catalog import build
 from bascule.core.errors import RequestError, placed
-from bascule.core.fingerprint import fingerprint
 from bascule.core.images import Floats, as_floats
 from bascule.core.inference import Filled, predict
 from bascule.core.progress import Progress
 from bascule.core.restore import evaluating
 from bascule.evaluation.model import evaluate_model
 from bascule.evaluation.passes import BATCH, batches
-from bascule.evaluation.question import Asking, EvaluationSettings, needs_of
+from bascule.evaluation.question import Asking, EvaluationSettings, Spec, content_identity
 from bascule.models.checks import check_logits
 from bascule.poison import Trigger
 from bascule.record.evaluation import Evaluation, metrics_named
-
-Spec = str | Mapping[str, Any]
-"""A component by name, or as a mapping with its settings, as in a study file."""
 
 
 def perturb(model: nn.Module, x: Tensor, y: Tensor, attack: Spec | Attack, *, seed: int = 0, **settings: Any) -> Tensor:
@@ -38,7 +33,7 @@ def perturb(model: nn.Module, x: Tensor, y: Tensor, attack: Spec | Attack, *, se
             raise RequestError(f"settings ({', '.join(settings)}) go with a name; put them into the attack itself")
         search: Attack = build("attack", {"name": attack, **settings} if isinstance(attack, str) else attack)
     images, _ = _given(model, x, y)
-    asking = Asking(EvaluationSettings(test=_identity(images), attack=(search,)))
+    asking = Asking(EvaluationSettings(test=content_identity(images), attack=(search,)))
     question = asking.ask("attack", search, [asking.ask("clean")])
     perturbed, draws = images.x.clone(), rng.stream(seed, question.key, device=images.device)
     right = (predict(model, images, batch_size=BATCH) == images.labels.cpu()).numpy()
@@ -68,17 +63,10 @@ def evaluate(
     attacks, certifiers = _parts("attack", attack), _parts("certify", certify)
     images, classes = _given(model, x, y)
     settings = EvaluationSettings(
-        test=_identity(images), attack=attacks, certify=certifiers, trigger=mark, target=target, needs=needs_of(metrics)
+        test=content_identity(images), attack=attacks, certify=certifiers, trigger=mark, target=target, metrics=metrics
     )
     settings.check(images, classes)
-    return evaluate_model(model, images, settings, metrics, seed=seed, progress=Progress())
-
-
-def _identity(images: Floats) -> str:
-    """Of images that somebody has in memory: their content."""
-    content = hashlib.sha256(images.x.float().cpu().numpy().tobytes())
-    content.update(images.labels.cpu().numpy().tobytes())
-    return fingerprint("test", content.hexdigest())
+    return evaluate_model(model, images, settings, seed=seed, progress=Progress())
 
 
 def _parts(room: str, given: Any) -> tuple[Any, ...]:

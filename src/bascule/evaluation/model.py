@@ -13,7 +13,7 @@ from bascule.core.progress import Progress
 from bascule.evaluation.question import EvaluationSettings
 from bascule.evaluation.run import answer_questions, questions_of
 from bascule.evaluation.subject import Subject
-from bascule.measure import Labels, Metric
+from bascule.measure import Labels
 from bascule.record.answers import Answers, Finding, Radii
 from bascule.record.evaluation import Evaluation, evaluation_of
 
@@ -22,7 +22,6 @@ def evaluate_model(
     model: nn.Module,
     test: Shown,
     settings: EvaluationSettings,
-    metrics: Mapping[str, Metric],
     *,
     seed: int,
     progress: Progress,
@@ -32,8 +31,7 @@ def evaluate_model(
     Args:
         model: From [0, 1] images to logits. Found as it was afterwards.
         test: Images on the device of the model.
-        settings: What to ask; what the metrics need is asked besides.
-        metrics: By their names in tables.
+        settings: What to ask and measure.
         seed: Of everything that is drawn.
         progress: Where to tell how far it is.
     """
@@ -56,4 +54,4 @@ def evaluate_model(
         id=ids, label=subject.labels, predictions=predictions, radii=radii, findings=findings, notes=notes
     )
     asked = [question.recorded for question in questions]
-    return evaluation_of(answers, asked, metrics, target=settings.target)
+    return evaluation_of(answers, asked, settings.metrics, target=settings.target)

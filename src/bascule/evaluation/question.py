@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from bascule.core.catalog import describe
 from bascule.core.errors import RequestError, placed
 from bascule.core.fingerprint import fingerprint
 from bascule.core.images import Shown
+from bascule.core.inference import chunks
+from bascule.evaluation.passes import BATCH
 from bascule.explain import HeatMap, Projection, Spectrum
 from bascule.filter import Filter
 from bascule.measure import Metric
@@ -59,6 +62,10 @@ def reach_of(part: Attack | Certifier) -> Reach:
     return Reach(norm=part.norm, eps=part.eps, of_model=part.of_model)
 
 
+Spec = str | Mapping[str, Any]
+"""A component by name, or as a mapping with its settings, as in a study file."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
     """What is to be known about a model, whoever trained it."""
@@ -79,11 +86,16 @@ class EvaluationSettings:
     """What is stamped on test images, if anything."""
     target: int | None = None
     """Label that the trigger aims at."""
-    needs: frozenset[str] = frozenset()
-    """Kinds of questions that metrics want besides: see `Metric.needs`."""
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    """What is measured, by the names in tables; some metrics want questions of their own."""
 
     @property
-    def attacks(self) -> list[Attack]:
+    def needs(self) -> frozenset[str]:
+        """Kinds of questions that the metrics want besides: see `Metric.needs`."""
+        return frozenset(need for metric in self.metrics.values() for need in metric.needs)
+
+    @property
+    def attack_parts(self) -> list[Attack]:
         """The attacks one by one, also those that are parts of another."""
         return [part for attack in self.attack for part in attack.parts()]
 
@@ -94,7 +106,7 @@ class EvaluationSettings:
             RequestError: A trigger without target, a target that is no class, a trigger that does not fit the images.
         """
         if self.trigger is not None and self.target is None:
-            raise RequestError("a trigger aims at a class: say which", place=("target",))
+            raise RequestError("a trigger aims at a class: name it with `target`")
         if self.target is not None and not 0 <= self.target < classes:
             raise RequestError(f"there is no class {self.target}; the classes are 0..{classes - 1}", place=("target",))
         if self.trigger is not None:
@@ -103,9 +115,12 @@ class EvaluationSettings:
                 stamp(self.trigger, first, generator=rng.stream(0, "check", device=images.device))
 
 
-def needs_of(metrics: Mapping[str, Metric]) -> frozenset[str]:
-    """Kinds of questions that metrics want besides those that are always asked."""
-    return frozenset(need for metric in metrics.values() for need in metric.needs)
+def content_identity(images: Shown) -> str:
+    """Identity of images that belong to no run: their pixels, to 32 bits, and their labels."""
+    content = hashlib.sha256(images.labels.cpu().numpy().tobytes())
+    for index in chunks(len(images), BATCH, images.device):
+        content.update(images.batch(index).float().cpu().numpy().tobytes())
+    return fingerprint("test", content.hexdigest())
 
 
 class Asking:

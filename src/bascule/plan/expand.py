@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from bascule.core.catalog import name_of
 from bascule.core.fingerprint import fingerprint
 from bascule.data import Facts
 from bascule.data.identity import content_settings, test_identity
@@ -44,7 +45,6 @@ def make_row(
     """
     label = " · ".join((name, *(f"{path} {value}" for path, value in varied.items())))
     poison, control = setup.poison, replace(setup, poison=None)
-    needs = frozenset(need for metric in metrics for need in metric.needs)
     settings = EvaluationSettings(
         test=test_identity(setup.data, facts),
         attack=setup.attack,
@@ -56,11 +56,11 @@ def make_row(
         explain=setup.explain,
         trigger=poison.shown if poison else None,
         target=poison.target if poison else None,
-        needs=needs,
+        metrics={name_of(metric): metric for metric in metrics},
     )
     questions = questions_of(settings)
-    attack = setup.attack if "twin-attack" in needs else ()
-    of_twin = questions_of(replace(settings, attack=attack, curve=(), certify=(), needs=frozenset()))
+    attack = setup.attack if "twin-attack" in settings.needs else ()
+    of_twin = questions_of(replace(settings, attack=attack, curve=(), certify=(), metrics={}))
     has_twin = twin and poison is not None and poison.count(facts.train_labels, len(facts.classes)) > 0
     return Row(
         name=name,

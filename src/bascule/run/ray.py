@@ -22,7 +22,7 @@ def run_cells(cells: Sequence[Cell], run: RunContext) -> list[Failure]:
     try:
         import ray
     except ImportError as error:
-        raise RequestError("--engine ray needs Ray: pip install 'bascule[ray]'") from error
+        raise RequestError("Ray is not installed: pip install 'bascule[ray]'", place=("engine",)) from error
     if not ray.is_initialized():
         ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
     # What the tasks need of the run; data and progress stay here.

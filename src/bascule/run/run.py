@@ -47,9 +47,10 @@ def pick_device(name: str) -> torch.device:
     except RuntimeError:
         device = None
     if device is None or device.type not in ("cpu", "cuda"):
-        raise RequestError(f"--device {name!r}: allowed are auto, cpu, cuda and cuda:N")
+        raise RequestError(f"allowed are auto, cpu, cuda and cuda:N; got {name!r}", place=("device",))
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise RequestError(f"--device {name!r}: this machine has {torch.cuda.device_count()} CUDA device(s)")
+        count = torch.cuda.device_count()
+        raise RequestError(f"this machine has {count} CUDA device(s); got {name!r}", place=("device",))
     return device
 
 

@@ -13,7 +13,7 @@ FOLLOWS = "triggered"
 def ask(asking: Asking) -> None:
     """One question an attack; an ensemble's parts count as attacks."""
     (clean,) = asking.of("clean")
-    asking.ask_in_turn("attack", asking.settings.attacks, clean)
+    asking.ask_in_turn("attack", asking.settings.attack_parts, clean)
 
 
 def answer(question: Question, subject: Subject) -> Answer:

@@ -12,7 +12,7 @@ def ask(asking: Asking) -> None:
     """Where a metric wants it."""
     stamped = asking.first("triggered")
     if stamped is not None and "attack-triggered" in asking.settings.needs:
-        asking.ask_in_turn("attack-triggered", asking.settings.attacks, stamped, stamped=stamped)
+        asking.ask_in_turn("attack-triggered", asking.settings.attack_parts, stamped, stamped=stamped)
 
 
 def answer(question: Question, subject: Subject) -> Answer:

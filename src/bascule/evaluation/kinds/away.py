@@ -13,8 +13,8 @@ FOLLOWS = "toward"
 def ask(asking: Asking) -> None:
     """Where a metric wants it."""
     stamped, settings = asking.first("triggered"), asking.settings
-    if stamped is not None and settings.attacks and "away" in settings.needs:
-        asking.ask("away", settings.attacks[0], [stamped], stamped=stamped, target=settings.target)
+    if stamped is not None and settings.attack_parts and "away" in settings.needs:
+        asking.ask("away", settings.attack_parts[0], [stamped], stamped=stamped, target=settings.target)
 
 
 def answer(question: Question, subject: Subject) -> Answer:

@@ -36,7 +36,7 @@ def ask(asking: Asking) -> None:
     known = [(question.key, own) for question in asking.of("attack")]
     radii = sorted(set(settings.curve) - {own, 0.0})
     for eps in [*(r for r in radii if r > own), *(r for r in reversed(radii) if r < own)]:
-        parts = tuple(_resized(part, eps) for part in settings.attacks)
+        parts = tuple(_resized(part, eps) for part in settings.attack_parts)
         question = asking.ask("curve", parts, [clean], radii=tuple(known), value=eps)
         known.append((question.key, eps))
 

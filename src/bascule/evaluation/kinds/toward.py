@@ -15,8 +15,8 @@ FOLLOWS = "attack-triggered"
 def ask(asking: Asking) -> None:
     """Where a metric wants it."""
     stamped, settings = asking.first("triggered"), asking.settings
-    if stamped is not None and settings.attacks and "toward" in settings.needs:
-        asking.ask("toward", settings.attacks[0], [stamped], stamped=stamped, target=settings.target)
+    if stamped is not None and settings.attack_parts and "toward" in settings.needs:
+        asking.ask("toward", settings.attack_parts[0], [stamped], stamped=stamped, target=settings.target)
 
 
 def answer(question: Question, subject: Subject) -> Answer:
