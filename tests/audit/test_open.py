@@ -106,11 +106,11 @@ def test_a_cell_and_its_file_of_weights_are_one_model(cell: Path) -> None:
 
 def test_what_is_asked_is_a_name_a_mapping_or_a_component(cell: Path) -> None:
     audited = opened(cell)
-    assert settings_for(audited).attacks == audited.attacks
-    asked = settings_for(audited, attack=[{"name": "fgsm", "eps": 0.1}, Fgsm(eps=0.2)], trigger="sticker", target=3)
-    assert asked.attacks == (Fgsm(eps=0.1), Fgsm(eps=0.2))
-    assert asked.trigger == build("poison", "sticker")
-    assert asked.target == 3
+    assert settings_for(audited).attack == audited.attacks
+    settings = settings_for(audited, attack=[{"name": "fgsm", "eps": 0.1}, Fgsm(eps=0.2)], trigger="sticker", target=3)
+    assert settings.attack == (Fgsm(eps=0.1), Fgsm(eps=0.2))
+    assert settings.trigger == build("poison", "sticker")
+    assert settings.target == 3
 
 
 def test_wrong_requests_name_the_argument(cell: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from bascule.run.lock import lock_run
+from bascule.record.lock import lock_run
 
 from bascule.cli.options import component_of, in_options, spec_of
 from bascule.core.errors import RequestError

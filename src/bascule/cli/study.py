@@ -76,9 +76,9 @@ def validate(
     """Check a study completely without running it, and say what it would do."""
     plan = _plan(study, set_, scale, seeds, data_dir)
     cells = plan.cells()
-    links = sum(len(cell.links) for cell in cells)
+    questions = sum(len(cell.questions) for cell in cells)
     typer.echo(
-        f"{study}: good. {len(plan.rows)} rows, {len(cells)} models to train (twins included), {links} evaluations."
+        f"{study}: good. {len(plan.rows)} rows, {len(cells)} models to train (twins included), {questions} evaluations."
     )
     for row in plan.rows:
         settings = "".join(f" · {path} {value}" for path, value in row.vary.items())
