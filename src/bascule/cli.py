@@ -18,6 +18,7 @@ from bascule.core.host import settle
 
 if TYPE_CHECKING:
     from bascule.audit.own import Own
+    from bascule.plan.overrides import Override
     from bascule.plan.plan import Plan, Row
     from bascule.record.run import RunRecord
     from bascule.report.tables.tables import More
@@ -227,11 +228,28 @@ def _evaluate_run(
     from bascule.run.extend import more_asked
     from bascule.run.run import pick_device, run_plan
 
+    if not any(asked.values()):
+        raise RequestError("nothing to evaluate: give --attack, --certify, --curve or --measure")
     roots = default_roots(data_dir)
-    plan = more_asked(record, asked, roots)
+    plan = more_asked(record, _additions(asked), roots)
     done = run_plan(plan, record, device=pick_device(device), roots=roots, train=False)
     _print_table([record], form)
     _end(done)
+
+
+def _additions(asked: Mapping[str, Sequence[str]]) -> list[Override]:
+    """What options add to the lists of a study that are called as they are."""
+    from bascule.core.errors import placed
+    from bascule.plan.document import parse_value
+    from bascule.plan.overrides import Override
+
+    additions = []
+    for key, texts in asked.items():
+        for text in texts:
+            with placed(f"--{key}"):
+                value = parse_value(f"[{text}]" if key == "curve" else text)
+            additions.append(Override(path=key, value=value, origin=f"--{key}", adds=True))
+    return additions
 
 
 def _evaluate_one(
@@ -638,11 +656,19 @@ def get(
 def _plan(study: str, overrides: list[str] | None, scale: str | None, seeds: int | None, data_dir: Path | None) -> Plan:
     from bascule.data import default_roots
     from bascule.plan.document import read_study
+    from bascule.plan.overrides import Override, parse_override
     from bascule.plan.resolve import make_plan
 
-    return make_plan(
-        read_study(study), overrides=overrides or (), scale=scale, seeds=seeds, roots=default_roots(data_dir)
-    )
+    document = read_study(study)
+    given = [parse_override(text, "--set") for text in overrides or ()]
+    if seeds is not None:
+        given.append(Override(path="seeds", value=seeds, origin="--seeds"))
+    try:
+        return make_plan(document, overrides=given, scale=scale, roots=default_roots(data_dir))
+    except RequestError as error:
+        if error.place != ("scale",):
+            raise
+        raise RequestError(f"--scale: {error.problem}") from None
 
 
 def _page(record: RunRecord) -> Path:

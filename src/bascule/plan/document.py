@@ -56,24 +56,6 @@ class Document:
     content: dict[str, Any]
     lines: dict[tuple[str, ...], int] = field(default_factory=dict)
     """Line (from 1) of every key, by its path."""
-    options: Mapping[tuple[str, ...], str] = field(default_factory=dict)
-    """Options of the command line that stand in for what the file says, by the path of keys."""
-
-    def error(self, problem: str, *place: str) -> RequestError:
-        """An error that says the place: in the file its line and path of keys, or the option that was given instead."""
-        for end in range(len(place), 0, -1):
-            option = self.options.get(place[:end]) or self.options.get(_without_number(place[:end]))
-            if option is not None:
-                return RequestError(": ".join(filter(None, (option, ".".join(place[end:]), problem))))
-            line = self.lines.get(place[:end])
-            if line is not None:
-                return RequestError(f"{self.source}, line {line}: {'.'.join(place)}: {problem}")
-        return RequestError(": ".join(filter(None, (self.source, ".".join(place), problem))))
-
-
-def _without_number(place: tuple[str, ...]) -> tuple[str, ...]:
-    """The place of a list instead of that of one of its entries."""
-    return (*place[:-1], place[-1].partition("[")[0])
 
 
 def built_in_names() -> list[str]:
