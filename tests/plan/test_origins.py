@@ -8,7 +8,7 @@ import pytest
 
 from bascule.core.errors import RequestError
 from bascule.plan.document import parse_study
-from bascule.plan.origins import Layer, Origin
+from bascule.plan.origins import Layer, Origin, merge_values, nested
 from bascule.plan.overrides import Override, parse_override
 from bascule.plan.resolve import make_plan
 
@@ -82,6 +82,22 @@ def test_a_file_is_named_with_the_whole_path_whatever_part_is_looked_at() -> Non
     assert str(study.at("base").error(inside, "in row 'A'")) == "s.yaml, line 3: base.train.epochs: is wrong"
     missing = RequestError("is wrong", place=("base", "train", "lr"))
     assert str(study.error(missing)) == "s.yaml, line 2: base.train.lr: is wrong"
+
+
+def test_merging_goes_key_by_key_but_replaces_other_components_whole() -> None:
+    base = {"objective": {"name": "pgd", "eps": 0.3, "steps": 5}, "lr": 0.1}
+    assert merge_values(base, {"objective": {"eps": 0.1}})["objective"] == {"name": "pgd", "eps": 0.1, "steps": 5}
+    assert merge_values(base, {"objective": {"name": "pgd", "eps": 0.1}})["objective"]["steps"] == 5
+    other = {"name": "trades", "beta": 6}
+    assert merge_values(base, {"objective": other})["objective"] == other
+    assert merge_values(base, {"objective": "standard"}) == {"objective": "standard", "lr": 0.1}
+    assert merge_values("pgd", {"eps": 0.1}) == {"name": "pgd", "eps": 0.1}
+    assert merge_values({"poison": {"rate": 1}}, {"poison": None}) == {"poison": None}
+    assert base["objective"] == {"name": "pgd", "eps": 0.3, "steps": 5}
+
+
+def test_a_path_is_a_mapping_in_mappings() -> None:
+    assert nested("a.b.c", 1) == {"a": {"b": {"c": 1}}}
 
 
 def test_values_and_origins_are_merged_together() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -124,26 +123,3 @@ def parse_value(text: str) -> Any:
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise RequestError(f"cannot read the value {text!r}: {getattr(error, 'problem', None) or error}") from error
-
-
-# --- merging ---------------------------------------------------------------------------------------------------------
-
-
-def merged(base: Any, change: Any) -> Any:
-    """`base` with `change` on top: mappings are merged key by key, everything else is replaced.
-
-    A component with another name replaces the old one whole, so settings of the old one are not left behind; the same
-    name, or no name, changes only the settings that are given.
-    """
-    base_map = {"name": base} if isinstance(base, str) and isinstance(change, Mapping) else base
-    if not isinstance(base_map, Mapping) or not isinstance(change, Mapping):
-        return change
-    if "name" in change and change["name"] != base_map.get("name"):
-        return dict(change)
-    return {**base_map, **{key: merged(base_map.get(key), value) for key, value in change.items()}}
-
-
-def nested(path: str, value: Any) -> dict[str, Any]:
-    """`{"a": {"b": value}}` for the path "a.b"."""
-    head, _, rest = path.partition(".")
-    return {head: nested(rest, value) if rest else value}

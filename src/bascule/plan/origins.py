@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bascule.core.errors import RequestError
-from bascule.plan.document import Document, merged
+from bascule.plan.document import Document
 
 Place = tuple[str, ...]
 """A path of keys; an entry of a list is a key of its own, beside that of the list: ("attack[1]", "eps")."""
@@ -103,8 +103,8 @@ class Layer:
         return Layer(values=self.mapping(*keys), origins=origins, root=self.find(keys).inside(keys))
 
     def merge(self, change: Layer) -> Layer:
-        """This layer with `change` on top, as `merged` does it; the root stays."""
-        return self._with(merged(self.values, change.values), change.origins)
+        """This layer with `change` on top, as `merge_values` does it; the root stays."""
+        return self._with(merge_values(self.values, change.values), change.origins)
 
     def put(self, key: str, value: Any, origin: Origin) -> Layer:
         """This layer with `value` in place of all that stands at `key`."""
@@ -141,6 +141,26 @@ class Layer:
         there = set(_places(values))
         kept = {place: origin for place, origin in {**self.origins, **origins}.items() if place in there}
         return replace(self, values=values, origins=kept)
+
+
+def merge_values(base: Any, change: Any) -> Any:
+    """`base` with `change` on top: mappings are merged key by key, everything else is replaced.
+
+    A component with another name replaces the old one whole, so settings of the old one are not left behind; the same
+    name, or no name, changes only the settings that are given.
+    """
+    base_map = {"name": base} if isinstance(base, str) and isinstance(change, Mapping) else base
+    if not isinstance(base_map, Mapping) or not isinstance(change, Mapping):
+        return change
+    if "name" in change and change["name"] != base_map.get("name"):
+        return dict(change)
+    return {**base_map, **{key: merge_values(base_map.get(key), value) for key, value in change.items()}}
+
+
+def nested(path: str, value: Any) -> dict[str, Any]:
+    """`{"a": {"b": value}}` for the path "a.b"."""
+    head, _, rest = path.partition(".")
+    return {head: nested(rest, value) if rest else value}
 
 
 def _places(value: Any, place: Place = ()) -> Iterator[Place]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bascule.core.errors import RequestError, placed, unknown
-from bascule.plan.document import nested, parse_value
-from bascule.plan.origins import Layer, Origin
+from bascule.plan.document import parse_value
+from bascule.plan.origins import Layer, Origin, nested
 from bascule.plan.schema import KEYS
 
 LISTS = ("measure", "attack", "certify", "curve", "explain")

@@ -12,9 +12,9 @@ from bascule.core.catalog import construct, name_of
 from bascule.core.errors import RequestError, placed, unknown
 from bascule.measure import Metric
 from bascule.plan.checks import Checks, check_rows_differ
-from bascule.plan.document import Document, nested
+from bascule.plan.document import Document
 from bascule.plan.expand import make_row
-from bascule.plan.origins import Layer, Origin
+from bascule.plan.origins import Layer, Origin, nested
 from bascule.plan.overrides import Override, RowChanges, apply_overrides
 from bascule.plan.plan import Plan, Row
 from bascule.plan.schema import KEYS, MAX_SEEDS, METRICS, SCALED, Frame, Published, Setup
@@ -47,13 +47,12 @@ def make_plan(
     rows: list[Row] = []
     for recipe in recipes:
         with recipe.settings.trace_errors(f"in row {recipe.row!r}"):
-            setup = construct(Setup, recipe.settings.values)
+            given = recipe.settings.values
+            setup = construct(Setup, given)
             facts = checks.check(setup)
-            written = recipe.settings.values
-            row = make_row(
-                recipe.row, recipe.varied, setup, written, facts, seeds, metrics=frame.measure, twin=frame.twin
+            rows.append(
+                make_row(recipe.row, recipe.varied, setup, given, facts, seeds, metrics=frame.measure, twin=frame.twin)
             )
-        rows.append(row)
     with study.trace_errors():
         check_rows_differ(rows)
         published = _published(study, frame.measure)
