@@ -138,7 +138,6 @@ def test_help_imports_only_the_command_line() -> None:
 
 OTHER_PROGRAMS = {"run/provenance.py"}
 """Modules that call another program with options of its own."""
-STILL_WITH_OPTIONS = {"plan/resolve.py", "run/extend.py"}
 
 
 def option_words(source: str) -> list[str]:
@@ -156,7 +155,7 @@ def option_words(source: str) -> list[str]:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_only_the_command_line_speaks_of_options(path: Path) -> None:
-    if room_of(path) != "cli" and path.relative_to(ROOT).as_posix() not in OTHER_PROGRAMS | STILL_WITH_OPTIONS:
+    if room_of(path) != "cli" and path.relative_to(ROOT).as_posix() not in OTHER_PROGRAMS:
         assert option_words(path.read_text()) == []
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from bascule.record.lock import lock_run
 
 from bascule.cli.options import component_of, in_options, spec_of
 from bascule.core.errors import RequestError
 from bascule.data.download import Remote
 from bascule.data.mnist import Mnist
+from bascule.record.lock import lock_run
 
 KNOWN = ("--attack", "--compile", "--data-dir", "--from", "--max-images", "--target")
 

@@ -8,6 +8,7 @@ import pytest
 
 from bascule.core.errors import RequestError
 from bascule.plan.document import built_in_names, read_study
+from bascule.plan.overrides import parse_override
 from bascule.plan.resolve import make_plan
 
 
@@ -246,7 +247,8 @@ def test_every_built_in_study_is_valid(name: str, scale: str | None, data_root: 
     # Ten classes of ImageNet stand in for a thousand.
     overrides = ["data.path=imagenette2-224"] if "imagenet" in name else []
     overrides += ["poison.rate=0.005"] if "imagenet-3" in name else []
-    plan = make_plan(read_study(name), scale=scale, overrides=overrides, roots=[data_root])
+    given = [parse_override(text) for text in overrides]
+    plan = make_plan(read_study(name), scale=scale, overrides=given, roots=[data_root])
     assert plan.title != name
     assert plan.about
     # Table 3 of the paper leaves out half of the cross of labels and training.

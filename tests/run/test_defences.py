@@ -14,7 +14,8 @@ import torch
 
 import bascule.run.cell
 from bascule.core.errors import RequestError
-from bascule.plan.document import parse_study
+from bascule.plan.document import parse_study, parse_value
+from bascule.plan.overrides import Override, parse_override
 from bascule.plan.plan import Plan
 from bascule.plan.resolve import make_plan
 from bascule.record.cell import FILTERED
@@ -50,7 +51,8 @@ measure:
 
 
 def plan_of(*overrides: str) -> Plan:
-    return make_plan(parse_study(TEXT, name="defences", source="defences.yaml"), overrides=overrides)
+    given = [parse_override(text) for text in overrides]
+    return make_plan(parse_study(TEXT, name="defences", source="defences.yaml"), overrides=given)
 
 
 def run(plan: Plan, record: RunRecord, **options: Any) -> int:
@@ -187,10 +189,18 @@ def test_latents_are_those_of_the_target_class(defended: RunRecord) -> None:
     assert np.isfinite(latents.arrays["points"]).all()
 
 
+def additions(asked: dict[str, list[str]]) -> list[Override]:
+    return [
+        Override(path=key, value=parse_value(text), origin=f"--{key}", adds=True)
+        for key, texts in asked.items()
+        for text in texts
+    ]
+
+
 def test_more_is_asked_of_trained_models(tmp_path: Path, defended: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:
     record = RunRecord(Path(shutil.copytree(defended.path, tmp_path / "run")))
     monkeypatch.setattr(bascule.run.cell, "make_model", None)
-    more = {"attack": ["{name: pgd, steps: 10}"], "measure": ["asr-paper"], "curve": ["0.3"], "certify": []}
+    more = additions({"attack": ["{name: pgd, steps: 10}"], "measure": ["asr-paper"], "curve": ["0.3"], "certify": []})
     run(more_asked(record, more, ()), record, train=False)
     before, after = read_rows(defended), read_rows(record)
     for old, new in zip(before, after, strict=True):
@@ -215,7 +225,7 @@ def test_more_is_asked_of_trained_models(tmp_path: Path, defended: RunRecord, mo
 )
 def test_wrong_evaluations_are_refused(defended: RunRecord, asked: dict[str, list[str]], said: str) -> None:
     with pytest.raises(RequestError) as caught:
-        more_asked(defended, asked, ())
+        more_asked(defended, additions(asked), ())
     assert said in str(caught.value)
 
 
@@ -223,7 +233,7 @@ def test_an_untrained_run_has_nothing_to_evaluate(tmp_path: Path) -> None:
     record = RunRecord(tmp_path)
     record.write_plan(plan_of().recorded())
     with pytest.raises(RequestError, match=r"no model of .* is trained yet\. First: bascule run defences"):
-        more_asked(record, {"attack": ["pgd"]}, ())
+        more_asked(record, additions({"attack": ["pgd"]}), ())
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from bascule.cli.options import (
     SeedsOption,
     SetOption,
     StudyArgument,
+    spec_of,
     writable_folder,
 )
 from bascule.cli.report import print_table
@@ -89,15 +90,21 @@ def validate(
 def evaluate_run(record: RunRecord, given: EvaluateOptions) -> None:
     """Ask more of the trained models of a run, and print its table."""
     from bascule.data import default_roots
+    from bascule.plan.overrides import Override
     from bascule.run.extend import more_asked
     from bascule.run.run import pick_device, run_plan
 
     roots = default_roots(given.data_dir)
     asked = {
         "attack": given.attack, "certify": given.certify, "measure": given.measure,
-        "curve": [given.curve] if given.curve else [],
+        "curve": [f"[{given.curve}]"] if given.curve else [],
     }  # fmt: skip
-    plan = more_asked(record, asked, roots)
+    additions = [
+        Override(path=key, value=spec_of(text, key), origin=f"--{key}", adds=True)
+        for key, texts in asked.items()
+        for text in texts
+    ]
+    plan = more_asked(record, additions, roots)
     done = run_plan(plan, record, device=pick_device(given.device), roots=roots, train=False)
     print_table([record], given.form)
     _end(done)
@@ -106,11 +113,13 @@ def evaluate_run(record: RunRecord, given: EvaluateOptions) -> None:
 def _plan(study: str, overrides: list[str] | None, scale: str | None, seeds: int | None, data_dir: Path | None) -> Plan:
     from bascule.data import default_roots
     from bascule.plan.document import read_study
+    from bascule.plan.overrides import Override, parse_override
     from bascule.plan.resolve import make_plan
 
-    return make_plan(
-        read_study(study), overrides=overrides or (), scale=scale, seeds=seeds, roots=default_roots(data_dir)
-    )
+    given = [parse_override(text, "--set") for text in overrides or ()]
+    if seeds is not None:
+        given.append(Override(path="seeds", value=seeds, origin="--seeds"))
+    return make_plan(read_study(study), overrides=given, scale=scale, roots=default_roots(data_dir))
 
 
 def _models_of(row: Row) -> list[tuple[int, str]]:
