@@ -18,6 +18,7 @@ from bascule.core import catalog, rng
 from bascule.core.images import Images, Splits
 from bascule.core.inference import predict
 from bascule.plan.document import parse_study
+from bascule.plan.overrides import Override, parse_override
 from bascule.plan.plan import Plan
 from bascule.plan.resolve import make_plan
 from bascule.poison.placement import Poison, stamp
@@ -195,7 +196,9 @@ def plan_of() -> PlanMaker:
         roots: Sequence[Path] = (),
     ) -> Plan:
         document = parse_study(text, name="tiny", source="tiny.yaml")
-        return make_plan(document, overrides=overrides, scale=scale, seeds=seeds, roots=roots)
+        given = [parse_override(text, "--set") for text in overrides]
+        given += [] if seeds is None else [Override(path="seeds", value=seeds, origin="--seeds")]
+        return make_plan(document, overrides=given, scale=scale, roots=roots)
 
     return make
 

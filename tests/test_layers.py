@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -40,12 +41,12 @@ BELOW: dict[str, set[str]] = {
     "scan": {"core", "attack", "certify"},
     "repair": {"core", "attack", "certify", "train", "scan"},
     "record": {"core", "measure"},
-    "evaluate": {"core", "record", "plan", "run", *COMPONENTS - {"data", "train", "repair"}},
-    "plan": {"core", "evaluate", "record", *COMPONENTS},
-    "run": {"core", "plan", "evaluate", "record", *COMPONENTS},
-    "audit": {"core", "plan", "evaluate", "record", *COMPONENTS},
+    "evaluation": {"core", "record", *COMPONENTS - {"data", "train", "repair"}},
+    "plan": {"core", "evaluation", "record", *COMPONENTS},
+    "run": {"core", "plan", "evaluation", "record", *COMPONENTS},
+    "audit": {"core", "plan", "evaluation", "record", *COMPONENTS},
     "report": {"core", "measure", "record"},
-    "cli": {"core", "data", "plan", "run", "audit", "evaluate", "record", "report"},
+    "cli": {"core", "data", "plan", "run", "audit", "evaluation", "record", "report"},
 }
 """For each room, the other rooms it may import."""
 
@@ -133,6 +134,36 @@ def test_reading_and_listing_import_no_torch(statement: str) -> None:
 def test_help_imports_only_the_command_line() -> None:
     loaded = modules_after("import bascule.cli")
     assert not loaded & {"torch", "numpy", "scipy", "pydantic", "matplotlib", "pyarrow"}
+
+
+OTHER_PROGRAMS = {"run/provenance.py"}
+"""Modules that call another program with options of its own."""
+
+
+def option_words(source: str) -> list[str]:
+    """Strings of a module that hold an option of a command line, or make one; documentation may speak of commands."""
+    tree = ast.parse(source)
+    documentation = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    made = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation:
+            end = "|$" if id(node) in made else ""
+            found += [node.value] if re.search(rf"(?<![\w(-])--([a-z{{]{end})", node.value) else []
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_only_the_command_line_speaks_of_options(path: Path) -> None:
+    if room_of(path) != "cli" and path.relative_to(ROOT).as_posix() not in OTHER_PROGRAMS:
+        assert option_words(path.read_text()) == []
+
+
+def test_the_check_sees_options() -> None:
+    assert option_words('"""Of `table --format`."""\nx = f"--{key}"') == ["--"]
+    assert option_words('raise E("Set --data-dir", f"--device {name!r}: no")') == ["Set --data-dir", "--device "]
+    assert option_words('"--{}".format(key)') == ["--{}"]
+    assert option_words('"var(--rule)", "a -- b", "x--y", "# --- part ---", "--", f"{x} -- {y}"') == []
 
 
 def test_the_library_prints_nothing() -> None:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from bascule.attack import Attack
     from bascule.certify import Certifier
-    from bascule.evaluate.single import Ends
     from bascule.poison import Trigger
+    from bascule.record.evaluation import Evaluation
     from bascule.report.frames import Frames
 
 __version__ = version("bascule")
@@ -51,7 +51,7 @@ def perturb(
     Raises:
         RequestError: A wrong name, setting, shape, range or label, or a model that does not answer with logits.
     """
-    from bascule.evaluate import in_memory
+    from bascule.evaluation import in_memory
 
     return in_memory.perturb(model, x, y, attack, seed=seed, **settings)
 
@@ -67,7 +67,7 @@ def evaluate(
     target: int | None = None,
     measure: str | Sequence[str] = (),
     seed: int = 0,
-) -> Ends:
+) -> Evaluation:
     """Both ends of a model, with intervals: the same numbers as `bascule evaluate WEIGHTS`.
 
     `found["robust_accuracy"].value`, `.low`, `.high` and `.n`; `accuracy`, `certified_accuracy`, `asr` and
@@ -89,7 +89,7 @@ def evaluate(
     Raises:
         RequestError: A wrong name, setting, shape, range or label, or a model that does not answer with logits.
     """
-    from bascule.evaluate import in_memory
+    from bascule.evaluation import in_memory
 
     return in_memory.evaluate(
         model, x, y, attack=attack, certify=certify, trigger=trigger, target=target, measure=measure, seed=seed

@@ -204,7 +204,7 @@ def test_data_that_are_not_there_are_refused(name: str, source: Source, tmp_path
     if name in EMBEDDED:
         pytest.skip("reads no file")
     for action in (source.load, source.facts):
-        with pytest.raises(RequestError, match=r"found in: .*nowhere. Set --data-dir or \$BASCULE_DATA"):
+        with pytest.raises(RequestError, match=r"found in: .*nowhere. Set `roots` or \$BASCULE_DATA"):
             action([tmp_path / "nowhere"])
 
 

@@ -121,7 +121,13 @@ def test_all_places_are_named_with_what_they_gave_and_the_way_out(web: str, fold
     wanted = remote(CONTENT, NOWHERE, f"{web}/other", "nonsense")
     way_out = f"put the file (SHA-256 {wanted.sha256}) at {folder}/set/raw/part.bin yourself"
     refused(
-        folder, "no connection (", "answers 404", "no address to download from", "--from URL", way_out, wanted=wanted
+        folder,
+        "no connection (",
+        "answers 404",
+        "no address to download from",
+        "another place with `place`",
+        way_out,
+        wanted=wanted,
     )
 
 

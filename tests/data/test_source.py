@@ -107,7 +107,7 @@ class TestFind:
         assert find([Path("elsewhere")], str(tmp_path)) == tmp_path
 
     def test_error_lists_names_and_places(self, tmp_path: Path) -> None:
-        with pytest.raises(RequestError, match=r"no x or y found in: one, two. Set --data-dir or "):
+        with pytest.raises(RequestError, match=r"no x or y found in: one, two. Set `roots` or "):
             find([Path("one"), Path("two")], "x", "y")
 
     def test_error_for_an_absolute_path(self, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def made_up_data(monkeypatch: pytest.MonkeyPatch) -> None:
             digest="golden",
         )
         monkeypatch.setattr(catalog.load("data", name), "facts", lambda source, roots, facts=facts: facts)
-    monkeypatch.setattr("bascule.plan.resolve.check_network", lambda *_: None)
+    monkeypatch.setattr("bascule.plan.checks.check_network", lambda *_: None)
 
 
 @pytest.mark.usefixtures("made_up_data")
@@ -69,7 +69,7 @@ def test_models_and_evaluations_of_the_built_in_studies_keep_their_identity(name
     assert FINGERPRINTS[plan.folder] == {
         "cells": len(cells),
         "models": digest([cell.fingerprint for cell in cells]),
-        "questions": digest([fingerprint("golden", [link.key for link in cell.links]) for cell in cells]),
+        "questions": digest([fingerprint("golden", [question.key for question in cell.questions]) for cell in cells]),
     }
 
 

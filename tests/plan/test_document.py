@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bascule.core.errors import RequestError
-from bascule.plan.document import built_in_names, merged, nested, parse_study, parse_value, read_study
+from bascule.plan.document import built_in_names, parse_study, parse_value, read_study
 
 
 def test_numbers_are_read_as_people_write_them() -> None:
@@ -31,8 +31,7 @@ def test_an_unreadable_value_is_one_line() -> None:
 def test_every_key_knows_its_line() -> None:
     document = parse_study("base:\n  train:\n    epochs: 3\nrows:\n  A: {}\n", name="s", source="s.yaml")
     assert document.lines["base", "train", "epochs"] == 3
-    assert str(document.error("is wrong", "base", "train", "epochs")) == "s.yaml, line 3: base.train.epochs: is wrong"
-    assert str(document.error("is wrong", "base", "train", "lr")).startswith("s.yaml, line 2: base.train.lr")
+    assert document.lines["base", "train"] == 2
 
 
 @pytest.mark.parametrize(
@@ -69,19 +68,7 @@ def test_all_built_in_studies_are_listed() -> None:
     assert {"digits", "mnist-quick"} <= set(built_in_names())
 
 
-def test_merging_goes_key_by_key_but_replaces_other_components_whole() -> None:
-    base = {"objective": {"name": "pgd", "eps": 0.3, "steps": 5}, "lr": 0.1}
-    assert merged(base, {"objective": {"eps": 0.1}})["objective"] == {"name": "pgd", "eps": 0.1, "steps": 5}
-    assert merged(base, {"objective": {"name": "pgd", "eps": 0.1}})["objective"]["steps"] == 5
-    assert merged(base, {"objective": {"name": "trades", "beta": 6}})["objective"] == {"name": "trades", "beta": 6}
-    assert merged(base, {"objective": "standard"}) == {"objective": "standard", "lr": 0.1}
-    assert merged("pgd", {"eps": 0.1}) == {"name": "pgd", "eps": 0.1}
-    assert merged({"poison": {"rate": 1}}, {"poison": None}) == {"poison": None}
-    assert base["objective"] == {"name": "pgd", "eps": 0.3, "steps": 5}
-
-
-def test_paths_and_values_of_overrides() -> None:
-    assert nested("a.b.c", 1) == {"a": {"b": {"c": 1}}}
+def test_values_of_overrides() -> None:
     assert parse_value("{name: pgd, eps: 8e-3}") == {"name": "pgd", "eps": 0.008}
     with pytest.raises(RequestError, match="cannot read the value"):
         parse_value("[1, 2")

@@ -8,6 +8,7 @@ import pytest
 
 from bascule.core.errors import RequestError
 from bascule.plan.document import built_in_names, read_study
+from bascule.plan.overrides import parse_override
 from bascule.plan.resolve import make_plan
 
 
@@ -32,7 +33,7 @@ def test_a_twin_is_the_same_recipe_and_seed_without_poison(plan_of) -> None:
     assert [twin.seed for twin in row.twins] == [cell.seed for cell in row.cells] == [0, 1]
     assert row.twins[0].setup.poison is None
     assert row.twins[0].setup.train == row.cells[0].setup.train
-    assert [link.kind for link in row.twins[0].links] == ["clean", "triggered"]
+    assert [question.kind for question in row.twins[0].questions] == ["clean", "triggered"]
 
 
 def test_a_twin_is_the_cell_of_an_unpoisoned_row(plan_of) -> None:
@@ -41,7 +42,7 @@ def test_a_twin_is_the_cell_of_an_unpoisoned_row(plan_of) -> None:
     assert names(poisoned.twins) == names(clean.cells)
     assert clean.twins == ()
     merged = next(cell for cell in plan.cells() if cell.fingerprint == clean.cells[0].fingerprint)
-    assert [link.kind for link in merged.links] == ["clean", "triggered", "attack", "attack"]
+    assert [question.kind for question in merged.questions] == ["clean", "triggered", "attack", "attack"]
 
 
 def test_twins_can_be_switched_off_and_a_control_needs_none(plan_of) -> None:
@@ -83,11 +84,11 @@ def test_what_only_changes_the_evaluation_keeps_the_model(plan_of, change: str) 
 
 
 def test_an_attack_keeps_its_key_when_another_follows_and_not_when_one_precedes(plan_of) -> None:
-    keys = [link.key for link in plan_of().rows[0].cells[0].links if link.kind == "attack"]
+    keys = [question.key for question in plan_of().rows[0].cells[0].questions if question.kind == "attack"]
     more = plan_of("attack=[{name: fgsm, eps: 0.1}, {name: pgd, eps: 0.1, steps: 3}, {name: pgd, eps: 0.1, steps: 9}]")
     other = plan_of("attack=[{name: pgd, eps: 0.1, steps: 3}, {name: fgsm, eps: 0.1}]")
-    assert [link.key for link in more.rows[0].cells[0].links if link.kind == "attack"][:2] == keys
-    assert not set(keys) & {link.key for link in other.rows[0].cells[0].links}
+    assert [question.key for question in more.rows[0].cells[0].questions if question.kind == "attack"][:2] == keys
+    assert not set(keys) & {question.key for question in other.rows[0].cells[0].questions}
 
 
 def test_where_the_data_lie_does_not_matter_what_they_hold_does(tmp_path: Path, plan_of) -> None:
@@ -246,7 +247,8 @@ def test_every_built_in_study_is_valid(name: str, scale: str | None, data_root: 
     # Ten classes of ImageNet stand in for a thousand.
     overrides = ["data.path=imagenette2-224"] if "imagenet" in name else []
     overrides += ["poison.rate=0.005"] if "imagenet-3" in name else []
-    plan = make_plan(read_study(name), scale=scale, overrides=overrides, roots=[data_root])
+    given = [parse_override(text) for text in overrides]
+    plan = make_plan(read_study(name), scale=scale, overrides=given, roots=[data_root])
     assert plan.title != name
     assert plan.about
     # Table 3 of the paper leaves out half of the cross of labels and training.
@@ -306,7 +308,7 @@ def test_a_study_without_scales_has_none(plan_of) -> None:
 
 
 def test_published_values_stand_beside_their_row(plan_of, scaled_text: str) -> None:
-    first, second = plan_of(text=scaled_text).as_dict()["rows"]
+    first, second = plan_of(text=scaled_text).recorded().as_dict()["rows"]
     assert first["published"]["metrics"] == {"asr": 0.135}
     assert first["published"]["printed"] == {"asr": 0.172}
     assert second["published"] is None

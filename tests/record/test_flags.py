@@ -15,6 +15,7 @@ import bascule
 from bascule.core.catalog import build
 from bascule.measure import MISSING, Outcomes
 from bascule.plan.document import parse_study
+from bascule.plan.overrides import parse_override
 from bascule.plan.resolve import make_plan
 from bascule.record import flags
 from bascule.record.rows import read_rows
@@ -90,7 +91,8 @@ def raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
 
     def find(*overrides: str) -> set[str]:
-        plan = make_plan(parse_study(TEXT, name="kinds", source="kinds.yaml"), overrides=overrides)
+        given = [parse_override(text) for text in overrides]
+        plan = make_plan(parse_study(TEXT, name="kinds", source="kinds.yaml"), overrides=given)
         run = RunRecord(tmp_path / "run")
         assert run_plan(plan, run, device=torch.device("cpu"), roots=()).failures == ()
         (row,) = read_rows(run)

@@ -289,7 +289,7 @@ def test_rows_of_other_runs_were_not_there_before() -> None:
 
 
 def test_one_comparison_at_a_time() -> None:
-    with pytest.raises(RequestError, match="--against or for --before, not for both"):
+    with pytest.raises(RequestError, match="`against` or for `before`, not for both"):
         render(MADE, "text", More(before=True, against="Model"))
 
 

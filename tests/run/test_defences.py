@@ -12,12 +12,14 @@ import pytest
 import safetensors.numpy
 import torch
 
-import bascule.run.make
+import bascule.run.cell
 from bascule.core.errors import RequestError
-from bascule.plan.document import parse_study
+from bascule.plan.document import parse_study, parse_value
+from bascule.plan.overrides import Override, parse_override
 from bascule.plan.plan import Plan
 from bascule.plan.resolve import make_plan
 from bascule.record.cell import FILTERED
+from bascule.record.plan import RecordedSeed
 from bascule.record.rows import read_rows
 from bascule.record.run import RunRecord
 from bascule.run.extend import more_asked
@@ -49,7 +51,8 @@ measure:
 
 
 def plan_of(*overrides: str) -> Plan:
-    return make_plan(parse_study(TEXT, name="defences", source="defences.yaml"), overrides=overrides)
+    given = [parse_override(text) for text in overrides]
+    return make_plan(parse_study(TEXT, name="defences", source="defences.yaml"), overrides=given)
 
 
 def run(plan: Plan, record: RunRecord, **options: Any) -> int:
@@ -70,12 +73,21 @@ def values(defended: RunRecord) -> dict[str, dict[str, float | None]]:
     return {row.row: {name: measure.value for name, measure in row.metrics.items()} for row in read_rows(defended)}
 
 
-def entry(record: RunRecord, row: str) -> dict[str, Any]:
-    return next(found["cells"][0] for found in record.plan()["rows"] if found["row"] == row)
+def first_seed(record: RunRecord, row: str) -> RecordedSeed:
+    return next(planned.seeds[0] for planned in record.plan().rows if planned.row == row)
+
+
+def cell_of(record: RunRecord, row: str) -> str:
+    return first_seed(record, row).cell.fingerprint
+
+
+def asked(record: RunRecord, row: str, kind: str) -> list[str]:
+    """Keys of what its first model is asked."""
+    return [question.key for question in first_seed(record, row).cell.of(kind)]
 
 
 def info(record: RunRecord, row: str) -> dict[str, Any]:
-    return record.cell(entry(record, row)["cell"]).info()
+    return record.cell(cell_of(record, row)).info()
 
 
 def weights(record: RunRecord, cell: str) -> dict[str, np.ndarray]:
@@ -92,21 +104,21 @@ def test_cells_come_after_those_they_need() -> None:
 
 
 def test_a_repair_starts_from_the_model_of_the_same_recipe(defended: RunRecord) -> None:
-    base = entry(defended, "None")["cell"]
+    base = cell_of(defended, "None")
     assert info(defended, "Tuned")["base"] == info(defended, "Untouched")["base"] == base
     before = weights(defended, base)
-    untouched = weights(defended, entry(defended, "Untouched")["cell"])
-    tuned = weights(defended, entry(defended, "Tuned")["cell"])
+    untouched = weights(defended, cell_of(defended, "Untouched"))
+    tuned = weights(defended, cell_of(defended, "Tuned"))
     assert all(np.array_equal(before[name], untouched[name]) for name in before)
     assert not all(np.array_equal(before[name], tuned[name]) for name in before)
     assert info(defended, "Tuned")["repair"]["distance"] > info(defended, "Untouched")["repair"]["distance"] == 0
 
 
 def test_a_filter_leaves_out_what_it_removed(defended: RunRecord) -> None:
-    cell = defended.cell(entry(defended, "Filtered")["cell"])
-    made, seen = cell.finding(FILTERED), defended.cell(entry(defended, "None")["cell"])
+    cell = defended.cell(cell_of(defended, "Filtered"))
+    made, seen = cell.finding(FILTERED), defended.cell(cell_of(defended, "None"))
     assert made is not None
-    inspected = seen.finding(entry(defended, "None")["columns"]["inspect"][0])
+    inspected = seen.finding(asked(defended, "None", "inspect")[0])
     assert inspected is not None
     assert cell.info()["trained_on"] == (~made.arrays["removed"]).sum() < 600
     assert made.arrays["poisoned"].sum() == cell.info()["poisoned"] == 60
@@ -117,7 +129,9 @@ def test_a_filter_leaves_out_what_it_removed(defended: RunRecord) -> None:
 def test_prepared_poison_is_prepared_on_the_twin(defended: RunRecord) -> None:
     cell = next(cell for cell in plan_of().cells() if cell.label.startswith("Prepared"))
     assert cell.proxy is not None
-    assert cell.proxy.fingerprint == entry(defended, "None")["twin"]
+    twin = first_seed(defended, "None").twin
+    assert twin is not None
+    assert cell.proxy.fingerprint == twin.fingerprint
 
 
 def test_both_ends_at_once_are_consistent(values: dict[str, dict[str, float]]) -> None:
@@ -143,13 +157,15 @@ def test_the_security_curve_falls_and_meets_the_table(defended: RunRecord, value
 
 
 def test_a_curve_is_not_run_where_it_is_known(defended: RunRecord) -> None:
-    columns, table = entry(defended, "None")["columns"], defended.cell(entry(defended, "None")["cell"]).outcomes()
-    larger, largest, smaller = (table.columns[key] for key in columns["curve"])
-    own, right = table.columns[columns["attack"][0]], table.columns[columns["clean"][0]] == table.label
-    stands = right & (own == table.label)
+    answers = defended.cell(cell_of(defended, "None")).answers()
+    larger, largest, smaller, own, clean = (
+        answers.predictions[key] for kind in ("curve", "attack", "clean") for key in asked(defended, "None", kind)
+    )
+    right = clean == answers.label
+    stands = right & (own == answers.label)
     assert np.array_equal(larger >= 0, stands)
-    assert np.array_equal(largest >= 0, stands & (larger == table.label))
-    assert np.array_equal(smaller >= 0, right & (own != table.label))
+    assert np.array_equal(largest >= 0, stands & (larger == answers.label))
+    assert np.array_equal(smaller >= 0, right & (own != answers.label))
 
 
 def test_scans_and_judgements_of_twins_are_kept(values: dict[str, dict[str, float]]) -> None:
@@ -163,9 +179,8 @@ def test_scans_and_judgements_of_twins_are_kept(values: dict[str, dict[str, floa
 
 
 def test_latents_are_those_of_the_target_class(defended: RunRecord) -> None:
-    found = entry(defended, "None")
-    latents = defended.cell(found["cell"]).finding(found["columns"]["explain"][2])
-    judged = defended.cell(found["cell"]).finding(found["columns"]["inspect"][0])
+    latents = defended.cell(cell_of(defended, "None")).finding(asked(defended, "None", "explain")[2])
+    judged = defended.cell(cell_of(defended, "None")).finding(asked(defended, "None", "inspect")[0])
     assert latents is not None
     assert judged is not None
     of_target = judged.arrays["label"] == 7
@@ -174,12 +189,19 @@ def test_latents_are_those_of_the_target_class(defended: RunRecord) -> None:
     assert np.isfinite(latents.arrays["points"]).all()
 
 
+def additions(asked: dict[str, list[str]]) -> list[Override]:
+    return [
+        Override(path=key, value=parse_value(text), origin=f"--{key}", adds=True)
+        for key, texts in asked.items()
+        for text in texts
+    ]
+
+
 def test_more_is_asked_of_trained_models(tmp_path: Path, defended: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:
     record = RunRecord(Path(shutil.copytree(defended.path, tmp_path / "run")))
-    monkeypatch.setattr(bascule.run.make, "make", None)
-    monkeypatch.setattr("bascule.run.cell.make", None)
-    asked = {"attack": ["{name: pgd, steps: 10}"], "measure": ["asr-paper"], "curve": ["0.3"], "certify": []}
-    run(more_asked(record, asked, ()), record, train=False)
+    monkeypatch.setattr(bascule.run.cell, "make_model", None)
+    more = additions({"attack": ["{name: pgd, steps: 10}"], "measure": ["asr-paper"], "curve": ["0.3"], "certify": []})
+    run(more_asked(record, more, ()), record, train=False)
     before, after = read_rows(defended), read_rows(record)
     for old, new in zip(before, after, strict=True):
         assert new.metrics["robust_accuracy"].value <= old.metrics["robust_accuracy"].value  # type: ignore[operator]
@@ -187,9 +209,9 @@ def test_more_is_asked_of_trained_models(tmp_path: Path, defended: RunRecord, mo
         assert new.metrics["asr"] == old.metrics["asr"]
         assert [eps for eps, _ in new.curve][-1] == 0.3
     # Asked once more, nothing is left to do and nothing is added.
-    plan = more_asked(record, asked, ())
+    plan = more_asked(record, more, ())
     assert run(plan, record, train=False) == 0
-    assert len(record.plan()["rows"][0]["settings"]["attack"]) == 2
+    assert len(record.plan().rows[0].settings["attack"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -203,15 +225,15 @@ def test_more_is_asked_of_trained_models(tmp_path: Path, defended: RunRecord, mo
 )
 def test_wrong_evaluations_are_refused(defended: RunRecord, asked: dict[str, list[str]], said: str) -> None:
     with pytest.raises(RequestError) as caught:
-        more_asked(defended, asked, ())
+        more_asked(defended, additions(asked), ())
     assert said in str(caught.value)
 
 
 def test_an_untrained_run_has_nothing_to_evaluate(tmp_path: Path) -> None:
     record = RunRecord(tmp_path)
-    record.write_plan(plan_of().as_dict())
+    record.write_plan(plan_of().recorded())
     with pytest.raises(RequestError, match=r"no model of .* is trained yet\. First: bascule run defences"):
-        more_asked(record, {"attack": ["pgd"]}, ())
+        more_asked(record, additions({"attack": ["pgd"]}), ())
 
 
 @pytest.mark.parametrize(
@@ -255,8 +277,9 @@ measure: [accuracy]
     run(plan, record)
     (cell,) = (cell for cell in plan.cells() if cell.setup.repair is not None)
     assert record.cell(cell.fingerprint).info()["repair"]["silenced"] > 0
+    text = text.replace("rows:", "  scan: mm-bd\nrows:")
     with pytest.raises(RequestError, match=r"^pruned\.yaml.*: scan needs clean images that are not trained on"):
-        make_plan(parse_study(text, name="pruned", source="pruned.yaml"), overrides=["scan=mm-bd"])
+        make_plan(parse_study(text, name="pruned", source="pruned.yaml"))
 
 
 def test_held_out_images_are_nobody_elses() -> None:

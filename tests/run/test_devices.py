@@ -28,6 +28,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 from bascule.core import catalog
 from bascule.core.images import Images
 from bascule.plan.document import parse_study
+from bascule.plan.overrides import Override
 from bascule.plan.resolve import make_plan
 from bascule.poison.placement import Poison, stamp_bytes
 from bascule.record.run import RunRecord
@@ -271,7 +272,7 @@ def variants() -> str:
 
 @pytest.mark.parametrize("study", [components, variants])
 def test_every_row_of_a_study(study: Callable[[], str], device: torch.device, tmp_path: Path) -> None:
-    overrides = [f"{path}={value}" for path, value in SMALL.items()]
+    overrides = [Override(path=path, value=value, origin=path) for path, value in SMALL.items()]
     plan = make_plan(parse_study(study(), name="everything", source="everything.yaml"), overrides=overrides)
     assert run_plan(plan, RunRecord(tmp_path), device=device, roots=()).failures == ()
 

@@ -96,8 +96,8 @@ def test_every_row_has_its_numbers(table: dict[str, RowResult]) -> None:
 
 
 def test_everything_asked_has_an_answer(table: dict[str, RowResult]) -> None:
-    (entry,) = table["asked"].entries
+    (seed,) = table["asked"].planned
     for kind, least in (("attack", len(parts("attack"))), ("certify", 3), ("explain", len(parts("explain")))):
-        assert len(entry["columns"][kind]) >= least, kind  # each attack of an ensemble for itself
+        assert len(seed.cell.of(kind)) >= least, kind  # each attack of an ensemble for itself
     for name in catalog.names("scan"):
-        assert len(table[f"scan {name}"].entries[0]["columns"]["scan"]) == 1
+        assert len(table[f"scan {name}"].planned[0].cell.of("scan")) == 1

@@ -21,7 +21,7 @@ def call(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_same_table_on_ray(tmp_path: Path, finished) -> None:
-    (tmp_path / "tiny.yaml").write_text(finished.plan()["text"])
+    (tmp_path / "tiny.yaml").write_text(finished.plan().text)
     tables = []
     for engine in ("local", "ray"):
         done = call(tmp_path, "run", "tiny.yaml", "--seeds", "1", "--engine", engine, "--runs", engine)
@@ -38,7 +38,7 @@ def test_same_table_on_ray(tmp_path: Path, finished) -> None:
 
 
 def test_a_failed_cell_on_ray_is_named(tmp_path: Path, finished) -> None:
-    (tmp_path / "tiny.yaml").write_text(finished.plan()["text"])
+    (tmp_path / "tiny.yaml").write_text(finished.plan().text)
     change = ["--set", "rows.None.train.lr=1e30", "--set", "twin=false", "--seeds", "1"]
     done = call(tmp_path, "run", "tiny.yaml", "--engine", "ray", *change)
     assert done.returncode == 1

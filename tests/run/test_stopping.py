@@ -18,9 +18,9 @@ from filelock import FileLock
 from bascule.core.errors import RequestError
 from bascule.plan.document import parse_study
 from bascule.plan.resolve import make_plan
+from bascule.record.lock import is_locked, lock_run
 from bascule.record.rows import read_rows
 from bascule.record.run import RunRecord
-from bascule.run.lock import is_locked, lock_run
 from bascule.run.run import run_plan
 
 # Whoever runs the tests in the background may have Ctrl-C ignored, which would be inherited.
@@ -68,7 +68,7 @@ def test_a_run_is_alone_and_stopped_and_continued(tmp_path: Path, capsys: pytest
             here(STUDY.replace("epochs: 1,", "epochs: 2,"), cut)
         assert re.fullmatch(
             rf"process {process.pid} on \S+ \(since .+ UTC: .+ run two\.yaml --runs cut\) works on {cut.path}\. "
-            r"Wait until it ends, or stop it \(what it has finished is kept\), or give another folder with --runs",
+            r"Wait until it ends, or stop it \(what it has finished is kept\), or give another folder with `runs`",
             str(refused.value),
         )
         assert cut.plan_file.read_bytes() == before

@@ -214,7 +214,8 @@ def test_a_missing_compiler_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: A
     with (
         inductor.patch("cpp.cxx", (None, str(tmp_path / "nothing"))),
         pytest.raises(
-            RequestError, match=r"--compile: torch\.compile does not work on cpu here: .*Leave --compile out"
+            RequestError,
+            match=r"^compile_passes: torch\.compile does not work on cpu here: .*Leave `compile_passes` out",
         ),
     ):
         check_compiles(torch.device("cpu"))

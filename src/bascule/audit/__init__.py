@@ -1,1 +1,1 @@
-"""A model or data set of one's own, outside a study: judged, scanned, repaired."""
+"""A trained model and its data, outside a study: measured, judged, scanned, repaired."""

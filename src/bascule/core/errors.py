@@ -11,20 +11,24 @@ class RequestError(Exception):
     """A request (study, name, file, option) that cannot be carried out as given; the command line exits with 2.
 
     The text says where, what was given, what is allowed and what to do. `place` is the path of keys inside the study
-    or component that the error is about; callers further out prefix their own keys with `at`.
+    or component, or the argument, that the error is about; callers further out prefix their own keys with `at`. An
+    argument that the text speaks of stands in it between backticks: the command line shows its options instead. `key`
+    is a key at that place which should not be there: the text names it, and it may have been written elsewhere than
+    what is around it.
     """
 
-    def __init__(self, problem: str, *, place: tuple[str, ...] = ()) -> None:
+    def __init__(self, problem: str, *, place: tuple[str, ...] = (), key: str | None = None) -> None:
         super().__init__(problem)
         self.problem = problem
         self.place = place
+        self.key = key
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _restored, (self.problem, self.place)
+        return _restored, (self.problem, self.place, self.key)
 
     def at(self, *keys: str) -> RequestError:
         """The same error, seen from further out."""
-        return RequestError(self.problem, place=(*keys, *self.place))
+        return RequestError(self.problem, place=(*keys, *self.place), key=self.key)
 
     def __str__(self) -> str:
         return f"{'.'.join(self.place)}: {self.problem}" if self.place else self.problem
@@ -39,16 +43,16 @@ class Interrupted(BaseException):
 
 @contextmanager
 def placed(*keys: str) -> Iterator[None]:
-    """A wrong request inside the block is about these keys, or this option."""
+    """A wrong request inside the block is about these keys, or this argument."""
     try:
         yield
     except RequestError as error:
         raise error.at(*keys) from error.__cause__
 
 
-def _restored(problem: str, place: tuple[str, ...]) -> RequestError:
+def _restored(problem: str, place: tuple[str, ...], key: str | None) -> RequestError:
     """An error that has been sent to another process."""
-    return RequestError(problem, place=place)
+    return RequestError(problem, place=place, key=key)
 
 
 def unknown(kind: str, given: str, allowed: Iterable[str], *, listing: str | None = None) -> str:

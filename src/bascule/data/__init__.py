@@ -149,7 +149,7 @@ def find(roots: Sequence[Path], *candidates: str, download: str | None = None) -
         raise RequestError(f"{' or '.join(candidates)} does not exist")
     places = ", ".join(str(root) for root in roots)
     raise RequestError(
-        f"no {' or '.join(candidates)} found in: {places}. Set --data-dir or $BASCULE_DATA to the folder that holds it"
+        f"no {' or '.join(candidates)} found in: {places}. Set `roots` or $BASCULE_DATA to the folder that holds it"
         + (f", or run: bascule data get {download}" if download else ".")
     )
 

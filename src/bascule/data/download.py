@@ -71,7 +71,7 @@ def fetch(
         else:
             return True
     raise RequestError(
-        f"cannot get {remote.name}: {'; '.join(failures)}. Give another place with --from URL, or put the file "
+        f"cannot get {remote.name}: {'; '.join(failures)}. Give another place with `place`, or put the file "
         f"(SHA-256 {remote.sha256}) at {target} yourself."
     )
 

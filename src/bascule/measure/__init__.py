@@ -57,10 +57,6 @@ class Outcomes:
     """Predictions on the images as they are."""
     triggered: Labels | None = None
     """Predictions on the images with the trigger."""
-    twin_clean: Labels | None = None
-    """Predictions of the twin (same recipe and seed, unpoisoned data) on the images as they are."""
-    twin_triggered: Labels | None = None
-    """Predictions of the twin on the images with the trigger."""
     adversarial: Sequence[Labels] = ()
     """Predictions under each evasion attack, in order; MISSING where an image had been fooled before its turn."""
     attacks: int = 0
@@ -71,8 +67,6 @@ class Outcomes:
     """Predictions on triggered images perturbed towards the target; MISSING where there was no need to."""
     away: Labels | None = None
     """Predictions on triggered images perturbed away from the target; MISSING where there was no need to."""
-    twin_adversarial: Sequence[Labels] = ()
-    """Predictions of the twin under each evasion attack, as `adversarial`."""
     strengths: Mapping[float, Labels] = field(default_factory=dict)
     """Predictions on images with a weakened trigger, by its share of full strength."""
     certified: NDArray[np.bool_] | None = None
@@ -81,14 +75,14 @@ class Outcomes:
     """Label the poison aims at."""
     judgement: Judgement | None = None
     """What a filter said of the training set."""
-    twin_judgement: Judgement | None = None
-    """What it said of the twin's, which holds no poison."""
     verdict: Verdict | None = None
     """What a scanner said of the model."""
-    twin_verdict: Verdict | None = None
-    """What it said of the twin."""
     attention: NDArray[np.float64] | None = None
     """Share of the first heat map's heat that lies on the trigger, for M triggered images; NaN where there is none."""
+    more: Mapping[str, Sequence[Labels]] = field(default_factory=dict)
+    """Predictions of every further kind of evaluation, by its name, in order."""
+    twin: Outcomes | None = None
+    """What the twin (same recipe and seed, unpoisoned data) answered on the same images."""
 
     def at(self, index: NDArray[Any]) -> Outcomes:
         """The outcomes of some images: a mask of shape (N,), or their places. What is not about images is left out."""
@@ -96,12 +90,14 @@ class Outcomes:
         return Outcomes(**{name: _at(value, index) for name, value in kept.items()})
 
 
-_OF_THE_MODEL = ("judgement", "twin_judgement", "verdict", "twin_verdict", "attention")
+_OF_THE_MODEL = ("judgement", "verdict", "attention")
 
 
 def _at(value: Any, index: NDArray[Any]) -> Any:
     if isinstance(value, np.ndarray):
         return value[index]
+    if isinstance(value, Outcomes):
+        return value.at(index)
     if isinstance(value, Mapping):
         return {key: _at(part, index) for key, part in value.items()}
     return [_at(part, index) for part in value] if isinstance(value, (list, tuple)) else value
@@ -150,6 +146,31 @@ class Number(Metric):
 
     def per_sample(self, outcomes: Outcomes) -> NDArray[np.bool_] | None:
         return None
+
+
+@catalog.component
+class OfTwin(Metric):
+    """A metric of the twin: what the trigger, the filter or the attacks do to a model that never saw the poison."""
+
+    metric: ClassVar[Metric]
+    """Measured on the twin."""
+
+    def per_sample(self, outcomes: Outcomes) -> NDArray[np.bool_] | None:
+        return None if outcomes.twin is None else self.metric.per_sample(outcomes.twin)
+
+    def counted(self, outcomes: Outcomes) -> NDArray[np.bool_]:
+        return self.metric.counted(outcomes.twin or outcomes)
+
+
+@catalog.component
+class NumberOfTwin(Number):
+    """As `OfTwin`, for a metric that is one number per model."""
+
+    metric: ClassVar[Number]
+    """Measured on the twin."""
+
+    def number(self, outcomes: Outcomes) -> Estimate | None:
+        return None if outcomes.twin is None else self.metric.number(outcomes.twin)
 
 
 class Estimate(NamedTuple):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
 from bascule.core.catalog import component
-from bascule.measure import Labels, Metric, Outcomes
+from bascule.measure import Metric, Outcomes
 from bascule.measure.worst import worst
 
 
@@ -30,12 +28,8 @@ class Drift(Metric):
         return None if outcomes.target is None else last[self.counted(outcomes)] == outcomes.target
 
     def counted(self, outcomes: Outcomes) -> NDArray[np.bool_]:
-        return fooled(outcomes, outcomes.clean, outcomes.adversarial)
-
-
-def fooled(outcomes: Outcomes, clean: Labels | None, adversarial: Sequence[Labels]) -> NDArray[np.bool_]:
-    """Images of other classes than the target that were right when clean and wrong in the end."""
-    if clean is None:
-        return np.zeros(len(outcomes.label), dtype=bool)
-    wrong = worst(clean, adversarial) != outcomes.label
-    return np.asarray((clean == outcomes.label) & wrong & (outcomes.label != outcomes.target))
+        if outcomes.clean is None:
+            return np.zeros(len(outcomes.label), dtype=bool)
+        wrong = worst(outcomes.clean, outcomes.adversarial) != outcomes.label
+        right_before = outcomes.clean == outcomes.label
+        return np.asarray(right_before & wrong & (outcomes.label != outcomes.target))

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from bascule.core.catalog import component
-from bascule.measure import Estimate, Number, Outcomes
-from bascule.measure.ranking import share
+from bascule.measure import NumberOfTwin
+from bascule.measure.filter_removed_benign import FilterRemovedBenign
 
 
 @component
-class FilterRemovedTwin(Number):
+class FilterRemovedTwin(NumberOfTwin):
     """The control: share of the training images that the filter removes judging the twin, trained without poison."""
 
     title = "Removed from twin"
     better = "lower"
-
-    def number(self, outcomes: Outcomes) -> Estimate | None:
-        judgement = outcomes.twin_judgement
-        return None if judgement is None else share(judgement.removed)
+    metric = FilterRemovedBenign()

@@ -25,7 +25,7 @@ class ScanAuroc(Number):
         return self.pooled([outcomes])
 
     def pooled(self, per_seed: Sequence[Outcomes]) -> Estimate | None:
-        pairs = [(one.verdict, one.twin_verdict) for one in per_seed]
+        pairs = [(one.verdict, one.twin.verdict) for one in per_seed if one.twin is not None]
         known = [[one.anomaly, other.anomaly] for one, other in pairs if one is not None and other is not None]
         # Where a class was taken for the target untested there is nothing to rank.
         tested = [pair for pair in known if not any(np.isnan(anomaly).all() for anomaly in pair)]

@@ -15,6 +15,6 @@ class ScanFalseAlarm(Number):
     better = "lower"
 
     def number(self, outcomes: Outcomes) -> Estimate | None:
-        if outcomes.twin_verdict is None:
+        if outcomes.twin is None or outcomes.twin.verdict is None:
             return None
-        return Estimate(float(bool(outcomes.twin_verdict.suspects)), 1)
+        return Estimate(float(bool(outcomes.twin.verdict.suspects)), 1)

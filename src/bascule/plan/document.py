@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,24 +55,6 @@ class Document:
     content: dict[str, Any]
     lines: dict[tuple[str, ...], int] = field(default_factory=dict)
     """Line (from 1) of every key, by its path."""
-    options: Mapping[tuple[str, ...], str] = field(default_factory=dict)
-    """Options of the command line that stand in for what the file says, by the path of keys."""
-
-    def error(self, problem: str, *place: str) -> RequestError:
-        """An error that says the place: in the file its line and path of keys, or the option that was given instead."""
-        for end in range(len(place), 0, -1):
-            option = self.options.get(place[:end]) or self.options.get(_without_number(place[:end]))
-            if option is not None:
-                return RequestError(": ".join(filter(None, (option, ".".join(place[end:]), problem))))
-            line = self.lines.get(place[:end])
-            if line is not None:
-                return RequestError(f"{self.source}, line {line}: {'.'.join(place)}: {problem}")
-        return RequestError(": ".join(filter(None, (self.source, ".".join(place), problem))))
-
-
-def _without_number(place: tuple[str, ...]) -> tuple[str, ...]:
-    """The place of a list instead of that of one of its entries."""
-    return (*place[:-1], place[-1].partition("[")[0])
 
 
 def built_in_names() -> list[str]:
@@ -142,26 +123,3 @@ def parse_value(text: str) -> Any:
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise RequestError(f"cannot read the value {text!r}: {getattr(error, 'problem', None) or error}") from error
-
-
-# --- merging ---------------------------------------------------------------------------------------------------------
-
-
-def merged(base: Any, change: Any) -> Any:
-    """`base` with `change` on top: mappings are merged key by key, everything else is replaced.
-
-    A component with another name replaces the old one whole, so settings of the old one are not left behind; the same
-    name, or no name, changes only the settings that are given.
-    """
-    base_map = {"name": base} if isinstance(base, str) and isinstance(change, Mapping) else base
-    if not isinstance(base_map, Mapping) or not isinstance(change, Mapping):
-        return change
-    if "name" in change and change["name"] != base_map.get("name"):
-        return dict(change)
-    return {**base_map, **{key: merged(base_map.get(key), value) for key, value in change.items()}}
-
-
-def nested(path: str, value: Any) -> dict[str, Any]:
-    """`{"a": {"b": value}}` for the path "a.b"."""
-    head, _, rest = path.partition(".")
-    return {head: nested(rest, value) if rest else value}

@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from bascule.core.catalog import name_of
 from bascule.core.fingerprint import fingerprint
 from bascule.data import Facts
+from bascule.data.identity import content_settings, test_identity
+from bascule.evaluation.question import EvaluationSettings, Question
+from bascule.evaluation.run import questions_of
 from bascule.measure import Metric
 from bascule.plan.plan import Cell, Row
-from bascule.plan.questions import Link, content_settings, links_of
 from bascule.plan.schema import EVALUATIONS, Setup
 
 
@@ -41,29 +44,41 @@ def make_row(
         RequestError: The evaluations do not go together.
     """
     label = " · ".join((name, *(f"{path} {value}" for path, value in varied.items())))
-    poison = setup.poison
-    trigger, target = (poison.trigger_at_test, poison.target) if poison else (None, None)
-    needs = frozenset(need for metric in metrics for need in metric.needs)
-    links = links_of(setup, facts, trigger, target, needs)
-    control = replace(setup, poison=None)
-    asked = replace(control, attack=setup.attack if "twin-attack" in needs else (), curve=(), certify=())
-    twin_links = links_of(asked, facts, trigger, target, ())
+    poison, control = setup.poison, replace(setup, poison=None)
+    settings = EvaluationSettings(
+        test=test_identity(setup.data, facts),
+        attack=setup.attack,
+        curve=setup.curve,
+        certify=setup.certify,
+        inspect=setup.inspect,
+        scan=setup.scan,
+        defender=setup.defender,
+        explain=setup.explain,
+        trigger=poison.trigger_at_test if poison else None,
+        target=poison.target if poison else None,
+        metrics={name_of(metric): metric for metric in metrics},
+    )
+    questions = questions_of(settings)
+    attack = setup.attack if "twin-attack" in settings.needs else ()
+    of_twin = questions_of(replace(settings, attack=attack, curve=(), certify=(), metrics={}))
     has_twin = twin and poison is not None and poison.count(facts.train_labels, len(facts.classes)) > 0
     return Row(
         name=name,
         vary=varied,
         setup=setup,
         given=given,
-        cells=tuple(_cell(setup, facts, seed, f"{label} · seed {seed}", given, links) for seed in seeds),
+        cells=tuple(_cell(setup, facts, seed, f"{label} · seed {seed}", given, questions) for seed in seeds),
         twins=tuple(
-            _cell(control, facts, seed, f"{label} · seed {seed} · twin", {**given, "poison": None}, twin_links)
+            _cell(control, facts, seed, f"{label} · seed {seed} · twin", {**given, "poison": None}, of_twin)
             for seed in seeds
             if has_twin
         ),
     )
 
 
-def _cell(setup: Setup, facts: Facts, seed: int, label: str, given: Mapping[str, Any], links: tuple[Link, ...]) -> Cell:
+def _cell(
+    setup: Setup, facts: Facts, seed: int, label: str, given: Mapping[str, Any], questions: tuple[Question, ...]
+) -> Cell:
     # What only the test images meet must not lead to another model.
     data = {**content_settings(setup.data), "max_test": None}
     poison = replace(setup.poison, test_trigger=None) if setup.poison else None
@@ -84,5 +99,12 @@ def _cell(setup: Setup, facts: Facts, seed: int, label: str, given: Mapping[str,
         plain = replace(setup, poison=None, filter=None, repair=None)
         proxy = needed(plain, "proxy", poison=None, filter=None, repair=None)
     return Cell(
-        fingerprint=name, label=label, setup=setup, given=written, seed=seed, links=links, base=base, proxy=proxy
+        fingerprint=name,
+        label=label,
+        setup=setup,
+        given=written,
+        seed=seed,
+        questions=questions,
+        base=base,
+        proxy=proxy,
     )

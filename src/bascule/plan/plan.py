@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bascule.core.catalog import describe, name_of
+from bascule.evaluation.question import Question
 from bascule.measure import Metric
 from bascule.plan.document import Document
-from bascule.plan.questions import Link
 from bascule.plan.schema import EVALUATIONS, Published, Setup
+from bascule.record.plan import PublishedValues, RecordedCell, RecordedPlan, RecordedRow, RecordedSeed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +24,7 @@ class Cell:
     given: dict[str, Any]
     """The settings that make the model, as written, before defaults."""
     seed: int
-    links: tuple[Link, ...]
+    questions: tuple[Question, ...]
     base: Cell | None = None
     """The cell whose model this one repairs, or filters its training data with."""
     proxy: Cell | None = None
@@ -77,64 +78,52 @@ class Plan:
 
     def cells(self) -> list[Cell]:
         """Every model once, in the order they are made: row by row within a seed, each after those it needs."""
-        found: dict[str, Cell] = {}
+        models: dict[str, Cell] = {}
 
         def add(cell: Cell) -> None:
             for needed in cell.needs:
                 add(needed)
-            known = found.get(cell.fingerprint)
-            links = {link.key: link for link in (*(known.links if known else ()), *cell.links)}
-            found[cell.fingerprint] = replace(known or cell, links=tuple(links.values()))
+            known = models.get(cell.fingerprint)
+            asked = (*(known.questions if known else ()), *cell.questions)
+            questions = tuple({question.key: question for question in asked}.values())
+            models[cell.fingerprint] = replace(known or cell, questions=questions)
 
         for place in range(max(len(row.cells) for row in self.rows)):
             for row in self.rows:
                 for cell in (*row.cells[place : place + 1], *row.twins[place : place + 1]):
                     add(cell)
-        return list(found.values())
+        return list(models.values())
 
-    def as_dict(self) -> dict[str, Any]:
+    def recorded(self) -> RecordedPlan:
         """What the run folder keeps of the plan: enough to read the record without the components."""
-        return {
-            "study": self.name,
-            "scale": self.scale,
-            "title": self.title,
-            "about": self.about,
-            "overrides": list(self.overrides),
-            "text": self.document.text,
-            "metrics": [name_of(metric) for metric in self.metrics],
-            "rows": [
-                {
-                    "row": row.name,
-                    "data": name_of(row.setup.data),
-                    "vary": row.vary,
-                    "target": row.setup.poison.target if row.setup.poison else None,
-                    "settings": describe(row.setup),
-                    "given": row.given,
-                    "published": describe(row.published),
-                    "cells": [_seed_entry(row, place) for place in range(len(row.cells))],
-                }
-                for row in self.rows
-            ],
-        }
+        return RecordedPlan(
+            study=self.name,
+            scale=self.scale,
+            title=self.title,
+            about=self.about,
+            overrides=self.overrides,
+            text=self.document.text,
+            metrics=tuple(map(name_of, self.metrics)),
+            rows=tuple(map(_recorded_row, self.rows)),
+        )
 
 
-def _seed_entry(row: Row, place: int) -> dict[str, Any]:
-    cell = row.cells[place]
-    twin = row.twins[place] if row.twins else None
-    return {
-        "seed": cell.seed,
-        "cell": cell.fingerprint,
-        "twin": twin.fingerprint if twin else None,
-        "columns": _columns(cell),
-        "twin_columns": _columns(twin) if twin else {},
-        "balls": {link.key: link.reach for link in cell.links if link.reach is not None},
-        "values": {link.key: link.value for link in cell.links if link.value is not None},
-    }
+def _recorded_row(row: Row) -> RecordedRow:
+    twins = row.twins or (None,) * len(row.cells)
+    return RecordedRow(
+        row=row.name,
+        data=name_of(row.setup.data),
+        vary=row.vary,
+        target=row.setup.poison.target if row.setup.poison else None,
+        settings=describe(row.setup),
+        given=row.given,
+        published=None if row.published is None else PublishedValues(**describe(row.published)),
+        seeds=tuple(
+            RecordedSeed(seed=cell.seed, cell=_recorded_cell(cell), twin=None if twin is None else _recorded_cell(twin))
+            for cell, twin in zip(row.cells, twins, strict=True)
+        ),
+    )
 
 
-def _columns(cell: Cell) -> dict[str, list[str]]:
-    """Keys of the cell's evaluations by kind, in order."""
-    columns: dict[str, list[str]] = {}
-    for link in cell.links:
-        columns.setdefault(link.kind, []).append(link.key)
-    return columns
+def _recorded_cell(cell: Cell) -> RecordedCell:
+    return RecordedCell(fingerprint=cell.fingerprint, questions=tuple(question.recorded for question in cell.questions))

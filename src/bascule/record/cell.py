@@ -13,14 +13,13 @@ runs/<study>/cells/<fingerprint>/
 ```
 
 What is done is read from these files alone: a cell is trained when its model is there, an evaluation is done when its
-column is.
+column is. A file that was read is read again only when it has been replaced.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +31,13 @@ from numpy.typing import NDArray
 from bascule.core.errors import RequestError
 from bascule.core.files import write_atomically
 from bascule.measure import MISSING, Labels
+from bascule.record.answers import Answers, Column, Finding
+from bascule.record.plan import RecordedCell
+from bascule.record.reading import Readings
 
 FORMAT = 1
 FILTERED = "filter:made"
 """Key of what the filter of a cell's own recipe said of the training set."""
-
-Radii = NDArray[np.float64]
-Column = Labels | Radii
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -61,31 +60,10 @@ def read_json(path: Path) -> Any:
         raise RequestError(f"cannot read {path}: {error}") from error
 
 
-@dataclass(frozen=True)
-class OutcomeTable:
-    """One entry per test image: `id`, `label`, and one array per evaluation."""
-
-    id: Labels
-    label: Labels
-    columns: dict[str, Labels]
-    """Predicted labels, MISSING where not evaluated."""
-    radii: dict[str, Radii]
-    """Certified radii, NaN where not evaluated."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What an evaluation found that is not one value per test image."""
-
-    arrays: dict[str, NDArray[Any]]
-    info: dict[str, Any]
-    """Kind, settings, seconds, and numbers of its own."""
-
-
 class CellRecord:
     """The folder of one cell."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, readings: Readings | None = None) -> None:
         self.path = path
         self.info_file = path / "cell.json"
         self.model_file = path / "model.safetensors"
@@ -94,6 +72,7 @@ class CellRecord:
         self.checkpoint_file = path / "checkpoint.pt"
         self.artefacts = path / "artefacts"
         self.findings = path / "findings"
+        self._readings = Readings() if readings is None else readings
 
     @property
     def trained(self) -> bool:
@@ -102,7 +81,7 @@ class CellRecord:
 
     def info(self) -> dict[str, Any]:
         """`cell.json`, or an empty mapping when there is none yet."""
-        return dict(read_json(self.info_file)) if self.info_file.is_file() else {}
+        return dict(self._readings.read(self.info_file, read_json) or {})
 
     def failure(self) -> str | None:
         """Why the last try failed, or None."""
@@ -120,22 +99,67 @@ class CellRecord:
 
     def curve(self) -> list[dict[str, float]]:
         """One entry per finished epoch."""
-        if not self.curve_file.is_file():
-            return []
-        return [json.loads(line) for line in self.curve_file.read_text(encoding="utf-8").splitlines()]
+        return self._readings.read(self.curve_file, _read_curve) or []
 
     def done(self) -> frozenset[str]:
-        """Keys of the evaluations that are recorded."""
-        found = set(self._finding_keys())
-        if self.outcomes_file.is_file():
-            found |= set(pq.read_schema(self.outcomes_file).names) - {"id", "label"}
-        return frozenset(found)
+        """Keys of the questions whose answers are recorded."""
+        answers = self._columns()
+        return frozenset({*answers.predictions, *answers.radii, *self._finding_keys()})
 
-    def _finding_keys(self) -> list[str]:
-        return [path.stem.replace("-", ":", 1) for path in self.findings.glob("[!.]*.npz")]
+    def answers(self) -> Answers:
+        """All recorded answers; on no images when there are none."""
+        columns = self._columns()
+        findings = _Findings(self)
+        return Answers(
+            id=columns.id,
+            label=columns.label,
+            predictions=columns.predictions,
+            radii=columns.radii,
+            findings=findings,
+            notes=_Notes(columns.notes, findings),
+        )
 
-    def _finding_file(self, key: str) -> Path:
-        return self.findings / f"{key.replace(':', '-')}.npz"
+    def answers_to(self, cell: RecordedCell) -> Answers | None:
+        """Answers on the test images of a plan; a cell may hold those of a larger test set too.
+
+        None before the clean evaluation is done.
+        """
+        answers = self.answers()
+        clean = answers.predictions.get(cell.of("clean")[0].key)
+        return None if clean is None else answers.at(np.flatnonzero(clean != MISSING))
+
+    def add_outcomes(self, ids: Labels, labels: Labels, values: Column, *, key: str, info: Mapping[str, Any]) -> None:
+        """Add or replace the column `key`; `info` is kept beside it. Images not known yet add rows."""
+        old = self._columns()
+        all_ids = np.union1d(old.id, ids)
+        old_places, new_places = np.searchsorted(all_ids, old.id), np.searchsorted(all_ids, ids)
+
+        def spread(*parts: tuple[NDArray[np.intp], Column]) -> Column:
+            kind = parts[0][1].dtype
+            column: Any = np.full(len(all_ids), np.nan if kind == np.float64 else MISSING, dtype=kind)
+            for places, part in parts:
+                column[places] = part
+            return column
+
+        known: dict[str, Column] = {**old.predictions, **old.radii}
+        columns = {name: spread((old_places, part)) for name, part in known.items()}
+        columns[key] = spread((new_places, values))
+        notes = {name: json.dumps(dict(note), ensure_ascii=False) for name, note in {**old.notes, key: info}.items()}
+        arrays = {"id": all_ids, "label": spread((old_places, old.label), (new_places, labels)), **columns}
+        schema = pa.schema(
+            [
+                pa.field(
+                    name,
+                    pa.from_numpy_dtype(values.dtype),
+                    metadata={"evaluation": notes[name]} if name in notes else None,
+                )
+                for name, values in arrays.items()
+            ]
+        )
+        table = pa.Table.from_arrays(
+            [pa.array(values, mask=_is_missing(values)) for values in arrays.values()], schema=schema
+        )
+        write_atomically(self.outcomes_file, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
 
     def add_finding(self, key: str, arrays: Mapping[str, NDArray[Any]], info: Mapping[str, Any]) -> None:
         """Keep or replace arrays under `key`, with `info` beside them."""
@@ -149,95 +173,87 @@ class CellRecord:
 
     def finding(self, key: str) -> Finding | None:
         """What is kept under `key`, or None."""
-        file = self._finding_file(key)
-        if not file.is_file():
-            return None
-        with np.load(file, allow_pickle=False) as content:
-            arrays = {name: content[name] for name in content.files if name != "info"}
-            return Finding(arrays, json.loads(str(content["info"])))
+        return self._readings.read(self._finding_file(key), _read_finding)
 
-    def outcomes(self) -> OutcomeTable:
-        """All recorded predictions; empty when there are none."""
-        if not self.outcomes_file.is_file():
-            return OutcomeTable(_no_labels(), _no_labels(), {}, {})
-        table = pq.read_table(self.outcomes_file)
-        floats = {field.name for field in table.schema if pa.types.is_floating(field.type)}
-        labels = {
-            name: np.asarray(table.column(name).fill_null(MISSING).to_numpy(), dtype=np.int64)
-            for name in table.column_names
-            if name not in floats
-        }
-        radii = {name: np.asarray(table.column(name).to_numpy(), dtype=np.float64) for name in floats}
-        return OutcomeTable(labels.pop("id"), labels.pop("label"), labels, radii)
-
-    def outcomes_of(self, columns: Mapping[str, Sequence[str]]) -> OutcomeTable | None:
-        """Outcomes on the test images of a plan, given its columns; a cell may hold those of a larger test set too.
-
-        None before the clean evaluation is done.
-        """
-        table = self.outcomes()
-        clean = table.columns.get(columns["clean"][0])
-        if clean is None:
-            return None
-        used = np.flatnonzero(clean != MISSING)
-        return OutcomeTable(
-            table.id[used],
-            table.label[used],
-            {name: values[used] for name, values in table.columns.items()},
-            {name: values[used] for name, values in table.radii.items()},
-        )
-
-    def add_outcomes(self, ids: Labels, labels: Labels, values: Column, *, key: str, info: Mapping[str, Any]) -> None:
-        """Add or replace the column `key`; `info` is kept beside it. Images not known yet add rows."""
-        old = self.outcomes()
-        all_ids = np.union1d(old.id, ids)
-        old_places, new_places = np.searchsorted(all_ids, old.id), np.searchsorted(all_ids, ids)
-
-        def spread(*parts: tuple[NDArray[np.intp], Column]) -> Column:
-            kind = parts[0][1].dtype
-            column: Any = np.full(len(all_ids), np.nan if kind == np.float64 else MISSING, dtype=kind)
-            for places, part in parts:
-                column[places] = part
-            return column
-
-        columns = {name: spread((old_places, part)) for name, part in (old.columns | old.radii).items()}
-        columns[key] = spread((new_places, values))
-        fields = self._column_info() | {key: json.dumps(dict(info), ensure_ascii=False)}
-        arrays = {"id": all_ids, "label": spread((old_places, old.label), (new_places, labels)), **columns}
-        schema = pa.schema(
-            [
-                pa.field(
-                    name,
-                    pa.from_numpy_dtype(values.dtype),
-                    metadata={"evaluation": fields[name]} if name in fields else None,
-                )
-                for name, values in arrays.items()
-            ]
-        )
-        table = pa.Table.from_arrays(
-            [pa.array(values, mask=_is_missing(values)) for values in arrays.values()], schema=schema
-        )
-        write_atomically(self.outcomes_file, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
-
-    def _column_info(self) -> dict[str, str]:
-        if not self.outcomes_file.is_file():
-            return {}
-        schema = pq.read_schema(self.outcomes_file)
-        return {
-            f.name: f.metadata[b"evaluation"].decode() for f in schema if f.metadata and b"evaluation" in f.metadata
-        }
-
-    def evaluations(self) -> dict[str, dict[str, Any]]:
+    def evaluations(self) -> Mapping[str, Mapping[str, Any]]:
         """What is kept beside each evaluation: kind, settings, seconds. Safe while the cell is being evaluated."""
-        found = {name: json.loads(text) for name, text in self._column_info().items()}
-        for key in set(self._finding_keys()) - found.keys():
-            with np.load(self._finding_file(key), allow_pickle=False) as content:
-                found[key] = json.loads(str(content["info"]))  # the arrays stay where they are
-        return found
+        return self.answers().notes
+
+    def _columns(self) -> Answers:
+        nothing = np.empty(0, dtype=np.int64)
+        return self._readings.read(self.outcomes_file, _read_columns) or Answers(id=nothing, label=nothing)
+
+    def _finding_keys(self) -> list[str]:
+        return sorted(path.stem.replace("-", ":", 1) for path in self.findings.glob("[!.]*.npz"))
+
+    def _finding_file(self, key: str) -> Path:
+        return self.findings / f"{key.replace(':', '-')}.npz"
 
 
-def _no_labels() -> Labels:
-    return np.empty(0, dtype=np.int64)
+class _Findings(Mapping[str, Finding]):
+    """The findings of a cell, each read when it is asked for."""
+
+    def __init__(self, record: CellRecord) -> None:
+        self._record = record
+
+    def __getitem__(self, key: str) -> Finding:
+        finding = self._record.finding(key)
+        if finding is None:
+            raise KeyError(key)
+        return finding
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._record._finding_keys())
+
+    def __len__(self) -> int:
+        return len(self._record._finding_keys())
+
+
+class _Notes(Mapping[str, Mapping[str, Any]]):
+    """What is kept beside columns, and beside findings, which are read when they are asked for."""
+
+    def __init__(self, columns: Mapping[str, Mapping[str, Any]], findings: Mapping[str, Finding]) -> None:
+        self._columns, self._findings = columns, findings
+
+    def __getitem__(self, key: str) -> Mapping[str, Any]:
+        return self._columns[key] if key in self._columns else self._findings[key].info
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._columns
+        yield from (key for key in self._findings if key not in self._columns)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def _read_curve(path: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _read_finding(path: Path) -> Finding:
+    with np.load(path, allow_pickle=False) as content:
+        arrays = {name: content[name] for name in content.files if name != "info"}
+        return Finding(arrays, json.loads(str(content["info"])))
+
+
+def _read_columns(path: Path) -> Answers:
+    table = pq.read_table(path)
+    floats = {field.name for field in table.schema if pa.types.is_floating(field.type)}
+    labels = {
+        name: np.asarray(table.column(name).fill_null(MISSING).to_numpy(), dtype=np.int64)
+        for name in table.column_names
+        if name not in floats
+    }
+    radii = {name: np.asarray(table.column(name).to_numpy(), dtype=np.float64) for name in floats}
+    notes = {
+        field.name: json.loads(field.metadata[b"evaluation"])
+        for field in table.schema
+        if field.metadata and b"evaluation" in field.metadata
+    }
+    return Answers(id=labels.pop("id"), label=labels.pop("label"), predictions=labels, radii=radii, notes=notes)
 
 
 def _is_missing(values: Column) -> NDArray[np.bool_]:

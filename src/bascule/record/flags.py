@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bascule.measure import MISSING, Labels, Measure, Outcomes
 from bascule.measure.robust_accuracy import RobustAccuracy
-from bascule.record.cell import FILTERED, Radii
+from bascule.record.answers import Answers, Radii
+from bascule.record.cell import FILTERED
+from bascule.record.plan import Reach, RecordedQuestion, RecordedRow, RecordedSeed
 from bascule.record.run import RunRecord
 
 TWIN_LIMIT = 0.05
@@ -40,15 +41,24 @@ _OF_ALL = 0.005
 _BLACK_BOX_GAIN = 0.01
 
 
-def flags_of(
-    run: RunRecord, entry: Mapping[str, Any], by_seed: Mapping[int, Outcomes], measures: Mapping[str, Measure]
+def flags_of_row(
+    run: RunRecord, row: RecordedRow, by_seed: Mapping[int, Outcomes], measures: Mapping[str, Measure]
 ) -> Iterator[str]:
     """Everything about one row of a run that a reader must know before believing its numbers."""
-    found = list(by_seed.values())
-    yield from _of_the_run(run, entry, len(found))
-    yield from _of_the_evaluation(run, entry, by_seed)
-    yield from _of_the_filters(run, entry)
-    yield from _of_the_numbers(found, measures)
+    yield from _of_the_run(run, row, len(by_seed))
+    yield from _of_the_tries([tried for seed in row.seeds for tried in _of_seed(run, seed, by_seed.get(seed.seed))])
+    yield from _of_few_images(list(by_seed.values()))
+    yield from _of_the_filters(run, row)
+    yield from _of_the_numbers(list(by_seed.values()), measures)
+
+
+def flags_of_model(
+    answers: Answers, questions: Sequence[RecordedQuestion], outcomes: Outcomes, measures: Mapping[str, Measure]
+) -> Iterator[str]:
+    """As `flags_of_row`, of one model that belongs to no run."""
+    yield from _of_the_tries([tried_of(answers, questions, outcomes)])
+    yield from _of_few_images([outcomes])
+    yield from _of_the_numbers([outcomes], measures)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +67,10 @@ class Tried:
 
     label: Labels
     """The true labels of the test images."""
-    attacks: Sequence[tuple[Mapping[str, Any], Labels]] = ()
-    """In order: its ball and whether it `uses_gradient`, and the predictions under it."""
-    proofs: Sequence[tuple[Mapping[str, Any], Radii]] = ()
-    """Bounds: the ball and whether it is `of_model`, and the certified radii."""
+    attacks: Sequence[tuple[Reach | None, Labels]] = ()
+    """In order: the ball, where it is known, and the predictions under the attack."""
+    proofs: Sequence[tuple[Reach, Radii]] = ()
+    """Bounds: the ball and the certified radii."""
     first: Mapping[str, float] = field(default_factory=dict)
     """Signs of the model, noted with the first attack."""
     last: Mapping[str, float] = field(default_factory=dict)
@@ -69,50 +79,43 @@ class Tried:
     """Share of the test images that withstood every attack."""
 
 
-def flags_of_one(tried: Tried, outcomes: Outcomes, measures: Mapping[str, Measure]) -> Iterator[str]:
-    """As `flags_of`, of one model that belongs to no run."""
-    yield from _of_the_tries([tried])
-    yield from _of_few_images([outcomes])
-    yield from _of_the_numbers([outcomes], measures)
-
-
-def _of_the_run(run: RunRecord, entry: Mapping[str, Any], seeds: int) -> Iterator[str]:
-    planned = len(entry["cells"])
-    if seeds < planned:
-        yield f"unfinished: {seeds} of {planned} seeds finished"
-    for cell in entry["cells"]:
-        for name, who in ((cell["cell"], "seed"), (cell["twin"], "twin of seed")):
-            failure = run.cell(name).failure() if name else None
-            if failure is not None:
-                yield f"failed: {who} {cell['seed']}: {failure}"
-    if planned == 1 and seeds == 1:
-        yield "one seed: the interval leaves out the doubt from training anew"
-    elif seeds == 2:
-        yield "two seeds: intervals over seeds are very wide"
-
-
-def _of_the_evaluation(run: RunRecord, entry: Mapping[str, Any], by_seed: Mapping[int, Outcomes]) -> Iterator[str]:
-    tried = [found for cell in entry["cells"] if (found := _tried(run, cell, by_seed.get(cell["seed"]))) is not None]
-    yield from _of_the_tries(tried)
-    yield from _of_few_images(list(by_seed.values()))
-
-
-def _tried(run: RunRecord, cell: Mapping[str, Any], outcomes: Outcomes | None) -> Tried | None:
-    """What is recorded of one cell; None before its clean evaluation is done."""
-    record, columns, balls = run.cell(cell["cell"]), cell["columns"], cell.get("balls", {})
-    table = record.outcomes_of(columns)
-    if table is None:
-        return None
-    attacks, known = columns.get("attack", []), record.evaluations()
-    signs = [known.get(key, {}).get("signs", {}) for key in attacks]
+def tried_of(answers: Answers, questions: Sequence[RecordedQuestion], outcomes: Outcomes | None) -> Tried:
+    """What is known of the attacks and bounds that one model was asked about."""
+    attacks = [question for question in questions if question.kind == "attack"]
+    bounds = [question for question in questions if question.kind == "certify"]
+    signs = [answers.notes.get(question.key, {}).get("signs", {}) for question in attacks]
     return Tried(
-        label=table.label,
-        attacks=[(balls.get(key, {}), table.columns[key]) for key in attacks if key in table.columns],
-        proofs=[(balls[key], table.radii[key]) for key in columns.get("certify", []) if key in table.radii],
+        label=answers.label,
+        attacks=[(one.reach, answers.predictions[one.key]) for one in attacks if one.key in answers.predictions],
+        proofs=[
+            (one.reach, answers.radii[one.key]) for one in bounds if one.key in answers.radii and one.reach is not None
+        ],
         first=signs[0] if signs else {},
         last=signs[-1] if signs else {},
         standing=_standing(outcomes),
     )
+
+
+def _of_seed(run: RunRecord, seed: RecordedSeed, outcomes: Outcomes | None) -> Iterator[Tried]:
+    """What is recorded of one model; nothing before its clean evaluation is done."""
+    answers = run.cell(seed.cell.fingerprint).answers_to(seed.cell)
+    if answers is not None:
+        yield tried_of(answers, seed.cell.questions, outcomes)
+
+
+def _of_the_run(run: RunRecord, row: RecordedRow, seeds: int) -> Iterator[str]:
+    planned = len(row.seeds)
+    if seeds < planned:
+        yield f"unfinished: {seeds} of {planned} seeds finished"
+    for seed in row.seeds:
+        for cell, who in ((seed.cell, "seed"), (seed.twin, "twin of seed")):
+            failure = None if cell is None else run.cell(cell.fingerprint).failure()
+            if failure is not None:
+                yield f"failed: {who} {seed.seed}: {failure}"
+    if planned == 1 and seeds == 1:
+        yield "one seed: the interval leaves out the doubt from training anew"
+    elif seeds == 2:
+        yield "two seeds: intervals over seeds are very wide"
 
 
 def _standing(outcomes: Outcomes | None) -> float:
@@ -121,8 +124,8 @@ def _standing(outcomes: Outcomes | None) -> float:
     return 0.0 if sample is None else float(sample.mean())
 
 
-def _of_few_images(found: Sequence[Outcomes]) -> Iterator[str]:
-    images = min((len(outcomes.label) for outcomes in found), default=FEW_IMAGES)
+def _of_few_images(per_seed: Sequence[Outcomes]) -> Iterator[str]:
+    images = min((len(outcomes.label) for outcomes in per_seed), default=FEW_IMAGES)
     if images < FEW_IMAGES:
         yield f"few images: {images} test images"
 
@@ -149,25 +152,25 @@ def _of_the_tries(tried: Sequence[Tried]) -> Iterator[str]:
         )
 
 
-def _of_the_filters(run: RunRecord, entry: Mapping[str, Any]) -> Iterator[str]:
+def _of_the_filters(run: RunRecord, row: RecordedRow) -> Iterator[str]:
     """Filters that removed nothing, or could not."""
     notes: dict[str, int] = {}
     idle = 0
-    for cell in entry["cells"]:
-        known = run.cell(cell["cell"]).evaluations()
+    for seed in row.seeds:
+        known = run.cell(seed.cell.fingerprint).evaluations()
         made = known.get(FILTERED, {})
         idle += made.get("removed") == 0
-        asked = [known.get(key, {}) for key in cell["columns"].get("inspect", [])]
+        asked = [known.get(question.key, {}) for question in seed.cell.of("inspect")]
         for note in dict.fromkeys(itertools.chain.from_iterable(part.get("notes", []) for part in [made, *asked])):
             notes[note] = notes.get(note, 0) + 1
-    seeds = len(entry["cells"])
+    seeds = len(row.seeds)
     if idle:
         yield f"filter removed nothing: {idle} of {seeds} seeds were trained on the whole set, as without a filter"
     for note, count in notes.items():
         yield f"filter rule could not act: {note} ({count} of {seeds} seeds)"
 
 
-def _of_the_numbers(found: Sequence[Outcomes], measures: Mapping[str, Measure]) -> Iterator[str]:
+def _of_the_numbers(per_seed: Sequence[Outcomes], measures: Mapping[str, Measure]) -> Iterator[str]:
     twin = measures.get("asr_twin")
     if twin is not None and twin.value is not None and twin.value > TWIN_LIMIT:
         yield (
@@ -177,11 +180,10 @@ def _of_the_numbers(found: Sequence[Outcomes], measures: Mapping[str, Measure]) 
     accuracy, robust = (getattr(measures.get(name), "value", None) for name in ("accuracy", "robust_accuracy"))
     if accuracy is not None and robust is not None and robust > accuracy:
         yield "robust accuracy above accuracy: the evaluation is wrong"
-    pairs = [(outcomes.clean, outcomes.twin_clean, outcomes.label) for outcomes in found]
     costs = [
-        float(np.mean(twin_clean == label) - np.mean(clean == label))
-        for clean, twin_clean, label in pairs
-        if clean is not None and twin_clean is not None
+        float(np.mean(one.twin.clean == one.label) - np.mean(one.clean == one.label))
+        for one in per_seed
+        if one.twin is not None and one.twin.clean is not None and one.clean is not None
     ]
     if costs and float(np.mean(costs)) > POISON_COST:
         yield f"poison costs accuracy: {100 * float(np.mean(costs)):.1f} points against the twin; it would be noticed"
@@ -193,7 +195,9 @@ def _fooled(tried: Tried, prediction: Labels) -> NDArray[np.bool_]:
 
 def _black_box_gain(tried: Tried) -> float:
     """Share of the test images that attacks without gradients fooled after those with gradients."""
-    seeing = [place for place, (reach, _) in enumerate(tried.attacks) if reach.get("uses_gradient", True)]
+    seeing = [
+        place for place, (reach, _) in enumerate(tried.attacks) if reach is None or reach.uses_gradient is not False
+    ]
     blind = tried.attacks[seeing[-1] + 1 :] if seeing else []
     if not blind:
         return 0.0
@@ -207,6 +211,6 @@ def _refuted(tried: Tried) -> int:
     """
     refuted = np.zeros(len(tried.label), dtype=bool)
     for (proof, radii), (attack, prediction) in itertools.product(tried.proofs, tried.attacks):
-        if proof["of_model"] and attack["norm"] == proof["norm"] and attack["eps"] <= proof["eps"]:
-            refuted |= _fooled(tried, prediction) & (radii >= proof["eps"])
+        if attack is not None and proof.of_model and attack.norm == proof.norm and attack.eps <= proof.eps:
+            refuted |= _fooled(tried, prediction) & (radii >= proof.eps)
     return int(refuted.sum())

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from bascule.core.errors import RequestError
 from bascule.record.cell import FORMAT, CellRecord, read_json, write_json
+from bascule.record.plan import RecordedPlan, plan_from
+from bascule.record.reading import Readings
 
 
 class RunRecord:
@@ -17,32 +17,34 @@ class RunRecord:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.plan_file = path / "study.json"
+        self._readings = Readings()
 
     def cell(self, fingerprint: str) -> CellRecord:
         """The record of one cell, existing or not."""
-        return CellRecord(self.path / "cells" / fingerprint)
+        return CellRecord(self.path / "cells" / fingerprint, self._readings)
 
-    def write_plan(self, content: Mapping[str, Any]) -> None:
+    def write_plan(self, plan: RecordedPlan) -> None:
         """Replace `study.json`."""
-        write_json(self.plan_file, {"format": FORMAT, **content})
+        write_json(self.plan_file, {"format": FORMAT, **plan.as_dict()})
 
-    def plan(self) -> dict[str, Any]:
+    def plan(self) -> RecordedPlan:
         """`study.json`.
 
         Raises:
             RequestError: Missing, damaged, or written by a newer version.
         """
-        content = dict(read_json(self.plan_file))
-        if content.get("format") != FORMAT:
-            raise RequestError(f"{self.plan_file} has format {content.get('format')!r}; this version reads {FORMAT}")
-        for row in content["rows"]:
-            for cell in row["cells"]:
-                # Runs recorded before twins had evaluations of their own.
-                unattacked = {kind: keys for kind, keys in cell["columns"].items() if kind != "attack"}
-                cell.setdefault("twin_columns", unattacked if cell["twin"] else {})
-                cell.setdefault("balls", {})
-                cell.setdefault("values", {})
-        return content
+        plan = self._readings.read(self.plan_file, _read_plan)
+        return _read_plan(self.plan_file) if plan is None else plan
+
+
+def _read_plan(path: Path) -> RecordedPlan:
+    content = dict(read_json(path))
+    if content.get("format") != FORMAT:
+        raise RequestError(f"{path} has format {content.get('format')!r}; this version reads {FORMAT}")
+    try:
+        return plan_from(content)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RequestError(f"cannot read {path}: it holds no plan: {type(error).__name__}: {error}") from error
 
 
 def open_run(run: str, runs_dir: Path) -> RunRecord:
@@ -58,7 +60,7 @@ def open_run(run: str, runs_dir: Path) -> RunRecord:
             return RunRecord(path)
     pattern = f"{glob.escape(run)}-*/study.json"
     scaled = [] if Path(run).is_absolute() else [path.parent for path in sorted(runs_dir.glob(pattern))]
-    if len(scaled) == 1 and RunRecord(scaled[0]).plan()["study"] == run:
+    if len(scaled) == 1 and RunRecord(scaled[0]).plan().study == run:
         return RunRecord(scaled[0])
     known = sorted(path.parent.relative_to(runs_dir).as_posix() for path in runs_dir.glob("**/study.json"))
     there = f"Runs in {runs_dir}: {', '.join(known)}." if known else f"There are no runs in {runs_dir}."

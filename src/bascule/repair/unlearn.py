@@ -10,7 +10,7 @@ from annotated_types import Interval
 from torch import Tensor, nn
 
 from bascule.core.catalog import Of, component, name_of
-from bascule.core.errors import RequestError
+from bascule.core.errors import RequestError, placed
 from bascule.core.images import Images
 from bascule.repair import FineTuning, Repaired
 from bascule.scan import Scan, Scanner
@@ -42,7 +42,8 @@ class Unlearn(FineTuning):
     def repair(self, model: nn.Module, images: Images, *, generator: torch.Generator) -> Repaired:
         if self.epochs == 0:
             return Repaired(model, {})
-        scan = run_scanner(model, self.scanner, images, generator=generator)
+        with placed("scanner"):
+            scan = run_scanner(model, self.scanner, images, generator=generator)
         classes = scan.suspects or ((most_suspicious(scan),) if self.always else ())
         notes = {"suspects": float(len(scan.suspects))}
         if not classes:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from bascule.core.catalog import build
 from bascule.measure import Measure, Metric, Outcomes
 from bascule.measure.interval import summarise
 from bascule.measure.paired import difference
+from bascule.record.evaluation import Evaluation
 from bascule.report.tables import grid
 from bascule.report.tables.grid import Cell, Grid, plain
 from bascule.report.tables.tables import ARROWS, UNKNOWN, shown_change, shown_interval, shown_value
-
-if TYPE_CHECKING:
-    from bascule.evaluate.single import Ends  # which needs torch
 
 
 def both_ends(before: Outcomes, after: Outcomes, hints: Mapping[str, str]) -> str:
@@ -36,22 +33,25 @@ def both_ends(before: Outcomes, after: Outcomes, hints: Mapping[str, str]) -> st
     return grid.render([Grid([""], ["Before", "After", "Change, points"], lines)], [below], "text")
 
 
-def one_model(found: Ends, about: str, hints: Mapping[str, str]) -> str:
+def one_model(evaluation: Evaluation, about: str, hints: Mapping[str, str]) -> str:
     """One model at both ends, as text.
 
     Args:
-        found: Its numbers.
+        evaluation: Its numbers.
         about: What the images are called, in a phrase.
         hints: What to say of a metric (`robust_accuracy`) that was not measured.
     """
-    lines = [_end(found.kinds[name], [measure], hints.get(name, UNKNOWN)) for name, measure in found.metrics.items()]
-    below = [f"On {len(found.outcomes.label):,} {about}. 95 % intervals over these images (Wilson)."]
+    lines = [
+        _end(evaluation.kinds[name], [measure], hints.get(name, UNKNOWN))
+        for name, measure in evaluation.metrics.items()
+    ]
+    below = [f"On {len(evaluation.outcomes.label):,} {about}. 95 % intervals over these images (Wilson)."]
     below += [
         f"{part.name} ({part.norm}, eps {part.eps:.4g}): fooled {100 * part.fooled:.1f} % of the images; "
         f"{100 * part.left:.1f} % are left"
-        for part in found.attacks
+        for part in evaluation.attacks
     ]
-    return grid.render([Grid([""], ["Value"], lines)], [[*below, *(f"! {flag}" for flag in found.flags)]], "text")
+    return grid.render([Grid([""], ["Value"], lines)], [[*below, *(f"! {flag}" for flag in evaluation.flags)]], "text")
 
 
 def _end(metric: Metric, measures: Sequence[Measure], hint: str, *more: Cell) -> list[Cell]:

@@ -1,30 +1,66 @@
-"""Doing one cell: make its model unless it is there, then every evaluation that is not recorded yet."""
+"""Doing one cell: make its model unless it is there, then answer every question that is not answered yet."""
 
 from __future__ import annotations
 
-import time
+from dataclasses import dataclass
 
-from bascule.evaluate.evaluate import Job, evaluated
+import numpy as np
+
+from bascule.core.errors import RequestError
+from bascule.evaluation.question import Question
+from bascule.evaluation.run import answer_questions
+from bascule.evaluation.subject import Answer, Subject
+from bascule.measure import Labels
 from bascule.plan.plan import Cell
-from bascule.plan.questions import Link
 from bascule.record.cell import CellRecord
-from bascule.record.run import RunRecord
-from bascule.run.context import RunContext
-from bascule.run.make import load_model, make
+from bascule.run.context import CellContext, RunContext
+from bascule.run.make import make_model
+from bascule.run.provenance import provenance
 
 
-def missing_links(cell: Cell, record: CellRecord) -> list[Link]:
-    """Evaluations of the cell that are not recorded."""
+def open_questions(cell: Cell, record: CellRecord) -> list[Question]:
+    """Questions about the cell that are not answered yet."""
     done = record.done()
-    return [link for link in cell.links if link.key not in done]
+    return [question for question in cell.questions if question.key not in done]
 
 
 def is_done(cell: Cell, record: CellRecord) -> bool:
     """Whether the record holds everything the cell asks for."""
-    return record.trained and not missing_links(cell, record)
+    return record.trained and not open_questions(cell, record)
 
 
-def do_cell(cell: Cell, run: RunRecord, workshop: RunContext) -> None:
+@dataclass(frozen=True)
+class Failure:
+    """A cell that could not be finished."""
+
+    label: str
+    message: str
+
+
+def try_cell(cell: Cell, run: RunContext) -> str | None:
+    """Do one cell; on failure record it and return the reason.
+
+    Raises:
+        RequestError: The request itself is wrong (damaged data); nothing is recorded against the cell.
+    """
+    record = run.record.cell(cell.fingerprint)
+    try:
+        do_cell(cell, run)
+    except RequestError:
+        raise
+    except Exception as error:
+        # Whatever breaks one cell (a diverged training, no memory left, a bug in a user's model) leaves the others be.
+        message = f"{error}" if str(error) else type(error).__name__
+        known = record.info() or {"fingerprint": cell.fingerprint, "seed": cell.seed, "settings": cell.settings()}
+        failure = {"kind": type(error).__name__, "message": message}
+        record.write_info({**known, **provenance(run.device, command=run.command), "failure": failure})
+        return message
+    if record.failure() is not None:
+        record.write_info({**record.info(), "failure": None})
+    return None
+
+
+def do_cell(cell: Cell, run: RunContext) -> None:
     """Everything of the cell that is not recorded yet.
 
     Raises:
@@ -32,17 +68,33 @@ def do_cell(cell: Cell, run: RunRecord, workshop: RunContext) -> None:
         NotMadeError: A model that this one is made from is not there.
         RequestError: The data cannot be read, or an evaluation does not fit them.
     """
-    record = run.cell(cell.fingerprint)
-    model = load_model(cell, run, workshop) if record.trained else make(cell, run, workshop)
-    splits = workshop.data(cell)
-    test = splits.test.to(workshop.device)
-    for link in missing_links(cell, record):
-        began = time.monotonic()
-        answer = evaluated(Job(cell, link, run, workshop, model, test))
-        seconds = round(time.monotonic() - began, 3)
-        info = {"kind": link.kind, "settings": link.settings, "seconds": seconds, **answer.notes}
-        if answer.arrays:
-            record.add_finding(link.key, {name: values.cpu().numpy() for name, values in answer.arrays.items()}, info)
-        if answer.column is not None:
-            parts = (values.cpu().numpy() for values in (test.ids, test.labels, answer.column))
-            record.add_outcomes(*parts, key=link.key, info=info)
+    context = CellContext(cell, run)
+    model = context.load_model() if context.record.trained else make_model(context)
+    subject = Subject(
+        model=model,
+        test=context.test,
+        seed=cell.seed,
+        questions=cell.questions,
+        predictions=_known(context),
+        progress=run.progress,
+        training=lambda: context.training_set,
+        held_out=lambda: context.held_out,
+    )
+    for question, answer in answer_questions(subject, open_questions(cell, context.record)):
+        _keep(context, question, answer)
+
+
+def _known(context: CellContext) -> dict[str, Labels]:
+    """Predictions recorded so far, in the order of the test images."""
+    answers = context.record.answers()
+    places = np.searchsorted(answers.id, context.test.ids.cpu().numpy())
+    return {key: values[places] for key, values in answers.predictions.items()}
+
+
+def _keep(context: CellContext, question: Question, answer: Answer) -> None:
+    if answer.arrays:
+        arrays = {name: values.cpu().numpy() for name, values in answer.arrays.items()}
+        context.record.add_finding(question.key, arrays, answer.notes)
+    if answer.column is not None:
+        ids, labels, values = (part.cpu().numpy() for part in (context.test.ids, context.test.labels, answer.column))
+        context.record.add_outcomes(ids, labels, values, key=question.key, info=answer.notes)

@@ -1,23 +1,34 @@
-"""What the cells of a run share."""
+"""What the cells of a run share, and what is known of one of them."""
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
+import safetensors.torch
 import torch
+from torch import Tensor, nn
 
+from bascule.attack import Attack
+from bascule.attack.run import run_attack
 from bascule.core import rng
 from bascule.core.images import Images, Splits
 from bascule.core.progress import Progress
+from bascule.data import Source
 from bascule.plan.plan import Cell
+from bascule.poison.placement import Truth
+from bascule.record.cell import CellRecord
+from bascule.record.run import RunRecord
 from bascule.run.provenance import own_command
 
 
 @dataclass
 class RunContext:
-    """Device, data folders, loaded data, progress."""
+    """Where the record is, device, data folders, the data read last, progress."""
 
+    record: RunRecord
     device: torch.device
     roots: tuple[Path, ...]
     progress: Progress = field(default_factory=Progress)
@@ -25,25 +36,107 @@ class RunContext:
     """Compile the passes of training; for speed, and so no setting of a study."""
     command: str = field(default_factory=own_command)
     """What somebody asked for, also where another process does it."""
-    _data_key: str = ""
-    _data: Splits | None = None
+    _key: str = ""
+    _splits: Splits | None = None
     _held_out: Images | None = None
 
-    def data(self, cell: Cell) -> Splits:
-        """The cell's data on the CPU; the last source used is kept."""
-        key = repr(cell.setup.data)
-        if self._data is None or key != self._data_key:
-            self._data = self._held_out = None  # free the old ones before reading the new ones
-            self._data, self._data_key = cell.setup.data.load(self.roots), key
-        return self._data
+    def splits(self, source: Source) -> Splits:
+        """Training and test images on the CPU; those of the last source used are kept."""
+        key = repr(source)
+        if self._splits is None or key != self._key:
+            self._splits = self._held_out = None  # free the old ones before reading the new ones
+            self._splits, self._key = source.load(self.roots), key
+        return self._splits
 
-    def held_out(self, cell: Cell) -> Images:
-        """The clean images that the cell's defender has, on the device: all that are held out, or as many as asked."""
-        self.data(cell)
+    def held_out(self, source: Source) -> Images:
+        """The images that a source holds out, on the CPU; those of the last source used are kept."""
+        self.splits(source)
         if self._held_out is None:
-            self._held_out = cell.setup.data.load_held_out(self.roots)
-        images = self._held_out
-        if cell.setup.defender is not None:
+            self._held_out = source.load_held_out(self.roots)
+        return self._held_out
+
+
+class NotMadeError(Exception):
+    """A model that another one is made from is not there."""
+
+
+class CellContext:
+    """One cell in its run: its record, data and model, each read or made once."""
+
+    def __init__(self, cell: Cell, run: RunContext) -> None:
+        self.cell = cell
+        self.run = run
+        self.setup = cell.setup
+        self.device = run.device
+        self.record: CellRecord = run.record.cell(cell.fingerprint)
+
+    def of(self, other: Cell) -> CellContext:
+        """Another cell in the same run."""
+        return CellContext(other, self.run)
+
+    def generator(self, *purpose: str, device: torch.device | str | None = None) -> torch.Generator:
+        """A fresh stream for one purpose, on the device of the run unless told otherwise."""
+        return rng.stream(self.cell.seed, *purpose, device=self.device if device is None else device)
+
+    @property
+    def splits(self) -> Splits:
+        """Training and test images, on the CPU."""
+        return self.run.splits(self.setup.data)
+
+    @cached_property
+    def test(self) -> Images:
+        """The test images, on the device."""
+        return self.splits.test.to(self.device)
+
+    @cached_property
+    def training_set(self) -> tuple[Images, Truth | None]:
+        """The training set with its poison, on the device, and which images are poisoned; None without poison."""
+        poison = self.setup.poison
+        if poison is None:
+            return self.splits.train.to(self.device), None
+        perturb = None if self.cell.proxy is None else self._perturb(self.cell.proxy, poison.prepare)
+        generator = self.generator("poison", device="cpu")
+        images, truth = poison.plant(self.splits.train, generator=generator, perturb=perturb)
+        return images.to(self.device), truth
+
+    def _perturb(self, proxy: Cell, attack: object) -> functools.partial[Tensor]:
+        assert isinstance(attack, Attack)
+        generator = self.generator("poison", "prepare")
+        return functools.partial(
+            _perturbed, self.of(proxy).load_model(), attack, device=self.device, generator=generator
+        )
+
+    @cached_property
+    def held_out(self) -> Images:
+        """The clean images that the cell's defender has, on the device: all that are held out, or as many as asked."""
+        images, count = self.run.held_out(self.setup.data), self.setup.defender
+        if count is not None:
             order = torch.randperm(len(images), generator=rng.stream(0, "defender", len(images)))
-            images = images.at(order[: cell.setup.defender].sort().values)
+            images = images.at(order[:count].sort().values)
         return images.to(self.device)
+
+    def empty_model(self) -> nn.Module:
+        """The cell's network with its initial weights, on the device."""
+        train = self.splits.train
+        model = self.setup.model.initialised(train.size, len(train.classes), seed=self.cell.seed)
+        # The first convolution brings the images into the layout of its weights, grey ones too (benchmarks/layout.py).
+        return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def load_model(self) -> nn.Module:
+        """The cell's model from its record.
+
+        Raises:
+            NotMadeError: It is not there.
+        """
+        if not self.record.trained:
+            why = self.record.failure() or "unknown"
+            raise NotMadeError(f"it needs the model of {self.cell.label!r}, which was not made: {why}")
+        model = self.empty_model()
+        safetensors.torch.load_model(model, self.record.model_file, device=str(self.device))
+        return model
+
+
+def _perturbed(
+    model: nn.Module, attack: Attack, x: Tensor, y: Tensor, *, device: torch.device, generator: torch.Generator
+) -> Tensor:
+    return run_attack(model, attack, x.to(device), y.to(device), generator=generator).x.to(x.device)

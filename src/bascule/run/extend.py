@@ -2,72 +2,54 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from bascule.core.errors import RequestError, placed
-from bascule.plan.document import parse_study, parse_value
+from bascule.core.errors import RequestError
+from bascule.plan.document import parse_study
+from bascule.plan.overrides import Override, parse_override
 from bascule.plan.plan import Plan
 from bascule.plan.resolve import make_plan
+from bascule.record.plan import RecordedPlan
 from bascule.record.run import RunRecord
 
 
-def plan_again(
-    run: RunRecord, roots: Sequence[Path], overrides: Sequence[str] = (), *, adding: str = "--set {}+="
-) -> Plan:
-    """The plan of a recorded run, with further overrides; errors name the option that adds to a list as in `adding`.
-
-    Raises:
-        RequestError: The plan is missing or damaged, or its data have gone.
-    """
-    known = run.plan()
-    document = parse_study(known["text"], name=known["study"], source=str(run.plan_file))
-    again = [text for text in overrides if text not in known["overrides"]]
-    return make_plan(
-        document, overrides=[*known["overrides"], *again], scale=known["scale"], roots=roots, adding=adding
-    )
-
-
-def more_asked(run: RunRecord, asked: Mapping[str, Sequence[str]], roots: Sequence[Path]) -> Plan:
+def more_asked(run: RunRecord, asked: Sequence[Override], roots: Sequence[Path]) -> Plan:
     """The plan of a recorded run with more evaluations.
 
     Args:
         run: The run.
-        asked: Names or YAML mappings to add to `attack`, `certify`, `curve` (numbers, separated by commas) and
-            `measure`. An attack or certifier given by name alone gets the norm and eps of the study's attacks.
+        asked: What is added to `attack`, `certify`, `curve` and `measure`. An attack or certifier given by name alone
+            gets the norm and eps of the study's attacks.
         roots: Folders searched for data.
 
     Raises:
-        RequestError: Nothing asked, nothing trained, unknown names, or a name alone where the study has several balls.
+        RequestError: Nothing asked, nothing trained, unknown names, a name alone where the study has several balls, or
+            the plan or the data have gone or are damaged.
     """
-    if not any(asked.values()):
-        raise RequestError("nothing to evaluate: give --attack, --certify, --curve or --measure")
+    if not asked:
+        raise RequestError("nothing to evaluate: give `attack`, `certify`, `curve` or `measure`")
     plan = run.plan()
-    if not any(run.cell(cell["cell"]).trained for row in plan["rows"] for cell in row["cells"]):
-        raise RequestError(f"no model of {run.path} is trained yet. First: bascule run {plan['study']}")
-    added = []
-    for key, texts in asked.items():
-        for text in texts:
-            with placed(f"--{key}"):
-                value = parse_value(f"[{text}]" if key == "curve" else text)
-            if key in ("attack", "certify"):
-                value = _in_the_ball(plan, value, key)
-            added.append(f"{key}+={json.dumps(value)}")
-    return plan_again(run, roots, added, adding="--{}")
+    if not any(run.cell(seed.cell.fingerprint).trained for row in plan.rows for seed in row.seeds):
+        raise RequestError(f"no model of {run.path} is trained yet. First: bascule run {plan.study}")
+    document = parse_study(plan.text, name=plan.study, source=str(run.plan_file))
+    known = [parse_override(text, f"{run.plan_file}, override") for text in plan.overrides]
+    whole = [_in_the_ball(plan, more) if more.path in ("attack", "certify") else more for more in asked]
+    new = [more for more in whole if more.text not in plan.overrides]
+    return make_plan(document, overrides=[*known, *new], scale=plan.scale, roots=roots)
 
 
-def _in_the_ball(plan: Mapping[str, Any], value: Any, key: str) -> Any:
+def _in_the_ball(plan: RecordedPlan, asked: Override) -> Override:
     """A name alone gets the norm and radius of the study's attacks."""
-    spec = {"name": value} if isinstance(value, str) else value
+    spec = {"name": asked.value} if isinstance(asked.value, str) else asked.value
     if not isinstance(spec, Mapping) or "eps" in spec:
-        return spec
-    balls = {(a["norm"], a["eps"]) for row in plan["rows"] for a in row["settings"]["attack"]}
+        return replace(asked, value=spec)
+    balls = {(a["norm"], a["eps"]) for row in plan.rows for a in row.settings["attack"]}
     if len(balls) != 1:
         raise RequestError(
-            f"--{key} {value!r}: the study's attacks have {len(balls)} different balls; say which: "
-            f"--{key} '{{name: {spec.get('name')}, norm: linf, eps: 0.1}}'"
+            f"{asked.origin} {asked.value!r}: the study's attacks have {len(balls)} different balls; say which: "
+            f"{asked.origin} '{{name: {spec.get('name')}, norm: linf, eps: 0.1}}'"
         )
     ((norm, eps),) = balls
-    return {"norm": norm, "eps": eps, **spec}
+    return replace(asked, value={"norm": norm, "eps": eps, **spec})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,23 +14,15 @@ from rich.console import Console
 from bascule.core.errors import Interrupted, RequestError
 from bascule.core.progress import nothing
 from bascule.plan.plan import Cell, Plan
+from bascule.record.lock import lock_run
 from bascule.record.run import RunRecord
-from bascule.run.cell import do_cell, is_done
+from bascule.run.cell import Failure, is_done, try_cell
 from bascule.run.console import console_progress
 from bascule.run.context import RunContext
-from bascule.run.lock import lock_run
-from bascule.run.provenance import own_command, provenance
+from bascule.run.provenance import own_command
 from bascule.train.compile import check_compiles
 
 Engine = Literal["local", "ray"]
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A cell that could not be finished."""
-
-    label: str
-    message: str
 
 
 @dataclass(frozen=True)
@@ -56,9 +47,10 @@ def pick_device(name: str) -> torch.device:
     except RuntimeError:
         device = None
     if device is None or device.type not in ("cpu", "cuda"):
-        raise RequestError(f"--device {name!r}: allowed are auto, cpu, cuda and cuda:N")
+        raise RequestError(f"allowed are auto, cpu, cuda and cuda:N; got {name!r}", place=("device",))
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise RequestError(f"--device {name!r}: this machine has {torch.cuda.device_count()} CUDA device(s)")
+        count = torch.cuda.device_count()
+        raise RequestError(f"this machine has {count} CUDA device(s); got {name!r}", place=("device",))
     return device
 
 
@@ -89,7 +81,7 @@ def run_plan(
     if compile_passes:
         check_compiles(device)
     with lock_run(run.path, own_command()):
-        run.write_plan(plan.as_dict())
+        run.write_plan(plan.recorded())
         records = [(cell, run.cell(cell.fingerprint)) for cell in plan.cells()]
         pending = [cell for cell, record in records if not is_done(cell, record) and (train or record.trained)]
         if not pending:
@@ -97,10 +89,10 @@ def run_plan(
         changed()
         try:
             with console_progress(console or Console(stderr=True), len(pending), changed) as progress:
-                workshop = RunContext(
-                    device=device, roots=tuple(roots), progress=progress, compile_passes=compile_passes
+                context = RunContext(
+                    record=run, device=device, roots=tuple(roots), progress=progress, compile_passes=compile_passes
                 )
-                failures = _ENGINES[engine](pending, run, workshop)
+                failures = _ENGINES[engine](pending, context)
         except KeyboardInterrupt:
             done = sum(is_done(cell, record) for cell, record in records)
             problem = f"interrupted: {done} of {len(records)} cells are done and kept in {run.path}"
@@ -108,51 +100,22 @@ def run_plan(
     return Ran(len(pending), tuple(failures))
 
 
-def _run_here(cells: Sequence[Cell], run: RunRecord, workshop: RunContext) -> list[Failure]:
+def _run_here(cells: Sequence[Cell], run: RunContext) -> list[Failure]:
     failures = []
     for cell in cells:
-        workshop.progress.begin(cell.label)
+        run.progress.begin(cell.label)
         began = time.monotonic()
-        message = attempt(cell, run, workshop)
-        workshop.progress.end(cell.label, time.monotonic() - began, message)
+        message = try_cell(cell, run)
+        run.progress.end(cell.label, time.monotonic() - began, message)
         if message is not None:
             failures.append(Failure(cell.label, message))
     return failures
 
 
-def _run_on_ray(cells: Sequence[Cell], run: RunRecord, workshop: RunContext) -> list[Failure]:
-    engine = importlib.import_module("bascule.run.ray")
-    failures: list[Failure] = engine.run_cells(cells, run, workshop)
-    return failures
+def _run_on_ray(cells: Sequence[Cell], run: RunContext) -> list[Failure]:
+    from bascule.run.ray import run_cells  # looks for Ray only where it is wanted
+
+    return run_cells(cells, run)
 
 
 _ENGINES = {"local": _run_here, "ray": _run_on_ray}
-
-
-def attempt(cell: Cell, run: RunRecord, workshop: RunContext) -> str | None:
-    """Do one cell; on failure record it and return the reason.
-
-    Raises:
-        RequestError: The request itself is wrong (damaged data); nothing is recorded against the cell.
-    """
-    record = run.cell(cell.fingerprint)
-    try:
-        do_cell(cell, run, workshop)
-    except RequestError:
-        raise
-    except Exception as error:
-        # Whatever breaks one cell (a diverged training, no memory left, a bug in a user's model) leaves the others be.
-        message = f"{error}" if str(error) else type(error).__name__
-        kind = type(error).__name__
-        known = record.info() or {"fingerprint": cell.fingerprint, "seed": cell.seed, "settings": cell.settings()}
-        record.write_info(
-            {
-                **known,
-                **provenance(workshop.device, command=workshop.command),
-                "failure": {"kind": kind, "message": message},
-            }
-        )
-        return message
-    if record.failure() is not None:
-        record.write_info({**record.info(), "failure": None})
-    return None

@@ -58,6 +58,7 @@ def check_compiles(device: torch.device) -> None:
     except Exception as error:  # whatever is missing: a C++ compiler, Triton, a Python it supports
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise RequestError(
-            f"--compile: torch.compile does not work on {device.type} here: {reason}. It needs a C++ compiler (g++), "
-            "and Triton on CUDA. Leave --compile out."
+            f"torch.compile does not work on {device.type} here: {reason}. It needs a C++ compiler (g++), "
+            "and Triton on CUDA. Leave `compile_passes` out.",
+            place=("compile_passes",),
         ) from error

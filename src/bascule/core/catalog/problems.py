@@ -21,7 +21,7 @@ def translate(cls: type, values: Mapping[str, Any], error: pydantic.ValidationEr
     kind, place = first["type"], tuple(map(str, first["loc"]))
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
         fields = [field.name for field in dataclasses.fields(typing.cast(Any, cls))]
-        return RequestError(unknown("key", place[-1], fields), place=place[:-1])
+        return RequestError(unknown("key", place[-1], fields), place=place[:-1], key=place[-1])
     if kind in ("missing", "missing_argument", "missing_keyword_only_argument") and len(place) == 1:
         return RequestError(f"the key {place[-1]!r} is missing", place=place[:-1])
     if kind == "value_error":

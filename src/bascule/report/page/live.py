@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event, Thread
 
+from bascule.record.lock import is_locked
 from bascule.record.run import RunRecord
 from bascule.report.page.page import Live, write_page
-from bascule.run.lock import is_locked
 
 PAUSE = 30.0
 """Least seconds between two pages, and between two looks of the browser."""

@@ -56,7 +56,7 @@ class More:
         if not self.before:
             return [] if self.against is None else pairwise.against(rows, self.against)
         if self.against is not None:
-            raise RequestError("a row is compared with one other: ask for --against or for --before, not for both")
+            raise RequestError("a row is compared with one other: ask for `against` or for `before`, not for both")
         found = pairwise.before(rows)
         if not found:
             raise RequestError("no row is repaired or filtered while another one shows the same models before")

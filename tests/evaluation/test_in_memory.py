@@ -194,7 +194,7 @@ def test_wrong_requests_are_one_message(trained, change: dict[str, Any], expecte
 
 def test_wrong_requests_about_both_ends(some) -> None:
     for asked, expected in [
-        ({"trigger": "sticker"}, "a trigger aims at a class: name it with target"),
+        ({"trigger": "sticker"}, "a trigger aims at a class: name it with `target`"),
         ({"trigger": "sticker", "target": 10}, "target: there is no class 10; the classes are 0..9"),
         ({"trigger": {"name": "sticker", "size": 9}, "target": 1}, "trigger: "),
         ({"measure": "asr-toward"}, "measure: asr-toward needs more than one model"),
@@ -238,13 +238,14 @@ def test_command_and_call_give_the_same_numbers(some, digits, tmp_path: Path) ->
 
 
 def test_a_cell_is_measured_with_what_it_was_evaluated_with(finished) -> None:
-    row = finished.plan()["rows"][0]["cells"][0]
-    cell = finished.cell(row["cell"])
+    planned = finished.plan().rows[0].seeds[0].cell
+    cell = finished.cell(planned.fingerprint)
     found = json.loads(said("evaluate", cell.path, "--format", "json"))
     assert [part["name"] for part in found["attacks"]] == ["fgsm", "pgd"]
-    table = cell.outcomes_of(row["columns"])
-    right = {key: (table.columns[key] == table.label).mean() for key in table.columns}
-    clean, fgsm = row["columns"]["clean"][0], row["columns"]["attack"][0]
+    answers = cell.answers_to(planned)
+    assert answers is not None
+    right = {key: (prediction == answers.label).mean() for key, prediction in answers.predictions.items()}
+    clean, fgsm = planned.of("clean")[0].key, planned.of("attack")[0].key
     assert found["metrics"]["accuracy"]["value"] == pytest.approx(right[clean])
     assert found["attacks"][0]["left"] == pytest.approx(right[fgsm])  # FGSM draws nothing
     asr = [row["metrics"]["asr"]["value"] for row in [found]]
@@ -252,7 +253,7 @@ def test_a_cell_is_measured_with_what_it_was_evaluated_with(finished) -> None:
 
 
 def test_what_belongs_to_the_other_form_is_refused(finished, tmp_path: Path) -> None:
-    cell = finished.cell(finished.plan()["rows"][0]["cells"][0]["cell"]).path
+    cell = finished.cell(finished.plan().rows[0].seeds[0].cell.fingerprint).path
     assert "--data: " in refused("evaluate", finished.path, "--attack", "pgd", "--data", "digits")
     assert "--seed: " in refused("evaluate", finished.path, "--attack", "pgd", "--seed", 1)
     assert "--curve: " in refused("evaluate", cell, "--curve", "0.1")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,14 +18,12 @@ from bascule.core.images import Floats, as_floats
 from bascule.core.inference import Filled, predict
 from bascule.core.progress import Progress
 from bascule.core.restore import evaluating
-from bascule.evaluate.passes import BATCH, batches
-from bascule.evaluate.single import Asked, Ends, ends_of, metrics_of
+from bascule.evaluation.model import evaluate_model
+from bascule.evaluation.passes import BATCH, batches
+from bascule.evaluation.question import Asking, EvaluationSettings, Spec, content_identity
 from bascule.models.checks import check_logits
 from bascule.poison import Trigger
-from bascule.poison.placement import stamp
-
-Spec = str | Mapping[str, Any]
-"""A component by name, or as a mapping with its settings, as in a study file."""
+from bascule.record.evaluation import Evaluation, metrics_named
 
 
 def perturb(model: nn.Module, x: Tensor, y: Tensor, attack: Spec | Attack, *, seed: int = 0, **settings: Any) -> Tensor:
@@ -35,12 +33,14 @@ def perturb(model: nn.Module, x: Tensor, y: Tensor, attack: Spec | Attack, *, se
             raise RequestError(f"settings ({', '.join(settings)}) go with a name; put them into the attack itself")
         search: Attack = build("attack", {"name": attack, **settings} if isinstance(attack, str) else attack)
     images, _ = _given(model, x, y)
-    found, draws = images.x.clone(), rng.stream(seed, "attack 0", device=images.device)
+    asking = Asking(EvaluationSettings(test=content_identity(images), attack=(search,)))
+    question = asking.ask("attack", search, [asking.ask("clean")])
+    perturbed, draws = images.x.clone(), rng.stream(seed, question.key, device=images.device)
     right = (predict(model, images, batch_size=BATCH) == images.labels.cpu()).numpy()
     filled = Filled(model)
     for index, part in batches(images, right):
-        found[index] = run_attack(filled, search, part, images.labels[index], generator=draws).x
-    return found.to(torch.as_tensor(x).device)
+        perturbed[index] = run_attack(filled, search, part, images.labels[index], generator=draws).x
+    return perturbed.to(torch.as_tensor(x).device)
 
 
 def evaluate(
@@ -54,22 +54,19 @@ def evaluate(
     target: int | None = None,
     measure: str | Sequence[str] = (),
     seed: int = 0,
-) -> Ends:
+) -> Evaluation:
     """See `bascule.evaluate`."""
     with placed("measure"):
-        metrics = metrics_of([measure] if isinstance(measure, str) else measure)
+        metrics = metrics_named([measure] if isinstance(measure, str) else measure)
     with placed("trigger"):
         mark = None if trigger is None else build("poison", trigger)
-    asked = Asked(
-        attacks=_parts("attack", attack), certifiers=_parts("certify", certify), trigger=mark, target=target,
-        metrics=metrics, seed=seed,
-    )  # fmt: skip
+    attacks, certifiers = _parts("attack", attack), _parts("certify", certify)
     images, classes = _given(model, x, y)
-    asked.check(classes)
-    if mark is not None:
-        with placed("trigger"):  # before hours of attacks
-            stamp(mark, images.x[:1], generator=rng.stream(seed, "trigger", device=images.device))
-    return ends_of(model, images, asked, progress=Progress())
+    settings = EvaluationSettings(
+        test=content_identity(images), attack=attacks, certify=certifiers, trigger=mark, target=target, metrics=metrics
+    )
+    settings.check(images, classes)
+    return evaluate_model(model, images, settings, seed=seed, progress=Progress())
 
 
 def _parts(room: str, given: Any) -> tuple[Any, ...]:

@@ -34,7 +34,7 @@ def lock_run(folder: Path, command: str) -> Iterator[None]:
         who = holder.read_text(errors="replace") if holder.is_file() else "another process"
         raise RequestError(
             f"{who} works on {folder}. Wait until it ends, or stop it (what it has finished is kept), "
-            "or give another folder with --runs"
+            "or give another folder with `runs`"
         )
     try:
         since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -1,8 +1,8 @@
-"""What a model answers to a set of images under attacks, triggers and bounds, batch by batch."""
+"""What a model answers to a set of images under attacks and bounds, batch by batch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -17,8 +17,6 @@ from bascule.core.images import Shown
 from bascule.core.inference import Filled, chunks
 from bascule.core.progress import Progress
 from bascule.measure import MISSING
-from bascule.poison import Trigger
-from bascule.poison.placement import stamp
 
 BATCH = 500
 """Images per evaluation pass."""
@@ -37,16 +35,16 @@ def first_of(images: Shown, wanted: NDArray[np.bool_], count: int) -> tuple[Tens
     return images.batch(index), images.labels[index]
 
 
-def batches_with(
-    trigger: Trigger, images: Shown, wanted: NDArray[np.bool_], *, generator: torch.Generator
+def changed_batches(
+    images: Shown, wanted: NDArray[np.bool_], change: Callable[[Tensor], Tensor]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Positions and images of those wanted, with the trigger.
+    """Positions and images of those wanted, once changed.
 
-    A trigger may draw: all images are stamped, in the order in which `predict` shows them in batches of `BATCH`.
+    A change may draw: all images are changed, in the order in which `predict` shows them in batches of `BATCH`.
     """
     keep = torch.from_numpy(wanted).to(images.device)
     for index in chunks(len(images), BATCH, images.device):
-        x = stamp(trigger, images.batch(index), generator=generator)
+        x = change(images.batch(index))
         chosen = keep[index]
         if bool(chosen.any()):
             yield index[chosen], x[chosen]

@@ -1,0 +1,232 @@
+"""Opening a trained model with its data, and what is to be measured of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bascule.attack import Attack
+from bascule.certify import Certifier
+from bascule.core import rng
+from bascule.core.catalog import build, construct, names
+from bascule.core.errors import RequestError, placed
+from bascule.core.images import Images
+from bascule.core.inference import predict
+from bascule.data import Source
+from bascule.data.identity import test_identity
+from bascule.evaluation.question import EvaluationSettings, Spec, content_identity
+from bascule.models import Architecture
+from bascule.models.checks import check_network
+from bascule.models.weights import load_weights
+from bascule.poison import Trigger
+from bascule.poison.placement import Poison
+from bascule.record.cell import CellRecord
+from bascule.record.evaluation import metrics_named
+
+_MISSING = {
+    "data": "say which data the model is for, for example mnist or '{name: folder, path: ...}'",
+    "model": "a file of weights needs its architecture: a name, or module:factory",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditedModel:
+    """A trained model with the data it is looked at with."""
+
+    model: nn.Module
+    """In eval mode, on the device."""
+    source: Source
+    train: Images
+    test: Images
+    device: torch.device
+    roots: tuple[Path, ...]
+    """Folders searched for data."""
+    seed: int
+    """Of everything that is drawn."""
+    identity: str
+    """Of the test images; for the data of a cell the same as in its run."""
+    attacks: tuple[Attack, ...] = ()
+    """Those that the cell was evaluated with, in order."""
+    certifiers: tuple[Certifier, ...] = ()
+    """Those that the cell was evaluated with."""
+    poison: Poison | None = None
+    """What was planted in the cell's training set."""
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """A stream of random numbers for one purpose."""
+        return rng.stream(self.seed, purpose, device=self.device)
+
+    def accuracy(self, images: Images) -> float:
+        """Share of these images, on the device, that the model gets right."""
+        return float((predict(self.model, images) == images.labels.cpu()).double().mean())
+
+    def defender_images(self, count: int) -> Images:
+        """`count` of the test images, or as many as there are, for a defender."""
+        return self._drawn(slice(None, count))
+
+    def remaining_images(self, count: int) -> Images:
+        """The test images that `defender_images` leaves; there must be some."""
+        return self._drawn(slice(count, None))
+
+    def _drawn(self, places: slice) -> Images:
+        order = torch.randperm(len(self.test), generator=rng.stream(self.seed, "defenders"))
+        return self.test.at(order[places].sort().values).to(self.device)
+
+
+def holds_model(path: str | Path) -> bool:
+    """Whether this is a file, or the folder of a cell, as `open_model` takes."""
+    path = Path(path)
+    return path.is_file() or any((path / name).is_file() for name in ("cell.json", "model.safetensors"))
+
+
+def open_model(
+    path: str | Path,
+    *,
+    data: Spec | Source | None = None,
+    model: Spec | Architecture | None = None,
+    device: torch.device,
+    roots: Sequence[Path],
+    seed: int | None = None,
+    max_test: int | None = None,
+) -> AuditedModel:
+    """A trained model and its data.
+
+    Args:
+        path: The folder of a cell of a run, which tells architecture and data; or a file of weights (safetensors, or
+            a state dict saved by torch; no code in it is run).
+        data: A source; by default the cell's own.
+        model: An architecture, also as `module:factory`; needed for a file of weights.
+        device: Where to work.
+        roots: Folders searched for data.
+        seed: Of everything that is drawn; by default the cell's own, so that it draws as its run did, else 0.
+        max_test: At most this many test images, drawn as for the data's own `max_test`.
+
+    Raises:
+        RequestError: Something is missing, cannot be read, or does not fit; its place is the argument.
+    """
+    weights, cell = _weights_and_cell(Path(path))
+    settings = {} if cell is None else cell.info()["settings"]
+    for argument, given in (("data", data), ("model", model)):
+        if given is None and argument not in settings:
+            raise RequestError(_MISSING[argument], place=(argument,))
+    source = build("data", settings["data"]) if data is None else _source(data)
+    if max_test is not None:
+        source = replace(source, max_test=min(max_test, source.max_test or max_test))
+    train, test = source.load(roots)
+    if model is None:
+        architecture = build("models", settings["model"])
+    else:
+        with placed("model"):
+            architecture = build("models", model)
+    # A cell draws as its run did. Any other model draws as it does from Python, where only the images are known.
+    known = cell is not None and data is None
+    identity = test_identity(source, source.facts(roots)) if known else content_identity(test)
+    if seed is None:
+        seed = 0 if cell is None else int(cell.info()["seed"])
+    poison = settings.get("poison")
+    return AuditedModel(
+        model=_network(architecture, train, weights, seed, device),
+        source=source, train=train, test=test, device=device, roots=tuple(roots), seed=seed,
+        identity=identity,
+        attacks=_evaluated_with(cell, "attack"), certifiers=_evaluated_with(cell, "certify"),
+        poison=None if poison is None else construct(Poison, poison),
+    )  # fmt: skip
+
+
+def _weights_and_cell(path: Path) -> tuple[Path, CellRecord | None]:
+    """The file of weights that `path` is or holds, and the record of the cell, if it is one's folder."""
+    if path.is_dir():
+        cell = CellRecord(path)
+        if not cell.trained:
+            what = "give the folder of a cell (runs/.../cells/...) or a file"
+            raise RequestError(f"{path} holds no trained model: {what}{_cells_in(path)}")
+        return cell.model_file, cell
+    if not path.is_file():
+        raise RequestError(
+            f"{path} does not exist: give the folder of a cell (runs/.../cells/...) or a file of weights"
+        )
+    return path, None
+
+
+def _cells_in(path: Path) -> str:
+    """The trained cells of a run folder, to be named in a message."""
+    cells = sorted(file.parent for file in path.glob("cells/*/model.safetensors"))
+    more = f" and {len(cells) - 3} more" if len(cells) > 3 else ""
+    return f". It is a run with the cells {', '.join(map(str, cells[:3]))}{more}" if cells else ""
+
+
+def _source(spec: Spec | Source) -> Source:
+    with placed("data"):
+        if isinstance(spec, str) and spec not in names("data") and Path(spec).exists():
+            raise RequestError(
+                f"{spec} is a file or folder; say how it is to be read, for example '{{name: folder, path: {spec}}}'"
+            )
+        source: Source = build("data", spec)
+        return source
+
+
+def _network(architecture: Architecture, train: Images, weights: Path, seed: int, device: torch.device) -> nn.Module:
+    """The network for these images with its weights, in eval mode, on the device."""
+    with placed("model"):
+        check_network(architecture, train.size, len(train.classes))
+    network = architecture.initialised(train.size, len(train.classes), seed=seed)
+    try:
+        load_weights(network, str(weights), other_classes=False)
+    except RequestError as error:
+        size = "{} x {} x {} (channels, height, width)".format(*train.size)
+        raise RequestError(
+            f"{error}. The network was built for the data: images of {size} in {len(train.classes)} classes"
+        ) from error
+    return network.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _evaluated_with(cell: CellRecord | None, kind: str) -> tuple[Any, ...]:
+    """The attacks or certifiers that a cell was evaluated with, in order."""
+    if cell is None:
+        return ()
+    specs = (info["settings"] for info in cell.evaluations().values() if info.get("kind") == kind)
+    return tuple(dict.fromkeys(build(kind, spec) for spec in specs))
+
+
+def settings_for(
+    audited: AuditedModel,
+    *,
+    attack: Sequence[Spec | Attack] = (),
+    certify: Sequence[Spec | Certifier] = (),
+    trigger: Spec | Trigger | None = None,
+    target: int | None = None,
+    measure: Sequence[str] = (),
+) -> EvaluationSettings:
+    """What is to be measured of a model; by default with the attacks, certifiers and trigger of its cell.
+
+    Raises:
+        RequestError: A wrong name or value, a trigger that has no target or does not fit the images; its place is the
+            argument.
+    """
+    poison = audited.poison
+    with placed("measure"):
+        metrics = metrics_named(measure)
+    if trigger is None and poison is not None:
+        trigger = poison.trigger_at_test
+    with placed("trigger"):
+        mark = None if trigger is None else build("poison", trigger)
+    settings = EvaluationSettings(
+        test=audited.identity,
+        attack=_all_of("attack", attack) or audited.attacks,
+        certify=_all_of("certify", certify) or audited.certifiers,
+        trigger=mark,
+        target=poison.target if target is None and poison is not None else target,
+        metrics=metrics,
+    )
+    settings.check(audited.test, len(audited.train.classes))
+    return settings
+
+
+def _all_of(room: str, specs: Sequence[Any]) -> tuple[Any, ...]:
+    with placed(room):
+        return tuple(build(room, spec) for spec in specs)

@@ -1,0 +1,67 @@
+"""All commands, in the order in which `--help` lists them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from bascule.cli import catalog, data, evaluate, model, report, study
+from bascule.cli.options import in_options
+from bascule.core.errors import RequestError
+
+
+class Command(TyperCommand):
+    """A command that tells what is wrong with a request in words of its own options."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except RequestError as error:
+            raise in_options(error, [name for option in self.params for name in option.opts]) from error.__cause__
+
+
+app = typer.Typer(
+    name="bascule",
+    help="Measure both ends of an image classifier's security in one run: adversarial examples and backdoors.",
+    epilog="Start with: bascule run digits",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="Data sets.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"bascule {version('bascule')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("run", cls=Command)(study.run)
+app.command("evaluate", cls=Command)(evaluate.evaluate)
+app.command("table", cls=Command)(report.table)
+app.command("report", cls=Command)(report.report)
+app.command("export", cls=Command)(report.export)
+app.command("ls", cls=Command)(catalog.ls)
+app.command("show", cls=Command)(catalog.show)
+app.command("filter", cls=Command)(model.filter_)
+app.command("scan", cls=Command)(model.scan)
+app.command("repair", cls=Command)(model.repair)
+app.command("validate", cls=Command)(study.validate)
+data_app.command("get", cls=Command)(data.get)

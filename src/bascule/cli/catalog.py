@@ -1,0 +1,91 @@
+"""Commands that list and describe components and studies."""
+
+from __future__ import annotations
+
+from textwrap import indent
+from typing import Annotated
+
+import typer
+
+from bascule.core.errors import RequestError
+
+
+def ls(
+    kind: Annotated[str | None, typer.Argument(metavar="KIND", help="One kind of component, or studies.")] = None,
+) -> None:
+    """List kinds of components, the components of one kind, or the built-in studies."""
+    from bascule.core import catalog
+    from bascule.core.errors import unknown
+    from bascule.plan.document import built_in_names, read_study
+
+    if kind == "studies":
+        lines = [(name, str(read_study(name).content.get("title", ""))) for name in built_in_names()]
+    elif kind is not None:
+        if kind not in catalog.ROOMS:
+            raise RequestError(unknown("kind", kind, [*catalog.ROOMS, "studies"]))
+        lines = [(f"{kind}/{name}", catalog.documentation(kind, name).summary) for name in catalog.names(kind)]
+    else:
+        lines = [(room, f"{about}: {', '.join(catalog.names(room))}") for room, about in catalog.ROOMS.items()]
+        lines.append(("studies", f"built-in studies: {', '.join(built_in_names())}"))
+    width = max(len(name) for name, _ in lines)
+    for name, text in lines:
+        typer.echo(f"{name:<{width}}  {text}")
+
+
+def show(
+    name: Annotated[
+        str, typer.Argument(metavar="KIND/NAME", help="For example attack/pgd, studies/digits or own.py:Class.")
+    ],
+) -> None:
+    """Describe a component with all its settings, or print a built-in study."""
+    from bascule.core import catalog
+    from bascule.plan.document import read_study
+
+    kind, slash, rest = name.partition("/")
+    if ":" in name and kind not in catalog.ROOMS:
+        kind, slash, rest = _room_of(name), "/", name
+    if not slash:
+        if name not in catalog.ROOMS and name != "studies":
+            raise _without_kind(name)
+        ls(name)
+    elif kind == "studies":
+        typer.echo(read_study(rest).text, nl=False)
+    else:
+        _print_component(name, kind, rest)
+
+
+def _room_of(name: str) -> str:
+    """The kind of a component of one's own, `module:Class`.
+
+    Raises:
+        RequestError: It is no component.
+    """
+    from bascule.core import catalog
+
+    kind = str(getattr(catalog.load("models", name), "room", None))
+    if kind not in catalog.ROOMS:
+        raise RequestError(f"{name!r} is no component, so that it has no settings to show")
+    return kind
+
+
+def _without_kind(name: str) -> RequestError:
+    """What is wrong with a bare name, and which ones may be meant."""
+    from bascule.core import catalog
+    from bascule.plan.document import built_in_names
+
+    meant = [f"{room}/{name}" for room in catalog.ROOMS if name in catalog.names(room)]
+    meant += [f"studies/{name}"] if name in built_in_names() else []
+    guess = f" Did you mean {' or '.join(meant)}?" if meant else ""
+    return RequestError(
+        f"{name!r}: expected KIND/NAME, for example attack/pgd.{guess} Kinds: {', '.join(catalog.ROOMS)}, studies"
+    )
+
+
+def _print_component(name: str, kind: str, rest: str) -> None:
+    from bascule.core import catalog
+
+    about = catalog.documentation(kind, rest)
+    typer.echo(f"{name}\n\n{about.text}\n\nsettings:" + ("" if about.fields else " none"))
+    for field in about.fields:
+        default = "required" if field.written is None else f"default {field.written}"
+        typer.echo(f"  {field.name} ({default}): {field.allowed}\n{indent(field.text, 6 * ' ')}")

@@ -1,0 +1,40 @@
+"""Commands about data sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bascule.core.errors import RequestError
+
+
+def get(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A source of data, e.g. mnist or cifar10.")],
+    data_dir: Annotated[
+        Path | None,
+        typer.Option("--data-dir", metavar="FOLDER", help="Folder to put it in; by default ~/.cache/bascule."),
+    ] = None,
+    place: Annotated[
+        str | None, typer.Option("--from", metavar="URL", help="Folder on the web to get the files from instead.")
+    ] = None,
+) -> None:
+    """Download the files of a data set, check their hashes, and put them where studies find them."""
+    from bascule.core import catalog
+    from bascule.data import Source, cache_folder
+    from bascule.data.download import fetch
+
+    source: type[Source] = catalog.load("data", name)
+    remotes = getattr(source, "remote", None)
+    if remotes is None:
+        known = [other for other in catalog.names("data") if catalog.load("data", other).remote]
+        raise RequestError(f"data/{name} reads files that you have; {' and '.join(known)} can be downloaded")
+    if not remotes:
+        typer.echo(f"data/{name} needs no files")
+        return
+    folder = (data_dir or cache_folder()).expanduser()
+    for remote in remotes:
+        fetch(remote, folder, place=place, report=typer.echo)
+    use = f"; name it with --data-dir {folder} or $BASCULE_DATA" if data_dir else ""
+    typer.echo(f"data/{name} is in {folder}{use}")

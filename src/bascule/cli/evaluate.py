@@ -1,0 +1,104 @@
+"""The command `evaluate`, for a run or for one model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bascule.cli.model import evaluate_model
+from bascule.cli.options import (
+    ATTACK_EXAMPLE,
+    ArchitectureOption,
+    DataDirOption,
+    DataOption,
+    DeviceOption,
+    EvaluateOptions,
+    Format,
+    RunsOption,
+)
+from bascule.cli.study import evaluate_run
+from bascule.core.errors import RequestError
+
+if TYPE_CHECKING:
+    from bascule.record.run import RunRecord
+
+
+def evaluate(
+    what: Annotated[
+        str, typer.Argument(metavar="RUN|MODEL", help="A run; or one model: a cell's folder, or a file of weights.")
+    ],
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"Attack to add to a run: a name (norm and eps of the study), or a mapping. Of a model: a mapping, "
+            f"e.g. {ATTACK_EXAMPLE}; by default its cell's. Repeatable.",
+        ),
+    ] = None,
+    certify: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Certifier, written like an attack. Repeatable.")
+    ] = None,
+    measure: Annotated[list[str] | None, typer.Option(metavar="METRIC", help="A further metric. Repeatable.")] = None,
+    format_: Annotated[Format, typer.Option("--format", help="Output format; of a model, text or json.")] = Format.text,
+    curve: Annotated[
+        str | None, typer.Option(metavar="EPS", help="Run only: further radii for the security curve, e.g. 0.1,0.2.")
+    ] = None,
+    runs: RunsOption = Path("runs"),
+    data: DataOption = None,
+    architecture: ArchitectureOption = None,
+    trigger: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Model only: a trigger to measure ASR with; by default its cell's."),
+    ] = None,
+    target: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Model only: the class that the trigger aims at; by default its cell's."),
+    ] = None,
+    max_images: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Model only: a random part of the test images; by default all."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Model only: of everything that is drawn (0).")
+    ] = None,
+    device: DeviceOption = "auto",
+    data_dir: DataDirOption = None,
+) -> None:
+    """Measure one model at both ends; or ask more of the trained models of a run. Nothing is trained."""
+    given = EvaluateOptions(
+        attack=attack or (), certify=certify or (), measure=measure or (), form=format_, curve=curve, data=data,
+        model=architecture, trigger=trigger, target=target, max_images=max_images, seed=seed, device=device,
+        data_dir=data_dir,
+    )  # fmt: skip
+    record = _run_or_model(what, runs)
+    if record is None:
+        why = f"{what} is one model: a curve is asked of a run; here give one `attack` a radius"
+        given.refuse("curve", why=why)
+        evaluate_model(what, given)
+    else:
+        why = f"{record.path} is a run, which has its own; it is for one model"
+        given.refuse("data", "model", "trigger", "target", "max_images", "seed", why=why)
+        evaluate_run(record, given)
+
+
+def _run_or_model(what: str, runs: Path) -> RunRecord | None:
+    """The run that is meant, or None for one model.
+
+    Raises:
+        RequestError: It is neither.
+    """
+    from bascule.record.run import open_run
+
+    try:
+        return open_run(what, runs)
+    except RequestError as error:
+        from bascule.audit.open import holds_model
+
+        if holds_model(what):
+            return None
+        raise RequestError(
+            f"{error} One model is given as a cell's folder (runs/.../cells/...), or as a file of weights with "
+            "`model` and `data`."
+        ) from None

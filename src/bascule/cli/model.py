@@ -1,0 +1,208 @@
+"""Commands about one trained model: measure it, repair it, judge its training images, scan it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bascule.cli.options import (
+    ATTACK_EXAMPLE,
+    ArchitectureOption,
+    DataDirOption,
+    DataOption,
+    DeviceOption,
+    EvaluateOptions,
+    Format,
+    ImagesOption,
+    ModelArgument,
+    SeedOption,
+    component_of,
+    spec_of,
+    specs_of,
+    writable_file,
+    writable_folder,
+)
+from bascule.core.errors import RequestError
+
+if TYPE_CHECKING:
+    from bascule.audit.open import AuditedModel
+    from bascule.core.images import Images
+
+_AIMED = "not measured: --trigger, --target"
+"""What to say of a metric that needs a trigger, where there is none."""
+
+
+def evaluate_model(name: str, given: EvaluateOptions) -> None:
+    """Measure one model at both ends, and print its numbers."""
+    import json
+
+    from rich.console import Console
+
+    from bascule.audit.open import settings_for
+    from bascule.core.catalog import name_of
+    from bascule.evaluation.model import evaluate_model as evaluate
+    from bascule.report.single import one_model
+    from bascule.run.console import console_progress
+
+    if given.form not in (Format.text, Format.json):
+        raise RequestError(f"--format {given.form.value}: one model is shown as text or as json")
+    audited = _open(name, given.data, given.model, given.seed, given.device, given.data_dir, max_test=given.max_images)
+    settings = settings_for(
+        audited, attack=specs_of(given.attack, "attack"), certify=specs_of(given.certify, "certify"),
+        trigger=spec_of(given.trigger, "trigger"), target=given.target, measure=given.measure,
+    )  # fmt: skip
+    with console_progress(Console(stderr=True), 1) as progress:
+        progress.begin(name)
+        images = audited.test.to(audited.device)
+        evaluation = evaluate(audited.model, images, settings, seed=audited.seed, progress=progress)
+    data = name_of(audited.source)
+    if given.form is Format.json:
+        about = {"study": "", "row": name, "data": data, "vary": {}, "seeds": 1}
+        typer.echo(json.dumps({**about, **evaluation.as_dict()}, indent=1, ensure_ascii=False, allow_nan=False))
+        return
+    hints = {
+        "robust_accuracy": f"not measured: --attack {ATTACK_EXAMPLE}",
+        "certified_accuracy": "not measured: --certify",
+        "asr": _AIMED,
+        "triggered_accuracy": _AIMED,
+    }
+    typer.echo(one_model(evaluation, f"test images of {data}", hints), nl=False)
+
+
+def filter_(
+    model: ModelArgument,
+    data: DataOption = None,
+    architecture: ArchitectureOption = None,
+    with_: Annotated[
+        str, typer.Option("--with", metavar="NAME", help="The filter: a name or a mapping.")
+    ] = "spectral-signatures",
+    output: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Folder for the ranking and the contact sheet.")
+    ] = Path(),
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    data_dir: DataDirOption = None,
+) -> None:
+    """Rank the training images of your data by suspicion, as a model trained on them sees them."""
+    from bascule.audit.filter import filter_images
+
+    method = component_of("filter", with_)
+    audited = _open(model, data, architecture, seed, device, data_dir)
+    judged, files = filter_images(audited, method, writable_folder(output))
+    train = audited.train
+    typer.echo(f"the model is {_accuracy(audited, train.to(audited.device))} that it is taken to be trained on")
+    typer.echo(f"{len(judged.score)} images judged by {with_}: its rule would remove {int(judged.removed.sum())}.")
+    for label, name in enumerate(train.classes):
+        members = train.labels == label
+        count = int(judged.removed[members].sum())
+        if count:
+            typer.echo(f"  class {label} ({name}): {count} of {int(members.sum())}")
+    for note in judged.notes:
+        typer.echo(f"note: {note}")
+    for file in files:
+        typer.echo(file)
+
+
+def scan(
+    model: ModelArgument,
+    data: DataOption = None,
+    architecture: ArchitectureOption = None,
+    with_: Annotated[
+        str, typer.Option("--with", metavar="NAME", help="The scanner: a name or a mapping.")
+    ] = "neural-cleanse",
+    images: ImagesOption = 500,
+    output: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Folder for the pictures of recovered triggers.")
+    ] = Path(),
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    data_dir: DataDirOption = None,
+) -> None:
+    """Say whether a model is backdoored, towards which class, and how sure that is."""
+    from bascule.audit.scan import scan_model
+
+    scanner = component_of("scan", with_)
+    audited = _open(model, data, architecture, seed, device, data_dir)
+    result, files = scan_model(audited, scanner, images, writable_folder(output))
+    used, classes = audited.defender_images(images), audited.train.classes
+    typer.echo(f"the model is {_accuracy(audited, used)} of the test set, which the scanner uses")
+    if result.suspects:
+        named = ", ".join(f"{label} ({classes[label]})" for label in result.suspects)
+        typer.echo(f"backdoored: yes, towards class {named}")
+    else:
+        typer.echo("backdoored: no class stands out")
+    typer.echo(f"anomaly index by class (suspicious above {result.threshold:g}):")
+    for label, index in enumerate(result.anomaly.tolist()):
+        success = result.details.get("success")
+        reached = "" if success is None else f"   trigger moves {100 * float(success[label]):.0f} % of the images"
+        typer.echo(f"  {label} ({classes[label]}): {index:.2f}{reached}")
+    for file in files:
+        typer.echo(file)
+
+
+def repair(
+    model: ModelArgument,
+    with_: Annotated[str, typer.Option("--with", metavar="NAME", help="The repair: a name or a mapping.")],
+    output: Annotated[Path, typer.Option(metavar="FILE", help="File for the repaired weights (safetensors).")],
+    data: DataOption = None,
+    architecture: ArchitectureOption = None,
+    images: ImagesOption = 500,
+    attack: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Attack for robust accuracy, e.g. '{name: pgd, eps: 0.1}'; by default the cell's."
+        ),
+    ] = None,
+    trigger: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="A trigger to measure ASR with, if it is known; by default the cell's."),
+    ] = None,
+    target: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="The class that the trigger aims at; by default the cell's.")
+    ] = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    data_dir: DataDirOption = None,
+) -> None:
+    """Repair a model, and say what that did to both of its ends."""
+    from bascule.audit.open import settings_for
+    from bascule.audit.repair import repair_model
+    from bascule.report.single import both_ends
+
+    method = component_of("repair", with_)
+    audited = _open(model, data, architecture, seed, device, data_dir)
+    attacks = specs_of([attack] if attack else [], "attack")
+    settings = settings_for(audited, attack=attacks, trigger=spec_of(trigger, "trigger"), target=target)
+    repaired, before, after = repair_model(audited, method, images, writable_file(output), settings)
+    hints = {"robust-accuracy": "not measured: --attack", "asr": _AIMED}
+    typer.echo(both_ends(before, after, hints), nl=False)
+    typer.echo(", ".join(f"{name} {value:.4g}" for name, value in repaired.notes.items()))
+    typer.echo(output)
+
+
+def _open(
+    model: str,
+    data: str | None,
+    architecture: str | None,
+    seed: int | None,
+    device: str,
+    data_dir: Path | None,
+    *,
+    max_test: int | None = None,
+) -> AuditedModel:
+    from bascule.audit.open import open_model
+    from bascule.data import default_roots
+    from bascule.run.run import pick_device
+
+    return open_model(
+        model, data=spec_of(data, "data"), model=spec_of(architecture, "model"), device=pick_device(device),
+        roots=default_roots(data_dir), seed=seed, max_test=max_test,
+    )  # fmt: skip
+
+
+def _accuracy(audited: AuditedModel, images: Images) -> str:
+    """How often the model is right on these images: weights read wrongly, or a model that expects other pixels, are
+    seen here first."""
+    return f"right on {100 * audited.accuracy(images):.1f} % of {len(images):,} images"

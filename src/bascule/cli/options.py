@@ -1,0 +1,189 @@
+"""The options that several commands share, what their texts mean, and the names of options in messages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bascule.core.errors import RequestError, placed
+
+
+class Engine(StrEnum):
+    """Where cells run."""
+
+    local = "local"
+    ray = "ray"
+
+
+class Format(StrEnum):
+    """Formats of the table."""
+
+    text = "text"
+    json = "json"
+    csv = "csv"
+    markdown = "markdown"
+    latex = "latex"
+
+
+class FigureForm(StrEnum):
+    """Formats of figures."""
+
+    svg = "svg"
+    png = "png"
+    pdf = "pdf"
+
+
+ATTACK_EXAMPLE = "'{name: pgd, eps: 8/255}'"
+
+# --- arguments and options -------------------------------------------------------------------------------------------
+
+StudyArgument = Annotated[
+    str, typer.Argument(metavar="STUDY", help="A built-in study (see: bascule ls studies) or a .yaml file.")
+]
+SeveralArgument = Annotated[
+    list[str], typer.Argument(metavar="RUN", help="Run folders, or names of studies that were run.")
+]
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="The folder of a cell (runs/.../cells/...), or a file of weights.")
+]
+RunsOption = Annotated[Path, typer.Option("--runs", metavar="FOLDER", help="Folder that holds the runs.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting in every row, e.g. train.epochs=3. Repeatable."),
+]
+SeedsOption = Annotated[
+    int | None, typer.Option(min=1, max=1000, metavar="N", help="Number of seeds instead of the study's.")
+]
+ScaleOption = Annotated[
+    str | None, typer.Option(metavar="SCALE", help="Scale of the study, e.g. fast or paper; by default its first.")
+]
+DataDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir",
+        metavar="FOLDER",
+        help="Folder searched first for data; then $BASCULE_DATA, ./data, ~/.cache/bascule and here.",
+    ),
+]
+DataOption = Annotated[
+    str | None,
+    typer.Option(
+        "--data", metavar="SOURCE", help="A source, e.g. mnist or '{name: folder, path: ...}'; by default the cell's."
+    ),
+]
+ArchitectureOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model", metavar="NETWORK", help="Architecture of a file of weights: a name, a mapping, module:factory."
+    ),
+]
+SeedOption = Annotated[int, typer.Option(min=0, metavar="N", help="Of everything that is drawn.")]
+DeviceOption = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")]
+ImagesOption = Annotated[
+    int, typer.Option(min=1, metavar="N", help="How many test images the defender uses, as clean images.")
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """What `bascule evaluate` is asked, in the texts that were given; what was not given is None or empty."""
+
+    attack: Sequence[str] = ()
+    certify: Sequence[str] = ()
+    measure: Sequence[str] = ()
+    form: Format = Format.text
+    curve: str | None = None
+    data: str | None = None
+    model: str | None = None
+    trigger: str | None = None
+    target: int | None = None
+    max_images: int | None = None
+    seed: int | None = None
+    device: str = "auto"
+    data_dir: Path | None = None
+
+    def refuse(self, *names: str, why: str) -> None:
+        """These do not apply and must not be given.
+
+        Raises:
+            RequestError: One of them is.
+        """
+        for name in names:
+            if getattr(self, name) is not None:
+                raise RequestError(why, place=(name,))
+
+
+# --- what texts mean -------------------------------------------------------------------------------------------------
+
+
+def spec_of(text: str | None, place: str) -> Any:
+    """A name or a YAML mapping as a value, None for nothing; errors are about `place`."""
+    from bascule.plan.document import parse_value
+
+    with placed(place):
+        return None if text is None else parse_value(text)
+
+
+def specs_of(texts: Sequence[str], place: str) -> list[Any]:
+    """`spec_of` each."""
+    return [spec_of(text, place) for text in texts]
+
+
+def component_of(room: str, text: str) -> Any:
+    """The component that `--with` names: a name or a YAML mapping."""
+    from bascule.core.catalog import build
+
+    spec = spec_of(text, "with")
+    with placed("with"):
+        return build(room, spec)
+
+
+def writable_file(path: Path) -> Path:
+    """The FILE of `--output`, which can be written."""
+    from bascule.core.files import check_writable
+
+    if path.is_dir():
+        raise RequestError(f"--output {path} is a folder; give the name of a file in it")
+    check_writable(path.parent)
+    return path
+
+
+def writable_folder(path: Path) -> Path:
+    """A folder that can be written to."""
+    from bascule.core.files import check_writable
+
+    check_writable(path)
+    return path
+
+
+# --- names of options in messages ------------------------------------------------------------------------------------
+
+_OPTIONS = {
+    "compile_passes": "--compile",
+    "place": "--from URL",
+    "roots": "--data-dir",
+}
+"""Options that the library knows under another name. Any other option has the name of the argument that it sets."""
+
+
+def in_options(error: RequestError, options: Collection[str]) -> RequestError:
+    """A wrong request in the words of a command: options where the library names an argument.
+
+    Args:
+        error: It names arguments as its place, and between backticks in its text.
+        options: Those of the command, as `--name`. What is none of them stays as it is.
+    """
+
+    def named(argument: str) -> str | None:
+        option = _OPTIONS.get(argument, f"--{argument.replace('_', '-')}")
+        return option if option.partition(" ")[0] in options else None
+
+    first, rest = error.place[:1], error.place[1:]
+    problem = re.sub(r"`(\w+)`", lambda quoted: named(quoted[1]) or quoted[0], error.problem)
+    return RequestError(problem, place=(*(named(argument) or argument for argument in first), *rest))

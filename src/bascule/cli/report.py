@@ -1,0 +1,101 @@
+"""Commands that show a run: its table, its page, its figures."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bascule.cli.options import FigureForm, Format, RunsOption, SeveralArgument, writable_file, writable_folder
+from bascule.core.errors import RequestError
+
+if TYPE_CHECKING:
+    from bascule.record.run import RunRecord
+    from bascule.report.tables.tables import More
+
+
+def table(
+    run: SeveralArgument,
+    runs: RunsOption = Path("runs"),
+    format_: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.text,
+    against: Annotated[
+        str | None, typer.Option(metavar="ROW", help="Compare every row with this one, paired by seed and image.")
+    ] = None,
+    before: Annotated[
+        bool, typer.Option("--before", help="Compare every repaired or filtered row with the same models before.")
+    ] = False,
+    pareto: Annotated[bool, typer.Option("--pareto", help="Say which rows another one beats at both ends.")] = False,
+    by_class: Annotated[bool, typer.Option("--by-class", help="Every metric by true class.")] = False,
+) -> None:
+    """Print the joint table of a run, finished or not; of several runs, one table with the rows of all."""
+    from bascule.report.runs import open_runs
+    from bascule.report.tables.tables import More
+
+    print_table(open_runs(run, runs), format_, More(against=against, before=before, pareto=pareto, by_class=by_class))
+
+
+def print_table(records: Sequence[RunRecord], form: Format, more: More | None = None) -> None:
+    """Print the joint table of runs."""
+    from bascule.report.runs import rows_of
+    from bascule.report.tables.tables import render
+
+    # A log or a pipe gets the table whole; a terminal one that fits.
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    typer.echo(render(rows_of(records), form.value, more, width=width), nl=False)
+
+
+def report(
+    run: SeveralArgument,
+    runs: RunsOption = Path("runs"),
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="File to write; by default report.html in the run folder. Needed for several runs."
+        ),
+    ] = None,
+) -> None:
+    """Write one self-contained HTML page with the table, the trade-off picture and the evidence.
+
+    Several runs stand side by side on one page, with what differs between them.
+    """
+    from bascule.report.page.page import write_page
+    from bascule.report.runs import open_runs
+
+    records = open_runs(run, runs)
+    typer.echo(write_page(records, writable_file(_output(records, output, "report.html"))))
+
+
+def export(
+    run: SeveralArgument,
+    runs: RunsOption = Path("runs"),
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Folder to write to; by default `export` in the run folder. Needed for several runs."
+        ),
+    ] = None,
+    format_: Annotated[
+        list[FigureForm] | None,
+        typer.Option("--format", metavar="svg|png|pdf", help="Format of the figures; by default all. Repeatable."),
+    ] = None,
+) -> None:
+    """Write every figure of the report as SVG, PNG and PDF, and the table as CSV, JSON, Markdown and LaTeX."""
+    from bascule.report.export import export as write
+    from bascule.report.runs import open_runs
+
+    records = open_runs(run, runs)
+    folder = writable_folder(_output(records, output, "export"))
+    forms: list[Any] = [form.value for form in format_ or FigureForm]
+    for path in write(records, folder, forms=forms):
+        typer.echo(path)
+
+
+def _output(records: Sequence[RunRecord], given: Path | None, name: str) -> Path:
+    """Where to write what is made of these runs; several have no folder of their own."""
+    if given is None and len(records) > 1:
+        raise RequestError(f"{len(records)} runs have no folder in common: say where to write, with --output {name}")
+    return given or records[0].path / name

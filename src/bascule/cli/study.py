@@ -1,0 +1,153 @@
+"""Commands about a study: run it, check it, ask more of its run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bascule.cli.options import (
+    DataDirOption,
+    DeviceOption,
+    Engine,
+    EvaluateOptions,
+    Format,
+    RunsOption,
+    ScaleOption,
+    SeedsOption,
+    SetOption,
+    StudyArgument,
+    spec_of,
+    writable_folder,
+)
+from bascule.cli.report import print_table
+
+if TYPE_CHECKING:
+    from bascule.plan.plan import Plan, Row
+    from bascule.record.run import RunRecord
+    from bascule.run.run import Ran
+
+
+def run(
+    study: StudyArgument,
+    runs: RunsOption = Path("runs"),
+    set_: SetOption = None,
+    scale: ScaleOption = None,
+    seeds: SeedsOption = None,
+    device: DeviceOption = "auto",
+    engine: Annotated[Engine, typer.Option(help="Run cells here, or on a Ray cluster.")] = Engine.local,
+    data_dir: DataDirOption = None,
+    compile_: Annotated[
+        bool, typer.Option("--compile", help="Compile the passes of training, where the objective allows it.")
+    ] = False,
+    report_: Annotated[
+        bool, typer.Option("--report", help="Keep report.html in the run folder current, to be watched in a browser.")
+    ] = False,
+) -> None:
+    """Train, attack from both sides, and print the table. The same command again continues where it stopped."""
+    plan = _plan(study, set_, scale, seeds, data_dir)
+    from bascule.data import default_roots
+    from bascule.record.run import RunRecord
+    from bascule.run.run import pick_device, run_plan
+
+    roots = default_roots(data_dir)
+    where = pick_device(device)
+    record = RunRecord(writable_folder(runs / plan.folder))
+    with _kept_current(record, wanted=report_) as changed:
+        done = run_plan(
+            plan, record, device=where, roots=roots, engine=engine.value, compile_passes=compile_, changed=changed
+        )
+    print_table([record], Format.text)
+    cells = len(plan.cells())
+    typer.echo(f"\n{record.path}: {cells} cells, {cells - done.cells} of them done before.")
+    typer.echo(f"Report: {_page(record)}" if report_ else f"Report: bascule report {record.path}")
+    _end(done)
+
+
+def validate(
+    study: StudyArgument,
+    set_: SetOption = None,
+    scale: ScaleOption = None,
+    seeds: SeedsOption = None,
+    data_dir: DataDirOption = None,
+) -> None:
+    """Check a study completely without running it, and say what it would do."""
+    plan = _plan(study, set_, scale, seeds, data_dir)
+    cells = plan.cells()
+    questions = sum(len(cell.questions) for cell in cells)
+    typer.echo(
+        f"{study}: good. {len(plan.rows)} rows, {len(cells)} models to train (twins included), {questions} evaluations."
+    )
+    for row in plan.rows:
+        settings = "".join(f" · {path} {value}" for path, value in row.vary.items())
+        counts = ", ".join(f"{n} {word}{'' if n == 1 else 's'}" for n, word in _models_of(row) if n)
+        typer.echo(f"  {row.name}{settings}: {counts}")
+
+
+def evaluate_run(record: RunRecord, given: EvaluateOptions) -> None:
+    """Ask more of the trained models of a run, and print its table."""
+    from bascule.data import default_roots
+    from bascule.plan.overrides import Override
+    from bascule.run.extend import more_asked
+    from bascule.run.run import pick_device, run_plan
+
+    roots = default_roots(given.data_dir)
+    asked = {
+        "attack": given.attack, "certify": given.certify, "measure": given.measure,
+        "curve": [f"[{given.curve}]"] if given.curve else [],
+    }  # fmt: skip
+    additions = [
+        Override(path=key, value=spec_of(text, key), origin=f"--{key}", adds=True)
+        for key, texts in asked.items()
+        for text in texts
+    ]
+    plan = more_asked(record, additions, roots)
+    done = run_plan(plan, record, device=pick_device(given.device), roots=roots, train=False)
+    print_table([record], given.form)
+    _end(done)
+
+
+def _plan(study: str, overrides: list[str] | None, scale: str | None, seeds: int | None, data_dir: Path | None) -> Plan:
+    from bascule.data import default_roots
+    from bascule.plan.document import read_study
+    from bascule.plan.overrides import Override, parse_override
+    from bascule.plan.resolve import make_plan
+
+    given = [parse_override(text, "--set") for text in overrides or ()]
+    if seeds is not None:
+        given.append(Override(path="seeds", value=seeds, origin="--seeds"))
+    return make_plan(read_study(study), overrides=given, scale=scale, roots=default_roots(data_dir))
+
+
+def _models_of(row: Row) -> list[tuple[int, str]]:
+    return [(len(row.cells), "seed"), (len(row.twins), "twin")]
+
+
+def _page(record: RunRecord) -> Path:
+    return record.path / "report.html"
+
+
+@contextmanager
+def _kept_current(record: RunRecord, *, wanted: bool) -> Iterator[Callable[[], object]]:
+    """What to call when the record has changed, so that its page follows."""
+    if not wanted:
+        yield lambda: None
+        return
+    from bascule.report.page.live import LivePage
+
+    page = LivePage(record, _page(record), warn=lambda text: typer.echo(f"bascule: warning: {text}", err=True))
+    try:
+        yield page.changed
+    finally:
+        page.close()
+
+
+def _end(done: Ran) -> None:
+    """Exit code 1 when a cell failed, which is named."""
+    for failure in done.failures:
+        typer.echo(f"bascule: failed: {failure.label}: {failure.message}", err=True)
+    if done.failures:
+        raise typer.Exit(1)

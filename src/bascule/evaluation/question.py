@@ -1,0 +1,164 @@
+"""Questions about a trained model, each under a key that holds everything that can change the answer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from bascule.attack import Attack
+from bascule.certify import Certifier
+from bascule.core import rng
+from bascule.core.catalog import describe
+from bascule.core.errors import RequestError, placed
+from bascule.core.fingerprint import fingerprint
+from bascule.core.images import Shown
+from bascule.core.inference import chunks
+from bascule.evaluation.passes import BATCH
+from bascule.explain import HeatMap, Projection, Spectrum
+from bascule.filter import Filter
+from bascule.measure import Metric
+from bascule.poison import Trigger
+from bascule.poison.placement import stamp
+from bascule.record.plan import Reach, RecordedQuestion
+from bascule.scan import Scanner
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One question about a model; the answer is kept under `key`."""
+
+    key: str
+    kind: str
+    settings: Any
+    component: Any = None
+    after: tuple[str, ...] = ()
+    """Keys of the questions whose survivors this one works on."""
+    trigger: Trigger | None = None
+    """What test images are stamped with, where the question compares them with and without it."""
+    stamped: Question | None = None
+    """The question whose stamped images this one works on; None: the images as they are."""
+    target: int | None = None
+    """The poison's target, where the question is about it."""
+    radii: tuple[tuple[str, float], ...] = ()
+    """For a point of the security curve: what is known already, as (key, eps)."""
+    value: float | None = None
+    """The radius of a point of the security curve, the strength of a weakened trigger, the size of a scanner's set."""
+
+    @property
+    def recorded(self) -> RecordedQuestion:
+        """As a plan keeps it."""
+        reach = reach_of(self.component) if isinstance(self.component, (Attack, Certifier)) else None
+        return RecordedQuestion(key=self.key, kind=self.kind, reach=reach, value=self.value)
+
+
+def reach_of(part: Attack | Certifier) -> Reach:
+    """The ball that an attack or a certifier speaks of, and what more there is to know for flags."""
+    if isinstance(part, Attack):
+        return Reach(norm=part.norm, eps=part.eps, uses_gradient=part.uses_gradient)
+    return Reach(norm=part.norm, eps=part.eps, of_model=part.of_model)
+
+
+Spec = str | Mapping[str, Any]
+"""A component by name, or as a mapping with its settings, as in a study file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """What is to be known about a model, whoever trained it."""
+
+    test: str
+    """Identity of the test images."""
+    attack: tuple[Attack, ...] = ()
+    """Evasion attacks, in order; each meets only the images that withstood the ones before it."""
+    curve: tuple[float, ...] = ()
+    """Further radii for the security curve."""
+    certify: tuple[Certifier, ...] = ()
+    inspect: Filter | None = None
+    scan: Scanner | None = None
+    defender: int | None = None
+    """How many held-out images a scanner is given."""
+    explain: tuple[HeatMap | Spectrum | Projection, ...] = ()
+    trigger: Trigger | None = None
+    """What is stamped on test images, if anything."""
+    target: int | None = None
+    """Label that the trigger aims at."""
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    """What is measured, by the names in tables; some metrics want questions of their own."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Kinds of questions that the metrics want besides: see `Metric.needs`."""
+        return frozenset(need for metric in self.metrics.values() for need in metric.needs)
+
+    @property
+    def attack_parts(self) -> list[Attack]:
+        """The attacks one by one, also those that are parts of another."""
+        return [part for attack in self.attack for part in attack.parts()]
+
+    def check(self, images: Shown, classes: int) -> None:
+        """Refuse now what would fail after hours of attacks.
+
+        Raises:
+            RequestError: A trigger without target, a target that is no class, a trigger that does not fit the images.
+        """
+        if self.trigger is not None and self.target is None:
+            raise RequestError("a trigger aims at a class: name it with `target`")
+        if self.target is not None and not 0 <= self.target < classes:
+            raise RequestError(f"there is no class {self.target}; the classes are 0..{classes - 1}", place=("target",))
+        if self.trigger is not None:
+            with placed("trigger"):
+                first = images.batch(torch.arange(1, device=images.device))
+                stamp(self.trigger, first, generator=rng.stream(0, "check", device=images.device))
+
+
+def content_identity(images: Shown) -> str:
+    """Identity of images that belong to no run: their pixels, to 32 bits, and their labels."""
+    content = hashlib.sha256(images.labels.cpu().numpy().tobytes())
+    for index in chunks(len(images), BATCH, images.device):
+        content.update(images.batch(index).float().cpu().numpy().tobytes())
+    return fingerprint("test", content.hexdigest())
+
+
+class Asking:
+    """The questions asked so far, in order, and how to ask another one."""
+
+    def __init__(self, settings: EvaluationSettings) -> None:
+        self.settings = settings
+        self.questions: list[Question] = []
+
+    def of(self, kind: str) -> list[Question]:
+        """Those of one kind, in order."""
+        return [question for question in self.questions if question.kind == kind]
+
+    def first(self, kind: str) -> Question | None:
+        """The first of one kind."""
+        return next(iter(self.of(kind)), None)
+
+    def ask(self, kind: str, part: Any = None, after: Sequence[Question] = (), **about: Any) -> Question:
+        """Ask a question of `kind` about `part`; `about` are further fields of `Question`."""
+        keys = tuple(question.key for question in after)
+        stamped, radii, trigger = (about.get(name) for name in ("stamped", "radii", "trigger"))
+        sources = [*([stamped.key] if stamped else []), *(key for key, _ in radii or ()), *filter(None, [trigger])]
+        shown = {name: about[name] for name in ("target", "value") if about.get(name) is not None}
+        name = fingerprint(kind, part, self.settings.test, *keys, *sources, *shown.values())
+        settings = {"name": kind, "parts": describe(part)} if isinstance(part, tuple) else describe(part)
+        question = Question(
+            key=f"{kind}:{name}",
+            kind=kind,
+            settings={**shown, **(settings or {})} if shown else settings,  # a component's own setting is not hidden
+            component=part,
+            after=keys,
+            **about,
+        )
+        self.questions.append(question)
+        return question
+
+    def ask_in_turn(self, kind: str, parts: Sequence[Attack], first: Question, **about: Any) -> None:
+        """A question about each attack, each on what withstood `first` and all attacks before it."""
+        before = [first]
+        for part in parts:
+            before.append(self.ask(kind, part, before, **about))

@@ -1,0 +1,41 @@
+"""Putting questions to a model: what is guaranteed whatever their kind."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+
+from bascule.core.restore import full_precision
+from bascule.evaluation.kinds import kinds
+from bascule.evaluation.question import Asking, EvaluationSettings, Question
+from bascule.evaluation.subject import Answer, Subject
+
+
+def questions_of(settings: EvaluationSettings) -> tuple[Question, ...]:
+    """Everything that is asked of a model, each question after those it builds on.
+
+    Raises:
+        RequestError: The evaluations do not go together.
+    """
+    asking = Asking(settings)
+    for kind in kinds().values():
+        kind.ask(asking)
+    return tuple(asking.questions)
+
+
+def answer_questions(subject: Subject, questions: Sequence[Question]) -> Iterator[tuple[Question, Answer]]:
+    """Each question with its answer, as soon as it is known; in full precision, each with a stream of its own.
+
+    Predictions are added to `subject.predictions`. The answer's notes say the kind, the settings and how long it took.
+    """
+    for question in questions:
+        began = time.monotonic()
+        with full_precision(subject.test.device):
+            answer = kinds()[question.kind].answer(question, subject)
+        about = {"kind": question.kind, "settings": question.settings, "seconds": round(time.monotonic() - began, 3)}
+        if answer.column is not None and answer.column.dtype == torch.int64:
+            subject.predictions[question.key] = answer.column.cpu().numpy()
+        yield question, replace(answer, notes=about | answer.notes)

@@ -1,0 +1,79 @@
+"""What is refused before anything runs: settings that are each right and cannot work together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bascule.core.errors import RequestError, placed
+from bascule.data import Facts, Source
+from bascule.models.checks import check_network
+from bascule.plan.plan import Row
+from bascule.plan.schema import Setup
+
+
+class Checks:
+    """What has been looked at: facts of each source and the fit of each network once per plan, however many rows."""
+
+    def __init__(self, roots: Sequence[Path]) -> None:
+        self._roots = roots
+        self._facts: dict[str, Facts] = {}
+        self._fitting: set[str] = set()
+
+    def facts(self, source: Source) -> Facts:
+        """Reading the labels of a large set takes a moment."""
+        key = repr(source)
+        if key not in self._facts:
+            with placed("data"):
+                self._facts[key] = source.facts(self._roots)
+        return self._facts[key]
+
+    def check(self, setup: Setup) -> Facts:
+        """Refuse what cannot work: poison that does not fit the data, a network that does not take the images."""
+        facts = self.facts(setup.data)
+        if setup.poison is not None:
+            with placed("poison"):
+                setup.poison.check(facts.size, facts.train_labels, len(facts.classes))
+            if not bool((facts.test_labels != setup.poison.target).any()):
+                raise RequestError(
+                    "every test image is of the target class; nothing can be attacked", place=("poison",)
+                )
+        _check_defences(setup)
+        key = repr((setup.model, facts.size, len(facts.classes)))
+        if key not in self._fitting:
+            with placed("model"):
+                check_network(setup.model, facts.size, len(facts.classes))
+            self._fitting.add(key)
+        return facts
+
+
+def _check_defences(setup: Setup) -> None:
+    """Defenders need images of their own, and a filter judges once."""
+    asking = ["repair"] if setup.repair is not None and setup.repair.needs_images else []
+    asking += ["scan"] if setup.scan is not None else []
+    held_out = setup.data.held_out
+    if asking and not held_out:
+        raise RequestError(
+            f"{' and '.join(asking)} needs clean images that are not trained on: say how many with data.held_out, "
+            f"for example 500",
+            place=("data", "held_out"),
+        )
+    if setup.defender is not None and setup.defender > held_out:
+        raise RequestError(f"{setup.defender} images asked for, {held_out} are held out", place=("defender",))
+    if setup.inspect is not None and setup.filter is not None:
+        raise RequestError(
+            "the row's own filter judges the training set already; leave one of `inspect` and `filter` out",
+            place=("inspect",),
+        )
+
+
+def check_rows_differ(rows: Sequence[Row]) -> None:
+    """Two rows with the same settings are one too many."""
+    seen: dict[str, str] = {}
+    for row in rows:
+        key = repr((row.setup, row.vary))
+        if key in seen:
+            raise RequestError(
+                f"is the same as row {seen[key]!r}: every setting is equal. Remove one.", place=("rows", row.name)
+            )
+        seen[key] = row.name

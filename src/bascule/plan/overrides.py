@@ -1,0 +1,131 @@
+"""Changes to a study that do not stand in its file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bascule.core.errors import RequestError, placed, unknown
+from bascule.plan.document import parse_value
+from bascule.plan.origins import Layer, Origin, nested
+from bascule.plan.schema import KEYS
+
+LISTS = ("measure", "attack", "certify", "curve", "explain")
+"""Lists that an override may add to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Override:
+    """One value instead of the study's, or added to one of its lists.
+
+    The path is one inside a row's settings (`train.epochs`, applied to every row, and instead of what varies there),
+    `rows.NAME.path` for one row, `vary.path`, or a key of the study such as `seeds`.
+    """
+
+    path: str
+    value: Any
+    origin: str
+    """What errors name it by: the option that it was given with."""
+    adds: bool = False
+    """Whether what is not in the list yet is added to it."""
+    written: str = ""
+    """The text it was parsed from, if any."""
+
+    @property
+    def text(self) -> str:
+        """What the record keeps: `path=value` or `path+=value`, which `parse_override` reads."""
+        return self.written or f"{self.path}{'+' if self.adds else ''}={json.dumps(self.value, default=str)}"
+
+
+def parse_override(text: str, option: str = "") -> Override:
+    """The override written as `path=value` or `path+=value`, where values are written as in a study file.
+
+    Args:
+        text: For example `train.epochs=3`.
+        option: What stands before the path when errors name the override, for example the option of a command.
+
+    Raises:
+        RequestError: Not of this form, or the value cannot be read.
+    """
+    path, equals, value = text.partition("=")
+    adds = path.rstrip().endswith("+")
+    path = path.strip().removesuffix("+").rstrip().removeprefix("base.")
+    if not equals or not path:
+        raise RequestError(f"{option} {text!r}: expected key=value, for example train.epochs=3".lstrip())
+    origin = f"{option} {path}{'+=' if adds else ''}".lstrip()
+    with placed(origin):
+        return Override(path=path, value=parse_value(value), origin=origin, adds=adds, written=text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowChanges:
+    """What overrides change in the settings of rows."""
+
+    everywhere: Mapping[str, Layer]
+    """Settings of all rows, by path."""
+    by_row: Mapping[str, Mapping[str, Layer]]
+    """Settings of one row, by path; they go before those of all rows."""
+    added: Sequence[Override]
+
+    def replace_varied(self, path: str) -> bool:
+        """Whether what varies at `path` is settled."""
+        return any(path == given or path.startswith(f"{given}.") for given in self.everywhere)
+
+    def apply(self, row: str, settings: Layer, varied: Mapping[str, Layer]) -> Layer:
+        """The settings of a row with what varies and what is changed."""
+        for change in {**self.everywhere, **self.by_row.get(row, {}), **varied}.values():
+            settings = settings.merge(change)
+        for override in self.added:
+            settings = settings.add(override.path, _entries(override), Origin(label=override.origin, said=1))
+        return settings
+
+
+def apply_overrides(study: Layer, overrides: Sequence[Override]) -> tuple[Layer, RowChanges]:
+    """The study with the overrides of its own keys, and the changes for its rows.
+
+    Raises:
+        RequestError: No such row, key or list.
+    """
+    with study.trace_errors():
+        rows, _ = study.mapping("rows"), study.mapping("vary")
+    everywhere: dict[str, Layer] = {}
+    by_row: dict[str, dict[str, Layer]] = {}
+    added: list[Override] = []
+    for override in sorted(overrides, key=lambda override: override.adds):  # additions are made to lists as they end up
+        path, value, origin = override.path, override.value, Origin(label=override.origin)
+        head, _, rest = path.partition(".")
+        with placed(override.origin):
+            if override.adds and path not in LISTS:
+                raise RequestError(unknown("list", path, LISTS))
+            if override.adds and path in KEYS:
+                study = study.add(path, _entries(override), Origin(label=override.origin, said=1))
+            elif override.adds:
+                added.append(override)
+            elif head == "rows":
+                row, inner = _split_row(rest, list(rows))
+                by_row.setdefault(row, {})[inner] = Layer.of(nested(inner, value), origin)
+            elif head == "vary" and rest:
+                study = study.merge(Layer.of({head: {rest: value}}, Origin(label=override.origin, said=2)))
+            elif path in KEYS:
+                study = study.put(path, value, Origin(label=override.origin, said=1))
+            elif head in KEYS:
+                raise RequestError(unknown("key", path, KEYS))
+            else:
+                everywhere[path] = Layer.of(nested(path, value), origin)
+    return study, RowChanges(everywhere=everywhere, by_row=by_row, added=added)
+
+
+def _split_row(path: str, rows: Sequence[str]) -> tuple[str, str]:
+    """The row's name, which may have dots in it, and the path of a setting."""
+    row = next((row for row in rows if path.startswith(f"{row}.")), None)
+    if row is not None:
+        return row, path[len(row) + 1 :]
+    if not path or path in rows:
+        raise RequestError(f"expected a setting of a row, for example rows.{path or 'NAME'}.train.epochs")
+    raise RequestError(unknown("row", path, rows))
+
+
+def _entries(override: Override) -> list[Any]:
+    return list(override.value) if isinstance(override.value, list) else [override.value]

@@ -1,0 +1,106 @@
+"""Both ends of one model that belongs to no run: the numbers, and what may not be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bascule.core.catalog import build, name_of
+from bascule.core.errors import RequestError
+from bascule.measure import MISSING, Measure, Metric, Outcomes
+from bascule.measure.interval import summarise
+from bascule.measure.worst import survivors
+from bascule.record.answers import Answers
+from bascule.record.flags import flags_of_model
+from bascule.record.outcomes import outcomes_of
+from bascule.record.plan import RecordedQuestion
+
+METRICS = ("accuracy", "robust-accuracy", "certified-accuracy", "asr", "triggered-accuracy")
+"""What is always told, as not measured where it was not asked for."""
+
+
+def metrics_named(more: Sequence[str]) -> dict[str, Metric]:
+    """`METRICS` and more, by their names in tables.
+
+    Raises:
+        RequestError: An unknown name, or a metric that needs more than the model.
+    """
+    metrics: dict[str, Metric] = {}
+    for name in (*METRICS, *more):
+        metric: Metric = build("measure", name)
+        if "twin-attack" in metric.needs:
+            raise RequestError(f"{name} needs more than one model and its answers: measure it in a study")
+        metrics[name_of(metric).replace("-", "_")] = metric
+    return metrics
+
+
+@dataclass(frozen=True)
+class AttackShare:
+    """What one attack did to the images that the attacks before it had left."""
+
+    name: str
+    norm: str
+    eps: float
+    fooled: float
+    """Share of all images that it fooled."""
+    left: float
+    """Share of all images still right after it."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluation(Mapping[str, Measure]):
+    """The numbers of one model by their names in tables, each with value, interval and the images that counted."""
+
+    metrics: Mapping[str, Measure]
+    kinds: Mapping[str, Metric] = field(repr=False)
+    """What the metrics are, by the same names."""
+    attacks: tuple[AttackShare, ...]
+    """In order; the last one's `left` is the robust accuracy."""
+    flags: tuple[str, ...]
+    """Reasons not to trust the numbers: see docs/flags.md."""
+    outcomes: Outcomes = field(repr=False)
+    """What the model answered, image by image."""
+
+    def __getitem__(self, name: str) -> Measure:
+        return self.metrics[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.metrics)
+
+    def __len__(self) -> int:
+        return len(self.metrics)
+
+    def as_dict(self) -> dict[str, Any]:
+        """`metrics` and `flags` in the format of `bascule table --format json`, and `attacks`."""
+        return {
+            "metrics": {name: measure.as_dict() for name, measure in self.metrics.items()},
+            "flags": list(self.flags),
+            "attacks": [dict(vars(part)) for part in self.attacks],
+        }
+
+
+def evaluation_of(
+    answers: Answers, questions: Sequence[RecordedQuestion], metrics: Mapping[str, Metric], *, target: int | None
+) -> Evaluation:
+    """The numbers that the answers to all questions give: the same as in the table of a run with these answers."""
+    outcomes = outcomes_of(answers, questions, target=target)
+    measures = {name: summarise(metric, [outcomes]) for name, metric in metrics.items()}
+    return Evaluation(
+        metrics=measures,
+        kinds=metrics,
+        attacks=tuple(_shares(answers, questions, outcomes)),
+        flags=tuple(flags_of_model(answers, questions, outcomes, measures)),
+        outcomes=outcomes,
+    )
+
+
+def _shares(answers: Answers, questions: Sequence[RecordedQuestion], outcomes: Outcomes) -> Iterator[AttackShare]:
+    assert outcomes.clean is not None
+    attacks = [question for question in questions if question.kind == "attack"]
+    for place, (question, prediction) in enumerate(zip(attacks, outcomes.adversarial, strict=True)):
+        assert question.reach is not None
+        fooled = (prediction != outcomes.label) & (prediction != MISSING)
+        left = survivors(outcomes.label, outcomes.clean, outcomes.adversarial[: place + 1])
+        name = str(answers.notes[question.key]["settings"]["name"])
+        yield AttackShare(name, question.reach.norm, question.reach.eps, float(fooled.mean()), float(left.mean()))

@@ -1,0 +1,103 @@
+"""From the answers of one model to what the metrics are computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bascule.measure import Judgement, Labels, Outcomes, Verdict
+from bascule.record.answers import Answers, Finding
+from bascule.record.cell import FILTERED
+from bascule.record.plan import RecordedQuestion
+
+Questions = Sequence[RecordedQuestion]
+
+_OWN_FIELD = frozenset(
+    {"clean", "triggered", "attack", "attack-triggered", "toward", "away", "strength", "certify", "curve"}
+)
+"""Kinds of questions about images whose answers have a field of `Outcomes`, or are read elsewhere."""
+
+
+def outcomes_of(
+    answers: Answers, questions: Questions, *, target: int | None, twin: Outcomes | None = None
+) -> Outcomes:
+    """What a model answered, by kind of question; what is not answered yet is left out."""
+    return Outcomes(
+        label=answers.label,
+        id=answers.id,
+        clean=_first(answers, questions, "clean"),
+        triggered=_first(answers, questions, "triggered"),
+        adversarial=_all(answers, questions, "attack"),
+        attacks=len(_keys(questions, "attack")),
+        triggered_adversarial=_all(answers, questions, "attack-triggered"),
+        toward=_first(answers, questions, "toward"),
+        away=_first(answers, questions, "away"),
+        strengths={
+            question.value: answers.predictions[question.key]
+            for question in questions
+            if question.kind == "strength" and question.value is not None and question.key in answers.predictions
+        },
+        certified=_certified(answers, questions),
+        target=target,
+        judgement=_judgement(answers, questions),
+        verdict=_verdict(answers, questions),
+        attention=_attention(answers, questions),
+        more={
+            kind: _all(answers, questions, kind)
+            for kind in dict.fromkeys(question.kind for question in questions)
+            if kind not in _OWN_FIELD
+        },
+        twin=twin,
+    )
+
+
+def _keys(questions: Questions, kind: str) -> list[str]:
+    return [question.key for question in questions if question.kind == kind]
+
+
+def _all(answers: Answers, questions: Questions, kind: str) -> list[Labels]:
+    """Predictions of one kind that are known, in order."""
+    return [answers.predictions[key] for key in _keys(questions, kind) if key in answers.predictions]
+
+
+def _first(answers: Answers, questions: Questions, kind: str) -> Labels | None:
+    return next(iter(_all(answers, questions, kind)[:1]), None)
+
+
+def _certified(answers: Answers, questions: Questions) -> NDArray[np.bool_] | None:
+    """Whether any of the certifiers, each with the radius asked of it, proves an image; None while one is missing."""
+    asked = [(question.key, question.reach) for question in questions if question.kind == "certify"]
+    if not asked or not all(key in answers.radii for key, _ in asked):
+        return None
+    return np.logical_or.reduce([answers.radii[key] >= reach.eps for key, reach in asked if reach is not None])
+
+
+# --- answers that are not one value per test image -------------------------------------------------------------------
+
+
+def _findings(answers: Answers, keys: Iterable[str]) -> Iterator[Finding]:
+    return (answers.findings[key] for key in keys if key in answers.findings)
+
+
+def _judgement(answers: Answers, questions: Questions) -> Judgement | None:
+    """What the row's filter said: of the training set it was retrained on, or only inspected."""
+    for finding in _findings(answers, [FILTERED, *_keys(questions, "inspect")]):
+        parts = finding.arrays
+        return Judgement(score=parts["score"], removed=parts["removed"], poisoned=parts["poisoned"])
+    return None
+
+
+def _verdict(answers: Answers, questions: Questions) -> Verdict | None:
+    for finding in _findings(answers, _keys(questions, "scan")):
+        anomaly = np.asarray(finding.arrays["anomaly"], dtype=np.float64)
+        return Verdict(anomaly=anomaly, suspects=tuple(finding.info["suspects"]), overlap=finding.info.get("overlap"))
+    return None
+
+
+def _attention(answers: Answers, questions: Questions) -> NDArray[np.float64] | None:
+    for finding in _findings(answers, _keys(questions, "explain")):
+        if "attention" in finding.arrays:
+            return np.asarray(finding.arrays["attention"], dtype=np.float64)
+    return None

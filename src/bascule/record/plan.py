@@ -1,0 +1,224 @@
+"""The plan of a run as kept in `study.json`: typed, checked when read, and brought up to date in this file alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reach:
+    """The ball that an attack or a bound speaks of, and what more flags want to know of it."""
+
+    norm: str
+    eps: float
+    uses_gradient: bool | None = None
+    """Of an attack: whether its search differentiates the model."""
+    of_model: bool | None = None
+    """Of a bound: whether it speaks of the model itself, and not of another classifier made from it."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """As recorded: what does not apply is left out."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedQuestion:
+    """One question that a plan asks of a model; the answer is kept under its key."""
+
+    key: str
+    kind: str
+    reach: Reach | None = None
+    value: float | None = None
+    """The radius of a point of the security curve, the strength of a weakened trigger, the size of a scanner's set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedCell:
+    """One model of a plan and what it is asked."""
+
+    fingerprint: str
+    questions: tuple[RecordedQuestion, ...] = ()
+
+    def of(self, kind: str) -> tuple[RecordedQuestion, ...]:
+        """Its questions of one kind, in order."""
+        return tuple(question for question in self.questions if question.kind == kind)
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """Keys of all its questions."""
+        return frozenset(question.key for question in self.questions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedSeed:
+    """One seed of a row: its model, and the twin where there is one."""
+
+    seed: int
+    cell: RecordedCell
+    twin: RecordedCell | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedValues:
+    """What a publication reports for a row."""
+
+    metrics: Mapping[str, float]
+    """True values, by metric."""
+    printed: Mapping[str, float] = field(default_factory=dict)
+    """Values as printed, where they are known to be wrong."""
+    note: str = ""
+    row: str = ""
+    vary: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As recorded."""
+        return {name: getattr(self, name) for name in ("row", "vary", "metrics", "printed", "note")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedRow:
+    """One row of a plan."""
+
+    row: str
+    data: str
+    vary: Mapping[str, Any]
+    target: int | None
+    """Label that the poison aims at."""
+    settings: Mapping[str, Any]
+    """With defaults."""
+    given: Mapping[str, Any]
+    """As written."""
+    seeds: tuple[RecordedSeed, ...]
+    published: PublishedValues | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedPlan:
+    """A plan, readable without the components that it names."""
+
+    study: str
+    title: str
+    about: str
+    rows: tuple[RecordedRow, ...]
+    metrics: tuple[str, ...]
+    """Names in the catalogue."""
+    overrides: tuple[str, ...] = ()
+    text: str = ""
+    """The study file."""
+    scale: str | None = None
+
+    def cells(self) -> Iterator[RecordedCell]:
+        """Every model that is listed, each before its twin; one that rows share comes once per row."""
+        for row in self.rows:
+            for seed in row.seeds:
+                yield seed.cell
+                if seed.twin is not None:
+                    yield seed.twin
+
+    def as_dict(self) -> dict[str, Any]:
+        """As recorded."""
+        return {
+            "study": self.study,
+            "scale": self.scale,
+            "title": self.title,
+            "about": self.about,
+            "overrides": list(self.overrides),
+            "text": self.text,
+            "metrics": list(self.metrics),
+            "rows": [_row_as_dict(row) for row in self.rows],
+        }
+
+
+def plan_from(content: Mapping[str, Any]) -> RecordedPlan:
+    """The plan in the content of `study.json`, of this version or an earlier one.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: It is none; whoever read the file says which one.
+    """
+    return RecordedPlan(
+        study=str(content["study"]),
+        scale=content.get("scale"),
+        title=str(content["title"]),
+        about=str(content["about"]),
+        overrides=tuple(map(str, content["overrides"])),
+        text=str(content["text"]),
+        metrics=tuple(map(str, content["metrics"])),
+        rows=tuple(map(_row_from, content["rows"])),
+    )
+
+
+# --- on disk ---------------------------------------------------------------------------------------------------------
+
+
+def _row_as_dict(row: RecordedRow) -> dict[str, Any]:
+    return {
+        "row": row.row,
+        "data": row.data,
+        "vary": dict(row.vary),
+        "target": row.target,
+        "settings": dict(row.settings),
+        "given": dict(row.given),
+        "published": None if row.published is None else row.published.as_dict(),
+        "cells": [_seed_as_dict(seed) for seed in row.seeds],
+    }
+
+
+def _seed_as_dict(seed: RecordedSeed) -> dict[str, Any]:
+    questions = seed.cell.questions
+    return {
+        "seed": seed.seed,
+        "cell": seed.cell.fingerprint,
+        "twin": None if seed.twin is None else seed.twin.fingerprint,
+        "columns": _by_kind(questions),
+        "twin_columns": {} if seed.twin is None else _by_kind(seed.twin.questions),
+        "balls": {question.key: question.reach.as_dict() for question in questions if question.reach is not None},
+        "values": {question.key: question.value for question in questions if question.value is not None},
+    }
+
+
+def _by_kind(questions: Sequence[RecordedQuestion]) -> dict[str, list[str]]:
+    keys: dict[str, list[str]] = {}
+    for question in questions:
+        keys.setdefault(question.kind, []).append(question.key)
+    return keys
+
+
+def _row_from(content: Mapping[str, Any]) -> RecordedRow:
+    published = content.get("published")
+    return RecordedRow(
+        row=str(content["row"]),
+        data=str(content["data"]),
+        vary=dict(content["vary"]),
+        target=content["target"],
+        settings=dict(content["settings"]),
+        given=dict(content.get("given", {})),
+        published=None if published is None else PublishedValues(**published),
+        seeds=tuple(map(_seed_from, content["cells"])),
+    )
+
+
+def _seed_from(content: Mapping[str, Any]) -> RecordedSeed:
+    asked, twin = content["columns"], content["twin"]
+    # Runs recorded before twins had evaluations of their own asked them all but the attacks.
+    of_twin = content.get("twin_columns", {kind: keys for kind, keys in asked.items() if kind != "attack"})
+    reaches = {key: Reach(**reach) for key, reach in content.get("balls", {}).items()}
+    return RecordedSeed(
+        seed=int(content["seed"]),
+        cell=_cell_from(content["cell"], asked, reaches, content.get("values", {})),
+        twin=None if twin is None else _cell_from(twin, of_twin, {}, {}),
+    )
+
+
+def _cell_from(
+    fingerprint: Any, asked: Mapping[str, Sequence[str]], reaches: Mapping[str, Reach], values: Mapping[str, float]
+) -> RecordedCell:
+    return RecordedCell(
+        fingerprint=str(fingerprint),
+        questions=tuple(
+            RecordedQuestion(key=str(key), kind=kind, reach=reaches.get(key), value=values.get(key))
+            for kind, keys in asked.items()
+            for key in keys
+        ),
+    )

@@ -1,0 +1,75 @@
+"""The command line as a whole: help, version, wrong words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["run", "digitz"], "unknown study 'digitz'. Did you mean 'digits'?"),
+        (["run", "nowhere.yaml"], "cannot read the study 'nowhere.yaml'"),
+        (["run", "digits", "--set", "train.epochs"], "expected key=value"),
+        (["run", "digits", "--set", "train={epochs"], "bascule: --set train: cannot read the value"),
+        (["run", "digits", "--set", "attack=pdg"], "bascule: --set attack: in row 'None': attack[0]: unknown attack"),
+        (
+            ["run", "digits", "--set", "attack+=pdg"],
+            "bascule: --set attack+=: in row 'None': unknown attack name 'pdg'",
+        ),
+        (["run", "digits", "--set", "measure+=pdg"], "bascule: --set measure+=: unknown measure name 'pdg'"),
+        (["run", "digits", "--set", "measure=pdg"], "bascule: --set measure: unknown measure name 'pdg'"),
+        (["run", "digits", "--set", "seeds=none"], "bascule: --set seeds: must be "),
+        (["run", "digits", "--set", "seeds=[1, 1]"], "bascule: --set seeds: expected 1 to 1000 different seeds"),
+        (["run", "digits", "--set", "twin=3"], "bascule: --set twin: must be true or false"),
+        (["run", "digits", "--set", "vary.train.lr=3"], "bascule: --set vary.train.lr: expected a list of values"),
+        (["run", "digits", "--set", "vary.train.lr=[a]"], "bascule: --set vary.train.lr: in row 'None' with train.lr"),
+        (["run", "digits", "--set", "rows.None.train.lr=-1"], "bascule: --set rows.None.train.lr: in row 'None': "),
+        (["validate", "study.txt"], "bascule: 'study.txt': the name of a study file ends in .yaml or .yml"),
+        (["run", "digits", "--device", "gpu"], "allowed are auto, cpu, cuda and cuda:N"),
+        (["table", "digits"], "There are no runs in runs"),
+        (["report", "digits"], "There are no runs in runs"),
+        (["data", "get", "mnits"], "unknown data name 'mnits'. Did you mean 'mnist'?"),
+        (["data", "get", "folder"], "data/folder reads files that you have; cifar10 and mnist can be downloaded"),
+        (["export", "digits"], "There are no runs in runs"),
+        (["ls", "atack"], "unknown kind 'atack'. Did you mean 'attack'?"),
+        (["show", "attack/pdg"], "unknown attack name 'pdg'. Did you mean 'pgd'?"),
+        (["show", "pgd"], "expected KIND/NAME"),
+        (["show", "studies/digit"], "Did you mean 'digits'?"),
+    ],
+)
+def test_wrong_words_are_exit_code_2(bascule: Callable, words: list[str], expected: str) -> None:
+    said = bascule(*words)
+    assert said.code == 2
+    assert expected in said.err
+
+
+@pytest.mark.parametrize(
+    "words", [["run"], ["run", "digits", "--sede", "3"], ["run", "digits", "--seeds", "0"], ["fly"]]
+)
+def test_wrong_options_are_exit_code_2(bascule: Callable, words: list[str]) -> None:
+    assert bascule(*words).code == 2
+
+
+def test_help_names_every_command(bascule: Callable) -> None:
+    said = bascule("--help")
+    assert said.code == 0
+    for command in ("run", "evaluate", "table", "report", "export", "ls", "show", "validate", "data"):
+        assert re.search(rf"\b{command}\b", said.out)
+
+
+def test_help_says_what_to_write(bascule: Callable) -> None:
+    for command in (["run"], ["evaluate"], ["table"], ["export"], ["scan"], ["repair"], ["data", "get"]):
+        said = bascule(*command, "--help").out
+        assert not re.search(r"<(path|int|float|list|str)\b[^>]*>", said.partition("Options")[2])
+    assert re.search(r"--runs +FOLDER ", said := bascule("table", "--help").out)
+    assert "text|json|csv" in said
+
+
+def test_the_version(bascule: Callable) -> None:
+    said = bascule("--version")
+    assert said.code == 0
+    assert re.fullmatch(r"bascule \d+\.\d+\.\d+\S*\n", said.out)
