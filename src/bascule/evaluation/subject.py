@@ -113,11 +113,16 @@ class Subject:
         for part in chunks(len(places), BATCH, self.test.device):
             yield places[part], self.test.batch(places[part])
 
+    def all_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Positions and images of the whole set, in order, in the batches in which a trigger is stamped."""
+        for index in chunks(len(self.test), BATCH, self.test.device):
+            yield index, self.test.batch(index)
+
     def _stamped_batches(self, stamped: Question, wanted: NDArray[np.bool_]) -> Iterator[tuple[Tensor, Tensor]]:
         """A trigger may draw: all images are stamped, in the order in which they are when `stamped` is answered."""
         keep, generator = torch.from_numpy(wanted).to(self.test.device), self.generator(stamped)
-        for index in chunks(len(self.test), BATCH, self.test.device):
-            x = stamp(stamped.component, self.test.batch(index), generator=generator)
+        for index, x in self.all_batches():
+            x = stamp(stamped.component, x, generator=generator)
             chosen = keep[index]
             if bool(chosen.any()):
                 yield index[chosen], x[chosen]
