@@ -188,11 +188,12 @@ def test_a_kind_that_does_nothing_fails_the_contract(of_digits: Callable[..., Su
 
 def test_the_model_is_found_as_it_was(of_digits: Callable[..., Subject], trained) -> None:
     trained.model.train()
-    of = of_digits()
+    of, gradients = of_digits(), [p.grad for p in trained.model.parameters()]
     try:
         for _ in answer_questions(of, of.questions):
             assert trained.model.training
-            assert all(p.requires_grad and p.grad is None for p in trained.model.parameters())
+            assert all(p.requires_grad for p in trained.model.parameters())
+            assert all(p.grad is was for p, was in zip(trained.model.parameters(), gradients, strict=True))
     finally:
         trained.model.eval()
 
