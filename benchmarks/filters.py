@@ -250,7 +250,7 @@ def from_same_starts(reduce: Literal["pca", "ica"], folder: Path, theirs: np.nda
     draw, least = np.random.default_rng(0), []
     rows = features(nn.Sequential(nn.Flatten(), nn.Linear(images.size[2], CLASSES)), images)
     for _, index, part in rows.by_class():
-        _, points = components(part.held(), DIMENSIONS, method=reduce, generator=stream(0, "components"))
+        _, points = components(part.in_memory(), DIMENSIONS, method=reduce, generator=stream(0, "components"))
         found = []
         for _ in range(STARTS):
             pair = draw.choice(len(index), 2, replace=False)

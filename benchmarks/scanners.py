@@ -35,9 +35,9 @@ from bascule.core.restore import untouched
 from bascule.core.rng import stream
 from bascule.poison.placement import Poison, stamp
 from bascule.scan import Scan
-from bascule.scan._verdict import mad_index
 from bascule.scan.neural_cleanse import NeuralCleanse
 from bascule.scan.run import run_scanner, success
+from bascule.scan.verdict import mad_index
 from bascule.train.loop import train
 from bascule.train.settings import Training
 

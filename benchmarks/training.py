@@ -22,10 +22,10 @@ from bascule.core import catalog
 from bascule.core.images import Images
 from bascule.core.restore import untouched
 from bascule.core.rng import stream
-from bascule.train._precision import Mixed
-from bascule.train.compile import compiled
-from bascule.train.loop import _step
+from bascule.train.compile import compile_model
+from bascule.train.loop import Steps
 from bascule.train.pgd import Pgd
+from bascule.train.precision import Mixed
 from bascule.train.settings import Training
 
 FLOOR = "floor (bare passes)"
@@ -85,19 +85,17 @@ def floor(bench: Bench) -> Job:
 def steps(bench: Bench, stack: ExitStack, *, mode: str | None, mixed: bool) -> Job:
     """Steps of the training loop; `mode` of torch.compile, None for none."""
     model, images = bench.model(), bench.images()
-    asked = model if mode is None else stack.enter_context(compiled(model, mode=mode))
+    asked = model if mode is None else stack.enter_context(compile_model(model, mode=mode))
     asked = Mixed(asked) if mixed else asked
     asked.train()
-    training = Training(objective=bench.attack, epochs=1, batch_size=bench.batch, lr=1e-4)
-    optimizer = training.make_optimizer(model)
-    generator = torch.Generator(device=bench.device)
+    training = Training(objective=bench.attack, epochs=1000, batch_size=bench.batch, lr=1e-4)
+    all_steps = Steps(model, images, training, seed=0)
     done = 0
 
     def call() -> None:
         nonlocal done
         for _ in range(bench.calls):
-            index = torch.arange(bench.batch, device=bench.device) + bench.batch * (done % 4)
-            _step(asked, images, index, training, optimizer, 0, done, 0.5, generator)
+            all_steps.take(asked, done)
             done += 1
         bench.wait()
 

@@ -18,7 +18,7 @@ from bascule.core import catalog
 from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.core.rng import stream
-from bascule.models._normalise import Standardise
+from bascule.models.normalise import Standardise
 
 Claim = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]
 

@@ -61,7 +61,6 @@ def check_form(found: Scan, model: nn.Module, of: Images) -> None:
     assert found.passes.forward > 0, "never asked the model"
     order = found.anomaly.argsort(descending=True)
     assert list(found.suspects) == [int(label) for label in order if found.anomaly[label] > found.threshold]
-    assert found.backdoored == bool(found.suspects)
     assert (found.pattern is None) == (found.mask is None)
     if found.pattern is None or found.mask is None:
         return
@@ -88,7 +87,7 @@ def check_scanner(scanner: Scanner, planted: Callable[[int, bool], Any]) -> None
         model, of, _ = planted(seed, False)
         twin = run_scanner(model, scanner, of, generator=stream(seed, "contract"))
         assert twin.anomaly[target] < found.anomaly[target], "the twin is as suspicious"
-        accused += twin.backdoored
+        accused += bool(twin.suspects)
     assert accused < 2, "every clean model is accused"
 
 

@@ -97,7 +97,7 @@ def test_channels_last_maps_are_flattened_in_the_usual_order() -> None:
 def test_subsets_and_classes(held: bool) -> None:
     found = features(net(), images(), batch_size=2)
     whole = found.matrix()
-    found = found.held() if held else found
+    found = found.in_memory() if held else found
     index = torch.tensor([5, 0, 3])
     assert torch.equal(found.at(index).matrix(), whole[index])
     assert found.at(index).images.ids.tolist() == [105, 100, 103]
@@ -114,9 +114,9 @@ def test_features_are_held_only_up_to_the_limit() -> None:
     found = features(model, images(), batch_size=10)
     size = 4 * 7 * 4
     calls.clear()
-    assert found.held(size - 1).rows is None
+    assert found.in_memory(size - 1).rows is None
     assert calls == []
-    held = found.held(size)
+    held = found.in_memory(size)
     assert len(calls) == 1
     assert torch.equal(held.matrix(), torch.cat(list(held.chunks())))
     assert len(calls) == 1

@@ -60,7 +60,7 @@ def test_types_in_words(annotation: str, words: str) -> None:
     ],
 )  # fmt: skip
 def test_defaults_as_in_a_study_file(default: str, shown: str) -> None:
-    assert readable.shown(ast.parse(default, mode="eval").body) == shown
+    assert readable.written(ast.parse(default, mode="eval").body) == shown
 
 
 def test_no_setting_of_ours_is_left_in_python() -> None:
@@ -68,4 +68,4 @@ def test_no_setting_of_ours_is_left_in_python() -> None:
         for name in catalog.names(room):
             for field in catalog.documentation(room, name).fields:
                 assert not re.search(r"\[[A-Za-z]|Annotated|Literal|tuple|None|\|", field.allowed), (name, field)
-                assert not re.search(r"None|True|\(|\'\w", field.shown or ""), (name, field)
+                assert not re.search(r"None|True|\(|\'\w", field.written or ""), (name, field)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from bascule.core.errors import RequestError
-from bascule.data._decode import allocate, decode, picture
+from bascule.data.decode import allocate, decode, picture
 
 
 def encode(pixels: np.ndarray, kind: str = "PNG", **settings: object) -> bytes:

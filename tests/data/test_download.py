@@ -177,7 +177,7 @@ class Progress(BaseHTTPRequestHandler):
 
 
 def test_a_silent_server_is_given_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bascule.data._download, "_TIMEOUT", 0.2)
+    monkeypatch.setattr(bascule.data.download, "_TIMEOUT", 0.2)
     for web in serving(Progress):
         refused(folder, "timed out", wanted=remote(CONTENT, web))
         Progress.over.set()

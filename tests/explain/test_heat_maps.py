@@ -15,8 +15,8 @@ from bascule.core.errors import RequestError
 from bascule.core.restore import untouched
 from bascule.core.rng import borrowed_global_stream, stream
 from bascule.explain import HeatMap
-from bascule.explain._gradient import input_gradient
 from bascule.explain.grad_cam import GradCam
+from bascule.explain.gradient import input_gradient
 from bascule.explain.integrated_gradients import IntegratedGradients
 from bascule.explain.run import run_heat_map
 from bascule.explain.saliency import Saliency
@@ -79,14 +79,13 @@ def test_figure_three_as_published() -> None:
     with borrowed_global_stream(0, "net"):
         net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 5)).eval()
     x, y = torch.rand(3, 3, 8, 8, generator=stream(0, "x")), torch.tensor([0, 3, 4])
-    found, shown = heat(Saliency(), net, x, y), Saliency().picture(net, x, y)
+    found = heat(Saliency(), net, x, y)
     for i in range(3):
         single = x[i : i + 1].clone().requires_grad_(True)
         F.cross_entropy(net(single), y[i : i + 1]).backward()
         g = single.grad[0].numpy()  # type: ignore[index]
         s = 3 * g.std()
         wanted = (1 + g.clip(-s, s) / s) / 2
-        assert torch.allclose(shown[i], torch.from_numpy(wanted), atol=1e-5)
         assert torch.allclose(found[i], torch.from_numpy(abs(2 * wanted - 1).max(0) * s), atol=1e-6)
 
 
@@ -97,8 +96,6 @@ def test_a_gradient_without_spread_is_kept() -> None:
     found = heat(Saliency(score="logit"), net, images(), BOTH)
     assert found[0].tolist() == [[0.0] * 2] * 2
     assert found[1].tolist() == [[2.0] * 2] * 2
-    shown = Saliency(score="logit").picture(net, images(), BOTH)
-    assert shown.flatten(1).tolist() == [[0.5] * 8, [1.0] * 8]
 
 
 def test_a_sure_model_has_a_gradient_too() -> None:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from bascule.core.rng import stream
 from bascule.explain import Spectrum
-from bascule.explain._frequency import half_plane, plane, radius, rings, waves
 from bascule.explain.band_energy import BandEnergy
 from bascule.explain.fourier import Fourier
+from bascule.explain.frequencies import half_plane, radius, rings, waves
 from bascule.explain.pass_filter import PassFilter
 from bascule.explain.run import run_spectrum
 
@@ -77,18 +77,6 @@ def test_radius_and_rings_by_hand() -> None:
     # Cycles 0, 1, 2, 1 along each axis: distances 1.41, 2.24 and 2.83 on the diagonals.
     assert rings(4, 4).tolist() == [[0, 1, 2, 1], [1, 1, 2, 1], [2, 2, 3, 2], [1, 1, 2, 1]]
     assert rings(2, 4).tolist() == [[0, 1, 2, 1], [2, 2, 3, 2]]
-
-
-@sizes
-def test_the_plane_is_symmetric_and_centred(height: int, width: int) -> None:
-    frequencies = Fourier().frequencies(height, width)
-    found = plane(frequencies.norm(dim=1), frequencies, height, width)
-    assert torch.allclose(found, torch.fft.fftshift(radius(height, width)))
-    coarse = Fourier(stride=2).frequencies(height, width)
-    holes = plane(torch.ones(len(coarse)), coarse, height, width)
-    assert holes[height // 2, width // 2] == 1
-    if height > 4:
-        assert holes[height // 2 + 1, width // 2].isnan()
 
 
 # --- fourier ---------------------------------------------------------------------------------------------------------

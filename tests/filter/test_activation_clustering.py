@@ -17,8 +17,8 @@ from bascule.core.errors import RequestError
 from bascule.core.images import Images
 from bascule.core.rng import stream
 from bascule.filter import Judged
-from bascule.filter._clusters import split
 from bascule.filter.activation_clustering import ActivationClustering
+from bascule.filter.clusters import split
 from bascule.filter.run import run_filter
 
 WIDTH = 12

@@ -10,7 +10,7 @@ from torch import nn
 from bascule.core.images import Images, Splits, as_bytes
 from bascule.core.rng import stream
 from bascule.filter import Judged, _tampering
-from bascule.filter._tampering import tampered
+from bascule.filter._tampering import tamper
 from bascule.filter.frequency import Frequency, Spectrum, dct_matrix
 from bascule.filter.run import run_filter
 
@@ -59,7 +59,7 @@ def test_noise_blend_and_shadow() -> None:
 def test_all_ways_are_used_and_the_images_left_alone() -> None:
     x = grey()
     before = x.clone()
-    found = tampered(x, generator=stream(2, "a"))
+    found = tamper(x, generator=stream(2, "a"))
     assert torch.equal(x, before)
     assert (found != x).flatten(1).any(1).double().mean() > 0.9
     assert found.min() >= 0

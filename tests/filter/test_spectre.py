@@ -16,7 +16,7 @@ from bascule.core.errors import RequestError
 from bascule.core.images import Images
 from bascule.core.rng import stream
 from bascule.filter.run import run_filter
-from bascule.filter.spectre import Spectre, concentrated
+from bascule.filter.spectre import Spectre, concentrate
 
 
 def contaminated(count: int, width: int, share: float) -> Tensor:
@@ -30,7 +30,7 @@ def contaminated(count: int, width: int, share: float) -> Tensor:
 
 def test_outliers_do_not_move_the_estimate() -> None:
     rows = contaminated(800, 4, 0.15)
-    location, covariance = concentrated(rows, 0.8)
+    location, covariance = concentrate(rows, 0.8)
     honest = rows[120:]
     assert location.tolist() == pytest.approx(honest.mean(0).tolist(), abs=0.4)
     assert torch.allclose(covariance.diagonal(), honest.var(0), rtol=0.35)
@@ -39,7 +39,7 @@ def test_outliers_do_not_move_the_estimate() -> None:
 
 def test_the_estimate_is_the_minimum_covariance_determinant() -> None:
     rows = contaminated(800, 4, 0.15)
-    location, covariance = concentrated(rows, 0.8)
+    location, covariance = concentrate(rows, 0.8)
     robust = MinCovDet(support_fraction=0.8, random_state=0).fit(rows.numpy())
     assert location.numpy() == pytest.approx(robust.raw_location_, abs=0.02)
     theirs = robust.raw_covariance_ / np.trace(robust.raw_covariance_)

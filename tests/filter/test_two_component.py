@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bascule.core.features import features
 from bascule.core.images import Images
 from bascule.core.rng import stream
-from bascule.filter._rules import anomaly_index
+from bascule.filter.rules import anomaly_index
 from bascule.filter.run import run_filter
 from bascule.filter.two_component import TwoComponent, _WithinClasses
 

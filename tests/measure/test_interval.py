@@ -10,8 +10,8 @@ from scipy import stats
 
 from bascule.core.catalog import build
 from bascule.measure import Measure, Outcomes, Verdict
-from bascule.measure._ranking import auroc_interval
 from bascule.measure.interval import student_t, summarise, together, wilson
+from bascule.measure.ranking import auroc_interval
 
 
 def seeds(*shares: tuple[int, int] | None) -> list[Outcomes]:

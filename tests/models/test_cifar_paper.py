@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from bascule.core.errors import RequestError
 from bascule.core.rng import stream
-from bascule.models._denoise import DenoisingBlock
-from bascule.models._normalise import Standardise
 from bascule.models.cifar_paper import CifarPaper, Unit
+from bascule.models.denoise import DenoisingBlock
+from bascule.models.normalise import Standardise
 
 
 def count(net: nn.Module) -> int:

@@ -12,9 +12,9 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.func import functional_call
 
 from bascule.core.rng import stream
-from bascule.models import _denoise
-from bascule.models._denoise import DenoisingBlock, attention
+from bascule.models import denoise
 from bascule.models.cifar_paper import CifarPaper
+from bascule.models.denoise import DenoisingBlock, attention
 from bascule.models.mnist_paper import MnistPaper
 
 
@@ -208,7 +208,7 @@ def test_a_penalty_on_input_gradients_trains_as_with_the_formula(
     own = slopes()
     assert own[0].any()
     assert all(part.any() for name, part in zip(names, own[1:], strict=True) if name.endswith("theta.weight"))
-    monkeypatch.setattr(_denoise, "attention", explicit)
+    monkeypatch.setattr(denoise, "attention", explicit)
     for name, one, other in zip(("x", *names), own, slopes(), strict=True):
         assert (one - other).norm() <= 1e-9 * other.norm(), name
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bascule.core.errors import RequestError
 from bascule.core.rng import stream
-from bascule.models._denoise import DenoisingBlock
+from bascule.models.denoise import DenoisingBlock
 from bascule.models.resnet18 import Resnet18
 from bascule.models.resnet50 import Resnet50
 

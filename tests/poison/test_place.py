@@ -234,8 +234,8 @@ def test_rate_zero_changes_nothing(images: Images) -> None:
 def test_the_test_trigger_is_shown_and_the_trigger_planted(images: Images) -> None:
     black = Sticker(size=2, color=0, position="top-left")
     both = poison(test_trigger=black)
-    assert poison().shown == STICKER
-    assert both.shown == black
+    assert poison().trigger_at_test == STICKER
+    assert both.trigger_at_test == black
     alone, pair = planted(poison(), images)[0], planted(both, images)[0]
     assert torch.equal(all_of(alone), all_of(pair))
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bascule.core.errors import RequestError
-from bascule.poison._picture import saturated_picture, silhouette_picture
+from bascule.poison.pictures import saturated_picture, silhouette_picture
 from bascule.poison.watermark import Watermark
 
 LEVELS = [[0, 51, 102], [153, 204, 255]]

@@ -8,8 +8,8 @@ from torch import nn
 from bascule.core import rng
 from bascule.core.images import Images
 from bascule.core.rng import stream
-from bascule.repair._layers import hidden_layers_of
 from bascule.repair.anp import Anp, _scaled
+from bascule.repair.layers import hidden_layers_of
 from bascule.repair.run import run_repair
 
 

@@ -9,8 +9,8 @@ from torch import nn
 
 from bascule.core.images import Images
 from bascule.core.rng import stream
-from bascule.repair._layers import Layer, layers_of
 from bascule.repair.clp import Clp, lipschitz_bounds
+from bascule.repair.layers import Layer, layers_of
 from bascule.repair.run import run_repair
 
 

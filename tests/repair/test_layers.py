@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from bascule.core.errors import RequestError
-from bascule.repair._layers import Layer, captured, hidden_layers_of, layers_of
+from bascule.repair.layers import Layer, capture, hidden_layers_of, layers_of
 
 
 def test_order_and_norms(residual: nn.Module) -> None:
@@ -70,7 +70,7 @@ def test_silence(norm: bool, affine: bool) -> None:
 
 def test_captured_outputs_and_inputs(plain: nn.Module) -> None:
     x = torch.ones(2, 1, 6, 6)
-    with captured([plain[0], plain[2]]) as outputs, captured([plain[2]], inputs=True) as inputs:
+    with capture([plain[0], plain[2]]) as outputs, capture([plain[2]], inputs=True) as inputs:
         plain(x * 0)
         plain(x)
     torch.testing.assert_close(outputs[0], plain[0](x))

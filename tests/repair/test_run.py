@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 import torch
 from torch import nn
@@ -10,7 +12,7 @@ from bascule.core.catalog import component
 from bascule.core.images import Images
 from bascule.core.rng import stream
 from bascule.repair import Repair, Repaired
-from bascule.repair._steps import batches
+from bascule.repair.batches import batches
 from bascule.repair.run import run_repair
 
 
@@ -38,6 +40,28 @@ class Halves(Repair):
             p.data.div_(2)
             p.grad = torch.ones_like(p)
         return Repaired(model.train(), {"halved": 2.0})
+
+
+@component
+class Curious(Repair):
+    """Needs no images, and notes what it is shown all the same."""
+
+    needs_images: ClassVar[bool] = False
+
+    def repair(self, model: nn.Module, images: Images, *, generator: torch.Generator) -> Repaired:
+        assert images.device == generator.device
+        return Repaired(model, {"count": float(len(images)), "light": float(images.batch(images.ids).sum())})
+
+
+def test_a_repair_without_images_is_told_their_size_only(plain: nn.Module, some: Images) -> None:
+    class Sized(Curious):
+        def repair(self, model: nn.Module, images: Images, *, generator: torch.Generator) -> Repaired:
+            assert images.size == some.size
+            return super().repair(model, images, generator=generator)
+
+    assert some.batch(some.ids).sum() > 0
+    found = run_repair(plain, Sized(), some, generator=stream(0, "r"))
+    assert found.notes == {"count": 1.0, "light": 0.0, "distance": 0.0}
 
 
 def test_nothing_happens_to_the_model_when_a_repair_fails(plain: nn.Module, some: Images) -> None:

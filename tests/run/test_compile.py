@@ -14,7 +14,7 @@ import bascule.train.loop
 from bascule.core.errors import RequestError
 from bascule.record.run import RunRecord
 from bascule.run.run import run_plan
-from bascule.train.compile import compiled
+from bascule.train.compile import compile_model
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler about itself
 
@@ -23,7 +23,7 @@ def test_the_record_says_what_was_compiled(
     tmp_path: Path, plan_of: Callable, run_here: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bascule.run.run, "check_compiles", lambda _: None)
-    monkeypatch.setattr(bascule.train.loop, "compiled", lambda model: compiled(model, backend="aot_eager"))
+    monkeypatch.setattr(bascule.train.loop, "compile_model", lambda model: compile_model(model, backend="aot_eager"))
     plan = plan_of(
         "train.optimizer=sgd", "train.lr=0.05", "twin=false", "rows.None.train.objective={name: lipschitz}", seeds=1
     )

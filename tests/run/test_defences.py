@@ -262,6 +262,25 @@ def test_a_cell_whose_base_failed_says_so(tmp_path: Path, monkeypatch: pytest.Mo
     assert "training diverged" in messages["Tuned · seed 0"]
 
 
+def test_a_repair_that_needs_no_images_needs_none_held_out(tmp_path: Path) -> None:
+    text = """\
+base:
+  data: {name: digits, max_train: 200, max_test: 50}
+  model: {name: digits-cnn, width: 12, hidden: 12}
+  train: {objective: standard, epochs: 1}
+rows:
+  Pruned: {repair: {name: clp, u: 1}}
+measure: [accuracy]
+"""
+    plan = make_plan(parse_study(text, name="pruned", source="pruned.yaml"))
+    record = RunRecord(tmp_path / "pruned")
+    run(plan, record)
+    (cell,) = (cell for cell in plan.cells() if cell.setup.repair is not None)
+    assert record.cell(cell.fingerprint).info()["repair"]["silenced"] > 0
+    with pytest.raises(RequestError, match=r"^pruned\.yaml.*: scan needs clean images that are not trained on"):
+        make_plan(parse_study(text, name="pruned", source="pruned.yaml"), overrides=["scan=mm-bd"])
+
+
 def test_held_out_images_are_nobody_elses() -> None:
     from bascule.data.digits import Digits
 

@@ -30,7 +30,7 @@ from bascule.core.images import Images
 from bascule.plan.document import parse_study
 from bascule.plan.overrides import Override
 from bascule.plan.resolve import make_plan
-from bascule.poison.placement import Poison, stamped
+from bascule.poison.placement import Poison, stamp_bytes
 from bascule.record.run import RunRecord
 from bascule.run.run import run_plan
 from bascule.train.loop import train
@@ -297,7 +297,7 @@ def test_triggers_for_colour_images(position: Any, device: torch.device) -> None
     pixels = torch.randint(1, 256, (8, 3, 12, 12), dtype=torch.uint8)
     images = Images(pixels=pixels, labels=torch.arange(8) % 4, ids=torch.arange(8), classes=tuple("abcd")).to(device)
     trigger = catalog.build("poison", {"name": "channel", "position": position})
-    found = stamped(images, torch.arange(8, device=device), trigger, generator=torch.Generator(device=device))
+    found = stamp_bytes(images, torch.arange(8, device=device), trigger, generator=torch.Generator(device=device))
     assert found.device == device
     poison = Poison(trigger=trigger, target=1, rate=0.1)
     planted, truth = poison.plant(images, generator=torch.Generator(device=device))

@@ -137,7 +137,7 @@ def test_killed_training_continues_from_its_checkpoint(
     plan = plan_of("twin=false", "train.epochs=4", seeds=1)
     whole, cut = RunRecord(tmp_path / "whole"), RunRecord(tmp_path / "cut")
     run_here(plan, whole)
-    real_train, real_step, taken = loop.train, loop._step, 0
+    real_train, real_step, taken = loop.train, loop.Steps.take, 0
 
     def step(*args):
         nonlocal taken
@@ -147,7 +147,7 @@ def test_killed_training_continues_from_its_checkpoint(
         return real_step(*args)
 
     monkeypatch.setattr(bascule.run.make, "train", lambda *a, **k: real_train(*a, **k, checkpoint_seconds=0.0))
-    monkeypatch.setattr(loop, "_step", step)
+    monkeypatch.setattr(loop.Steps, "take", step)
     for _ in range(2):
         with pytest.raises(Killed):
             run_here(plan, cut)

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from bascule.core.images import Images
 from bascule.core.restore import untouched
 from bascule.core.rng import stream
-from bascule.scan import _batches, _inversion
-from bascule.scan._batches import Others, classes_at_once
-from bascule.scan._inversion import Form, Schedule, invert
-from bascule.scan._verdict import verdict
+from bascule.scan import inversion
+from bascule.scan.batches import Others, classes_at_once
 from bascule.scan.feature_inversion import FeatureMask
+from bascule.scan.inversion import Form, Schedule, invert
 from bascule.scan.neural_cleanse import MaskAndPattern
 from bascule.scan.universal_perturbation import Perturbation
+from bascule.scan.verdict import verdict
 
 SIZE = (3, 3, 4)
 
@@ -38,7 +38,7 @@ def net(classes: int = 4, size: tuple[int, int, int] = SIZE) -> nn.Module:
     return build("models", {"name": "digits-cnn", "width": 3, "hidden": 6}).initialised(size, classes, seed=0).eval()
 
 
-def found(form: Form, model: nn.Module, of: Images, **settings: Any) -> _inversion.Inverted:
+def found(form: Form, model: nn.Module, of: Images, **settings: Any) -> inversion.Inverted:
     labels = torch.arange(len(of.classes))
     with untouched(model):
         return invert(model, of, labels, form, Schedule(**settings), generator=stream(0, "scan"))
@@ -103,13 +103,13 @@ def test_the_step_follows_the_gradient_of_loss_and_size(form: str, monkeypatch: 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         chosen = FORMS[form](model, of)
-    part = _inversion._start(torch.arange(4), chosen, Schedule(), stream(0, "start"))
+    part = inversion._start(torch.arange(4), chosen, Schedule(), stream(0, "start"))
     part.cost = torch.tensor([0.0, 0.1, 0.5, 2.0])
     before, seen = part.raw.clone(), []
-    monkeypatch.setattr(_inversion._Search, "descend", lambda self, gradient, lr: seen.append(gradient))
+    monkeypatch.setattr(inversion._Search, "descend", lambda self, gradient, lr: seen.append(gradient))
     with untouched(model):
         index = Others(of).draw(torch.arange(4), 32, generator=stream(0, "step"))
-        answers, losses, sizes = _inversion._step(model, of, part, chosen, 0.1, index)
+        answers, losses, sizes = inversion._step(model, of, part, chosen, 0.1, index)
         x = of.batch(index.flatten()).unflatten(0, index.shape)
         torch.testing.assert_close(
             seen[0], by_autograd(chosen, model, x, before, part.cost, index), atol=1e-6, rtol=1e-4
@@ -148,7 +148,7 @@ def test_triggers_are_in_range_and_sizes_are_what_they_say(form: str) -> None:
 
 def test_descend_is_adam() -> None:
     raw = torch.randn(3, 7, generator=stream(0, "raw"))
-    part = _inversion._start(torch.arange(3), MaskAndPattern((1, 1, 1), per_channel=False), Schedule(), stream(0, "s"))
+    part = inversion._start(torch.arange(3), MaskAndPattern((1, 1, 1), per_channel=False), Schedule(), stream(0, "s"))
     part.raw, part.first, part.second = raw.clone(), torch.zeros(3, 7), torch.zeros(3, 7)
     theirs = raw.clone().requires_grad_(True)
     optimizer = torch.optim.Adam([theirs], lr=0.1, betas=(0.5, 0.9), eps=1e-8)
@@ -164,7 +164,7 @@ def test_descend_is_adam() -> None:
 
 
 def search(**values: Any) -> Any:
-    part = _inversion._start(torch.arange(1), MaskAndPattern((1, 1, 1), per_channel=False), Schedule(), stream(0, "s"))
+    part = inversion._start(torch.arange(1), MaskAndPattern((1, 1, 1), per_channel=False), Schedule(), stream(0, "s"))
     for name, value in values.items():
         setattr(part, name, torch.tensor([value]))
     return part
@@ -175,7 +175,7 @@ def costs(looks: str, **settings: Any) -> list[float]:
     part, schedule = search(cost=float(settings.pop("start", 0.0))), Schedule(**settings)
     found = []
     for look in looks:
-        _inversion._move_cost(part, torch.tensor([look == "+"]), schedule)
+        inversion._move_cost(part, torch.tensor([look == "+"]), schedule)
         found.append(round(float(part.cost), 9))
     return found
 
@@ -191,14 +191,14 @@ def test_flags_say_which_way_a_cost_has_moved() -> None:
     part, schedule = search(cost=0.0), Schedule()
     flags = []
     for look in (False, True, False, True):
-        _inversion._move_cost(part, torch.tensor([look]), schedule)
+        inversion._move_cost(part, torch.tensor([look]), schedule)
         flags.append((bool(part.raised), bool(part.lowered)))
     # No cost can fall, and the first cost is no rise.
     assert flags == [(False, False), (False, False), (False, True), (True, True)]
 
 
 def keep(part: Any, enough: bool, value: float, **settings: Any) -> None:
-    _inversion._keep_best(
+    inversion._keep_best(
         part, torch.tensor([enough]), torch.tensor([value]), torch.full((1, 2), value), Schedule(**settings)
     )
 
@@ -264,7 +264,7 @@ def test_the_smallest_perturbation_is_that_pixel() -> None:
     assert (result.drawn.size > 0.4).all()
 
 
-def batches(model: nn.Module, form: Form, of: Images, **settings: Any) -> tuple[list[int], _inversion.Inverted]:
+def sizes_of_batches(model: nn.Module, form: Form, of: Images, **settings: Any) -> tuple[list[int], inversion.Inverted]:
     sizes: list[int] = []
     hook = model.register_forward_hook(lambda module, args, out: sizes.append(len(out)))
     try:
@@ -275,7 +275,7 @@ def batches(model: nn.Module, form: Form, of: Images, **settings: Any) -> tuple[
 
 def test_no_pass_is_spent_on_a_class_that_is_done() -> None:
     model, of = Bright(), dark()
-    sizes, result = batches(model, MaskAndPattern(of.size, per_channel=False), of, batch_size=8)
+    sizes, result = sizes_of_batches(model, MaskAndPattern(of.size, per_channel=False), of, batch_size=8)
     assert sum(sizes) == 8 * int(result.steps.sum())
     assert len(sizes) == int(result.steps.max())
     assert sizes == sorted(sizes, reverse=True)
@@ -283,9 +283,9 @@ def test_no_pass_is_spent_on_a_class_that_is_done() -> None:
 
 
 def test_classes_that_do_not_fit_wait_for_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_batches, "_VALUES_AT_ONCE", 2 * 8 * 12)
+    monkeypatch.setattr("bascule.scan.batches._VALUES_AT_ONCE", 2 * 8 * 12)
     model, of = Bright(), dark()
-    sizes, result = batches(model, MaskAndPattern(of.size, per_channel=False), of, max_looks=60, batch_size=8)
+    sizes, result = sizes_of_batches(model, MaskAndPattern(of.size, per_channel=False), of, max_looks=60, batch_size=8)
     assert max(sizes) == 16
     assert sizes.count(16) > 0.6 * len(sizes)
     assert sum(sizes) == 8 * int(result.steps.sum())

@@ -13,9 +13,9 @@ from bascule.core.errors import RequestError
 from bascule.core.restore import untouched
 from bascule.core.rng import stream
 from bascule.scan import Scan
-from bascule.scan._verdict import mad_index
 from bascule.scan.neural_cleanse import NeuralCleanse
 from bascule.scan.run import run_scanner
+from bascule.scan.verdict import mad_index
 
 PAPER: dict[str, Any] = {
     "mask": "channel",
@@ -92,7 +92,7 @@ def test_as_in_the_study(planted: Any) -> None:
     model, images, target = planted(0, True)
     found = run_scanner(model, NeuralCleanse(target=target, **PAPER), images, generator=stream(0, "scan"))
     assert found.suspects == (target,)
-    assert found.backdoored
+    assert found.suspects
     assert found.anomaly.isnan().all()
     # 200 images are 2 batches of 100, 20 times.
     assert found.details["steps"].tolist() == [40 if label == target else 0 for label in range(10)]

@@ -63,13 +63,11 @@ def test_suspects_are_the_classes_above_the_threshold_in_order() -> None:
     assert told(threshold=3.0).suspects == ()
     assert told(anomaly=torch.tensor([NAN, 2.1, NAN])).suspects == (1,)
     assert told(anomaly=torch.tensor([2.1, 2.1, 9.0])).suspects == (2, 0, 1)
-    assert [told(threshold=t).backdoored for t in (2.0, 3.0)] == [True, False]
 
 
 def test_a_given_target_is_the_suspect() -> None:
     found = told(anomaly=torch.full((3,), NAN), assumed=2)
     assert found.suspects == (2,)
-    assert found.backdoored
 
 
 def test_stamp_by_hand() -> None:

@@ -6,8 +6,8 @@ import torch
 from scipy import stats
 
 from bascule.core.rng import stream
-from bascule.scan._verdict import mad_index
 from bascule.scan.mm_bd import unlikeliness
+from bascule.scan.verdict import mad_index
 
 NAN = float("nan")
 

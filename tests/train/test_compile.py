@@ -17,7 +17,7 @@ from bascule.core.errors import RequestError
 from bascule.core.images import Images
 from bascule.core.rng import borrowed_global_stream, stream
 from bascule.train import Objective
-from bascule.train.compile import check_compiles, compiled
+from bascule.train.compile import check_compiles, compile_model
 from bascule.train.lipschitz import Lipschitz
 from bascule.train.loop import train
 from bascule.train.pgd import Pgd
@@ -35,7 +35,7 @@ needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ 
 @pytest.fixture
 def without_codegen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything of a compiled training but the last stage, which takes most of the time: graphs are run as found."""
-    monkeypatch.setattr(bascule.train._loop, "compiled", lambda model: compiled(model, backend="aot_eager"))
+    monkeypatch.setattr(bascule.train.loop, "compile_model", lambda model: compile_model(model, backend="aot_eager"))
 
 
 def counted() -> int:
@@ -134,7 +134,7 @@ def test_objectives_that_compile_give_the_same_loss_and_gradients(name: str, few
     found = []
     for backend in (None, "aot_eager"):
         net = make_net(dropout=0.0)
-        with contextlib.nullcontext(net) if backend is None else compiled(net, backend=backend) as asked:
+        with contextlib.nullcontext(net) if backend is None else compile_model(net, backend=backend) as asked:
             loss = OBJECTIVES[name].loss(asked, x, y, progress=0.5, generator=stream(0, "compile"))
             loss.backward()
         found.append((loss.item(), torch.cat([parameter.grad.flatten() for parameter in net.parameters()])))
@@ -146,7 +146,7 @@ def test_objectives_that_compile_give_the_same_loss_and_gradients(name: str, few
 def test_second_derivatives_do_not_compile(few: Images, make_net: Callable) -> None:
     """What `compiles` of `lipschitz` is for; when this fails, torch has learnt it."""
     x, y = few.batch(torch.arange(16)), few.labels[:16]
-    with compiled(make_net(), backend="aot_eager") as asked:
+    with compile_model(make_net(), backend="aot_eager") as asked:
         loss = Lipschitz().loss(asked, x, y, progress=0.5, generator=stream(0, "compile"))
         with pytest.raises(RuntimeError, match="double backward"):
             loss.backward()
@@ -180,7 +180,7 @@ def test_torch_is_found_as_it_was() -> None:
     before = dynamo.cache_size_limit, dynamo.fail_on_cache_limit_hit, inductor.fallback_random
 
     def broken() -> None:
-        with compiled(nn.ReLU(), backend="eager") as quick:
+        with compile_model(nn.ReLU(), backend="eager") as quick:
             assert dynamo.cache_size_limit > before[0]
             quick(torch.ones(2))
             raise KeyError
@@ -191,7 +191,7 @@ def test_torch_is_found_as_it_was() -> None:
 
 
 def test_a_network_of_nested_blocks_needs_no_more_versions_than_passes(few: Images) -> None:
-    from bascule.models._denoise import DenoisingBlock
+    from bascule.models.denoise import DenoisingBlock
 
     with borrowed_global_stream(0, "net"):
         net = nn.Sequential(
@@ -201,7 +201,7 @@ def test_a_network_of_nested_blocks_needs_no_more_versions_than_passes(few: Imag
     pieces = []
     for epochs in (1, 3):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(bascule.train._loop, "compiled", lambda model: compiled(model, backend="aot_eager"))
+            patch.setattr(bascule.train.loop, "compile_model", lambda model: compile_model(model, backend="aot_eager"))
             train(net, few, settings(objective=training.objective, epochs=epochs), seed=0, compile_passes=True)
         pieces.append(counted())
     assert pieces[0] == pieces[1] <= 20

@@ -16,7 +16,7 @@ from bascule.core.images import Splits
 from bascule.train import Objective
 from bascule.train import crown_ibp as crown_ibp_module
 from bascule.train import ibp as ibp_module
-from bascule.train._certified import ramped
+from bascule.train._certified import ramp_share
 from bascule.train.crown_ibp import CrownIbp
 from bascule.train.ibp import Ibp
 from bascule.train.loop import train
@@ -58,18 +58,18 @@ SCHEDULE = [
 
 @pytest.mark.parametrize(("progress", "share"), SCHEDULE)
 def test_the_ramp(progress: float, share: float) -> None:
-    assert ramped(progress, warmup=0.2, ramp=0.4) == pytest.approx(share)
+    assert ramp_share(progress, warmup=0.2, ramp=0.4) == pytest.approx(share)
 
 
 def test_ramps_without_length() -> None:
-    assert [ramped(p, warmup=0.5, ramp=0) for p in (0.0, 0.49, 0.5, 0.9)] == [0, 0, 1, 1]
-    assert [ramped(p, warmup=0, ramp=0.5) for p in (0.0, 0.25, 0.5)] == [0, 0.5, 1]
-    assert ramped(0.0, warmup=0, ramp=0) == 1
+    assert [ramp_share(p, warmup=0.5, ramp=0) for p in (0.0, 0.49, 0.5, 0.9)] == [0, 0, 1, 1]
+    assert [ramp_share(p, warmup=0, ramp=0.5) for p in (0.0, 0.25, 0.5)] == [0, 0.5, 1]
+    assert ramp_share(0.0, warmup=0, ramp=0) == 1
 
 
 def test_the_papers_steps() -> None:
     # 60,001 steps: 2,000 of warm-up, then 10,000 of ramp.
-    shares = [ramped(step / 60_001, warmup=Ibp(eps=0.4).warmup, ramp=Ibp(eps=0.4).ramp) for step in range(60_001)]
+    shares = [ramp_share(step / 60_001, warmup=Ibp(eps=0.4).warmup, ramp=Ibp(eps=0.4).ramp) for step in range(60_001)]
     assert sum(share == 0 for share in shares) in (2000, 2001)
     assert shares[7000] == pytest.approx(0.5, abs=1e-3)
     assert shares[11_999] < 1

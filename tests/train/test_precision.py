@@ -16,11 +16,11 @@ from bascule.core.errors import RequestError
 from bascule.core.images import Images, Splits
 from bascule.core.inference import predict
 from bascule.core.rng import borrowed_global_stream, stream
-from bascule.models._denoise import DenoisingBlock
+from bascule.models.denoise import DenoisingBlock
 from bascule.train import Objective
-from bascule.train._precision import Mixed
 from bascule.train.loop import train
 from bascule.train.pgd import Pgd
+from bascule.train.precision import Mixed
 from bascule.train.settings import Training
 from bascule.train.standard import Standard
 

@@ -1,6 +1,6 @@
 """Evasion attacks. One file each: model, images, labels -> perturbed images inside a ball.
 
-An attack only proposes: `_run` calls it in eval mode with frozen parameters, projects what it returns, counts success
+An attack only proposes: `run` calls it in eval mode with frozen parameters, projects what it returns, counts success
 itself and keeps the worst case over attacks and restarts. Any wrong prediction is a success. Attacks work on logits and
 draw from the generator they are given.
 """

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bascule.attack._standing import look
 from bascule.attack.losses import AimedLoss
+from bascule.attack.unfooled import find_unfooled
 from bascule.core.ball import Ball
 
 _MOMENTUM = 0.75
@@ -17,12 +17,12 @@ _MOMENTUM = 0.75
 
 def checkpoints(steps: int) -> list[int]:
     """Steps after which the step size is reconsidered: 22 % of `steps`, then in shrinking distances down to 6 %."""
-    found, percent, gap = [], 22, 22
+    marks, percent, gap = [], 22, 22
     while percent < 100:
-        found.append(-(-percent * steps // 100))  # rounded up
+        marks.append(-(-percent * steps // 100))  # rounded up
         gap = max(gap - 3, 6)
         percent += gap
-    return sorted({step for step in found if step < steps})
+    return sorted({step for step in marks if step < steps})
 
 
 class Searched(NamedTuple):
@@ -95,7 +95,7 @@ def auto_pgd(
         target: What `loss` is given, shape (B,).
         passes: Passes over which loss and gradient are averaged.
     """
-    found, fooled = start.clone(), torch.ones_like(y, dtype=torch.bool)
+    x_adv, fooled = start.clone(), torch.ones_like(y, dtype=torch.bool)
     walk, last_check, checks = _begin(model, x, y, target, start, loss, passes, ball.eps), 0, checkpoints(steps)
     for number in range(1, steps + 1):
         if len(walk.place) == 0:
@@ -104,16 +104,16 @@ def auto_pgd(
         if number > 1:
             ahead = walk.now + _MOMENTUM * (ahead - walk.now) + (1 - _MOMENTUM) * (walk.now - walk.before)
             ahead = ball.project(ahead, walk.origin)
-        index, value, gradient = look(model, ahead, loss, (walk.y, walk.target), passes=passes)
+        index, value, gradient = find_unfooled(model, ahead, loss, (walk.y, walk.target), passes=passes)
         if len(index) < len(ahead):
-            found[walk.place] = ahead  # those who stand get their own at the end
+            x_adv[walk.place] = ahead  # those who stand get their own at the end
             walk, ahead = walk.at(index), ahead[index]
         walk = _arrive(walk, ahead, value, gradient)
         if number in checks:
             walk, last_check = _check(walk, enough=rho * (number - last_check)), number
-    found[walk.place] = walk.best
+    x_adv[walk.place] = walk.best
     fooled[walk.place] = False
-    return Searched(found, fooled)
+    return Searched(x_adv, fooled)
 
 
 def _begin(
@@ -126,7 +126,7 @@ def _begin(
     passes: int,
     eps: float,
 ) -> _Walk:
-    index, value, gradient = look(model, start, loss, (y, target), passes=passes)
+    index, value, gradient = find_unfooled(model, start, loss, (y, target), passes=passes)
     now = start[index]
     return _Walk(
         place=index,

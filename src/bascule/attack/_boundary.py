@@ -22,11 +22,11 @@ def gaps(model: nn.Module, x: Tensor, y: Tensor, targets: Tensor) -> tuple[Tenso
     x = x.detach().requires_grad_(True)
     with torch.enable_grad():
         logits = model(x)
-        found = logits.gather(1, targets) - logits.gather(1, y.unsqueeze(1))
-        sums = found.sum(0).unbind()
+        leads = logits.gather(1, targets) - logits.gather(1, y.unsqueeze(1))
+        sums = leads.sum(0).unbind()
     # One pass back per target: a batched one needs T times the memory and, out of the cache, half as much time again.
     gradient = [torch.autograd.grad(each, x, retain_graph=True)[0] for each in sums]
-    return found.detach(), torch.stack(gradient, 1)
+    return leads.detach(), torch.stack(gradient, 1)
 
 
 def nearest(gap: Tensor, gradient: Tensor, *, ball: Ball) -> tuple[Tensor, Tensor]:

@@ -49,27 +49,27 @@ class Apgd(Attack):
     misclassified in all of them, and otherwise gets the iterate with the highest mean loss."""
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:
-        found, standing = x.clone(), torch.arange(len(x), device=x.device)
+        x_adv, unfooled = x.clone(), torch.arange(len(x), device=x.device)
         for target in self._targets(model, x, y):
             # Drawn for all images, so that nobody's numbers depend on who still stands.
             start = self.ball.random_point(x, generator=generator)
-            if len(standing) == 0:
+            if len(unfooled) == 0:
                 continue
-            end = auto_pgd(
+            walk = auto_pgd(
                 model,
-                x[standing],
-                y[standing],
+                x[unfooled],
+                y[unfooled],
                 ball=self.ball,
-                start=start[standing],
+                start=start[unfooled],
                 steps=self.steps,
                 rho=self.rho,
                 loss=_LOSSES[self.loss],
-                target=target[standing],
+                target=target[unfooled],
                 passes=self.eot_iter,
             )
-            found[standing] = end.x
-            standing = standing[~end.fooled]
-        return found
+            x_adv[unfooled] = walk.x
+            unfooled = unfooled[~walk.fooled]
+        return x_adv
 
     def _targets(self, model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         """The classes to aim at one after the other, each a tensor of shape (B,); the labels for an untargeted loss."""

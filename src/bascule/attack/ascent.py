@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from bascule.attack._standing import look
 from bascule.attack.losses import Loss, cross_entropy, margin
+from bascule.attack.unfooled import find_unfooled
 from bascule.core.ball import Ball
 
 LossName = Literal["ce", "margin"]
@@ -46,18 +46,18 @@ def ascend(
 def _until_fooled(
     model: nn.Module, x: Tensor, y: Tensor, ball: Ball, start: Tensor, steps: int, step_size: float, loss: Loss
 ) -> Tensor:
-    found, current = start.clone(), start
+    x_adv, current = start.clone(), start
     places = torch.arange(len(x), device=x.device)
     for _ in range(steps):
-        index, _, gradient = look(model, current, loss, (y,))
+        index, _, gradient = find_unfooled(model, current, loss, (y,))
         if len(index) < len(places):
-            found[places] = current  # those who stand get a later one
+            x_adv[places] = current  # those who stand get a later one
             places, current, x, y = places[index], current[index], x[index], y[index]
             if len(places) == 0:
                 break
         current = ball.project(ball.step(current, gradient, step_size), x)
-    found[places] = current
-    return found
+    x_adv[places] = current
+    return x_adv
 
 
 def one_step(model: nn.Module, x: Tensor, y: Tensor, *, ball: Ball, loss: Loss) -> Tensor:

@@ -39,14 +39,14 @@ class Autoattack(Attack):
         return tuple(replace(part, restarts=self.restarts) for part in self._tries())
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:
-        found, standing = x.clone(), torch.arange(len(x), device=x.device)
+        x_adv, unfooled = x.clone(), torch.arange(len(x), device=x.device)
         for part in self._tries():
-            if len(standing) == 0:
+            if len(unfooled) == 0:
                 break
-            end = run_attack(model, part, x[standing], y[standing], generator=generator)
-            found[standing] = end.x
-            standing = standing[end.prediction == y[standing]]
-        return found
+            attacked = run_attack(model, part, x[unfooled], y[unfooled], generator=generator)
+            x_adv[unfooled] = attacked.x
+            unfooled = unfooled[attacked.prediction == y[unfooled]]
+        return x_adv
 
     def _tries(self) -> tuple[Attack, ...]:
         norm, eps = self.norm, self.eps

@@ -83,17 +83,17 @@ def signs_of_attack(
     x, y = x[:SAMPLE].detach(), y[:SAMPLE]
     if len(x) == 0 or attack.eps == 0:
         return {}
-    found = {}
+    shares = {}
     steps = getattr(attack, "steps", None)
     if steps is not None:
         longer = dataclasses.replace(attack, steps=2 * steps, restarts=1)  # type: ignore[call-arg]
-        found["unconverged"] = _share(run_attack(model, longer, x, y, generator=generator).prediction != y)
+        shares["unconverged"] = _share(run_attack(model, longer, x, y, generator=generator).prediction != y)
     if attack.uses_gradient:
         from bascule.attack.square import Square
 
         search = Square(norm=attack.norm, eps=attack.eps, queries=_QUERIES)
-        found["black_box"] = _share(run_attack(model, search, x, y, generator=generator).prediction != y)
-    return found
+        shares["black_box"] = _share(run_attack(model, search, x, y, generator=generator).prediction != y)
+    return shares
 
 
 _QUERIES = 100

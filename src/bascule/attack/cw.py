@@ -51,10 +51,10 @@ class Cw(Attack):
             left = (distance > enough).nonzero().squeeze(1)
             if len(left) == 0:
                 break
-            found, length = self._round(model, x[left], y[left], c[left], enough)
+            nearest, length = self._round(model, x[left], y[left], c[left], enough)
             fell = length.isfinite()
             better = (length < distance[left]) | distance[left].isinf()
-            best[left[better]], distance[left[better]] = found[better], length[better]
+            best[left[better]], distance[left[better]] = nearest[better], length[better]
             low[left], high[left] = low[left].where(fell, c[left]), c[left].where(fell, high[left])
             c = torch.where(high.isfinite(), (low + high) / 2, 10 * low)
         return best
@@ -66,7 +66,7 @@ class Cw(Attack):
         """
         w = ((2 * x - 1) * (1 - 1e-6)).atanh()
         mean, square = torch.zeros_like(w), torch.zeros_like(w)
-        found, best, places = x.clone(), x.clone(), torch.arange(len(x), device=x.device)
+        x_adv, best, places = x.clone(), x.clone(), torch.arange(len(x), device=x.device)
         reached = torch.full_like(c, torch.inf)
         distance, before = reached.clone(), reached.clone()
         for step in range(1, self.steps + 1):
@@ -83,14 +83,14 @@ class Cw(Attack):
                 stay &= objective <= 0.9999 * before
                 before = objective
             if not bool(stay.all()):
-                found[places[~stay]], reached[places[~stay]] = best[~stay], distance[~stay]
+                x_adv[places[~stay]], reached[places[~stay]] = best[~stay], distance[~stay]
                 places, x, y, c, w, mean, square, best, distance, before = (
                     part[stay] for part in (places, x, y, c, w, mean, square, best, distance, before)
                 )
                 if len(places) == 0:
                     break
-        found[places], reached[places] = best, distance
-        return found, reached
+        x_adv[places], reached[places] = best, distance
+        return x_adv, reached
 
 
 @torch.enable_grad()

@@ -40,17 +40,17 @@ class Deepfool(Attack):
         """The first crossing of each image, wherever it is; the last step where there was none."""
         logits = model(x)
         targets = likeliest_wrong(logits, y, self.targets)
-        found, current, places = x.clone(), x, torch.arange(len(x), device=x.device)
+        x_adv, current, places = x.clone(), x, torch.arange(len(x), device=x.device)
         for _ in range(self.steps):
             stay = logits.argmax(1) == y
             if not bool(stay.all()):
-                found[places[~stay]] = current[~stay]
+                x_adv[places[~stay]] = current[~stay]
                 places, current, y, targets = places[stay], current[stay], y[stay], targets[stay]
             if len(places) == 0:
-                return found
+                return x_adv
             gap, gradient = nearest(*gaps(model, current, y, targets), ball=self.ball)
             step = to_plane(gap, gradient, ball=self.ball) + 1e-4 * self.ball.direction(gradient)
             current = (current + (1 + self.overshoot) * step).clamp_(0, 1)
             logits = model(current)
-        found[places] = current
-        return found
+        x_adv[places] = current
+        return x_adv

@@ -78,7 +78,7 @@ class Fab(Attack):
         enough: float,
     ) -> tuple[Tensor, Tensor]:
         """The nearest crossings after a run from `current` and their distances, `best` and `distance` being known."""
-        found, reached = best.clone(), distance.clone()
+        x_adv, reached = best.clone(), distance.clone()
         places = torch.arange(len(x), device=x.device)
         for _ in range(self.steps):
             gap, gradient = nearest(*gaps(model, current, y, targets), ball=self.ball)
@@ -91,14 +91,14 @@ class Fab(Attack):
             current = torch.where(crossed.reshape(-1, 1, 1, 1), x + self.beta * (current - x), current)
             stay = distance > enough
             if not bool(stay.all()):
-                found[places[~stay]], reached[places[~stay]] = best[~stay], distance[~stay]
+                x_adv[places[~stay]], reached[places[~stay]] = best[~stay], distance[~stay]
                 places, x, y, targets = places[stay], x[stay], y[stay], targets[stay]
                 current, best, distance = current[stay], best[stay], distance[stay]
                 if len(places) == 0:
                     break
-        found[places] = torch.where(distance.isinf().reshape(-1, 1, 1, 1), current, best)
+        x_adv[places] = torch.where(distance.isinf().reshape(-1, 1, 1, 1), current, best)
         reached[places] = distance
-        return found, reached
+        return x_adv, reached
 
     def _step(self, current: Tensor, x: Tensor, gap: Tensor, gradient: Tensor) -> Tensor:
         """Both the iterate's and the image's own way to the plane, weighted by their lengths (equations 7 and 9)."""

@@ -47,11 +47,11 @@ class Square(Attack):
         squares = SQUARES[self.norm](eps=self.eps)
         best = squares.start(x, generator=generator)
         loss = margin(model(best), y)
-        found, places, batch = best.clone(), torch.arange(len(x), device=x.device), len(x)
+        x_adv, places, batch = best.clone(), torch.arange(len(x), device=x.device), len(x)
         for iteration in range(1, self.queries + 1):
             fooled = loss > 0
             if bool(fooled.any()):
-                found[places[fooled]] = best[fooled]
+                x_adv[places[fooled]] = best[fooled]
                 stay = ~fooled
                 places, x, y, best, loss = places[stay], x[stay], y[stay], best[stay], loss[stay]
             if len(places) == 0 or iteration == self.queries:
@@ -62,5 +62,5 @@ class Square(Attack):
             better = reached > loss
             best = torch.where(better.reshape(-1, 1, 1, 1), candidate, best)
             loss = torch.where(better, reached, loss)
-        found[places] = best
-        return found
+        x_adv[places] = best
+        return x_adv

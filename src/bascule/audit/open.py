@@ -213,7 +213,7 @@ def settings_for(
     with placed("measure"):
         metrics = metrics_named(measure)
     if trigger is None and poison is not None:
-        trigger = poison.shown
+        trigger = poison.trigger_at_test
     with placed("trigger"):
         mark = None if trigger is None else build("poison", trigger)
     settings = EvaluationSettings(

@@ -1,6 +1,6 @@
 """Certified bounds. One file each: model, images, labels -> a radius within which the prediction provably stays.
 
-A certifier only claims: `_run` calls it in eval mode with frozen parameters, on images the model gets right, and takes
+A certifier only claims: `run` calls it in eval mode with frozen parameters, on images the model gets right, and takes
 nothing that is not finite. Bounds are lower bounds of the true radius; an attack gives upper bounds.
 """
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 from weakref import WeakKeyDictionary
 
 from torch import Tensor, fx, nn
 
 from bascule.certify import _layers
-from bascule.certify._ops import Ref
+from bascule.certify._ops import Network, Ref, UnsupportedError
 from bascule.core.errors import RequestError
-
-if TYPE_CHECKING:
-    from bascule.certify.bounds import Bounds
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,13 +77,13 @@ def kept_trace(model: nn.Module) -> Trace:
     before = _kept.get(model)
     if before is not None and before[0] == made_of:
         return before[1]
-    found = trace(model)
-    _kept[model] = made_of, found
-    return found
+    traced = trace(model)
+    _kept[model] = made_of, traced
+    return traced
 
 
-def replay(model: nn.Module, traced: Trace, bounds: Bounds) -> None:
-    """Add the model's operations to `bounds`, in order.
+def replay(model: nn.Module, traced: Trace, net: Network, image: Ref) -> Ref:
+    """Add the model's operations on `image` to `net`, in order; returns the logits.
 
     Raises:
         RequestError: One of them cannot be bounded, or the answer is not B x K logits.
@@ -97,13 +94,14 @@ def replay(model: nn.Module, traced: Trace, bounds: Bounds) -> None:
         args, kwargs = (fx.node.map_arg(part, values.__getitem__) for part in (node.args, node.kwargs))
         match node.op:
             case "placeholder":
-                values[node] = bounds.image
+                values[node] = image
             case "get_attr":
                 values[node] = _attribute(model, traced, str(node.target))
             case "output":
-                bounds.answer = _checked(args[0])
+                return _check_logits(args[0])
             case _:
-                values[node] = _call(model, node, args, kwargs, bounds)
+                values[node] = _call(model, node, args, kwargs, net)
+    raise AssertionError("a traced graph ends in an output")
 
 
 def _attribute(model: nn.Module, traced: Trace, target: str) -> Any:
@@ -112,7 +110,7 @@ def _attribute(model: nn.Module, traced: Trace, target: str) -> Any:
     return operator.attrgetter(target.removeprefix(f"{_PREFIX}."))(model)
 
 
-def _checked(answer: Any) -> Ref:
+def _check_logits(answer: Any) -> Ref:
     if isinstance(answer, Ref) and len(answer.shape) == 2:
         return answer
     given = f"a tensor of shape {tuple(answer.shape)}" if isinstance(answer, Ref) else type(answer).__name__
@@ -120,17 +118,17 @@ def _checked(answer: Any) -> Ref:
     raise RequestError(f"certified bounds need a model that answers with logits, images x classes; got {given}")
 
 
-def _call(model: nn.Module, node: fx.Node, args: Any, kwargs: Any, bounds: Bounds) -> Any:
-    found: list[Ref] = []
-    fx.node.map_aggregate((args, kwargs), lambda item: found.append(item) if isinstance(item, Ref) else None)
+def _call(model: nn.Module, node: fx.Node, args: Any, kwargs: Any, net: Network) -> Any:
+    refs: list[Ref] = []
+    fx.node.map_aggregate((args, kwargs), lambda item: refs.append(item) if isinstance(item, Ref) else None)
     module = _module(model, node)
     try:
-        if not found:
+        if not refs:
             return _plain(module, node, args, kwargs)
         if module is not None:
-            return _layers.of_module(bounds, module, args, kwargs)
-        return _layers.of_call(bounds, node, args, kwargs)
-    except _layers.UnsupportedError as error:
+            return _layers.of_module(net, module, args, kwargs)
+        return _layers.of_call(net, node, args, kwargs)
+    except UnsupportedError as error:
         _refuse(node, module, str(error), _layers.SUPPORTED)
 
 

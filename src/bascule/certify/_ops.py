@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +42,17 @@ class Ref:
     def shape(self) -> torch.Size:
         """B x shape."""
         return self.like.shape
+
+
+class Network(Protocol):
+    """What operations are added to, one after the other."""
+
+    def add(self, op: Op, *inputs: Ref, nominal: Tensor | None = None) -> Ref:
+        """One more operation; its result for the images themselves is `nominal` where that is known already."""
+
+
+class UnsupportedError(Exception):
+    """An operation that no bound is known for here; the caller says which one and where."""
 
 
 class Line(NamedTuple):
@@ -105,6 +116,12 @@ class Dense(Op):
 
 
 Pair = tuple[int, int]
+
+
+def pair(value: Any) -> Pair:
+    """Rows and columns; one number stands for both."""
+    first, second = (value, value) if isinstance(value, int) else value
+    return int(first), int(second)
 
 
 @dataclass(frozen=True, eq=False)

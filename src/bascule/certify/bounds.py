@@ -102,8 +102,8 @@ class Bounds:
             one = F.one_hot(units, count).to(self.x).reshape(1, -1, *shape)
             both = torch.cat([one, -one], 1).expand(len(self.x), -1, *shape)
             parts.append(self._lower(place, both).unflatten(1, (2, len(units))))
-        found = torch.cat(parts, 2).unflatten(2, shape)
-        lower, upper = torch.maximum(box.lower, found[:, 0]), torch.minimum(box.upper, -found[:, 1])
+        linear = torch.cat(parts, 2).unflatten(2, shape)
+        lower, upper = torch.maximum(box.lower, linear[:, 0]), torch.minimum(box.upper, -linear[:, 1])
         self._steps[place].box = Box(torch.minimum(lower, upper), torch.maximum(lower, upper))
 
     # --- asking --------------------------------------------------------------------------------------------------
@@ -121,9 +121,9 @@ class Bounds:
     @property
     def logits(self) -> Tensor:
         """The logits of the images themselves, B x K; `bound` must have been told `nominal`."""
-        found = self._steps[self.answer.index].nominal
-        assert found is not None
-        return found
+        logits = self._steps[self.answer.index].nominal
+        assert logits is not None
+        return logits
 
     def interval_margins(self, y: Tensor) -> Tensor:
         """Lower bounds of (logit of the label) - (logit of j), B x K, by intervals; 0 at the label itself.
@@ -145,11 +145,11 @@ class Bounds:
         form = self._pull(self.answer.index, self._differences(y), through_all=False)
         size, margins = self._size(form), self._evaluate(form)
         unit = ROUNDING * torch.finfo(self.x.dtype).eps
-        found = margins > unit * size
+        positive = margins > unit * size
         if linear:
             form = self._pull(self.answer.index, self._differences(y), through_all=True)
-            found |= self._evaluate(form) > unit * torch.maximum(size, self._size(form))
-        return found
+            positive |= self._evaluate(form) > unit * torch.maximum(size, self._size(form))
+        return positive
 
     # --- linear bounds -------------------------------------------------------------------------------------------
 
@@ -230,9 +230,9 @@ def bound(
     Raises:
         RequestError: An operation of the model cannot be bounded, or its answer is not B x K logits.
     """
-    found = Bounds(x, norm=norm, eps=eps, nominal=nominal, intermediate=intermediate)
-    replay(model, traced or trace(model), found)
-    return found
+    bounds = Bounds(x, norm=norm, eps=eps, nominal=nominal, intermediate=intermediate)
+    bounds.answer = replay(model, traced or trace(model), bounds, bounds.image)
+    return bounds
 
 
 def bound_for_training(model: nn.Module, x: Tensor, *, eps: float) -> Bounds:
@@ -266,8 +266,8 @@ def proved_radius(
         for part in chunks(len(left), size, x.device):
             index = left[part]
             inner = intermediate if number else "interval"
-            found = bound(model, x[index], norm=norm, eps=eps, intermediate=inner, traced=traced)
-            proved[index] = (found.sure(y[index], linear=bool(number)) | label[index]).all(1)
+            bounds = bound(model, x[index], norm=norm, eps=eps, intermediate=inner, traced=traced)
+            proved[index] = (bounds.sure(y[index], linear=bool(number)) | label[index]).all(1)
     return proved.to(x.dtype) * eps
 
 

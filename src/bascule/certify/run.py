@@ -45,10 +45,10 @@ def run_certifier(
         right = model(x).argmax(1) == y
         index = right.nonzero().squeeze(1)
         if len(index):
-            found = certifier.radius(model, x[index], y[index], generator=generator)
-            if found.shape != index.shape:
-                raise ValueError(f"{certifier!r} gave radii of shape {tuple(found.shape)} for {len(index)} images")
-            radius[index] = torch.where(found.isfinite(), found, 0).clamp_min(0).to(radius)
+            radii = certifier.radius(model, x[index], y[index], generator=generator)
+            if radii.shape != index.shape:
+                raise ValueError(f"{certifier!r} gave radii of shape {tuple(radii.shape)} for {len(index)} images")
+            radius[index] = torch.where(radii.isfinite(), radii, 0).clamp_min(0).to(radius)
     # An image certified at eps has the radius eps in its own type, which may lie below the Python number.
     asked = torch.tensor(certifier.eps, dtype=x.dtype, device=x.device)
     return Certified(radius, right & (radius >= asked))

@@ -24,7 +24,7 @@ class Smoothing(Certifier):
     model itself. For images taken for another class under noise, or where the vote is too close, the radius is 0. Each
     radius is wrong with probability at most `alpha`. In Linf it is the L2 radius / sqrt(number of pixel values).
 
-    Departures: images the model itself gets wrong are not certified (`_run`); `n` is 1,000 instead of 100,000, which
+    Departures: images the model itself gets wrong are not certified; `n` is 1,000 instead of 100,000, which
     caps the radius at 2.46 sigma instead of 3.81 sigma.
     """
 
@@ -44,7 +44,7 @@ class Smoothing(Certifier):
     """Noisy copies per pass; has no effect on the result but which draws an image gets."""
 
     def radius(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:
-        found = torch.zeros(len(x), dtype=x.dtype, device=x.device)
+        radii = torch.zeros(len(x), dtype=x.dtype, device=x.device)
         # Another class than y can give no radius, so its probability is not asked for.
         index = (self._votes(model, x, self.n0, generator).argmax(1) == y).nonzero().squeeze(1)
         if len(index):
@@ -52,8 +52,8 @@ class Smoothing(Certifier):
             radius = self.sigma * special.ndtri(lower_confidence_bound(votes.cpu().numpy(), self.n, self.alpha))
             if self.norm == "linf":
                 radius = radius / np.sqrt(x[0].numel())
-            found[index] = torch.from_numpy(radius).to(found).clamp_min(0)
-        return found
+            radii[index] = torch.from_numpy(radius).to(radii).clamp_min(0)
+        return radii
 
     def _votes(self, model: nn.Module, x: Tensor, count: int, generator: torch.Generator) -> Tensor:
         """How often each class wins under noise, B x K; all images together, copies in chunks."""
@@ -79,5 +79,5 @@ def lower_confidence_bound(successes: NDArray[np.int64], n: int, alpha: float) -
     """The Clopper-Pearson bound: with probability 1 - alpha the success rate behind `successes` of `n` is above it."""
     successes = np.asarray(successes)
     with np.errstate(invalid="ignore"):
-        found = special.betaincinv(successes, n - successes + 1, alpha)
-    return np.where(successes > 0, found, 0.0)
+        bounds = special.betaincinv(successes, n - successes + 1, alpha)
+    return np.where(successes > 0, bounds, 0.0)

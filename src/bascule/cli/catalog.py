@@ -87,5 +87,5 @@ def _print_component(name: str, kind: str, rest: str) -> None:
     about = catalog.documentation(kind, rest)
     typer.echo(f"{name}\n\n{about.text}\n\nsettings:" + ("" if about.fields else " none"))
     for field in about.fields:
-        default = "required" if field.shown is None else f"default {field.shown}"
+        default = "required" if field.written is None else f"default {field.written}"
         typer.echo(f"  {field.name} ({default}): {field.allowed}\n{indent(field.text, 6 * ' ')}")

@@ -55,9 +55,15 @@ def _restored(problem: str, place: tuple[str, ...], key: str | None) -> RequestE
     return RequestError(problem, place=place, key=key)
 
 
-def unknown(kind: str, given: str, allowed: Iterable[str]) -> str:
-    """Text for an unknown word: what was given, the nearest allowed word, all allowed words."""
+def unknown(kind: str, given: str, allowed: Iterable[str], *, listing: str | None = None) -> str:
+    """Text for an unknown word: what was given, the nearest allowed word, all allowed words or `listing`."""
     allowed = sorted(allowed)
-    near = difflib.get_close_matches(given, allowed, n=1, cutoff=0.5)
+    near = nearest(given, allowed, most=1, likeness=0.5)
     guess = f" Did you mean {near[0]!r}?" if near else ""
-    return f"unknown {kind} {given!r}.{guess} Allowed: {', '.join(allowed) or 'none'}."
+    listing = listing or f"Allowed: {', '.join(allowed) or 'none'}."
+    return f"unknown {kind} {given!r}.{guess} {listing}"
+
+
+def nearest(given: str, allowed: Iterable[str], *, most: int, likeness: float = 0.0) -> list[str]:
+    """The allowed words most like the given one, at most so many, and at least so like it (1 is the word itself)."""
+    return difflib.get_close_matches(given, list(allowed), n=most, cutoff=likeness)

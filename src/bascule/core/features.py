@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -13,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from bascule.core.errors import RequestError
+from bascule.core.errors import RequestError, nearest
 from bascule.core.images import Images
 from bascule.core.inference import chunks
 from bascule.core.restore import evaluating
 
-HELD_BYTES = 2**29
+IN_MEMORY_BYTES = 2**29
 """Features that fit into this are computed once and kept while they are worked on; others are computed at each pass."""
 
 
@@ -26,8 +25,8 @@ HELD_BYTES = 2**29
 class Features:
     """One vector of floats per image: the output of a layer, or the input of the last linear layer.
 
-    Made by `features`. Nothing is computed before `chunks`, `matrix` or `held` is called, and each pass over `chunks`
-    runs the model again unless the features are held.
+    Made by `features`. Nothing is computed before `chunks`, `matrix` or `in_memory` is called, and each pass over
+    `chunks` runs the model again unless the features are in memory.
     """
 
     model: nn.Module
@@ -88,14 +87,14 @@ class Features:
         """All vectors at once, float32, N x D, on the images' device."""
         if self.rows is not None:
             return self.rows
-        found = torch.empty(len(self), self.width, device=self.images.device)
+        matrix = torch.empty(len(self), self.width, device=self.images.device)
         start = 0
         for part in self.chunks():
-            found[start : start + len(part)] = part
+            matrix[start : start + len(part)] = part
             start += len(part)
-        return found
+        return matrix
 
-    def held(self, limit: int = HELD_BYTES) -> Features:
+    def in_memory(self, limit: int = IN_MEMORY_BYTES) -> Features:
         """The same, computed now and kept if it takes at most `limit` bytes; otherwise computed at each pass."""
         if self.rows is not None or 4 * len(self) * self.width > limit:
             return self
@@ -127,22 +126,22 @@ def features(model: nn.Module, images: Images, *, layer: str | None = None, batc
     else:
         raise RequestError(_unknown_layer(layer, list(modules)))
     first = images.batch(torch.zeros(1, dtype=torch.int64, device=images.device))
-    found = _seen(model, watched, first, of_input=layer is None)
+    seen = _seen(model, watched, first, of_input=layer is None)
     if layer is None:
-        if not found:
+        if not seen:
             raise RequestError("no linear layer runs in this model, whose input would be the features; name a layer")
-        layer, of_input = found[-1][0], True
-        found = [item for item in found if item[0] == layer]
+        layer, of_input = seen[-1][0], True
+        seen = [item for item in seen if item[0] == layer]
     else:
         of_input = False
-    shape = tuple(_only(found, layer).shape[1:])
+    shape = tuple(_only(seen, layer).shape[1:])
     return Features(model=model, images=images, layer=layer, of_input=of_input, shape=shape, batch_size=batch_size)
 
 
 @torch.no_grad()
 def _seen(model: nn.Module, watched: Mapping[str, nn.Module], x: Tensor, *, of_input: bool) -> list[tuple[str, Tensor]]:
     """Outputs (or inputs) of the watched modules in one pass, float32 copies, in the order in which they ran."""
-    found: list[tuple[str, Tensor]] = []
+    seen: list[tuple[str, Tensor]] = []
 
     def keep(name: str, value: Any) -> None:
         if not isinstance(value, Tensor):
@@ -151,7 +150,7 @@ def _seen(model: nn.Module, watched: Mapping[str, nn.Module], x: Tensor, *, of_i
             shape = tuple(value.shape)
             raise RequestError(f"layer {name!r} gives shape {shape} for {len(x)} images, not a row for each")
         # A copy: a layer that works in place may follow.
-        found.append((name, value.detach().to(torch.float32, copy=True, memory_format=torch.contiguous_format)))
+        seen.append((name, value.detach().to(torch.float32, copy=True, memory_format=torch.contiguous_format)))
 
     def hook(name: str, module: nn.Module) -> RemovableHandle:
         if of_input:
@@ -165,16 +164,16 @@ def _seen(model: nn.Module, watched: Mapping[str, nn.Module], x: Tensor, *, of_i
         for name, module in watched.items():
             stack.callback(hook(name, module).remove)
         model(x)
-    return found
+    return seen
 
 
-def _only(found: list[tuple[str, Tensor]], layer: str) -> Tensor:
-    if len(found) == 1:
-        return found[0][1]
-    times = f"runs {len(found)} times in one pass" if found else "does not run when the model is used"
+def _only(outputs: list[tuple[str, Tensor]], layer: str) -> Tensor:
+    if len(outputs) == 1:
+        return outputs[0][1]
+    times = f"runs {len(outputs)} times in one pass" if outputs else "does not run when the model is used"
     raise RequestError(f"layer {layer!r} {times}; name another layer")
 
 
 def _unknown_layer(layer: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(layer, names, n=5, cutoff=0.0)
+    near = nearest(layer, names, most=5)
     return f"the model has no layer {layer!r}. The nearest of its {len(names)} names: {', '.join(near) or 'none'}."

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bascule.core.catalog import describe
+from bascule.core.errors import RequestError
 
 VERSION = 1
 """Raised whenever the same settings start to give different results, so that older records are not taken for new."""
@@ -23,3 +24,24 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def checked_digest(path: str, digest: str | None, *, what: str, place: str) -> str:
+    """SHA-256 of a file named by a setting, so that other content under the same name is another configuration.
+
+    Args:
+        path: The file.
+        digest: What it was before; None takes it as it is.
+        what: What the setting calls it, for messages.
+        place: The setting.
+
+    Raises:
+        RequestError: The file is missing, or is not the one `digest` was taken of.
+    """
+    try:
+        today = file_digest(Path(path).expanduser())
+    except OSError as error:
+        raise RequestError(f"cannot read the {place} {path!r}: {error.strerror}", place=(place,)) from error
+    if digest not in (None, today):
+        raise RequestError(f"{path!r} is not the {what} this was made with (its content changed)", place=(place,))
+    return today

@@ -93,10 +93,10 @@ class Images:
         """The images at these positions as floats in [0, 1], B x C x H x W, on this set's device."""
         if isinstance(self.pixels, Tensor):
             # Copies whole pictures; `pixels[index]` copies value by value.
-            found = self.pixels.index_select(0, index.to(self.pixels.device))
+            pixels = self.pixels.index_select(0, index.to(self.pixels.device))
         else:
-            found = self.pixels[index]
-        return as_floats(found.to(self.device, non_blocking=True))
+            pixels = self.pixels[index]
+        return as_floats(pixels.to(self.device, non_blocking=True))
 
     def at(self, index: Tensor) -> Images:
         """The subset at these positions, in this order, ids kept."""

@@ -70,9 +70,9 @@ def predict(
     Raises:
         RequestError: A logit is not a number.
     """
-    found = []
+    labels = []
     with evaluating(model), full_precision(images.device):
         for index in chunks(len(images), batch_size, images.device):
             x = images.batch(index)
-            found.append(labels_of(model(x if change is None else change(x))).cpu())
-    return torch.cat(found)
+            labels.append(labels_of(model(x if change is None else change(x))).cpu())
+    return torch.cat(labels)

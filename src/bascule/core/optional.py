@@ -8,7 +8,7 @@ from typing import Any
 from bascule.core.errors import RequestError
 
 
-def imported(module: str, *, extra: str) -> Any:
+def import_optional(module: str, *, extra: str) -> Any:
     """A module of an optional package, imported at its first use.
 
     Args:

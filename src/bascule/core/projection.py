@@ -105,21 +105,21 @@ def _krylov(rows: Rows, mean: Tensor, count: int, generator: torch.Generator) ->
         small = (basis.T.double() @ image.double()).cpu()
         values, within = torch.linalg.eigh((small + small.T) / 2)
         best = within[:, -count:].to(basis)
-        found = basis @ best
-        residual = (image @ best - found * values[-count:].to(basis)).norm(dim=0).double().cpu()
+        directions = basis @ best
+        residual = (image @ best - directions * values[-count:].to(basis)).norm(dim=0).double().cpu()
         settled = residual <= torch.maximum(1e-4 * values[-count:], 1e-6 * values[-1])
         if bool(settled.all()) or basis.shape[1] + width > min(rows.width, _STEPS * width):
-            return _ordered(mean, values[-count:], found, count)
+            return _ordered(mean, values[-count:], directions, count)
         block = image[:, -width:]
 
 
 def _covariance_times(rows: Rows, mean: Tensor, block: Tensor) -> Tensor:
     """(A^T A) block for the centred rows A."""
-    found = torch.zeros_like(block)
+    product = torch.zeros_like(block)
     for part in rows.chunks():
         centred = part - mean
-        found += centred.T @ (centred @ block)
-    return found
+        product += centred.T @ (centred @ block)
+    return product
 
 
 def _ordered(mean: Tensor, values: Tensor, vectors: Tensor, count: int) -> Principal:
@@ -138,13 +138,13 @@ def components(
 
     Directions along which the rows do not vary (less than 1e-5 of the strongest) are left out, so k can be 0.
     """
-    found = principal(rows, count, generator=generator)
-    vary = found.values > 1e-5 * (found.values[0] + found.mean.abs().max())
-    found = Principal(found.mean, found.directions[vary], found.values[vary])
-    coordinates = found.of(rows)
+    axes = principal(rows, count, generator=generator)
+    vary = axes.values > 1e-5 * (axes.values[0] + axes.mean.abs().max())
+    axes = Principal(axes.mean, axes.directions[vary], axes.values[vary])
+    coordinates = axes.of(rows)
     if method == "pca" or coordinates.shape[1] == 0:
-        return found, coordinates
-    return found, independent(coordinates, generator=generator).to(coordinates)
+        return axes, coordinates
+    return axes, independent(coordinates, generator=generator).to(coordinates)
 
 
 def independent(coordinates: Tensor, *, generator: torch.Generator) -> Tensor:
@@ -166,7 +166,7 @@ def independent(coordinates: Tensor, *, generator: torch.Generator) -> Tensor:
         return torch.from_numpy(method.fit_transform(coordinates.double().cpu().numpy())).float()
 
 
-def whitened(points: Tensor, covariance: Tensor, *, floor: float) -> Tensor:
+def whiten(points: Tensor, covariance: Tensor, *, floor: float) -> Tensor:
     """Points N x k turned and scaled so that `covariance` becomes the identity.
 
     Variances below `floor` x the largest count as that.

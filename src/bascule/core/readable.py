@@ -28,7 +28,7 @@ def allowed(annotation: ast.expr, module: ast.Module) -> str:
             one, other = allowed(left, module), allowed(right, module)
             return f"{one}{', ' if ',' in one else ' '}or {other}"
         case ast.Subscript(value=ast.Name(id="Literal"), slice=inner):
-            return " or ".join(shown(value) for value in _entries(inner))
+            return " or ".join(written(value) for value in _entries(inner))
         case ast.Subscript(value=ast.Name(id="Annotated"), slice=ast.Tuple(elts=[inner, *extras])):
             return _bounded(inner, extras, module)
         case ast.Subscript(value=ast.Name(id="tuple"), slice=inner):
@@ -38,7 +38,7 @@ def allowed(annotation: ast.expr, module: ast.Module) -> str:
     return ast.unparse(annotation)
 
 
-def shown(value: ast.expr) -> str:
+def written(value: ast.expr) -> str:
     """A default as it is written in a study file."""
     match value:
         case ast.Constant(value=str(text)):
@@ -48,9 +48,9 @@ def shown(value: ast.expr) -> str:
         case ast.Constant(value=bool(truth)):
             return str(truth).lower()
         case ast.Tuple(elts=entries) | ast.List(elts=entries):
-            return f"[{', '.join(map(shown, entries))}]"
+            return f"[{', '.join(map(written, entries))}]"
         case ast.BinOp(left=above, op=ast.Div(), right=below):
-            return f"{shown(above)}/{shown(below)}"
+            return f"{written(above)}/{written(below)}"
         case ast.Call(func=ast.Name(id="dict"), args=[], keywords=[]):
             return "{}"
         case ast.Call(func=ast.Name(id=name), args=[], keywords=[]):
@@ -69,8 +69,8 @@ def _kebab(name: str) -> str:
 def _named(name: str, module: ast.Module) -> str:
     if name in _WORDS:
         return _WORDS[name]
-    found = _definition(name, module)
-    return allowed(*found) if found else f"mapping with the settings of {_kebab(name)}"
+    definition = _definition(name, module)
+    return allowed(*definition) if definition else f"mapping with the settings of {_kebab(name)}"
 
 
 def _definition(name: str, module: ast.Module) -> tuple[ast.expr, ast.Module] | None:
@@ -102,11 +102,11 @@ def _bounded(inner: ast.expr, extras: list[ast.expr], module: ast.Module) -> str
                 text = f"component of {room}: a name, or a mapping with name and settings"
                 text = f"list, each a {text}" if any(word.arg == "many" for word in keywords) else text
             case ast.Call(func=ast.Name(id="Interval"), keywords=keywords):
-                bounds |= {str(word.arg): shown(word.value) for word in keywords}
+                bounds |= {str(word.arg): written(word.value) for word in keywords}
             case ast.Call(func=ast.Name(id="MinLen"), args=[least_]):
-                least = f", at least {shown(least_)} of them"
+                least = f", at least {written(least_)} of them"
             case ast.Call(func=ast.Name(id="Ge" | "Gt" | "Le" | "Lt" as kind), args=[bound]):
-                bounds[kind.lower()] = shown(bound)
+                bounds[kind.lower()] = written(bound)
     if text:
         return f"{text}, or null" if "None" in ast.unparse(inner) else text
     if {"ge", "le"} <= bounds.keys():

@@ -72,9 +72,9 @@ def _hooks_kept(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        for found, before in hooks:
-            found.clear()
-            found.update(before)
+        for current, before in hooks:
+            current.clear()
+            current.update(before)
         for m, full in kept:
             m._is_full_backward_hook = full
 
@@ -97,9 +97,9 @@ def full_precision(device: torch.device) -> Iterator[None]:
             yield
             return
         cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-        found = cuda.allow_tf32, cudnn.allow_tf32
+        before = cuda.allow_tf32, cudnn.allow_tf32
         cuda.allow_tf32 = cudnn.allow_tf32 = False
         try:
             yield
         finally:
-            cuda.allow_tf32, cudnn.allow_tf32 = found
+            cuda.allow_tf32, cudnn.allow_tf32 = before

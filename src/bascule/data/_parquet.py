@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from bascule.core.errors import RequestError, unknown
-from bascule.data._decode import SET_SIZE, allocate, decode, picture
 from bascule.data._files import content_digest, reading
+from bascule.data.decode import SET_SIZE, allocate, decode, picture
 
 IMAGE_COLUMNS = ("image", "img")
 """Columns looked for when none is named, in this order."""
@@ -28,7 +28,7 @@ _ROWS = 512
 
 
 @dataclass(frozen=True, kw_only=True)
-class Split:
+class ParquetFiles:
     """The files of one split, with the labels read and the pictures still compressed."""
 
     files: tuple[Path, ...]
@@ -85,12 +85,14 @@ def _row(path: Path, start: int, i: int) -> str:
     return f"{path}: row {start + i}"
 
 
-def digest(train: Split, test: Split) -> str:
+def digest(train: ParquetFiles, test: ParquetFiles) -> str:
     """Identity of the files' content."""
     return content_digest(train.files, test.files)
 
 
-def find_splits(folder: Path, *inside: str, image: str | None = None, label: str | None = None) -> tuple[Split, Split]:
+def find_splits(
+    folder: Path, *inside: str, image: str | None = None, label: str | None = None
+) -> tuple[ParquetFiles, ParquetFiles]:
     """Training and test files in `folder` or the first of its sub-folders `inside` that has training files.
 
     Training files are `train*.parquet`; test files are `test*.parquet`, or else `val*.parquet`.
@@ -124,7 +126,7 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
 
 
-def _split(files: Sequence[Path], image: str | None, label: str | None) -> Split:
+def _split(files: Sequence[Path], image: str | None, label: str | None) -> ParquetFiles:
     _check_parts(files)
     columns, labels, names = [], [], []
     for path in files:
@@ -139,7 +141,7 @@ def _split(files: Sequence[Path], image: str | None, label: str | None) -> Split
     whole = torch.from_numpy(np.concatenate(labels))
     if len(whole) == 0:
         raise RequestError(f"{files[0]}: the set holds no rows")
-    return Split(files=tuple(files), columns=tuple(columns), labels=whole, names=names[0])
+    return ParquetFiles(files=tuple(files), columns=tuple(columns), labels=whole, names=names[0])
 
 
 def _check_parts(files: Sequence[Path]) -> None:
@@ -148,23 +150,23 @@ def _check_parts(files: Sequence[Path]) -> None:
     for path in files:
         if match := re.match(r"(.*)-(\d+)-of-(\d+)", path.stem):
             parts.setdefault((match[1], match[3]), []).append(int(match[2]))
-    for (stem, total), found in parts.items():
+    for (stem, total), numbers in parts.items():
         wanted = range(int(total))
-        wrong = [f"{stem}-{i:0{len(total)}}-of-{total}" for i in wanted[: len(found) + 1] if found.count(i) != 1]
+        wrong = [f"{stem}-{i:0{len(total)}}-of-{total}" for i in wanted[: len(numbers) + 1] if numbers.count(i) != 1]
         if wrong:
-            state = "is missing" if int(wrong[0].split("-")[-3]) not in found else "is there more than once"
+            state = "is missing" if int(wrong[0].split("-")[-3]) not in numbers else "is there more than once"
             raise RequestError(f"{files[0].parent}: {wrong[0]} {state}; the set must be complete, each part once")
 
 
 def _column(path: Path, schema: pa.Schema, given: str | None, usual: Sequence[str], kind: str) -> str:
     if given is not None and given not in schema.names:
         raise RequestError(f"{path}: {unknown(f'{kind} column', given, schema.names)}")
-    found = given or next((name for name in usual if name in schema.names), None)
-    if found is None:
+    column = given or next((name for name in usual if name in schema.names), None)
+    if column is None:
         raise RequestError(
             f"{path}: no {kind} column called {' or '.join(usual)}; set `{kind}` to one of: {', '.join(schema.names)}"
         )
-    return found
+    return column
 
 
 def _image_column(path: Path, schema: pa.Schema, given: str | None) -> str:

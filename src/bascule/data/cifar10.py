@@ -17,7 +17,7 @@ from bascule.core.errors import RequestError
 from bascule.core.images import Images, Splits
 from bascule.data import Facts, Source, class_names, find
 from bascule.data._files import content_digest, reading
-from bascule.data._parquet import Split, digest, find_splits
+from bascule.data._parquet import ParquetFiles, digest, find_splits
 from bascule.data._unpickle import load_dict
 from bascule.data.download import Remote
 
@@ -83,7 +83,7 @@ def _images(pixels: Tensor, labels: Tensor) -> Images:
     return Images(pixels=pixels, labels=labels, ids=torch.arange(len(labels)), classes=_CLASSES)
 
 
-def _parquet(place: Path) -> tuple[Split, Split] | None:
+def _parquet(place: Path) -> tuple[ParquetFiles, ParquetFiles] | None:
     """The two splits if `place` is a folder of parquet files, None if it holds the authors' pickles."""
     inside = ("plain_text", "data")
     if not any(any((place / name).glob("*.parquet")) for name in ("", *inside)):
@@ -92,8 +92,8 @@ def _parquet(place: Path) -> tuple[Split, Split] | None:
     class_names(place, [train.labels, test.labels], _CLASSES)
     for split in (train, test):
         if split.names is not None and split.names != _CLASSES:
-            found = ", ".join(split.names[:10])
-            raise RequestError(f"{split.files[0]}: the classes are {found}: not CIFAR-10. {_ANOTHER}")
+            named = ", ".join(split.names[:10])
+            raise RequestError(f"{split.files[0]}: the classes are {named}: not CIFAR-10. {_ANOTHER}")
     return train, test
 
 
@@ -103,9 +103,9 @@ def _parquet(place: Path) -> tuple[Split, Split] | None:
 class _Part(NamedTuple):
     """One split, as the arrays of its files."""
 
-    pixels: list[np.ndarray]
+    pixels: tuple[np.ndarray, ...]
     """uint8, N x 3 x 32 x 32 each."""
-    labels: list[np.ndarray]
+    labels: tuple[np.ndarray, ...]
     """int64, shape (N,) each."""
 
 
@@ -115,23 +115,24 @@ def _joined(arrays: Sequence[np.ndarray]) -> Tensor:
 
 def _batches(place: Path) -> tuple[_Part, _Part]:
     """Training and test part of the authors' folder or archive."""
-    found = {}
+    batches = {}
     for path, content in _archived(place) if place.is_file() else _unpacked(place):
         loaded = load_dict(content, path)
         if path.name == _NAMES:
             _check_names(path, loaded.get(b"label_names"))
         else:
-            found[path.name] = (_pixels(path, loaded.get(b"data")), _labels(path, loaded.get(b"labels")))
-            if len(found[path.name][0]) != len(found[path.name][1]):
-                raise RequestError(f"{path}: {len(found[path.name][0])} images but {len(found[path.name][1])} labels")
-    missing = [name for name in (*_TRAIN, _TEST) if name not in found]
+            pixels, labels = _pixels(path, loaded.get(b"data")), _labels(path, loaded.get(b"labels"))
+            if len(pixels) != len(labels):
+                raise RequestError(f"{path}: {len(pixels)} images but {len(labels)} labels")
+            batches[path.name] = pixels, labels
+    missing = [name for name in (*_TRAIN, _TEST) if name not in batches]
     if missing:
         raise RequestError(
             f"{place}: {', '.join(missing)} not found. Give a folder of train*.parquet and test*.parquet, "
             f"the folder {_FOLDER} or the file {_ARCHIVE}."
         )
-    train = [found[name] for name in _TRAIN]
-    return _Part([pixels for pixels, _ in train], [labels for _, labels in train]), _Part(*([x] for x in found[_TEST]))
+    train, test = ([batches[name] for name in names] for names in (_TRAIN, (_TEST,)))
+    return _Part(*zip(*train, strict=True)), _Part(*zip(*test, strict=True))
 
 
 def _unpacked(folder: Path) -> Iterator[tuple[Path, bytes]]:
@@ -162,8 +163,8 @@ def _check_names(path: Path, names: Any) -> None:
 
 def _pixels(path: Path, data: Any) -> np.ndarray:
     if not isinstance(data, np.ndarray) or data.ndim != 2 or data.shape[1] != 3 * 32 * 32:
-        found = f"shape {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
-        raise RequestError(f"{path}: 'data' must be an array of bytes of shape (N, 3072), found {found}")
+        given = f"shape {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
+        raise RequestError(f"{path}: 'data' must be an array of bytes of shape (N, 3072), found {given}")
     return data.reshape(-1, *_SIZE)
 
 

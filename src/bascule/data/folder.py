@@ -18,8 +18,8 @@ from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.core.images import Images, Pixels, Splits
 from bascule.data import Facts, Source, find
-from bascule.data._decode import ENDINGS, allocate, check_sizes, decode, picture
 from bascule.data._files import content_digest, reading
+from bascule.data.decode import ENDINGS, allocate, check_sizes, decode, picture
 
 IN_MEMORY = 2**30
 """Bytes of decoded pictures up to which a split is held in memory; a larger one is decoded batch by batch."""
@@ -126,13 +126,13 @@ def _find_splits(folder: Path) -> tuple[_Split, _Split]:
     Raises:
         RequestError: A split is missing, a class has no pictures, or the two splits have different classes.
     """
-    found = [name for name in _TESTS if (folder / name).is_dir()]
-    if not (folder / "train").is_dir() or not found:
+    tests = [name for name in _TESTS if (folder / name).is_dir()]
+    if not (folder / "train").is_dir() or not tests:
         raise RequestError(
             f"{folder}: needs a folder train and a folder {', '.join(_TESTS[:-1])} or {_TESTS[-1]}, "
             "each with one sub-folder of pictures per class"
         )
-    train, test = _split(folder / "train"), _split(folder / found[0])
+    train, test = _split(folder / "train"), _split(folder / tests[0])
     for split, other in ((train, test), (test, train)):
         missing = [name for name in other.classes if name not in split.classes]
         if missing:

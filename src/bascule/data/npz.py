@@ -17,8 +17,8 @@ from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.core.images import Images, Splits
 from bascule.data import Facts, Source, check_same_size, class_names, find
-from bascule.data._decode import allocate
 from bascule.data._files import content_digest, reading
+from bascule.data.decode import allocate
 
 _KEYS = (("x_train", "y_train", "x_test", "y_test"), ("train_images", "train_labels", "test_images", "test_labels"))
 _BLOCK = 2**24

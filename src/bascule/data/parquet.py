@@ -12,7 +12,7 @@ from annotated_types import Ge
 from bascule.core.catalog import component
 from bascule.core.images import Images, Splits
 from bascule.data import Facts, Source, class_names, find
-from bascule.data._parquet import Split, digest, find_splits
+from bascule.data._parquet import ParquetFiles, digest, find_splits
 
 
 @component
@@ -53,14 +53,14 @@ class Parquet(Source):
             digest=digest(train, test),
         )
 
-    def _open(self, roots: Sequence[Path]) -> tuple[Split, Split, tuple[str, ...]]:
+    def _open(self, roots: Sequence[Path]) -> tuple[ParquetFiles, ParquetFiles, tuple[str, ...]]:
         folder = find(roots, self.path)
         train, test = find_splits(folder, "data", image=self.image, label=self.label)
         annotated = train.names or test.names
         names = annotated if self.classes is None else self.classes
         return train, test, class_names(folder, [train.labels, test.labels], names)
 
-    def _images(self, split: Split, size: tuple[int, int, int], classes: tuple[str, ...]) -> Images:
+    def _images(self, split: ParquetFiles, size: tuple[int, int, int], classes: tuple[str, ...]) -> Images:
         return Images(
             pixels=split.pixels(size, resize=self.size),
             labels=split.labels,

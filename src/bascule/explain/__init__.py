@@ -1,6 +1,6 @@
 """Explanations. One file each: what a model looks at in an image, and how its answers depend on frequency.
 
-A heat map says how much each pixel matters, a spectrum what happens at each spatial frequency. `_run` calls both in
+A heat map says how much each pixel matters, a spectrum what happens at each spatial frequency. `run` calls both in
 eval mode with frozen parameters; they draw from the generator they are given. A label is an argument: the true one to
 see what an answer rests on, the backdoor's target to see what leads there. A projection places the features of many
 images in the plane.

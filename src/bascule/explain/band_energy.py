@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from bascule.core.catalog import component
 from bascule.explain import Spectrum
-from bascule.explain._frequency import rings
-from bascule.explain._gradient import ScoreName, input_gradient
+from bascule.explain.frequencies import rings
+from bascule.explain.gradient import ScoreName, input_gradient
 
 
 @component
@@ -30,6 +30,6 @@ class BandEnergy(Spectrum):
         # In 64 bits: the square of a confident model's gradient is 0 in 32.
         gradient = input_gradient(model, x, y, score=self.score).double()
         energy = torch.fft.fft2(gradient).abs().square().sum(1).flatten(1)
-        found = energy.new_zeros(len(x), len(self.frequencies(height, width)))
-        found.index_add_(1, rings(height, width).flatten().to(x.device), energy)
-        return found / energy.sum(1, keepdim=True)
+        in_rings = energy.new_zeros(len(x), len(self.frequencies(height, width)))
+        in_rings.index_add_(1, rings(height, width).flatten().to(x.device), energy)
+        return in_rings / energy.sum(1, keepdim=True)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bascule.core.catalog import component
 from bascule.explain import Spectrum
-from bascule.explain._frequency import half_plane, waves
+from bascule.explain.frequencies import half_plane, waves
 
 _VALUES = 2**22
 """Pixel values of the perturbed images in one pass."""

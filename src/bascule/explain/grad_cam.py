@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from bascule.core.catalog import component
 from bascule.core.errors import RequestError, unknown
-from bascule.core.optional import imported
+from bascule.core.optional import import_optional
 from bascule.explain import HeatMap
-from bascule.explain._gradient import score_of
+from bascule.explain.gradient import score_of
 
 
 @component
@@ -26,13 +26,13 @@ class GradCam(HeatMap):
 
     def heat(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:
         name, layer = self._chosen(model)
-        method = imported("captum.attr", extra="explain").LayerGradCam(score_of(model, "logit"), layer)
+        method = import_optional("captum.attr", extra="explain").LayerGradCam(score_of(model, "logit"), layer)
         inputs = x.detach().requires_grad_(True)  # a frozen model's layers have gradients only through their input
-        found: Tensor = method.attribute(inputs, additional_forward_args=(y,), relu_attributions=True)
-        if found.ndim != 4:
-            problem = f"the output of {name!r} has {found.ndim} dimensions, a heat map needs B x C x H x W"
+        cam: Tensor = method.attribute(inputs, additional_forward_args=(y,), relu_attributions=True)
+        if cam.ndim != 4:
+            problem = f"the output of {name!r} has {cam.ndim} dimensions, a heat map needs B x C x H x W"
             raise RequestError(f"{problem}; name a layer before the images are flattened", place=("layer",))
-        return F.interpolate(found.detach(), x.shape[2:], mode="bilinear", align_corners=False).squeeze(1)
+        return F.interpolate(cam.detach(), x.shape[2:], mode="bilinear", align_corners=False).squeeze(1)
 
     def _chosen(self, model: nn.Module) -> tuple[str, nn.Module]:
         modules = dict(model.named_modules())
@@ -40,8 +40,8 @@ class GradCam(HeatMap):
             if self.layer not in modules:
                 raise RequestError(unknown("layer", self.layer, filter(None, modules)), place=("layer",))
             return self.layer, modules[self.layer]
-        found = [(name, module) for name, module in modules.items() if isinstance(module, nn.Conv2d)]
-        if not found:
+        convolutions = [(name, module) for name, module in modules.items() if isinstance(module, nn.Conv2d)]
+        if not convolutions:
             names = ", ".join(filter(None, modules))
             raise RequestError(f"the model has no Conv2d; name a layer of it: {names}", place=("layer",))
-        return found[-1]
+        return convolutions[-1]

@@ -9,9 +9,9 @@ from annotated_types import Ge, Interval
 from torch import Tensor, nn
 
 from bascule.core.catalog import component
-from bascule.core.optional import imported
+from bascule.core.optional import import_optional
 from bascule.explain import HeatMap
-from bascule.explain._gradient import ScoreName, score_of
+from bascule.explain.gradient import ScoreName, score_of
 
 
 @component
@@ -36,12 +36,12 @@ class IntegratedGradients(HeatMap):
 
         They sum to the score's difference between image and baseline, as far as the steps suffice (completeness).
         """
-        method = imported("captum.attr", extra="explain").IntegratedGradients(score_of(model, self.score))
-        found: Tensor = method.attribute(
+        method = import_optional("captum.attr", extra="explain").IntegratedGradients(score_of(model, self.score))
+        attribution: Tensor = method.attribute(
             x,
             baselines=self.baseline,
             additional_forward_args=(y,),
             n_steps=self.steps,
             internal_batch_size=len(x),  # one step at a time
         )
-        return found
+        return attribution

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bascule.core.catalog import component
-from bascule.core.optional import imported
+from bascule.core.optional import import_optional
 from bascule.core.projection import Matrix, Rows, components, whole_number
 from bascule.explain import Projection
 
@@ -37,10 +37,10 @@ class Latents(Projection):
             _, coordinates = components(rows, _UMAP_WIDTH, method="pca", generator=generator)
             return _umap(coordinates.cpu().numpy(), whole_number(generator=generator))
         _, coordinates = components(rows, 2, method=self.method, generator=generator)
-        found = coordinates.cpu().numpy()
+        points = coordinates.cpu().numpy()
         if self.method == "ica":
-            found = _arranged(found)
-        return np.pad(found, ((0, 0), (0, 2 - found.shape[1]))).astype(np.float32)
+            points = _arranged(points)
+        return np.pad(points, ((0, 0), (0, 2 - points.shape[1]))).astype(np.float32)
 
 
 def _arranged(points: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -51,5 +51,5 @@ def _arranged(points: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _umap(points: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
-    umap = imported("umap", extra="umap")
+    umap = import_optional("umap", extra="umap")
     return np.asarray(umap.UMAP(n_components=2, random_state=seed, n_jobs=1).fit_transform(points), dtype=np.float32)

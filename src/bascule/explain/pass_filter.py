@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bascule.core.catalog import component
 from bascule.explain import Spectrum
-from bascule.explain._frequency import radius
+from bascule.explain.frequencies import radius
 
 
 @component

@@ -29,19 +29,19 @@ def run_heat_map(
     Raises:
         RequestError: The method does not fit the model, or needs a package that is missing.
     """
-    found = torch.zeros(len(x), *x.shape[2:], dtype=x.dtype, device=x.device)
+    heats = torch.zeros(len(x), *x.shape[2:], dtype=x.dtype, device=x.device)
     for index in chunks(len(x), batch_size, x.device):
         with untouched(model):
             # Clones, so that a method which works in place does not change the caller's images, nor its gradients.
             part, labels = x[index].detach(), y[index]
             heat = heat_map.heat(model, part, labels, generator=generator).detach()
-        if heat.shape != found[index].shape:
-            raise ValueError(f"{heat_map!r} gave heat of shape {tuple(heat.shape)} for {tuple(found[index].shape)}")
+        if heat.shape != heats[index].shape:
+            raise ValueError(f"{heat_map!r} gave heat of shape {tuple(heat.shape)} for {tuple(heats[index].shape)}")
         heat = torch.where(heat.isfinite().flatten(1).all(1).reshape(-1, 1, 1), heat, 0)
         if bool((heat < 0).any()):
             raise ValueError(f"{heat_map!r} gave heat below zero")
-        found[index] = heat.to(found)
-    return found
+        heats[index] = heat.to(heats)
+    return heats
 
 
 def run_spectrum(
@@ -52,7 +52,7 @@ def run_spectrum(
     Arguments and guarantees as in `run_heat_map`; a response that is not finite counts as none.
     """
     count = len(spectrum.frequencies(x.shape[2], x.shape[3]))
-    found = torch.zeros(len(x), count, dtype=x.dtype, device=x.device)
+    responses = torch.zeros(len(x), count, dtype=x.dtype, device=x.device)
     for index in chunks(len(x), batch_size, x.device):
         with untouched(model):
             part, labels = x[index].detach(), y[index]
@@ -60,5 +60,5 @@ def run_spectrum(
         if response.shape != (len(index), count):
             given = f"{tuple(response.shape)} for {len(index)} images and {count} frequencies"
             raise ValueError(f"{spectrum!r} gave responses of shape {given}")
-        found[index] = torch.where(response.isfinite(), response, torch.nan).to(found)
-    return found
+        responses[index] = torch.where(response.isfinite(), response, torch.nan).to(responses)
+    return responses

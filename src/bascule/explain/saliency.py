@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bascule.core.catalog import component
 from bascule.explain import HeatMap
-from bascule.explain._gradient import ScoreName, input_gradient
+from bascule.explain.gradient import ScoreName, input_gradient
 
 
 @component
@@ -19,7 +19,7 @@ class Saliency(HeatMap):
 
     With the defaults and the true label it is what Figure 3 of Weng, Lee & Wu 2020 shows, without its sign: the
     gradient of the cross-entropy, clipped at 3 standard deviations of its entries. They colour the signed gradient,
-    channel by channel: `picture`. Clipping keeps a few pixels from taking the whole heat.
+    channel by channel. Clipping keeps a few pixels from taking the whole heat.
     """
 
     score: ScoreName = "loss"
@@ -33,12 +33,6 @@ class Saliency(HeatMap):
         gradient = input_gradient(model, x, y, score=self.score)
         heat = torch.minimum(gradient.abs(), self._largest(gradient))
         return heat.amax(1) if self.channels == "max" else heat.sum(1)
-
-    def picture(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """The signed gradient as Figure 3 shows it, B x C x H x W: 0.5 for no effect, 0 or 1 from `clip` on."""
-        gradient = input_gradient(model, x, y, score=self.score)
-        largest = self._largest(gradient)
-        return 0.5 + torch.where(largest > 0, gradient / largest, 0).clamp(-1, 1) / 2
 
     def _largest(self, gradient: Tensor) -> Tensor:
         """The largest absolute entry that counts in each image, B x 1 x 1 x 1."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bascule.core.catalog import component
 from bascule.explain import HeatMap
-from bascule.explain._gradient import ScoreName, input_gradient
+from bascule.explain.gradient import ScoreName, input_gradient
 
 
 @component

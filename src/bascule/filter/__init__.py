@@ -1,7 +1,7 @@
 """Data defences before training. One file each: model, images -> how suspicious each image is, and which to remove.
 
 The model was trained on these very images, with these labels, some of which may be poisoned. Which class or which
-images is what a filter has to say: it looks at all classes and is told nothing. `_run` calls it with the images in the
+images is what a filter has to say: it looks at all classes and is told nothing. `run` calls it with the images in the
 order of their ids, so that no answer depends on how a set happens to be sorted, and checks what comes back.
 
 The `score` orders the whole set, across classes. `removed` is the decision of the filter's own rule, and may differ

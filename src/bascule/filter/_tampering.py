@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 
-def tampered(x: Tensor, *, generator: torch.Generator) -> Tensor:
+def tamper(x: Tensor, *, generator: torch.Generator) -> Tensor:
     """Copies of [0, 1] images, B x C x H x W, each changed in one of five ways drawn at random."""
     ways: list[Callable[[Tensor, torch.Generator], Tensor]] = [_white_patch, _noise_patch, _noise, _blend, _shadow]
     way = torch.randint(len(ways), (len(x),), generator=generator, device=x.device)
-    found = x.clone()
+    changed = x.clone()
     for number, change in enumerate(ways):
         chosen = (way == number).nonzero().squeeze(1)
         if len(chosen):
-            found[chosen] = change(x[chosen], generator)
-    return found.clamp_(0, 1)
+            changed[chosen] = change(x[chosen], generator)
+    return changed.clamp_(0, 1)
 
 
 def _uniform(x: Tensor, low: float, high: float, generator: torch.Generator) -> Tensor:

@@ -14,8 +14,8 @@ from bascule.core.errors import RequestError
 from bascule.core.images import Images
 from bascule.core.projection import components, whole_number
 from bascule.filter import Judged, LayerFilter
-from bascule.filter._clusters import LEAST, Split, split
-from bascule.filter._rules import left_out, smaller_than
+from bascule.filter.clusters import LEAST, TwoClusters, split
+from bascule.filter.rules import note_left_out, small_classes
 
 _SAMPLE = 5000
 
@@ -66,32 +66,32 @@ class ActivationClustering(LayerFilter):
                 continue
             if len(index) < LEAST:
                 continue
-            _, points = components(rows.held(), self.dimensions, method=self.reduce, generator=generator)
+            _, points = components(rows.in_memory(), self.dimensions, method=self.reduce, generator=generator)
             if points.shape[1] == 0:
                 flat.append(label)
                 continue
-            found = split(points, generator=generator)
-            leaning, chosen = found.leaning, found.second
+            clusters = split(points, generator=generator)
+            leaning, chosen = clusters.leaning, clusters.second
             if self.rule == "larger":
                 leaning, chosen = -leaning, ~chosen
-            clarity, guilty = self._verdict(points, found, generator)
+            clarity, guilty = self._verdict(points, clusters, generator)
             score[index] = clarity * leaning
             removed[index] = chosen & guilty
-        few = [label for label in smaller_than(images, LEAST) if self.only_class in (None, label)]
-        notes = left_out(images, few, f"having fewer than {LEAST} images") + left_out(
+        few = [label for label in small_classes(images, LEAST) if self.only_class in (None, label)]
+        notes = note_left_out(images, few, f"having fewer than {LEAST} images") + note_left_out(
             images, flat, "all their activations being equal"
         )
         return Judged(score, removed, notes)
 
-    def _verdict(self, points: Tensor, found: Split, generator: torch.Generator) -> tuple[float, bool]:
+    def _verdict(self, points: Tensor, clusters: TwoClusters, generator: torch.Generator) -> tuple[float, bool]:
         """How clearly a class is split, in [0, 1], and whether a cluster of it is removed."""
         if self.rule == "relative-size":
-            return 1 - 2 * found.share, found.share < self.max_share
+            return 1 - 2 * clusters.share, clusters.share < self.max_share
         if self.rule == "silhouette":
             value = float(
                 silhouette_score(
                     points.cpu().numpy(),
-                    found.second.cpu().numpy(),
+                    clusters.second.cpu().numpy(),
                     sample_size=min(len(points), _SAMPLE),
                     random_state=whole_number(generator=generator),
                 )

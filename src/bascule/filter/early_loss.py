@@ -18,7 +18,7 @@ from bascule.core.inference import chunks
 from bascule.core.projection import whole_number
 from bascule.core.restore import evaluating
 from bascule.filter import Filter, Judged
-from bascule.filter._rules import highest
+from bascule.filter.rules import highest
 from bascule.train import Objective
 from bascule.train.loop import train
 from bascule.train.settings import Training

@@ -16,7 +16,7 @@ from bascule.core.inference import chunks
 from bascule.core.projection import whole_number
 from bascule.core.restore import evaluating
 from bascule.filter import Filter, Judged
-from bascule.filter._tampering import tampered
+from bascule.filter._tampering import tamper
 from bascule.train.loop import train
 from bascule.train.settings import Training
 from bascule.train.standard import Standard
@@ -63,7 +63,7 @@ def _lesson(images: Images, generator: torch.Generator) -> Images:
     for index in chunks(len(images), _CHUNK, images.device):
         x = images.batch(index)
         clean.append(as_bytes(x.clone()))
-        copies.append(as_bytes(tampered(x, generator=generator)))
+        copies.append(as_bytes(tamper(x, generator=generator)))
     labels = torch.arange(2, device=images.device).repeat_interleave(len(images))
     ids = torch.arange(len(labels), device=images.device)
     return Images(pixels=torch.cat([*clean, *copies]), labels=labels, ids=ids, classes=("as is", "tampered"))
@@ -105,9 +105,9 @@ class Spectrum(nn.Module):
 def dct_matrix(size: int) -> Tensor:
     """The orthonormal DCT-II as a matrix, size x size: row k is the k-th cosine."""
     k, n = torch.arange(size).reshape(-1, 1), torch.arange(size)
-    found = torch.cos(math.pi * k * (2 * n + 1) / (2 * size)) * math.sqrt(2 / size)
-    found[0] /= math.sqrt(2)
-    return found
+    basis = torch.cos(math.pi * k * (2 * n + 1) / (2 * size)) * math.sqrt(2 / size)
+    basis[0] /= math.sqrt(2)
+    return basis
 
 
 @torch.no_grad()

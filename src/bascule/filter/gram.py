@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from bascule.core.catalog import component
 from bascule.core.features import Features
 from bascule.core.images import Images
+from bascule.core.statistics import CONSISTENCY, deviations
 from bascule.filter import Judged, LayerFilter
-from bascule.filter._clusters import LEAST
-from bascule.filter._rules import UNLIKELY, anomaly_index, left_out, smaller_than
+from bascule.filter.clusters import LEAST
+from bascule.filter.rules import UNLIKELY, anomaly_index, note_left_out, small_classes
 
 
 @component
@@ -43,17 +44,16 @@ class Gram(LayerFilter):
         for _, index, rows in self.features(model, images).by_class():
             if len(index) >= LEAST:
                 score[index] = anomaly_index(self._deviation(rows))
-        notes = left_out(images, smaller_than(images, LEAST), f"having fewer than {LEAST} images")
+        notes = note_left_out(images, small_classes(images, LEAST), f"having fewer than {LEAST} images")
         return Judged(score, score > self.threshold, notes)
 
     def _deviation(self, rows: Features) -> Tensor:
         """Mean robust deviation of each row's statistics from the class's median, shape (N,)."""
         values = torch.cat([gram_sums(part.reshape(len(part), *rows.shape), self.orders) for part in rows.chunks()])
-        away = (values - values.median(0).values).abs()
-        spread = 1.4826 * away.median(0).values
+        _, distances, mad = deviations(values)
         # A channel that is silent in most images of the class has no median deviation but a mean one.
-        spread = torch.where(spread > 0, spread, 1.2533 * away.mean(0))
-        return (away / spread.clamp_min(torch.finfo(away.dtype).tiny)).mean(1)
+        spread = torch.where(mad > 0, CONSISTENCY * mad, 1.2533 * distances.mean(0))
+        return (distances / spread.clamp_min(torch.finfo(spread.dtype).tiny)).mean(1)
 
 
 def gram_sums(maps: Tensor, orders: int) -> Tensor:
@@ -65,9 +65,9 @@ def gram_sums(maps: Tensor, orders: int) -> Tensor:
     """
     maps = maps.unsqueeze(2) if maps.ndim == 2 else maps.flatten(2)
     largest = maps.abs().amax((1, 2), keepdim=True).clamp_min(1e-30)  # high powers of large values overflow
-    found = []
+    by_order = []
     for order in range(1, orders + 1):
         power = (maps / largest) ** order
         sums = (power * power.sum(1, keepdim=True)).sum(2)
-        found.append(sums.sign() * sums.abs() ** (1 / order) * largest.squeeze(2) ** 2)
-    return torch.cat(found, 1)
+        by_order.append(sums.sign() * sums.abs() ** (1 / order) * largest.squeeze(2) ** 2)
+    return torch.cat(by_order, 1)

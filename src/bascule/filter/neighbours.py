@@ -15,7 +15,7 @@ from bascule.core.images import Images
 from bascule.core.inference import chunks
 from bascule.core.projection import principal
 from bascule.filter import Judged, LayerFilter
-from bascule.filter._rules import smaller_than
+from bascule.filter.rules import small_classes
 
 
 @component
@@ -38,11 +38,11 @@ class Neighbours(LayerFilter):
     def judge(self, model: nn.Module, images: Images, *, generator: torch.Generator) -> Judged:
         if self.k >= len(images):
             raise RequestError(f"{self.k} neighbours of {len(images)} images; choose fewer", place=("k",))
-        rows = self.features(model, images).held()
+        rows = self.features(model, images).in_memory()
         points = principal(rows, self.dimensions, generator=generator).of(rows)
         votes = _votes(points, images.labels, self.k, len(images.classes))
         own = votes.gather(1, images.labels.unsqueeze(1)).squeeze(1)
-        few = smaller_than(images, self.k + 1)
+        few = small_classes(images, self.k + 1)
         notes: tuple[str, ...] = ()
         if few:
             named = ", ".join(f"{label} ({images.classes[label]})" for label in few[:5])
@@ -56,10 +56,10 @@ class Neighbours(LayerFilter):
 def _votes(points: Tensor, labels: Tensor, k: int, classes: int) -> Tensor:
     """How many of the k nearest others carry each label, N x K."""
     one_hot = F.one_hot(labels, classes).float()
-    found = []
+    counts = []
     size = max(1, 2**26 // len(points))  # 256 MiB of distances at a time
     for index in chunks(len(points), size, points.device):
         distances = torch.cdist(points[index], points)
         distances[torch.arange(len(index), device=points.device), index] = torch.inf
-        found.append(one_hot[distances.topk(k, largest=False).indices].sum(1))
-    return torch.cat(found)
+        counts.append(one_hot[distances.topk(k, largest=False).indices].sum(1))
+    return torch.cat(counts)

@@ -33,8 +33,8 @@ def run_filter(model: nn.Module, filter: Filter, images: Images, *, generator: t
     sorted_already = bool((order[1:] > order[:-1]).all())
     given = images if sorted_already else images.at(order)
     with evaluating(model), frozen(model):
-        found = filter.judge(model, given, generator=generator)
-    score, removed = found.score.detach().cpu(), found.removed.cpu()
+        judged = filter.judge(model, given, generator=generator)
+    score, removed = judged.score.detach().cpu(), judged.removed.cpu()
     for name, value, dtype in (("score", score, torch.float32), ("removed", removed, torch.bool)):
         if value.shape != (len(images),) or value.dtype != dtype:
             shape = tuple(value.shape)
@@ -44,6 +44,6 @@ def run_filter(model: nn.Module, filter: Filter, images: Images, *, generator: t
     if bool(removed.all()):
         raise RequestError(f"{filter!r} removes all {len(images)} images; choose a stricter rule")
     if sorted_already:
-        return Judged(score, removed, found.notes)
+        return Judged(score, removed, judged.notes)
     place = order.cpu().argsort()
-    return Judged(score[place], removed[place], found.notes)
+    return Judged(score[place], removed[place], judged.notes)

@@ -12,7 +12,7 @@ from bascule.core.catalog import component
 from bascule.core.images import Images
 from bascule.core.projection import principal
 from bascule.filter import Judged, LayerFilter
-from bascule.filter._rules import highest, left_out
+from bascule.filter.rules import highest, note_left_out
 
 
 @component
@@ -47,11 +47,11 @@ class SpectralSignatures(LayerFilter):
                 untouched.append(label)
             if len(index) == 1:
                 continue
-            rows = part.held()
-            found = principal(rows, 1, generator=generator)
+            rows = part.in_memory()
+            axis = principal(rows, 1, generator=generator)
             if not self.centred:
-                found = found._replace(mean=torch.zeros_like(found.mean))
-            score[index] = found.of(rows).squeeze(1).abs()
+                axis = axis._replace(mean=torch.zeros_like(axis.mean))
+            score[index] = axis.of(rows).squeeze(1).abs()
             removed[index] = highest(score[index], count)
-        notes = left_out(images, untouched, f"{self.factor:g} x {self.rate:g} of so few images being none")
+        notes = note_left_out(images, untouched, f"{self.factor:g} x {self.rate:g} of so few images being none")
         return Judged(score, removed, notes)

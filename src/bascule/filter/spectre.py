@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from bascule.core.catalog import component
 from bascule.core.images import Images
-from bascule.core.projection import components, whitened
+from bascule.core.projection import components, whiten
+from bascule.core.statistics import deviations
 from bascule.filter import Judged, LayerFilter
-from bascule.filter._clusters import LEAST
-from bascule.filter._rules import highest, left_out, smaller_than
+from bascule.filter.clusters import LEAST
+from bascule.filter.rules import highest, note_left_out, small_classes
 
 _CANDIDATES = (1, 2, 4, 8, 16, 32, 64, 128)
 _FLOOR = 1e-2
@@ -62,7 +63,7 @@ class Spectre(LayerFilter):
             if len(index) < LEAST:
                 continue
             limit = min(self.dimensions, len(index) // 10)
-            _, points = components(part.held(), limit, method="pca", generator=generator)
+            _, points = components(part.in_memory(), limit, method="pca", generator=generator)
             if points.shape[1] == 0:
                 flat.append(label)
                 continue
@@ -72,20 +73,20 @@ class Spectre(LayerFilter):
                 suspicion = best.spread
                 removed.zero_()
                 removed[index] = best.removed.to(removed.device)
-        notes = left_out(images, smaller_than(images, LEAST), f"having fewer than {LEAST} images")
-        notes += left_out(images, flat, "all their features being equal")
+        notes = note_left_out(images, small_classes(images, LEAST), f"having fewer than {LEAST} images")
+        notes += note_left_out(images, flat, "all their features being equal")
         if suspicion > -math.inf and not bool(removed.any()):
             notes += ("no image can be removed: `factor` x `rate` of the suspected class is none; raise `rate`",)
         return Judged(score, removed, notes)
 
     def _try(self, points: Tensor, k: int) -> _Found:
         """Scores from the first k coordinates, and how spread the class is when seen without the suspects."""
-        location, covariance = concentrated(points[:, :k], 1 - self.factor * self.rate)
-        score = self._que(whitened(points[:, :k] - location, covariance, floor=_FLOOR))[0]
+        location, covariance = concentrate(points[:, :k], 1 - self.factor * self.rate)
+        score = self._que(whiten(points[:, :k] - location, covariance, floor=_FLOOR))[0]
         removed = highest(score, round(self.factor * self.rate * len(points)))
         kept = points[~removed]
         covariance = torch.cov(kept.T).reshape(points.shape[1], -1)
-        return _Found(score, removed, self._que(whitened(points - kept.mean(0), covariance, floor=_FLOOR))[1])
+        return _Found(score, removed, self._que(whiten(points - kept.mean(0), covariance, floor=_FLOOR))[1])
 
     def _que(self, points: Tensor) -> tuple[Tensor, float]:
         """The QUE score of each whitened point, and their mean."""
@@ -104,18 +105,17 @@ class _Found(NamedTuple):
     spread: float
 
 
-def concentrated(points: Tensor, share: float) -> tuple[Tensor, Tensor]:
+def concentrate(points: Tensor, share: float) -> tuple[Tensor, Tensor]:
     """Location and covariance of the `share` of N x k points that lie closest together.
 
     Concentration steps (Rousseeuw & Van Driessen 1999) from the points nearest to the median, coordinate by coordinate:
     of all points keep the nearest by Mahalanobis distance, estimate anew, until the same points are kept. The scale is
     that of a normal distribution whose median distance is the points' own.
     """
-    middle = points.median(0).values
-    away = (points - middle).abs()
-    distance = (away / away.median(0).values.clamp_min(1e-30)).square().sum(1)
+    location, away, mad = deviations(points)
+    distance = (away / mad.clamp_min(1e-30)).square().sum(1)
     count, chosen = max(2, math.ceil(share * len(points))), torch.zeros(0).to(points.device, torch.int64)
-    location, covariance = middle, torch.eye(points.shape[1]).to(points)
+    covariance = torch.eye(points.shape[1]).to(points)
     for _ in range(_STEPS):
         before, chosen = chosen, distance.argsort(stable=True)[:count].sort().values
         if torch.equal(before, chosen):
@@ -123,7 +123,7 @@ def concentrated(points: Tensor, share: float) -> tuple[Tensor, Tensor]:
         kept = points[chosen]
         location = kept.mean(0)
         covariance = torch.cov(kept.T, correction=0).reshape(points.shape[1], -1)
-        distance = whitened(points - location, covariance, floor=_FLOOR).square().sum(1)
+        distance = whiten(points - location, covariance, floor=_FLOOR).square().sum(1)
     return location, covariance * (distance.median() / float(chi2.ppf(0.5, points.shape[1])))
 
 

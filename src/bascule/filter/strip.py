@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bascule.core.catalog import component
 from bascule.core.images import Images
 from bascule.core.inference import chunks
+from bascule.core.statistics import CONSISTENCY, deviations
 from bascule.filter import Filter, Judged
 
 _CHUNK = 1000
@@ -53,9 +54,8 @@ class Strip(Filter):
                 x = (images.batch(index) + images.batch(partners[index])).clamp_(max=1)
                 entropy[index] += _entropy(model(x)).float()
         entropy /= self.overlays * math.log(len(images.classes))
-        middle = entropy.median()
-        spread = 1.4826 * (entropy - middle).abs().median()
-        threshold = middle + NormalDist().inv_cdf(self.false_alarms) * spread
+        median, _, mad = deviations(entropy)
+        threshold = median + NormalDist().inv_cdf(self.false_alarms) * (CONSISTENCY * mad)
         notes = () if float(threshold) > 0 else (_UNREACHABLE,)
         return Judged(-entropy, entropy < threshold, notes)
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from bascule.core.catalog import component
 from bascule.core.features import Features
 from bascule.core.images import Images
-from bascule.core.projection import components, mean_of, whitened
+from bascule.core.projection import components, mean_of, whiten
 from bascule.filter import Judged, LayerFilter
-from bascule.filter._clusters import LEAST, split
-from bascule.filter._rules import UNLIKELY, anomaly_index, left_out, smaller_than
+from bascule.filter.clusters import LEAST, split
+from bascule.filter.rules import UNLIKELY, anomaly_index, note_left_out, small_classes
 
 _FLOOR = 1e-3
 """Smallest variance that is made white, as a share of the largest: others may not vary where a class does."""
@@ -49,7 +49,7 @@ class TwoComponent(LayerFilter):
     """Anomaly index from which a class loses its smaller group (e squared in the paper)."""
 
     def judge(self, model: nn.Module, images: Images, *, generator: torch.Generator) -> Judged:
-        within = _WithinClasses(self.features(model, images).held(), len(images.classes))
+        within = _WithinClasses(self.features(model, images).in_memory(), len(images.classes))
         _, points = components(within, self.dimensions, method="pca", generator=generator)
         points = points.double()
         total = points.T @ points
@@ -62,12 +62,12 @@ class TwoComponent(LayerFilter):
                 continue
             own = points[index]
             others = (total - own.T @ own) / (len(images) - len(index))
-            found = split(whitened(own, others, floor=_FLOOR), generator=generator)
-            leaning[index], second[index] = found.leaning, found.second
+            clusters = split(whiten(own, others, floor=_FLOOR), generator=generator)
+            leaning[index], second[index] = clusters.leaning, clusters.second
             members.append(index)
-            gains.append(found.explained / 2)
+            gains.append(clusters.explained / 2)
         score, removed = torch.zeros_like(leaning), torch.zeros_like(second)
-        notes = left_out(images, smaller_than(images, LEAST), f"having fewer than {LEAST} images")
+        notes = note_left_out(images, small_classes(images, LEAST), f"having fewer than {LEAST} images")
         if len(gains) < _COMPARED:
             what = f"{len(gains)} of at least {LEAST} images, with features that vary"
             notes += (f"no image can be removed: {_COMPARED} classes must be compared, and there are {what}",)

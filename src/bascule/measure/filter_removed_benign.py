@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bascule.core.catalog import component
 from bascule.measure import Estimate, Number, Outcomes
-from bascule.measure._ranking import share
+from bascule.measure.ranking import share
 
 
 @component

@@ -71,7 +71,7 @@ def summarise(metric: Metric, per_seed: Sequence[Outcomes]) -> Measure:
         if pooled is not None:
             return _summarised(metric, [pooled])
         return _summarised(metric, [known for outcomes in per_seed if (known := metric.number(outcomes)) is not None])
-    samples = [found for outcomes in per_seed if (found := metric.per_sample(outcomes)) is not None and len(found)]
+    samples = [sample for outcomes in per_seed if (sample := metric.per_sample(outcomes)) is not None and len(sample)]
     if not samples:
         return Measure(value=None, low=None, high=None, n=None, unit=metric.unit, better=metric.better)
     means = [share_of(sample) for sample in samples]
@@ -81,25 +81,25 @@ def summarise(metric: Metric, per_seed: Sequence[Outcomes]) -> Measure:
     return Measure(value=value, low=low, high=high, n=n, unit=metric.unit, better=metric.better)
 
 
-def _summarised(metric: Number, found: Sequence[Estimate]) -> Measure:
+def _summarised(metric: Number, estimates: Sequence[Estimate]) -> Measure:
     """The mean over seeds of a number per model: with its own interval where known, and with Student's t.
 
     Seeds that agree exactly show no spread, which is no proof that there is none: their number has an interval only
     where each has its own. Of answers yes or no it is the share of yes, with Wilson's interval over the seeds.
     """
-    if not found:
+    if not estimates:
         return Measure(value=None, low=None, high=None, n=None, unit=metric.unit, better=metric.better)
-    means = [estimate.value for estimate in found]
-    value, n = float(np.mean(means)), min(estimate.n for estimate in found)
-    low, high = _interval_of(metric, value, found)
+    means = [estimate.value for estimate in estimates]
+    value, n = float(np.mean(means)), min(estimate.n for estimate in estimates)
+    low, high = _interval_of(metric, value, estimates)
     return Measure(value=value, low=low, high=high, n=n, unit=metric.unit, better=metric.better)
 
 
-def _interval_of(metric: Number, value: float, found: Sequence[Estimate]) -> Interval | tuple[None, None]:
-    means = [estimate.value for estimate in found]
+def _interval_of(metric: Number, value: float, estimates: Sequence[Estimate]) -> Interval | tuple[None, None]:
+    means = [estimate.value for estimate in estimates]
     if metric.yes_or_no:
         return wilson(value, len(means))
-    known = [(estimate.value, *estimate.interval) for estimate in found if estimate.interval is not None]
+    known = [(estimate.value, *estimate.interval) for estimate in estimates if estimate.interval is not None]
     if not known and len(set(means)) == 1:
         return None, None
     below, above = np.mean([(own - low, high - own) for own, low, high in known], axis=0) if known else (0.0, 0.0)

@@ -1,4 +1,4 @@
-"""Which rows are beaten at both ends by another row, and which are not: the Pareto set, with its doubt."""
+"""Which rows are beaten at every metric by another row, and which are not: the Pareto set, with its doubt."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ class Standing:
     """Rows that beat a row, by their place."""
 
     clearly: tuple[int, ...] = ()
-    """Better at every end, and every interval of the paired differences says so."""
+    """Better at every metric, and every interval of the paired differences says so."""
     perhaps: tuple[int, ...] = ()
-    """At no end worse and at one better in value, but not clearly."""
+    """At no metric worse and at one better in value, but not clearly."""
 
 
-def standings(rows: Sequence[Seeds], ends: Sequence[Metric]) -> list[Standing | None]:
-    """For each row, who beats it at all `ends`; None for a row that cannot be compared with any other.
+def standings(rows: Sequence[Seeds], metrics: Sequence[Metric]) -> list[Standing | None]:
+    """For each row, who beats it at all `metrics`; None for a row that cannot be compared with any other.
 
     A row that nobody beats clearly cannot be struck out; one that nobody beats at all is in the Pareto set of what was
     measured. Each interval stands for itself: with many rows some pair is called clear by chance (docs/statistics.md).
     """
-    found: list[Standing | None] = []
+    all_standings: list[Standing | None] = []
     for place, row in enumerate(rows):
         rivals = {
-            other: [difference(metric, row, rival) for metric in ends]
+            other: [difference(metric, row, rival) for metric in metrics]
             for other, rival in enumerate(rows)
             if other != place
         }
@@ -37,8 +37,8 @@ def standings(rows: Sequence[Seeds], ends: Sequence[Metric]) -> list[Standing | 
             other for other, differences in known.items() if all(d.outcome == "better" for d in differences)
         )
         perhaps = tuple(other for other, differences in known.items() if other not in clearly and _ahead(differences))
-        found.append(Standing(clearly, perhaps) if known else None)
-    return found
+        all_standings.append(Standing(clearly, perhaps) if known else None)
+    return all_standings
 
 
 def _is_known(difference: Difference) -> bool:
@@ -46,6 +46,6 @@ def _is_known(difference: Difference) -> bool:
 
 
 def _ahead(differences: Sequence[Difference]) -> bool:
-    """At no end worse and at one better, in value."""
+    """At no metric worse and at one better, in value."""
     gains = [d.value if d.better == "higher" else -d.value for d in differences if d.value is not None]
     return min(gains) >= 0 and max(gains) > 0

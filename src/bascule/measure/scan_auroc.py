@@ -8,7 +8,7 @@ import numpy as np
 
 from bascule.core.catalog import component
 from bascule.measure import Estimate, Number, Outcomes
-from bascule.measure._ranking import auroc
+from bascule.measure.ranking import auroc
 
 
 @component
@@ -29,5 +29,5 @@ class ScanAuroc(Number):
         known = [[one.anomaly, other.anomaly] for one, other in pairs if one is not None and other is not None]
         # Where a class was taken for the target untested there is nothing to rank.
         tested = [pair for pair in known if not any(np.isnan(anomaly).all() for anomaly in pair)]
-        found = np.array([np.nanmax(anomaly) for pair in tested for anomaly in pair])
-        return auroc(found, np.arange(len(found)) % 2 == 0)
+        scores = np.array([np.nanmax(anomaly) for pair in tested for anomaly in pair])
+        return auroc(scores, np.arange(len(scores)) % 2 == 0)

@@ -26,10 +26,10 @@ class TriggerStrength(Number):
         counted = outcomes.label != outcomes.target
         if not counted.any():
             return None
-        shown = {0.0: outcomes.clean, **outcomes.strengths, 1.0: outcomes.triggered}
-        known = sorted((share, found) for share, found in shown.items() if found is not None)
+        predictions = {0.0: outcomes.clean, **outcomes.strengths, 1.0: outcomes.triggered}
+        known = sorted((share, labels) for share, labels in predictions.items() if labels is not None)
         shares = np.array([share for share, _ in known])
-        success = np.array([np.mean(found[counted] == outcomes.target) for _, found in known])
+        success = np.array([np.mean(labels[counted] == outcomes.target) for _, labels in known])
         reached = np.flatnonzero(success >= 0.5)
         if len(reached) == 0:
             return None

@@ -15,7 +15,8 @@ from torch import nn
 
 from bascule.core import catalog, rng
 from bascule.core.errors import RequestError
-from bascule.models.weights import checked_digest, load_weights
+from bascule.core.fingerprint import checked_digest
+from bascule.models.weights import load_weights
 
 
 @catalog.contract("models")
@@ -57,7 +58,8 @@ class Pretrainable(Architecture):
 
     def __post_init__(self) -> None:
         if self.weights is not None:
-            object.__setattr__(self, "weights_sha256", checked_digest(self.weights, self.weights_sha256))
+            digest = checked_digest(self.weights, self.weights_sha256, what="file", place="weights")
+            object.__setattr__(self, "weights_sha256", digest)
 
     def with_weights(self, net: nn.Module, *, fresh: Iterable[str] = ()) -> nn.Module:
         """`net`, started from the file of weights if there is one.

@@ -2,22 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
-
-
-class Normalise(nn.Module):
-    """Subtracts a mean from each channel and divides by a standard deviation."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, channels: tuple[tuple[float, float], ...]) -> None:
-        super().__init__()
-        for name, values in zip(("mean", "std"), zip(*channels, strict=True), strict=True):
-            self.register_buffer(name, Tensor(values).reshape(-1, 1, 1), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x - self.mean) / self.std
+from torch import nn
 
 
 def initialise(net: nn.Module) -> None:

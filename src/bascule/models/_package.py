@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -10,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bascule.core.errors import RequestError
+from bascule.core.errors import RequestError, unknown
 from bascule.core.restore import using_batch_statistics
-from bascule.models._normalise import Normalise
+from bascule.models.normalise import Normalise
 
 
 def check_name(package: str, model: str, names: Collection[str]) -> None:
@@ -21,12 +20,9 @@ def check_name(package: str, model: str, names: Collection[str]) -> None:
     Raises:
         RequestError: With the nearest name.
     """
-    if model in names:
-        return
-    near = difflib.get_close_matches(model, names, n=1, cutoff=0.5)
-    guess = f" Did you mean {near[0]!r}?" if near else ""
-    problem = f"unknown {package} model {model!r}.{guess} {package} lists {len(names)} classification models."
-    raise RequestError(problem, place=("model",))
+    if model not in names:
+        listing = f"{package} lists {len(names)} classification models."
+        raise RequestError(unknown(f"{package} model", model, names, listing=listing), place=("model",))
 
 
 def check_settings(settings: Mapping[str, Any], taken: Mapping[str, str]) -> None:
@@ -39,7 +35,9 @@ def check_settings(settings: Mapping[str, Any], taken: Mapping[str, str]) -> Non
         raise RequestError(f"{key!r} cannot be set here: {taken[key]}", place=("settings", key))
 
 
-def built(make: Callable[[], Any], name: str, normalise: Normalise, size: tuple[int, int, int], classes: int) -> Any:
+def build_net(
+    make: Callable[[], Any], name: str, normalise: Normalise, size: tuple[int, int, int], classes: int
+) -> Any:
     """The package's network behind its normalisation: parts `normalise` and `net`.
 
     Raises:

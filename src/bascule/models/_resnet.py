@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bascule.models._denoise import DenoisingBlock
+from bascule.models.denoise import DenoisingBlock
 
 _EPS = 1e-5
 

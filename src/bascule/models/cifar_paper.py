@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.models import Architecture
-from bascule.models._denoise import DenoisingBlock
-from bascule.models._normalise import Standardise
+from bascule.models.denoise import DenoisingBlock
+from bascule.models.normalise import Standardise
 
 _SLOPE = 0.1
 _UNITS = 5

@@ -10,7 +10,8 @@ from torch import nn
 from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.models import Architecture
-from bascule.models._certified import Normalise, initialise, same_padding
+from bascule.models._certified import initialise, same_padding
+from bascule.models.normalise import Normalise
 
 
 @component
@@ -33,7 +34,10 @@ class IbpLarge(Architecture):
         channels, height, width = size
         if self.normalise and len(self.normalise) != channels:
             raise RequestError(f"normalise names {len(self.normalise)} channels, the images have {channels}")
-        layers: list[nn.Module] = [Normalise(self.normalise)] if self.normalise else []
+        layers: list[nn.Module] = []
+        if self.normalise:
+            mean, std = zip(*self.normalise, strict=True)
+            layers.append(Normalise(mean, std, channels=channels))
         for wide, stride in ((1, 1), (1, 1), (2, 2), (2, 1), (2, 1)):
             sides = same_padding(width, 3, stride) + same_padding(height, 3, stride)
             even = sides == (1, 1, 1, 1)

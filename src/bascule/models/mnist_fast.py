@@ -10,7 +10,7 @@ from torch import nn
 from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.models import Architecture
-from bascule.models._denoise import DenoisingBlock
+from bascule.models.denoise import DenoisingBlock
 
 _MOMENTUM = 0.01
 """Of the blocks' batch norm: the study's 0.001 would lag behind in the few thousand steps this network is made for."""

@@ -7,7 +7,7 @@ from torch import nn
 from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.models import Architecture
-from bascule.models._denoise import DenoisingBlock
+from bascule.models.denoise import DenoisingBlock
 
 
 @component

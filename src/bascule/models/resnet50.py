@@ -9,8 +9,8 @@ from torch import nn
 
 from bascule.core.catalog import component
 from bascule.models import Pretrainable
-from bascule.models._normalise import Normalise
 from bascule.models._resnet import Bottleneck, ResNet
+from bascule.models.normalise import Normalise
 
 
 @component

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 from torch import nn
 
 from bascule.core.catalog import component
-from bascule.core.optional import imported
+from bascule.core.optional import import_optional
 from bascule.models import Pretrainable
-from bascule.models._normalise import Normalise
-from bascule.models._package import built, check_name, check_settings
+from bascule.models._package import build_net, check_name, check_settings
+from bascule.models.normalise import Normalise
 
 _FILE = "give a file as the model's own setting `weights`; nothing is downloaded"
 _TAKEN = {
@@ -45,9 +45,9 @@ class Timm(Pretrainable):
         check_settings(self.settings, _TAKEN)
 
     def build(self, size: tuple[int, int, int], classes: int) -> nn.Module:
-        timm = imported("timm", extra="vision")
+        timm = import_optional("timm", extra="vision")
         check_name("timm", self.model, timm.list_models())
-        net = built(
+        net = build_net(
             lambda: timm.create_model(
                 self.model, pretrained=False, num_classes=classes, in_chans=size[0], **self.settings
             ),

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 from torch import nn
 
 from bascule.core.catalog import component
-from bascule.core.optional import imported
+from bascule.core.optional import import_optional
 from bascule.models import Pretrainable
-from bascule.models._normalise import Normalise
-from bascule.models._package import built, check_name, check_settings
+from bascule.models._package import build_net, check_name, check_settings
+from bascule.models.normalise import Normalise
 
 _TAKEN = {
     "weights": "give a file as the model's own setting `weights`; nothing is downloaded",
@@ -41,9 +41,9 @@ class Torchvision(Pretrainable):
         check_settings(self.settings, _TAKEN)
 
     def build(self, size: tuple[int, int, int], classes: int) -> nn.Module:
-        models = imported("torchvision.models", extra="vision")
+        models = import_optional("torchvision.models", extra="vision")
         check_name("torchvision", self.model, models.list_models(module=models))
-        net = built(
+        net = build_net(
             lambda: models.get_model(self.model, weights=None, num_classes=classes, **self.settings),
             f"torchvision:{self.model}",
             Normalise(self.mean, self.std, channels=size[0]),

@@ -12,25 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from bascule.core.errors import RequestError
-from bascule.core.fingerprint import file_digest
 
 _PLACE = ("weights",)
 _UNSAFE = "it holds more than tensors, or is damaged. Where you trust it, save its weights alone: model.state_dict()"
-
-
-def checked_digest(path: str, digest: str | None) -> str:
-    """SHA-256 of a file of weights, so that other weights under the same name are another configuration.
-
-    Raises:
-        RequestError: The file is missing, or is not the one `digest` was taken of.
-    """
-    try:
-        found = file_digest(Path(path).expanduser())
-    except OSError as error:
-        raise RequestError(f"cannot read the weights {path!r}: {error.strerror}", place=_PLACE) from error
-    if digest not in (None, found):
-        raise RequestError(f"{path!r} is not the file this was made with (its content changed)", place=_PLACE)
-    return found
 
 
 def load_weights(net: nn.Module, path: str, *, fresh: Iterable[str] = (), other_classes: bool = True) -> None:
@@ -86,9 +70,9 @@ def _other_rows(given: Tensor, wanted: Tensor) -> bool:
 
 def _problem(kind: str, names: Iterable[str]) -> str:
     """The first three of the names, and how many more there are."""
-    found = sorted(names)
-    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-    return f"{kind} {', '.join(found[:3])}{more}" if found else ""
+    ordered = sorted(names)
+    more = f" and {len(ordered) - 3} more" if len(ordered) > 3 else ""
+    return f"{kind} {', '.join(ordered[:3])}{more}" if ordered else ""
 
 
 def _read(path: str) -> dict[str, Tensor]:

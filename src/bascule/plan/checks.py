@@ -49,7 +49,8 @@ class Checks:
 
 def _check_defences(setup: Setup) -> None:
     """Defenders need images of their own, and a filter judges once."""
-    asking = [key for key in ("repair", "scan") if getattr(setup, key) is not None]
+    asking = ["repair"] if setup.repair is not None and setup.repair.needs_images else []
+    asking += ["scan"] if setup.scan is not None else []
     held_out = setup.data.held_out
     if asking and not held_out:
         raise RequestError(

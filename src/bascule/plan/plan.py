@@ -150,7 +150,7 @@ def make_row(
         scan=setup.scan,
         defender=setup.defender,
         explain=setup.explain,
-        trigger=poison.shown if poison else None,
+        trigger=poison.trigger_at_test if poison else None,
         target=poison.target if poison else None,
         metrics={name_of(metric): metric for metric in frame.measure},
     )

@@ -1,4 +1,4 @@
-"""Backdoor triggers. One file each: images -> stamped images. Who is stamped, and with which label, is `_place`'s.
+"""Backdoor triggers. One file each: images -> stamped images; who is stamped, and with which label, `placement` says.
 
 A trigger works on a batch at once, on the device of its input, and leaves the input unchanged. Triggers whose look or
 place is random draw per image from the generator they are given.

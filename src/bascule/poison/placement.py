@@ -90,7 +90,7 @@ class Poison:
             )
 
     @property
-    def shown(self) -> Trigger:
+    def trigger_at_test(self) -> Trigger:
         """The trigger stamped on test images."""
         return self.test_trigger or self.trigger
 
@@ -166,7 +166,7 @@ class Poison:
         truth = Truth(ids=ids, labels_before=before[by_id], labels_after=after)
         if count == 0:
             return images, truth
-        pixels = stamped(images, chosen, self.trigger, generator=generator, perturb=perturb)
+        pixels = stamp_bytes(images, chosen, self.trigger, generator=generator, perturb=perturb)
         return images.with_replaced(chosen, pixels, after), truth
 
 
@@ -176,7 +176,7 @@ def _rounded_down(share: float) -> float:
     return math.floor(share * unit) / unit
 
 
-def stamped(
+def stamp_bytes(
     images: Images, index: Tensor, trigger: Trigger, *, generator: torch.Generator, perturb: Perturb | None = None
 ) -> Tensor:
     """The images at these positions, perturbed first where asked, with the trigger on them, as uint8.
@@ -194,12 +194,12 @@ def _perturbed(images: Images, index: Tensor, perturb: Perturb) -> Tensor:
     parts = []
     for part in index.split(_PERTURBED):
         x = images.batch(part)
-        found = perturb(x, images.labels[part])
-        if found.shape != x.shape:
-            raise ValueError(f"perturbed images have shape {tuple(found.shape)}, the images {tuple(x.shape)}")
-        if not bool(found.isfinite().all()):
+        perturbed = perturb(x, images.labels[part])
+        if perturbed.shape != x.shape:
+            raise ValueError(f"perturbed images have shape {tuple(perturbed.shape)}, the images {tuple(x.shape)}")
+        if not bool(perturbed.isfinite().all()):
             raise ValueError("perturbed images are not finite")
-        parts.append(found.to(x).clamp(0, 1))
+        parts.append(perturbed.to(x).clamp(0, 1))
     return torch.cat(parts)
 
 

@@ -12,7 +12,7 @@ from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.poison import Trigger
 from bascule.poison._block import Position, block_index
-from bascule.poison._picture import checked_digest, read_picture
+from bascule.poison.pictures import picture_digest, read_picture
 
 Level = Annotated[float, Interval(ge=0, le=1)]
 
@@ -44,7 +44,7 @@ class Sticker(Trigger):
 
     def __post_init__(self) -> None:
         if self.picture is not None:
-            object.__setattr__(self, "picture_sha256", checked_digest(self.picture, self.picture_sha256))
+            object.__setattr__(self, "picture_sha256", picture_digest(self.picture, self.picture_sha256))
 
     def stamp(self, x: Tensor, *, generator: torch.Generator) -> Tensor:
         where = block_index(x, self.position, size=self.size, margin=self.margin, generator=generator)

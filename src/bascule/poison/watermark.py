@@ -11,7 +11,7 @@ from torch import Tensor
 from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.poison import Trigger
-from bascule.poison._picture import checked_digest, read_picture, saturated_picture, silhouette_picture
+from bascule.poison.pictures import picture_digest, read_picture, saturated_picture, silhouette_picture
 
 _GENERATED = {"saturated": saturated_picture, "silhouette": silhouette_picture}
 
@@ -43,7 +43,7 @@ class Watermark(Trigger):
         if self.picture is not None:
             if self.pattern != "saturated":
                 raise ValueError(f"give a picture or the pattern {self.pattern!r}, not both")
-            object.__setattr__(self, "picture_sha256", checked_digest(self.picture, self.picture_sha256))
+            object.__setattr__(self, "picture_sha256", picture_digest(self.picture, self.picture_sha256))
 
     def stamp(self, x: Tensor, *, generator: torch.Generator) -> Tensor:
         channels, height, width = x.shape[1], x.shape[2] - 2 * self.margin, x.shape[3] - 2 * self.margin

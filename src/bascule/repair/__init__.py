@@ -1,6 +1,6 @@
 """Repairs, after training. One file each: model, the defender's clean images -> a model with other weights.
 
-A repair never sees the truth: no trigger, no mask, no poisoned image. `_run` gives it a copy of the model and checks
+A repair never sees the truth: no trigger, no mask, no poisoned image. `run` gives it a copy of the model and checks
 what comes back: same architecture and names of weights, so that pruning is a matter of zeros and nothing is removed.
 """
 
@@ -28,7 +28,7 @@ class Repaired(NamedTuple):
     model: nn.Module
     """A new module of the same architecture."""
     notes: dict[str, float]
-    """What was changed, by name: neurons pruned, classes unlearnt. `_run` adds `distance`, the length of the change of
+    """What was changed, by name: neurons pruned, classes unlearnt. `run` adds `distance`, the length of the change of
     all parameters divided by the length of the parameters before."""
 
 
@@ -38,7 +38,7 @@ class Repair(ABC):
     """Settings of a model defence after training."""
 
     needs_images: ClassVar[bool] = True
-    """Whether the pictures and labels matter; a repair that needs none looks at the size of the images only."""
+    """Whether it looks at the defender's images; one that does not is shown a single black image of their size."""
 
     @abstractmethod
     def repair(self, model: nn.Module, images: Images, *, generator: torch.Generator) -> Repaired:

@@ -13,8 +13,8 @@ from bascule.core.catalog import component
 from bascule.core.images import Images
 from bascule.core.restore import untouched
 from bascule.repair import Repair, Repaired
-from bascule.repair._layers import Layer, hidden_layers_of
-from bascule.repair._steps import batches
+from bascule.repair.batches import batches
+from bascule.repair.layers import Layer, hidden_layers_of
 
 
 @component
@@ -91,10 +91,10 @@ class Anp(Repair):
 
 def _scaled(layers: list[Layer], scales: tuple[Tensor, ...], shifts: tuple[Tensor, ...]) -> dict[str, Tensor]:
     """Weights and biases by name, those of each channel multiplied by its scale and its shift."""
-    found = {}
+    weights = {}
     for layer, scale, shift in zip(layers, scales, shifts, strict=True):
         name, module = layer.scale
-        found[f"{name}.weight"] = module.weight * scale.reshape(-1, *[1] * (module.weight.ndim - 1))
+        weights[f"{name}.weight"] = module.weight * scale.reshape(-1, *[1] * (module.weight.ndim - 1))
         if module.bias is not None:
-            found[f"{name}.bias"] = module.bias * shift
-    return found
+            weights[f"{name}.bias"] = module.bias * shift
+    return weights

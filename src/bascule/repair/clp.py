@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bascule.core.catalog import component
 from bascule.core.images import Images
 from bascule.repair import Repair, Repaired
-from bascule.repair._layers import Layer, hidden_layers_of
+from bascule.repair.layers import Layer, hidden_layers_of
 
 
 @component

@@ -14,7 +14,7 @@ from bascule.core.images import Images
 from bascule.core.inference import chunks, predict
 from bascule.core.restore import evaluating
 from bascule.repair import FineTuning, Repaired
-from bascule.repair._layers import captured, layers_of
+from bascule.repair.layers import capture, layers_of
 
 _BATCH = 500
 """Images per pass; has no effect on the result but rounding."""
@@ -62,11 +62,11 @@ class FinePruning(FineTuning):
             low, high = (middle, high) if before - _accuracy(model, images) <= self.max_drop else (low, middle - 1)
         kept = prune(low)
         drop = before - _accuracy(model, images)
-        held = linear.weight.register_hook(lambda gradient: torch.where(kept, gradient, 0))
+        hook = linear.weight.register_hook(lambda gradient: torch.where(kept, gradient, 0))
         try:
             self.tune(model, images, generator=generator)
         finally:
-            held.remove()
+            hook.remove()
         return Repaired(model, {"pruned": float(low), "channels": float(channels), "drop": drop})
 
 
@@ -94,7 +94,7 @@ def _intake(model: nn.Module, size: tuple[int, int, int]) -> tuple[nn.Linear, in
 def _activity(model: nn.Module, linear: nn.Linear, channels: int, images: Images) -> Tensor:
     """Mean absolute value of each channel over the images, shape (channels,)."""
     total = torch.zeros(channels, dtype=torch.float64, device=images.device)
-    with evaluating(model), captured([linear], inputs=True) as taken:
+    with evaluating(model), capture([linear], inputs=True) as taken:
         for index in chunks(len(images), _BATCH, images.device):
             model(images.batch(index))
             if taken[0].ndim != 2:

@@ -90,11 +90,11 @@ class AtWorstWeights(Objective):
         try:
             with using_batch_statistics(model):  # the running statistics have seen this batch already
                 worst = self.inner.loss(model, x, y, progress=progress, generator=generator)
-            found = torch.autograd.grad(worst, [w for w, _ in pairs])
+            gradients = torch.autograd.grad(worst, [w for w, _ in pairs])
         finally:
             with torch.no_grad():
                 for (w, _), value in zip(pairs, before, strict=True):
                     w.copy_(value)
         # The loss at the worst weights, with the gradient found there: the differences are zero.
-        steps = [(g * (w - w.detach())).sum() for (w, _), g in zip(pairs, found, strict=True)]
+        steps = [(g * (w - w.detach())).sum() for (w, _), g in zip(pairs, gradients, strict=True)]
         return worst.detach() + torch.stack(steps).sum()

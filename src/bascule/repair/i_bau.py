@@ -15,7 +15,7 @@ from bascule.core.catalog import component
 from bascule.core.images import Images
 from bascule.core.restore import evaluating, frozen
 from bascule.repair import Repair, Repaired
-from bascule.repair._steps import batches
+from bascule.repair.batches import batches
 
 
 @component

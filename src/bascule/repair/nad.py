@@ -16,7 +16,7 @@ from bascule.core.errors import RequestError
 from bascule.core.images import Images
 from bascule.core.restore import evaluating
 from bascule.repair import FineTuning, Repaired
-from bascule.repair._layers import captured, layers_of
+from bascule.repair.layers import capture, layers_of
 from bascule.train import CrossEntropy, Objective
 
 
@@ -66,9 +66,9 @@ def _stages(model: nn.Module, images: Images) -> tuple[str, ...]:
     """
     layers = [layer for layer in layers_of(model, images.size) if isinstance(layer.module, nn.Conv2d)]
     first = torch.zeros(1, dtype=torch.int64, device=images.device)
-    with evaluating(model), torch.no_grad(), captured([layer.output for layer in layers]) as maps:
+    with evaluating(model), torch.no_grad(), capture([layer.output for layer in layers]) as maps:
         model(images.batch(first))
-    last = {tuple(found.shape[2:]): layer for layer, found in zip(layers, maps, strict=True)}
+    last = {tuple(output.shape[2:]): layer for layer, output in zip(layers, maps, strict=True)}
     stages = [layer.norm_name or layer.name for size, layer in last.items() if size != (1, 1)]
     if not stages:
         raise RequestError("nad compares maps of convolutions, and the model has none; use fine-tune")
@@ -90,16 +90,16 @@ class Attentive(Objective):
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
         seen = self.inner.inputs(model, x, y, progress=progress, generator=generator)
-        with captured([self.teacher.get_submodule(name) for name in self.stages]) as wanted, torch.no_grad():
+        with capture([self.teacher.get_submodule(name) for name in self.stages]) as wanted, torch.no_grad():
             self.teacher(seen)
-        with captured([model.get_submodule(name) for name in self.stages]) as found:
+        with capture([model.get_submodule(name) for name in self.stages]) as maps:
             loss = F.cross_entropy(model(seen), y)
-        return loss + self.weight * attention_difference(found, wanted)
+        return loss + self.weight * attention_difference(maps, wanted)
 
 
-def attention_difference(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+def attention_difference(maps: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
     """Sum over stages of the mean squared difference of attention maps; stages are B x C x H x W, before the ReLU."""
-    return torch.stack([F.mse_loss(_attention(f), _attention(w)) for f, w in zip(found, wanted, strict=True)]).sum()
+    return torch.stack([F.mse_loss(_attention(f), _attention(w)) for f, w in zip(maps, wanted, strict=True)]).sum()
 
 
 def _attention(maps: Tensor) -> Tensor:

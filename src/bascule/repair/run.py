@@ -25,7 +25,8 @@ def run_repair(model: nn.Module, repair: Repair, images: Images, *, generator: t
     Args:
         model: From [0, 1] images to logits.
         repair: The method.
-        images: The defender's clean images with their true labels, on the model's device.
+        images: The defender's clean images with their true labels, on the model's device. A repair that needs none
+            gets to know their size only.
         generator: On the device of the images.
 
     Raises:
@@ -36,23 +37,32 @@ def run_repair(model: nn.Module, repair: Repair, images: Images, *, generator: t
     ours = copy.deepcopy(model).eval()
     for p in ours.parameters():
         p.requires_grad_(p.is_floating_point())
+    if not repair.needs_images:
+        images = _black(images)
     with torch.enable_grad():
-        found, notes = repair.repair(ours, images, generator=generator)
-    _check(repair, found, model)
+        repaired, notes = repair.repair(ours, images, generator=generator)
+    _check(repair, repaired, model)
     wanted = {name: p.requires_grad for name, p in model.named_parameters()}
-    for name, p in found.named_parameters():
+    for name, p in repaired.named_parameters():
         p.requires_grad_(wanted[name])
         p.grad = None
-    return Repaired(found.eval(), {**notes, "distance": _distance(found, model)})
+    return Repaired(repaired.eval(), {**notes, "distance": _distance(repaired, model)})
 
 
-def _check(repair: Repair, found: nn.Module, model: nn.Module) -> None:
+def _black(images: Images) -> Images:
+    """One black image instead of these."""
+    pixels = torch.zeros(1, *images.size, dtype=torch.uint8, device=images.device)
+    nought = torch.zeros(1, dtype=torch.int64, device=images.device)
+    return Images(pixels=pixels, labels=nought, ids=nought, classes=images.classes)
+
+
+def _check(repair: Repair, repaired: nn.Module, model: nn.Module) -> None:
     """The same weights by name and shape, all finite."""
-    before, after = _shapes(model), _shapes(found)
+    before, after = _shapes(model), _shapes(repaired)
     if after != before:
         changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
         raise ValueError(f"{name_of(repair)} changed the architecture: {', '.join(changed)}")
-    broken = [name for name, value in found.state_dict().items() if not bool(value.isfinite().all())]
+    broken = [name for name, value in repaired.state_dict().items() if not bool(value.isfinite().all())]
     if broken:
         raise BrokenError(f"{name_of(repair)} left values that are not finite in {', '.join(broken)}")
 
@@ -62,9 +72,9 @@ def _shapes(model: nn.Module) -> dict[str, tuple[torch.Size, torch.dtype]]:
 
 
 @torch.no_grad()
-def _distance(found: nn.Module, model: nn.Module) -> float:
+def _distance(repaired: nn.Module, model: nn.Module) -> float:
     """Length of the change of all parameters, divided by their length before; 0 for a model of zeros unchanged."""
-    pairs = list(zip(found.parameters(), model.parameters(), strict=True))
+    pairs = list(zip(repaired.parameters(), model.parameters(), strict=True))
     change = _length([after - before for after, before in pairs])
     return change / _length([before for _, before in pairs]) if change else 0.0
 

@@ -17,7 +17,7 @@ from bascule.core.images import Images
 from bascule.core.restore import evaluating
 from bascule.repair import FineTuning, Repaired
 from bascule.train import Objective
-from bascule.train.search import searching
+from bascule.train.search import search_mode
 
 _OFFSET = 1e-6
 """Keeps the logarithm of "no doubt is left" finite."""
@@ -93,7 +93,7 @@ class SharedExamples(Objective):
     def inputs(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
         ours = self.settings
         region = ball(ours.norm, ours.eps)
-        with searching(model), searching(self.original):
+        with search_mode(model), search_mode(self.original):
             with torch.no_grad():
                 clean = (model(x).argmax(1), self.original(x).argmax(1))
             return ascend(

@@ -43,27 +43,27 @@ class Unlearn(FineTuning):
         if self.epochs == 0:
             return Repaired(model, {})
         with placed("scanner"):
-            found = run_scanner(model, self.scanner, images, generator=generator)
-        classes = found.suspects or ((most_suspicious(found),) if self.always else ())
-        notes = {"suspects": float(len(found.suspects))}
+            scan = run_scanner(model, self.scanner, images, generator=generator)
+        classes = scan.suspects or ((most_suspicious(scan),) if self.always else ())
+        notes = {"suspects": float(len(scan.suspects))}
         if not classes:
             return Repaired(model, notes)
-        if found.pattern is None or found.mask is None:
+        if scan.pattern is None or scan.mask is None:
             raise RequestError(
                 f"{name_of(self.scanner)} recovers no trigger to unlearn; "
                 "use one that does, for example neural-cleanse",
                 place=("scanner",),
             )
         stamping = Stamping(
-            pad=self.augment.pad, flip=self.augment.flip, stamp=found.stamp, classes=classes, share=self.share
+            pad=self.augment.pad, flip=self.augment.flip, stamp=scan.stamp, classes=classes, share=self.share
         )
         self.tune(model, images, generator=generator, augment=stamping)
         return Repaired(model, {**notes, "unlearnt": float(classes[0])})
 
 
-def most_suspicious(found: Scan) -> int:
+def most_suspicious(scan: Scan) -> int:
     """The class with the largest anomaly, of those that were examined."""
-    return int(found.anomaly.nan_to_num(nan=-torch.inf).argmax())
+    return int(scan.anomaly.nan_to_num(nan=-torch.inf).argmax())
 
 
 @component

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from bascule.core.optional import imported
+from bascule.core.optional import import_optional
 from bascule.measure import MISSING
 from bascule.measure.interval import summarise
 from bascule.record.rows import outcomes_of
@@ -45,7 +45,7 @@ def load(run: str | Path, *, runs: str | Path = "runs") -> Frames:
     Raises:
         RequestError: There is no such run, its record is damaged, or pandas is missing.
     """
-    pd = imported("pandas", extra="frames")
+    pd = import_optional("pandas", extra="frames")
     record = open_run(str(run), Path(runs))
     view = view_of([record])
     targets = [entry["target"] for entry in view.runs[0].plan["rows"]]
@@ -109,7 +109,7 @@ def _cell(
 
 def _outcomes(cell: CellView) -> dict[str, Any]:
     """Columns of one model: labels as nullable integers, radii as floats."""
-    pd = imported("pandas", extra="frames")
+    pd = import_optional("pandas", extra="frames")
     table = cell.record.outcomes()
     names = _names(cell)
     clean = next((table.columns[key] for key, name in names.items() if name == "clean" and key in table.columns), None)

@@ -80,14 +80,16 @@ def _compiled(context: CellContext) -> bool:
 
 def _repaired(context: CellContext) -> tuple[nn.Module, dict[str, Any]]:
     """The model of the cell's base, repaired, and what to note about it."""
+    repair = context.setup.repair
     assert context.cell.base is not None
-    assert context.setup.repair is not None
+    assert repair is not None
     base = context.of(context.cell.base)
     broken = base.load_model()
+    # A repair that needs no images is told the size of these only.
+    one = context.splits.train.at(torch.tensor([0])).to(context.device)
+    images = context.held_out if repair.needs_images else one
     with context.run.progress.stage("repair", 1):
-        model, changes = run_repair(
-            broken, context.setup.repair, context.held_out, generator=context.generator("repair")
-        )
+        model, changes = run_repair(broken, repair, images, generator=context.generator("repair"))
     return model, {"poisoned": base.record.info().get("poisoned"), "repair": changes}
 
 
@@ -178,7 +180,7 @@ def _examples(poison: Poison, test: Images) -> Image.Image:
     of_each = ((test.labels == label).nonzero().squeeze(1)[:1] for label in others)
     places = torch.cat([place for place in of_each if len(place)][:_EXAMPLES])
     x = test.batch(places)
-    stamped = stamp(poison.shown, x, generator=rng.stream(0, "examples"))
+    stamped = stamp(poison.trigger_at_test, x, generator=rng.stream(0, "examples"))
     sheet = torch.cat([torch.cat(list(part), dim=2) for part in (x, stamped)], dim=1)
     pixels = as_bytes(sheet).permute(1, 2, 0).numpy()
     return Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)

@@ -1,6 +1,6 @@
 """Model scanners, after training. One file each: model, the defender's clean images -> verdict and recovered triggers.
 
-A scanner never sees the truth: no trigger, no mask, no poisoned image. `_run` calls it in eval mode with frozen
+A scanner never sees the truth: no trigger, no mask, no poisoned image. `run` calls it in eval mode with frozen
 parameters, measures the success of every recovered trigger itself and counts the passes through the model.
 """
 
@@ -42,11 +42,11 @@ class Scan:
     """Floats in [0, 1], K x 1 x H x W or K x C x H x W: how far the picture covers each pixel."""
     details: Mapping[str, Tensor] = field(default_factory=dict)
     """Values per class, shape (K,). `success`, where triggers are recovered: the share of images of other classes that
-    the trigger moves to the class, measured by `_run` on all images. The others are the scanner's own."""
+    the trigger moves to the class, measured by `run` on all images. The others are the scanner's own."""
     assumed: int | None = None
     """The class that was given as the target: it is the suspect, and nothing was tested."""
     passes: Passes | None = None
-    """Images through the model during the scan, counted by `_run`; the measurement of `success` is not in it."""
+    """Images through the model during the scan, counted by `run`; the measurement of `success` is not in it."""
 
     @property
     def suspects(self) -> tuple[int, ...]:
@@ -55,11 +55,6 @@ class Scan:
             return (self.assumed,)
         order = self.anomaly.nan_to_num(nan=-torch.inf).argsort(descending=True, stable=True)
         return tuple(order[self.anomaly[order] > self.threshold].tolist())
-
-    @property
-    def backdoored(self) -> bool:
-        """Whether there is any suspect."""
-        return bool(self.suspects)
 
     def stamp(self, x: Tensor, label: int | Tensor) -> Tensor:
         """`x` with the trigger recovered for class `label` on it: x * (1 - mask) + mask * pattern.

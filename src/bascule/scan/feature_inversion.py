@@ -16,8 +16,8 @@ from bascule.core.errors import RequestError
 from bascule.core.images import Images
 from bascule.core.inference import chunks
 from bascule.scan import Scan, Scanner
-from bascule.scan._inversion import Drawn, Form, Schedule, invert
-from bascule.scan._verdict import verdict
+from bascule.scan.inversion import Drawn, Form, Schedule, invert
+from bascule.scan.verdict import verdict
 
 
 @component
@@ -49,8 +49,8 @@ class FeatureInversion(Scanner):
         layer = _last_linear(model, images)
         form = FeatureMask(images.size, layer, _inputs(model, layer, images), self.budget)
         schedule = Schedule(wanted_success=self.wanted_success, first_cost=1e-2, max_looks=self.max_looks)
-        found = invert(model, images, labels, form, schedule, generator=generator)
-        return verdict(found, labels, images, threshold=self.threshold, largest=float(form.features.shape[1]))
+        inverted = invert(model, images, labels, form, schedule, generator=generator)
+        return verdict(inverted, labels, images, threshold=self.threshold, largest=float(form.features.shape[1]))
 
 
 class FeatureMask(Form):
@@ -118,8 +118,8 @@ def _last_linear(model: nn.Module, images: Images) -> nn.Module:
 @torch.no_grad()
 def _inputs(model: nn.Module, layer: nn.Module, images: Images, *, batch_size: int = 1000) -> Tensor:
     """What `layer` is given for each image, N x D."""
-    found: list[Tensor] = []
-    with _before(layer, lambda module, args: found.append(args[0].clone())):
+    features: list[Tensor] = []
+    with _before(layer, lambda module, args: features.append(args[0].clone())):
         for index in chunks(len(images), batch_size, images.device):
             model(images.batch(index))
-    return torch.cat(found)
+    return torch.cat(features)

@@ -16,7 +16,7 @@ from bascule.core.ball import ball
 from bascule.core.catalog import component
 from bascule.core.images import Images
 from bascule.scan import Scan, Scanner
-from bascule.scan._batches import classes_at_once
+from bascule.scan.batches import classes_at_once
 
 
 @component

@@ -13,8 +13,8 @@ from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.core.images import Images
 from bascule.scan import Scan, Scanner
-from bascule.scan._inversion import Drawn, Form, Schedule, invert
-from bascule.scan._verdict import verdict
+from bascule.scan.inversion import Drawn, Form, Schedule, invert
+from bascule.scan.verdict import verdict
 
 
 @component
@@ -77,8 +77,8 @@ class NeuralCleanse(Scanner):
             labels = labels[self.target : self.target + 1]
         settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(Schedule)}
         form = MaskAndPattern(images.size, per_channel=self.mask == "channel")
-        found = invert(model, images, labels, form, Schedule(**settings), generator=generator)
-        return verdict(found, labels, images, threshold=self.threshold, largest=form.area, assumed=self.target)
+        inverted = invert(model, images, labels, form, Schedule(**settings), generator=generator)
+        return verdict(inverted, labels, images, threshold=self.threshold, largest=form.area, assumed=self.target)
 
 
 class MaskAndPattern(Form):

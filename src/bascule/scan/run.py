@@ -54,16 +54,16 @@ def run_scanner(model: nn.Module, scanner: Scanner, images: Images, *, generator
         if not bool(logits.isfinite().all()):
             raise RequestError("the model gives values that are not finite: it is broken, and nothing can be scanned")
         with _counted(model) as count:
-            found = scanner.scan(model, images, generator=generator)
+            scan = scanner.scan(model, images, generator=generator)
         passes = Passes(*count)
-    if found.anomaly.shape != (classes,):
-        raise ValueError(f"{scanner!r} gave anomalies of shape {tuple(found.anomaly.shape)} for {classes} classes")
-    found = replace(found, passes=passes, anomaly=found.anomaly.detach())
-    if found.pattern is None or found.mask is None:
-        return found
-    pattern, mask = (value.detach().clamp(0, 1) for value in (found.pattern, found.mask))
-    found = replace(found, pattern=pattern, mask=mask)
-    return replace(found, details={**found.details, "success": success(model, found, images)})
+    if scan.anomaly.shape != (classes,):
+        raise ValueError(f"{scanner!r} gave anomalies of shape {tuple(scan.anomaly.shape)} for {classes} classes")
+    scan = replace(scan, passes=passes, anomaly=scan.anomaly.detach())
+    if scan.pattern is None or scan.mask is None:
+        return scan
+    pattern, mask = (value.detach().clamp(0, 1) for value in (scan.pattern, scan.mask))
+    scan = replace(scan, pattern=pattern, mask=mask)
+    return replace(scan, details={**scan.details, "success": success(model, scan, images)})
 
 
 @torch.no_grad()

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from bascule.core.catalog import component
 from bascule.core.images import Images
 from bascule.scan import Scan, Scanner
-from bascule.scan._inversion import Drawn, Form, Schedule, invert
-from bascule.scan._verdict import verdict
+from bascule.scan.inversion import Drawn, Form, Schedule, invert
+from bascule.scan.verdict import verdict
 
 
 @component
@@ -39,8 +39,8 @@ class UniversalPerturbation(Scanner):
         labels = torch.arange(len(images.classes), device=images.device)
         form = Perturbation(images.size)
         schedule = Schedule(wanted_success=self.wanted_success, first_cost=_FIRST_COST, max_looks=self.max_looks)
-        found = invert(model, images, labels, form, schedule, generator=generator)
-        return verdict(found, labels, images, threshold=self.threshold, largest=math.sqrt(math.prod(images.size)))
+        inverted = invert(model, images, labels, form, schedule, generator=generator)
+        return verdict(inverted, labels, images, threshold=self.threshold, largest=math.sqrt(math.prod(images.size)))
 
 
 _FIRST_COST = 1e-2

@@ -1,4 +1,4 @@
-"""Training objectives. One file each: model, images, labels -> the loss of one step. `_loop` is the only training loop.
+"""Training objectives. One file each: model, images, labels -> the loss of one step. `loop` has the only training loop.
 
 An objective knows nothing of the loop, and the loop nothing of attacks: ramps (of eps, of weights) are the objective's
 own, driven by `progress`.
@@ -7,13 +7,15 @@ own, driven by `progress`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
 from bascule.core import catalog
+from bascule.core.ball import Ball, Eps, Norm, ball
 
 
 @catalog.contract("train")
@@ -51,3 +53,30 @@ class CrossEntropy(Objective):
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
         return F.cross_entropy(model(self.inputs(model, x, y, progress=progress, generator=generator)), y)
+
+
+@catalog.component
+class Adversarial(Objective):
+    """An objective on images that are searched for in a ball."""
+
+    norm: Norm = "linf"
+    """Norm of the ball: `linf` or `l2`."""
+    eps: Eps
+    """Radius of the ball in [0, 1] pixel units."""
+
+    @property
+    def ball(self) -> Ball:
+        """The threat model."""
+        return ball(self.norm, self.eps)
+
+
+@catalog.component
+class DivergencePenalty(Adversarial):
+    """An adversarial objective that adds a divergence between the predictions for clean and for perturbed images."""
+
+    beta: Annotated[float, Ge(0)] = 6.0
+    """Weight of the divergence."""
+    steps: Annotated[int, Ge(1)] = 10
+    """Gradient steps of the attack."""
+    step_size: Annotated[float, Gt(0)] | None = None
+    """Length of a step in [0, 1] pixel units; by default 2.5 * eps / steps."""

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def ramped(progress: float, *, warmup: float, ramp: float) -> float:
+def ramp_share(progress: float, *, warmup: float, ramp: float) -> float:
     """0 before the share `warmup` of the training is done, then rising linearly to 1 over the share `ramp`."""
     if progress < warmup:
         return 0.0

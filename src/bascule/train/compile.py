@@ -16,7 +16,7 @@ needs a few. Beyond it something changes from step to step, and compiling would 
 
 
 @contextmanager
-def compiled(model: nn.Module, *, backend: str = "inductor", mode: str = "default") -> Iterator[nn.Module]:
+def compile_model(model: nn.Module, *, backend: str = "inductor", mode: str = "default") -> Iterator[nn.Module]:
     """`model` with forward and backward passes compiled by `torch.compile`, around the same parameters.
 
     `model` itself stays as it is. Going from an attack (eval mode, parameters frozen) to the step and back picks
@@ -53,7 +53,7 @@ def check_compiles(device: torch.device) -> None:
     """
     model = nn.ReLU()
     try:
-        with compiled(model) as quick:
+        with compile_model(model) as quick:
             quick(torch.ones(2, device=device))
     except Exception as error:  # whatever is missing: a C++ compiler, Triton, a Python it supports
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -13,7 +13,7 @@ from bascule.certify.bounds import bound_for_training
 from bascule.core.ball import Eps
 from bascule.core.catalog import component
 from bascule.train import Objective
-from bascule.train._certified import mixed_loss, ramped
+from bascule.train._certified import mixed_loss, ramp_share
 
 
 @component
@@ -40,12 +40,12 @@ class CrownIbp(Objective):
     """Weight of the linear bounds after the ramp."""
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
-        share = ramped(progress, warmup=self.warmup, ramp=self.ramp)
+        share = ramp_share(progress, warmup=self.warmup, ramp=self.ramp)
         eps, kappa, beta = share * self.eps, 1 - share * (1 - self.kappa_end), 1 - share * (1 - self.beta_end)
         if eps == 0:
             return F.cross_entropy(model(x), y)
-        found = bound_for_training(model, x, eps=eps)
-        margins = found.interval_margins(y)
+        bounds = bound_for_training(model, x, eps=eps)
+        margins = bounds.interval_margins(y)
         if beta > 0:
-            margins = beta * found.crown_margins(y) + (1 - beta) * margins
-        return mixed_loss(found.logits, margins, y, kappa=kappa)
+            margins = beta * bounds.crown_margins(y) + (1 - beta) * margins
+        return mixed_loss(bounds.logits, margins, y, kappa=kappa)

@@ -10,14 +10,13 @@ from torch import Tensor, nn
 
 from bascule.attack.ascent import ascend
 from bascule.attack.losses import cross_entropy
-from bascule.core.ball import Eps, Norm, ball
 from bascule.core.catalog import component
-from bascule.train import CrossEntropy
-from bascule.train.search import Statistics, searching
+from bascule.train import Adversarial, CrossEntropy
+from bascule.train.search import Statistics, search_mode
 
 
 @component
-class Fast(CrossEntropy):
+class Fast(Adversarial, CrossEntropy):
     """Cross-entropy on images moved by one gradient step from a random start: two passes instead of PGD's many.
 
     Source: Wong, Rice & Kolter 2020 (algorithm 3). The same as `pgd` with one step of 1.25 * eps. Watch the robust
@@ -29,24 +28,19 @@ class Fast(CrossEntropy):
     from one backward pass. An objective keeps nothing between steps and does not run the backward pass.
     """
 
-    norm: Norm = "linf"
-    """Norm of the ball: `linf` or `l2`."""
-    eps: Eps
-    """Radius of the ball in [0, 1] pixel units."""
     step_size: Annotated[float, Gt(0)] | None = None
     """Length of the step in [0, 1] pixel units; by default 1.25 * eps."""
     batch_norm: Statistics = "running"
     """Statistics used by batch norm during the attack: `running` (eval mode) or `batch` (train mode, not updated)."""
 
     def inputs(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
-        region = ball(self.norm, self.eps)
-        with searching(model, self.batch_norm):
+        with search_mode(model, self.batch_norm):
             return ascend(
                 model,
                 x,
                 y,
-                ball=region,
-                start=region.random_point(x, generator=generator),
+                ball=self.ball,
+                start=self.ball.random_point(x, generator=generator),
                 steps=1,
                 step_size=self.step_size or 1.25 * self.eps,
                 loss=cross_entropy,

@@ -7,14 +7,14 @@ from torch import Tensor, nn
 
 from bascule.attack.ascent import one_step
 from bascule.attack.losses import nearness_to_random_label
-from bascule.core.ball import Eps, Norm, ball
+from bascule.core.ball import Eps
 from bascule.core.catalog import component
-from bascule.train import CrossEntropy
-from bascule.train.search import Statistics, searching
+from bascule.train import Adversarial, CrossEntropy
+from bascule.train.search import Statistics, search_mode
 
 
 @component
-class FgsmTargeted(CrossEntropy):
+class FgsmTargeted(Adversarial, CrossEntropy):
     """Cross-entropy on images moved by one step of length eps towards a random wrong label.
 
     Source: the one-step target class method of Kurakin, Goodfellow & Bengio 2017 with a random class; the "FGSM"
@@ -22,15 +22,11 @@ class FgsmTargeted(CrossEntropy):
     with the attack of the same name. Departure from their ImageNet code: the label drawn is never the true one.
     """
 
-    norm: Norm = "linf"
-    """Norm of the ball: `linf` or `l2`."""
     eps: Eps
     """Radius of the ball and length of the step in [0, 1] pixel units."""
     batch_norm: Statistics = "running"
     """Statistics used by batch norm during the attack: `running` (eval mode) or `batch` (train mode, not updated)."""
 
     def inputs(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
-        with searching(model, self.batch_norm):
-            return one_step(
-                model, x, y, ball=ball(self.norm, self.eps), loss=nearness_to_random_label(generator=generator)
-            )
+        with search_mode(model, self.batch_norm):
+            return one_step(model, x, y, ball=self.ball, loss=nearness_to_random_label(generator=generator))

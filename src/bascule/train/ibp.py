@@ -13,7 +13,7 @@ from bascule.certify.bounds import bound_for_training
 from bascule.core.ball import Eps
 from bascule.core.catalog import component
 from bascule.train import Objective
-from bascule.train._certified import mixed_loss, ramped
+from bascule.train._certified import mixed_loss, ramp_share
 
 
 @component
@@ -42,9 +42,9 @@ class Ibp(Objective):
     """Weight of the images themselves after the ramp."""
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
-        share = ramped(progress, warmup=self.warmup, ramp=self.ramp)
+        share = ramp_share(progress, warmup=self.warmup, ramp=self.ramp)
         eps, kappa = share * self.eps, 1 - share * (1 - self.kappa_end)
         if eps == 0:
             return F.cross_entropy(model(x), y)
-        found = bound_for_training(model, x, eps=eps)
-        return mixed_loss(found.logits, found.interval_margins(y), y, kappa=kappa)
+        bounds = bound_for_training(model, x, eps=eps)
+        return mixed_loss(bounds.logits, bounds.interval_margins(y), y, kappa=kappa)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -12,8 +13,8 @@ from torch import Tensor, nn
 
 from bascule.core import rng
 from bascule.core.images import Images
-from bascule.train._precision import Mixed
-from bascule.train.compile import compiled
+from bascule.train.compile import compile_model
+from bascule.train.precision import Mixed
 from bascule.train.settings import Training
 
 _LOOK_EVERY = 50
@@ -80,95 +81,130 @@ def train(
         DivergedError: A loss, parameter or running statistic is not finite.
     """
     checkpoints = checkpoints or NoCheckpoints()
-    batch_size = min(training.batch_size, len(images))
-    per_epoch = training.steps_per_epoch(len(images))
-    total = per_epoch * training.epochs
-    optimizer = training.make_optimizer(model)
-    generator = torch.Generator(device=images.device)
-    losses = torch.zeros(per_epoch, device=images.device)
-    curve: list[dict[str, float]] = []
-    first, spent = 0, 0.0
+    steps = Steps(model, images, training, seed=seed)
+    done = _Done(losses=torch.zeros(steps.per_epoch, device=images.device))
     state = checkpoints.load()
     if state is not None:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        losses.copy_(state["losses"])
-        curve, first, spent = state["curve"], state["step"], state["seconds"]
-    began = saved = time.monotonic()
-    order = torch.empty(0)
-    with _passes(model, training, compile_passes=compile_passes) as asked, rng.borrowed_global_stream(seed, "train"):
-        asked.train()
-        for step in range(first, total):
-            epoch, place = divmod(step, per_epoch)
-            if place == 0 or step == first:
-                order = _order(len(images), seed, epoch).to(images.device)
-            lr = training.lr * training.lr_share(step, total)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            index = order[place * batch_size : (place + 1) * batch_size]
-            losses[place] = _step(asked, images, index, training, optimizer, seed, step, step / total, generator)
-            last = place == per_epoch - 1
-            now = time.monotonic()
-            due = now - saved >= checkpoint_seconds
+        done.restore(state, steps)
+    saved = time.monotonic()
+    with _passes(model, training, compile_passes=compile_passes) as net, rng.borrowed_global_stream(seed, "train"):
+        net.train()
+        for step in range(done.steps, steps.total):
+            place, lr = step % steps.per_epoch, steps.lr(step)
+            done.losses[place] = steps.take(net, step)
+            done.steps = step + 1
+            last = place == steps.per_epoch - 1
+            due = time.monotonic() - saved >= checkpoint_seconds
             if last or due or step % _LOOK_EVERY == 0:
-                _check_finite(losses[: place + 1], model, step, place, total)
-                report(step + 1, total, float(losses[place]), lr)
+                _check_finite(done.losses[: place + 1], model, step, place, steps.total)
+                report(step + 1, steps.total, float(done.losses[place]), lr)
             if last:
-                seconds = spent + now - began
-                curve.append(
-                    {"epoch": epoch + 1, "step": step + 1, "loss": float(losses.mean()), "lr": lr, "seconds": seconds}
-                )
-            if due and step + 1 < total:
-                checkpoints.save(
-                    {
-                        "model": model.state_dict(),
-                        "optimizer": optimizer.state_dict(),
-                        "losses": losses,
-                        "curve": curve,
-                        "step": step + 1,
-                        "seconds": spent + now - began,
-                    }
-                )
+                done.end_epoch(step // steps.per_epoch + 1, lr)
+            if due and step + 1 < steps.total:
+                checkpoints.save(done.state(steps))
                 saved = time.monotonic()
     model.eval()
-    return curve
+    return done.curve
+
+
+class Steps:
+    """The steps of a training, each decided by its number, so that they can be taken up anywhere."""
+
+    def __init__(self, model: nn.Module, images: Images, training: Training, *, seed: int) -> None:
+        self.model, self.images, self.training, self.seed = model, images, training, seed
+        self.per_epoch = training.steps_per_epoch(len(images))
+        self.total = self.per_epoch * training.epochs
+        self.optimizer = training.make_optimizer(model)
+        self._generator = torch.Generator(device=images.device)
+        self._order = -1, torch.empty(0)
+
+    def lr(self, step: int) -> float:
+        """Learning rate of this step (from 0)."""
+        return self.training.lr * self.training.lr_share(step, self.total)
+
+    def take(self, net: nn.Module, step: int) -> Tensor:
+        """One step in the order of the study: stamped images, augment, perturb (the objective's), descend.
+
+        Args:
+            net: The model, or what stands around it.
+            step: Its number, from 0.
+
+        Returns:
+            The loss, not waited for.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr(step)
+        index = self._batch(step)
+        number = rng.derive(self.seed, "step", step)
+        self._generator.manual_seed(number)
+        torch.manual_seed(number)  # dropout; the caller puts the global stream back
+        x = self.training.augment.apply(self.images.batch(index), generator=self._generator)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.training.objective.loss(
+            net, x, self.images.labels[index], progress=step / self.total, generator=self._generator
+        )
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+    def _batch(self, step: int) -> Tensor:
+        """Numbers of the images of a step."""
+        epoch, place = divmod(step, self.per_epoch)
+        if self._order[0] != epoch:
+            order = torch.randperm(len(self.images), generator=rng.stream(self.seed, "order", epoch))
+            self._order = epoch, order.to(self.images.device)
+        size = min(self.training.batch_size, len(self.images))
+        return self._order[1][place * size : (place + 1) * size]
+
+
+@dataclass
+class _Done:
+    """How far a training is: with weights and optimiser all that a checkpoint holds."""
+
+    losses: Tensor
+    """Of the steps of the current epoch."""
+    curve: list[dict[str, float]] = field(default_factory=list)
+    steps: int = 0
+    earlier: float = 0.0
+    """Seconds spent before the last interruption."""
+    began: float = field(default_factory=time.monotonic)
+
+    def end_epoch(self, epoch: int, lr: float) -> None:
+        """One more point of the curve."""
+        loss = float(self.losses.mean())
+        self.curve.append({"epoch": epoch, "step": self.steps, "loss": loss, "lr": lr, "seconds": self.seconds()})
+
+    def seconds(self) -> float:
+        """Since the start, without interruptions."""
+        return self.earlier + time.monotonic() - self.began
+
+    def state(self, steps: Steps) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        return {
+            "model": steps.model.state_dict(),
+            "optimizer": steps.optimizer.state_dict(),
+            "losses": self.losses,
+            "curve": self.curve,
+            "step": self.steps,
+            "seconds": self.seconds(),
+        }
+
+    def restore(self, state: dict[str, Any], steps: Steps) -> None:
+        """Go on from a checkpoint."""
+        steps.model.load_state_dict(state["model"])
+        steps.optimizer.load_state_dict(state["optimizer"])
+        self.losses.copy_(state["losses"])
+        self.curve, self.steps, self.earlier = state["curve"], state["step"], state["seconds"]
 
 
 @contextmanager
 def _passes(model: nn.Module, training: Training, *, compile_passes: bool) -> Iterator[nn.Module]:
     """What the objective is given: the network, with its passes compiled or in mixed precision where asked."""
     if compile_passes and training.objective.compiles:
-        with compiled(model) as quick, _passes(quick, training, compile_passes=False) as found:
-            yield found
+        with compile_model(model) as quick, _passes(quick, training, compile_passes=False) as net:
+            yield net
     else:
         yield Mixed(model) if training.precision == "bfloat16" else model
-
-
-def _step(
-    model: nn.Module,
-    images: Images,
-    index: Tensor,
-    training: Training,
-    optimizer: torch.optim.Optimizer,
-    seed: int,
-    step: int,
-    progress: float,
-    generator: torch.Generator,
-) -> Tensor:
-    """One step in the order of the study: stamped images, augment, perturb (the objective's), descend."""
-    number = rng.derive(seed, "step", step)
-    generator.manual_seed(number)
-    torch.manual_seed(number)  # dropout; the caller puts the global stream back
-    x = training.augment.apply(images.batch(index), generator=generator)
-    optimizer.zero_grad(set_to_none=True)
-    loss = training.objective.loss(model, x, images.labels[index], progress=progress, generator=generator)
-    loss.backward()
-    optimizer.step()
-    return loss.detach()
-
-
-def _order(count: int, seed: int, epoch: int) -> Tensor:
-    return torch.randperm(count, generator=rng.stream(seed, "order", epoch))
 
 
 def _check_finite(losses: Tensor, model: nn.Module, step: int, place: int, total: int) -> None:

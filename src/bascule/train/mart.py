@@ -6,21 +6,20 @@ from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge, Gt
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from bascule.attack.losses import cross_entropy
-from bascule.core.ball import Eps, Norm, ball
 from bascule.core.catalog import component
-from bascule.train import Objective
-from bascule.train.search import divergence, searching, worst_nearby
+from bascule.train import DivergencePenalty
+from bascule.train.search import divergence, search_mode, worst_nearby
 
 _OFFSET = 1e-4
 """Keeps the logarithm of "no confidence is left" finite."""
 
 
 @component
-class Mart(Objective):
+class Mart(DivergencePenalty):
     """Boosted cross-entropy on PGD examples, plus a divergence weighted by how wrong the clean prediction is.
 
     With p = softmax(f(x)), q = softmax(f(x')) and x' from PGD on cross-entropy:
@@ -30,24 +29,16 @@ class Mart(Objective):
     the same projected unit steps as everywhere here.
     """
 
-    norm: Norm = "linf"
-    """Norm of the ball: `linf` or `l2`."""
-    eps: Eps
-    """Radius of the ball in [0, 1] pixel units."""
     beta: Annotated[float, Ge(0)] = 6.0
     """Weight of the divergence, lambda in the paper; the authors use 5 for small networks and 6 for wide ones."""
-    steps: Annotated[int, Ge(1)] = 10
-    """Gradient steps of the attack."""
-    step_size: Annotated[float, Gt(0)] | None = None
-    """Length of a step in [0, 1] pixel units; by default 2.5 * eps / steps."""
 
     def inputs(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
-        with searching(model):
+        with search_mode(model):
             return worst_nearby(
                 model,
                 x,
                 y,
-                ball=ball(self.norm, self.eps),
+                ball=self.ball,
                 steps=self.steps,
                 step_size=self.step_size,
                 loss=cross_entropy,

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from bascule.attack.ascent import ascend
 from bascule.attack.losses import cross_entropy
-from bascule.core.ball import Eps, Norm, ball
+from bascule.core.ball import ball
 from bascule.core.catalog import component
-from bascule.train import CrossEntropy
-from bascule.train.search import Statistics, searching
+from bascule.train import Adversarial, CrossEntropy
+from bascule.train.search import Statistics, search_mode
 
 
 @component
-class Pgd(CrossEntropy):
+class Pgd(Adversarial, CrossEntropy):
     """Cross-entropy on PGD examples of the whole batch, no clean images mixed in.
 
     Source: Madry et al. 2018; settings of Weng, Lee & Wu 2020: MNIST eps 0.3, step 0.05, 10 steps; CIFAR-10 eps 8/255,
@@ -25,10 +25,6 @@ class Pgd(CrossEntropy):
     last iterate. The eps warm-up is not in the paper; it keeps short schedules from getting stuck.
     """
 
-    norm: Norm = "linf"
-    """Norm of the ball: `linf` or `l2`."""
-    eps: Eps
-    """Radius of the ball in [0, 1] pixel units."""
     steps: Annotated[int, Ge(1)] = 5
     """Gradient steps of the attack."""
     step_size: Annotated[float, Gt(0)] | None = None
@@ -44,7 +40,7 @@ class Pgd(CrossEntropy):
         ramp = min(1.0, progress / self.warmup) if self.warmup else 1.0
         region = ball(self.norm, ramp * self.eps)
         step_size = ramp * (self.step_size or 2.5 * self.eps / self.steps)
-        with searching(model, self.batch_norm):
+        with search_mode(model, self.batch_norm):
             tries = [
                 ascend(
                     model,

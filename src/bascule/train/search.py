@@ -22,7 +22,7 @@ _NUDGE = 0.001
 
 
 @contextmanager
-def searching(model: nn.Module, statistics: Statistics = "running") -> Iterator[None]:
+def search_mode(model: nn.Module, statistics: Statistics = "running") -> Iterator[None]:
     """A model ready for differentiating its input; found as it was afterwards."""
     mode = using_batch_statistics if statistics == "batch" else evaluating
     with mode(model), frozen(model):

@@ -6,17 +6,16 @@ from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge, Gt
+from annotated_types import Ge
 from torch import Tensor, nn
 
-from bascule.core.ball import Eps, Norm, ball
 from bascule.core.catalog import component
-from bascule.train import Objective
-from bascule.train.search import divergence, searching, worst_nearby
+from bascule.train import DivergencePenalty
+from bascule.train.search import divergence, search_mode, worst_nearby
 
 
 @component
-class Trades(Objective):
+class Trades(DivergencePenalty):
     """Clean cross-entropy plus beta times the largest change of the prediction found in the ball.
 
     L = CE(f(x), y) + beta * KL(f(x) || f(x')), where x' maximises the same divergence: the label is not used to attack.
@@ -25,26 +24,18 @@ class Trades(Objective):
     projected unit steps as everywhere here; their code descends with an optimiser.
     """
 
-    norm: Norm = "linf"
-    """Norm of the ball: `linf` or `l2`."""
-    eps: Eps
-    """Radius of the ball in [0, 1] pixel units."""
     beta: Annotated[float, Ge(0)] = 6.0
     """Weight of the divergence, 1/lambda in the paper; 0 is ordinary training."""
-    steps: Annotated[int, Ge(1)] = 10
-    """Gradient steps of the attack."""
-    step_size: Annotated[float, Gt(0)] | None = None
-    """Length of a step in [0, 1] pixel units; by default 2.5 * eps / steps."""
 
     def inputs(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
-        with searching(model):
+        with search_mode(model):
             with torch.no_grad():
                 clean = model(x)
             return worst_nearby(
                 model,
                 x,
                 y,
-                ball=ball(self.norm, self.eps),
+                ball=self.ball,
                 steps=self.steps,
                 step_size=self.step_size,
                 loss=lambda logits, _: divergence(clean, logits),

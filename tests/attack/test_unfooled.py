@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bascule.attack._standing import look
 from bascule.attack.losses import cross_entropy, dlr_targeted
+from bascule.attack.unfooled import find_unfooled
 from bascule.core.rng import borrowed_global_stream, stream
 
 
@@ -50,7 +50,7 @@ def brightness(*values: float) -> Tensor:
 )
 def test_who_stands(values: list[float], standing: list[int], sizes: list[int]) -> None:
     model, y = Bright(), torch.zeros(4, dtype=torch.int64)
-    found = look(model, brightness(*values), cross_entropy, (y,))
+    found = find_unfooled(model, brightness(*values), cross_entropy, (y,))
     assert found.kept.tolist() == standing
     assert found.value.shape == (len(standing),)
     assert found.gradient.shape == (len(standing), 1, 1, 1)
@@ -66,7 +66,7 @@ def test_loss_and_gradient_are_those_of_the_standing(share: float) -> None:
     right = model(x).argmax(1)
     wrong = torch.arange(20) >= 20 * share
     y, target = torch.where(wrong, (right + 1) % 5, right), (right + 2) % 5
-    found = look(model, x, dlr_targeted, (y, target))
+    found = find_unfooled(model, x, dlr_targeted, (y, target))
     assert torch.equal(found.kept, (~wrong).nonzero().squeeze(1))
     z = x[~wrong].requires_grad_(True)
     value = dlr_targeted(model(z), y[~wrong], target[~wrong])
@@ -79,8 +79,8 @@ def test_loss_and_gradient_are_those_of_the_standing(share: float) -> None:
 def test_loss_and_gradient_are_averaged_over_passes() -> None:
     offsets, y = (0.1, -0.1, 0.3), torch.zeros(2, dtype=torch.int64)
     x = brightness(0.3, 0.1)
-    found = look(Flickering(*offsets), x, cross_entropy, (y,), passes=3)
-    single = [look(Flickering(offset), x, cross_entropy, (torch.zeros_like(y),)) for offset in (0.1, -0.1)]
+    found = find_unfooled(Flickering(*offsets), x, cross_entropy, (y,), passes=3)
+    single = [find_unfooled(Flickering(offset), x, cross_entropy, (torch.zeros_like(y),)) for offset in (0.1, -0.1)]
     assert found.kept.tolist() == [0, 1]
     # The logits are -+ 2 (b + o - 1/2): the loss is ln(1 + e^s) with s = 4 (b + o - 1/2), its slope 4 / (1 + e^-s).
     s = 4 * (x.flatten().unsqueeze(0) + torch.tensor(offsets, dtype=torch.float64).unsqueeze(1) - 0.5)
@@ -92,5 +92,5 @@ def test_loss_and_gradient_are_averaged_over_passes() -> None:
 def test_with_several_passes_an_image_falls_when_all_are_wrong() -> None:
     y = torch.zeros(3, dtype=torch.int64)
     # 0.3 is wrong in one pass of three, 0.45 in two, 0.7 in all.
-    found = look(Flickering(0.1, -0.1, 0.3), brightness(0.3, 0.45, 0.7), cross_entropy, (y,), passes=3)
+    found = find_unfooled(Flickering(0.1, -0.1, 0.3), brightness(0.3, 0.45, 0.7), cross_entropy, (y,), passes=3)
     assert found.kept.tolist() == [0, 1]

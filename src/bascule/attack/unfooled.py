@@ -1,4 +1,4 @@
-"""A pass of the images that still stand: who is fooled, and the gradient of those who are not."""
+"""One pass of an attack: which images are not fooled yet, with the gradient of these."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import torch
 from torch import Tensor, nn
 
 
-class Standing(NamedTuple):
-    """What one look at B images says."""
+class Unfooled(NamedTuple):
+    """What one pass of B images says of those that are not fooled yet."""
 
     kept: Tensor
     """int64, shape (S,), ascending: images the model still takes for what they are."""
     value: Tensor
-    """Loss of the S images that stand, shape (S,)."""
+    """Loss of these S images, shape (S,)."""
     gradient: Tensor
     """Its gradient with respect to these images, S x C x H x W."""
 
 
-def look(
+def find_unfooled(
     model: nn.Module, x: Tensor, loss: Callable[..., Tensor], labels: tuple[Tensor, ...], *, passes: int = 1
-) -> Standing:
+) -> Unfooled:
     """Which images are still classified as `labels[0]`, and loss and gradient of these.
 
     Args:
@@ -39,7 +39,7 @@ def look(
     logits = model(x)
     index = (logits.detach().argmax(1) == labels[0]).nonzero().squeeze(1)
     if len(index) == 0:
-        return Standing(index, logits.new_empty(0), x.detach()[:0])
+        return Unfooled(index, logits.new_empty(0), x.detach()[:0])
     if 2 * len(index) < len(x):
         # The way back leads through the whole batch: for few images another way forth is cheaper.
         x, labels = x.detach()[index].requires_grad_(True), tuple(label[index] for label in labels)
@@ -49,12 +49,12 @@ def look(
     value = value.detach()
     if len(index) < len(value):
         value, gradient = value[index], gradient[index]
-    return Standing(index, value, gradient)
+    return Unfooled(index, value, gradient)
 
 
 def _averaged(
     model: nn.Module, x: Tensor, loss: Callable[..., Tensor], labels: tuple[Tensor, ...], passes: int
-) -> Standing:
+) -> Unfooled:
     x = x.detach().requires_grad_(True)
     mask = torch.zeros_like(labels[0], dtype=torch.bool)
     total, gradient = x.new_zeros(len(x)), torch.zeros_like(x)
@@ -65,4 +65,4 @@ def _averaged(
         total += value.detach() / passes
         mask |= logits.detach().argmax(1) == labels[0]
     index = mask.nonzero().squeeze(1)
-    return Standing(index, total[index], gradient[index])
+    return Unfooled(index, total[index], gradient[index])

@@ -14,7 +14,7 @@ LEAST = 10
 """Classes of fewer images are not split."""
 
 
-class Split(NamedTuple):
+class TwoClusters(NamedTuple):
     """Two clusters of N points."""
 
     second: Tensor
@@ -28,7 +28,7 @@ class Split(NamedTuple):
     """Mean squared distance to the mean, minus that to the own centre."""
 
 
-def split(points: Tensor, *, generator: torch.Generator) -> Split:
+def split(points: Tensor, *, generator: torch.Generator) -> TwoClusters:
     """k-means with k = 2, the best of ten starts (scikit-learn, on the CPU).
 
     Args:
@@ -45,4 +45,6 @@ def split(points: Tensor, *, generator: torch.Generator) -> Split:
     second = nearest == smaller
     leaning = ((far - near) / (far + near).clamp_min(1e-30)).float()
     explained = (values - values.mean(0)).square().sum(1).mean() - distances.amin(1).square().mean()
-    return Split(second.to(points.device), leaning.to(points.device), float(second.double().mean()), float(explained))
+    return TwoClusters(
+        second.to(points.device), leaning.to(points.device), float(second.double().mean()), float(explained)
+    )

@@ -31,9 +31,9 @@ def half_plane(height: int, width: int, *, stride: int) -> Tensor:
     vertical = torch.arange(-(height // 2), (height + 1) // 2)
     horizontal = torch.arange(0, width // 2 + 1)
     vertical, horizontal = vertical[vertical % stride == 0], horizontal[horizontal % stride == 0]
-    found = torch.cartesian_prod(vertical, horizontal)
-    own_column = (found[:, 1] == 0) | (2 * found[:, 1] == width)  # holds both of each pair but its own opposites
-    return found[~own_column | (found[:, 0] >= 0) | (2 * found[:, 0] == -height)]
+    pairs = torch.cartesian_prod(vertical, horizontal)
+    own_column = (pairs[:, 1] == 0) | (2 * pairs[:, 1] == width)  # holds both of each pair but its own opposites
+    return pairs[~own_column | (pairs[:, 0] >= 0) | (2 * pairs[:, 0] == -height)]
 
 
 def waves(frequencies: Tensor, height: int, width: int) -> Tensor:
@@ -44,24 +44,5 @@ def waves(frequencies: Tensor, height: int, width: int) -> Tensor:
     turns = (frequencies[:, 0].reshape(-1, 1, 1) * rows + frequencies[:, 1].reshape(-1, 1, 1) * columns) % (
         height * width
     )
-    found = torch.cos(turns.double() * (2 * math.pi / (height * width)))
-    return found / found.flatten(1).norm(dim=1).reshape(-1, 1, 1)
-
-
-def plane(values: Tensor, frequencies: Tensor, height: int, width: int) -> Tensor:
-    """The whole plane from one value per pair of opposite frequencies, frequency zero at [H // 2, W // 2].
-
-    Args:
-        values: Floats, shape (F,).
-        frequencies: Cycles per pixel, F x 2.
-        height: Of the images.
-        width: Of the images.
-
-    Returns:
-        H x W, NaN at frequencies that were not looked at.
-    """
-    cycles = (frequencies * torch.tensor([height, width])).round().long().to(values.device)
-    found = values.new_full((height, width), torch.nan)
-    for sign in (1, -1):
-        found[(sign * cycles[:, 0] + height // 2) % height, (sign * cycles[:, 1] + width // 2) % width] = values
-    return found
+    cosines = torch.cos(turns.double() * (2 * math.pi / (height * width)))
+    return cosines / cosines.flatten(1).norm(dim=1).reshape(-1, 1, 1)

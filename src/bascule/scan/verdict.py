@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from bascule.core.images import Images
+from bascule.core.statistics import CONSISTENCY
 from bascule.scan import Scan
-from bascule.scan._inversion import Inverted
+from bascule.scan.inversion import Inverted
 
-CONSISTENCY = 1.4826
-"""Median absolute deviation to standard deviation, for a normal distribution."""
 _LEAST_SPREAD = 0.01
 """Share of the median that counts as no difference: where most values are equal, rounding must not stand out."""
 _SPREAD_OF_BOUNDS = 0.25
@@ -36,12 +35,12 @@ def mad_index(values: Tensor, *, largest: float = math.inf) -> Tensor:
 
 
 def verdict(
-    found: Inverted, labels: Tensor, images: Images, *, threshold: float, largest: float, assumed: int | None = None
+    inverted: Inverted, labels: Tensor, images: Images, *, threshold: float, largest: float, assumed: int | None = None
 ) -> Scan:
     """The scan that follows from the sizes of inverted triggers.
 
     Args:
-        found: The triggers of the classes `labels`.
+        inverted: The triggers of the classes `labels`.
         labels: int64, shape (k,).
         images: The defender's images.
         threshold: Anomaly index above which a class is a suspect.
@@ -55,17 +54,17 @@ def verdict(
         everything[labels] = values.to(everything)
         return everything
 
-    size = for_all(torch.where(found.reached, found.drawn.size, largest))
+    size = for_all(torch.where(inverted.reached, inverted.drawn.size, largest))
     return Scan(
         anomaly=mad_index(size, largest=largest) if assumed is None else torch.full_like(size, torch.nan),
         threshold=threshold,
-        pattern=for_all(found.drawn.pattern),
-        mask=for_all(found.drawn.mask),
+        pattern=for_all(inverted.drawn.pattern),
+        mask=for_all(inverted.drawn.mask),
         details={
             "size": size,
-            "reached": for_all(found.reached),
-            "cost": for_all(found.cost),
-            "steps": for_all(found.steps, 0.0),
+            "reached": for_all(inverted.reached),
+            "cost": for_all(inverted.cost),
+            "steps": for_all(inverted.steps, 0.0),
         },
         assumed=assumed,
     )

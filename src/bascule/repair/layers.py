@@ -79,16 +79,16 @@ def layers_of(model: nn.Module, size: tuple[int, int, int]) -> list[Layer]:
         stack.enter_context(torch.no_grad())
         like = next(p for p in model.parameters() if p.is_floating_point())
         model(like.new_zeros(1, *size))
-    found = []
+    layers = []
     for module in outputs:
         assert isinstance(module, (nn.Conv2d, nn.Linear))
         norm = norms.get(module)
         if norm is None:
-            found.append(Layer(names[module], module))
+            layers.append(Layer(names[module], module))
         else:
             assert isinstance(norm, _Norm)
-            found.append(Layer(names[module], module, norm, names[norm]))
-    return found
+            layers.append(Layer(names[module], module, norm, names[norm]))
+    return layers
 
 
 def hidden_layers_of(model: nn.Module, size: tuple[int, int, int]) -> list[Layer]:
@@ -97,30 +97,30 @@ def hidden_layers_of(model: nn.Module, size: tuple[int, int, int]) -> list[Layer
     Raises:
         RequestError: There is none.
     """
-    found = layers_of(model, size)[:-1]
-    if not found:
+    layers = layers_of(model, size)[:-1]
+    if not layers:
         raise RequestError(
             "the model has no hidden convolution or linear layer, so there is no channel to prune; "
             "use a repair that trains, for example fine-tune"
         )
-    return found
+    return layers
 
 
 @contextmanager
-def captured(modules: Sequence[nn.Module], *, inputs: bool = False) -> Iterator[list[Tensor]]:
+def capture(modules: Sequence[nn.Module], *, inputs: bool = False) -> Iterator[list[Tensor]]:
     """A list that holds these modules' outputs, or inputs, of the last pass inside the block; no hook stays behind."""
-    found = [torch.empty(0) for _ in modules]
+    values = [torch.empty(0) for _ in modules]
 
     def keeper(place: int) -> Any:
         def keep(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-            found[place] = args[0] if inputs else output
+            values[place] = args[0] if inputs else output
 
         return keep
 
     with ExitStack() as stack:
         for place, module in enumerate(modules):
             stack.enter_context(_removed(module.register_forward_hook(keeper(place))))
-        yield found
+        yield values
 
 
 @contextmanager

@@ -141,8 +141,8 @@ def check_sizes(folder: Path, files: Sequence[str], height: int, width: int) -> 
 
 def _check(image: Image.Image, height: int, width: int, remedy: str) -> None:
     if image.size != (width, height):
-        found = f"picture of {image.height} x {image.width} pixels (height x width)"
-        raise RequestError(f"{found} where {height} x {width} is expected. {remedy}")
+        given = f"picture of {image.height} x {image.width} pixels (height x width)"
+        raise RequestError(f"{given} where {height} x {width} is expected. {remedy}")
 
 
 def _each(count: int, one: Callable[[int], None], name: Callable[[int], str]) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bascule.core.images import Images
+from bascule.core.statistics import CONSISTENCY, deviations
 
 UNLIKELY = 7.389
 """e squared: from this anomaly index on, SCAn and Beatrix call a class infected."""
@@ -20,7 +21,7 @@ def highest(score: Tensor, count: int) -> Tensor:
     return chosen
 
 
-def left_out(images: Images, labels: Sequence[int], why: str) -> tuple[str, ...]:
+def note_left_out(images: Images, labels: Sequence[int], why: str) -> tuple[str, ...]:
     """A note that these classes lose no image whatever is in them; none where there are no such classes."""
     if not labels:
         return ()
@@ -30,7 +31,7 @@ def left_out(images: Images, labels: Sequence[int], why: str) -> tuple[str, ...]
     return (f"{len(labels)} of {present} classes cannot lose any image, {why}: {named}{more}",)
 
 
-def smaller_than(images: Images, least: int) -> list[int]:
+def small_classes(images: Images, least: int) -> list[int]:
     """Labels that occur, but less often than `least` times."""
     counts = images.labels.bincount()
     return ((counts > 0) & (counts < least)).nonzero().squeeze(1).tolist()
@@ -41,6 +42,5 @@ def anomaly_index(values: Tensor) -> Tensor:
 
     Values that do not vary around their median get 0 at the median and very large numbers elsewhere.
     """
-    middle = values.median()
-    spread = 1.4826 * (values - middle).abs().median()
-    return (values - middle) / spread.clamp_min(1e-6 * (middle.abs() + 1e-6))
+    median, _, mad = deviations(values)
+    return (values - median) / (CONSISTENCY * mad).clamp_min(1e-6 * (median.abs() + 1e-6))

@@ -50,8 +50,8 @@ class DenoisingBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """B x C x H x W to the same shape."""
         mixed = attention(_rows(self.theta(x)), _rows(self.phi(x)), _rows(x))
-        found = self.norm(self.conv(mixed.mT.reshape(x.shape)))
-        return x + (found if self.shift is None else found + self.shift.reshape(-1, 1, 1))
+        denoised = self.norm(self.conv(mixed.mT.reshape(x.shape)))
+        return x + (denoised if self.shift is None else denoised + self.shift.reshape(-1, 1, 1))
 
 
 def _normal(weight: Tensor) -> None:
@@ -99,8 +99,8 @@ class _Attention(torch.autograd.Function):
         if not torch.is_grad_enabled():
             with torch.enable_grad():
                 copies = [part.detach().requires_grad_() for part in (query, key, value)]
-                found = _fused(copies[0], copies[1], copies[2], ctx.scale)
-            return *torch.autograd.grad(found, copies, gradient), None
+                output = _fused(copies[0], copies[1], copies[2], ctx.scale)
+            return *torch.autograd.grad(output, copies, gradient), None
         weights = (query @ key.mT * ctx.scale).softmax(-1)
         to_weights = gradient @ value.mT
         to_products = weights * (to_weights - (to_weights * weights).sum(-1, keepdim=True)) * ctx.scale

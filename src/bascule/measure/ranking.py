@@ -62,9 +62,9 @@ def average_precision(score: NDArray[np.floating], positive: NDArray[np.bool_]) 
     order = np.argsort(-score, kind="stable")
     hits = np.cumsum(positive[order])
     last_of_ties = np.append(np.diff(score[order]) != 0, True)
-    found, seen = hits[last_of_ties], np.flatnonzero(last_of_ties) + 1
-    gained = np.diff(found, prepend=0)
-    return Estimate(float((gained * found / seen).sum() / hits[-1]), len(score))
+    true_positives, seen = hits[last_of_ties], np.flatnonzero(last_of_ties) + 1
+    gained = np.diff(true_positives, prepend=0)
+    return Estimate(float((gained * true_positives / seen).sum() / hits[-1]), len(score))
 
 
 def share(hits: NDArray[np.bool_]) -> Estimate | None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from bascule.core.errors import RequestError
-from bascule.core.fingerprint import file_digest
+from bascule.core.fingerprint import checked_digest
 
 
-def checked_digest(path: str, digest: str | None) -> str:
+def picture_digest(path: str, digest: str | None) -> str:
     """SHA-256 of a picture file, so that another picture under the same name is another trigger.
 
     Raises:
@@ -24,10 +22,7 @@ def checked_digest(path: str, digest: str | None) -> str:
             picture.verify()
     except (OSError, UnidentifiedImageError, SyntaxError) as error:
         raise RequestError(f"cannot read the picture {path!r}: {error}", place=("picture",)) from error
-    found = file_digest(Path(path))
-    if digest not in (None, found):
-        raise RequestError(f"{path!r} is not the picture this was made with (its content changed)", place=("picture",))
-    return found
+    return checked_digest(path, digest, what="picture", place="picture")
 
 
 def read_picture(path: str, *, channels: int, height: int, width: int) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bascule.core.images import Images
-from bascule.scan._batches import Others, classes_at_once
+from bascule.scan.batches import Others, classes_at_once
 
 _BETAS = (0.5, 0.9)
 _ROUNDING = 1e-8

@@ -1,0 +1,34 @@
+"""The catalogue: components are found by scanning their room's folder and built from plain settings.
+
+A component is a frozen, keyword-only dataclass whose fields are its whole configuration, so every field can change its
+result. It is a `@component` class named after its file: `filter/spectral_signatures.py` holds `SpectralSignatures`,
+the component `filter/spectral-signatures`. The other files of a room, such as `filter/run.py`, hold none. Other
+packages add components through entry points in the group `bascule.<room>`. Names and descriptions are read from the
+source text: listing imports nothing.
+
+A component class may name one of its fields in a class variable `variant`: `torchvision:resnet18` then is the component
+`torchvision` with that field set to `resnet18`.
+"""
+
+from bascule.core.catalog.building import Of, build, construct, describe
+from bascule.core.catalog.component import component, contract, is_named
+from bascule.core.catalog.documentation import Documentation, FieldDoc, documentation
+from bascule.core.catalog.names import ROOMS, code_of, load, name_of, names
+
+__all__ = [
+    "ROOMS",
+    "Documentation",
+    "FieldDoc",
+    "Of",
+    "build",
+    "code_of",
+    "component",
+    "construct",
+    "contract",
+    "describe",
+    "documentation",
+    "is_named",
+    "load",
+    "name_of",
+    "names",
+]

@@ -1,0 +1,151 @@
+"""Components from plain settings, and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import pydantic
+from pydantic_core import core_schema
+
+from bascule.core.catalog.component import belongs_to, is_named
+from bascule.core.catalog.names import code_of, load, name_of, names
+from bascule.core.errors import RequestError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Of:
+    """Annotation for a field that holds a component of a room: `trigger: Annotated[Trigger, Of("poison")]`.
+
+    The field accepts an instance, a name, or a mapping with the key `name` and the component's own settings; None only
+    where its type says so.
+    """
+
+    room: str
+    many: bool = False
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: pydantic.GetCoreSchemaHandler) -> Any:
+        optional = type(None) in typing.get_args(source)
+
+        def validate(value: Any, info: core_schema.ValidationInfo[Any]) -> Any:
+            return None if value is None and optional else self._build(value, info.field_name or self.room)
+
+        return core_schema.with_info_plain_validator_function(validate)
+
+    def _build(self, value: Any, field: str) -> Any:
+        if not self.many:
+            return self._one(value, field)
+        if not isinstance(value, (list, tuple)):
+            value = [value]
+        return tuple(self._one(item, f"{field}[{i}]") for i, item in enumerate(value))
+
+    def _one(self, value: Any, *place: str) -> Any:
+        try:
+            return build(self.room, value)
+        except RequestError as error:
+            raise error.at(*place) from None
+
+
+def build(room: str, spec: Any) -> Any:
+    """A component of `room` from an instance, a name, or a mapping with `name` and settings.
+
+    Raises:
+        RequestError: Unknown name or key, or a value that is not allowed, with its place inside `spec`.
+    """
+    if isinstance(spec, str):
+        spec = {"name": spec}
+    if not isinstance(spec, Mapping):
+        if belongs_to(room, type(spec)):
+            return spec
+        raise RequestError(f"expected a name or a mapping with the key 'name', got {spec!r}. {_listing(room)}")
+    settings = {key: _tuples(value) for key, value in spec.items()}
+    name = settings.pop("name", None)
+    if not isinstance(name, str):
+        raise RequestError(f"expected a mapping with the key 'name', got {dict(spec)!r}. {_listing(room)}")
+    family, _, variant = name.partition(":")
+    key = getattr(load(room, family), "variant", None) if variant and family in names(room) else None
+    if key is not None:
+        if key in settings:
+            raise RequestError(f"{name!r} has this setting in its name already", place=(key,))
+        name, settings = family, {key: variant, **settings}
+    maker = load(room, name)
+    if belongs_to(room, maker):
+        if ":" in name and settings.pop("code", code_of(maker, name)) != code_of(
+            maker, name
+        ):  # as `describe` writes it
+            raise RequestError(f"{name} is not what this was made with (its code changed)")
+        return construct(maker, settings)
+    adopt = getattr(importlib.import_module(f"bascule.{room}"), "adopt", None)
+    if adopt is None or not callable(maker):
+        raise RequestError(f"{name!r} is not a component of {room!r}")
+    return adopt(name, settings)
+
+
+def _listing(room: str) -> str:
+    return f"Names: {', '.join(names(room))}."
+
+
+def construct(cls: type[T], settings: Mapping[str, Any]) -> T:
+    """`cls(**settings)` for settings that come from a file: lists become tuples, errors say the place.
+
+    Raises:
+        RequestError: Unknown key, missing key, wrong type, a value out of range, or a class that is not finished.
+    """
+    hints = typing.get_type_hints(cls, include_extras=True)
+    values: dict[str, Any] = {}
+    for key, value in settings.items():
+        part = _plain_component(hints.get(key))
+        if part is not None and isinstance(value, Mapping):
+            try:
+                values[str(key)] = construct(part, value)
+            except RequestError as error:
+                raise error.at(str(key)) from None
+        else:
+            values[str(key)] = _tuples(value)
+    missing = getattr(cls, "__abstractmethods__", ())
+    if missing:
+        raise RequestError(f"{cls.__name__} lacks {', '.join(sorted(missing))}: see bascule/{cls.room}/__init__.py")  # type: ignore[attr-defined]
+    return cls(**values)
+
+
+def _plain_component(hint: Any) -> type | None:
+    """The component class that a field holds, unless the field's value names one of a room."""
+    if any(isinstance(extra, Of) for extra in getattr(hint, "__metadata__", ())):
+        return None
+    options = (hint, *typing.get_args(hint))
+    return next((o for o in options if isinstance(o, type) and dataclasses.is_dataclass(o)), None)
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return tuple(_tuples(item) for item in value)
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return value
+
+
+def describe(value: Any) -> Any:
+    """Plain JSON-ready settings of a component, nested ones included, defaults filled in.
+
+    `build(room, describe(x)) == x` for every component `x` of a room.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        if not is_named(value):
+            return fields
+        # A user's code is part of what makes the result; ours is covered by the versions.
+        own = type(value).__module__.startswith("bascule.")
+        return {"name": name_of(value), **fields, **({} if own else {"code": code_of(type(value), name_of(value))})}
+    if isinstance(value, (list, tuple)):
+        return [describe(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): describe(item) for key, item in value.items()}
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    raise TypeError(f"a component field holds {type(value).__name__}, which has no plain description")

@@ -1,0 +1,82 @@
+"""What pydantic refuses, as a `RequestError` in the words of a study file."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+import pydantic
+
+from bascule.core.errors import RequestError, unknown
+
+
+def translate(cls: type, values: Mapping[str, Any], error: pydantic.ValidationError) -> RequestError:
+    """The first problem pydantic found, what is too much before all others since they explain missing ones."""
+    too_many = ("unexpected_keyword_argument", "extra_forbidden", "unexpected_positional_argument")
+    problems = sorted(error.errors(), key=lambda p: p["type"] not in too_many)
+    first = problems[0]
+    kind, place = first["type"], tuple(map(str, first["loc"]))
+    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
+        fields = [field.name for field in dataclasses.fields(typing.cast(Any, cls))]
+        return RequestError(unknown("key", place[-1], fields), place=place[:-1], key=place[-1])
+    if kind in ("missing", "missing_argument", "missing_keyword_only_argument") and len(place) == 1:
+        return RequestError(f"the key {place[-1]!r} is missing", place=place[:-1])
+    if kind == "value_error":
+        return RequestError(str(first["ctx"]["error"]), place=place)
+    # Several problems of one field may be those of a union's branches: the one that got furthest into the value fits.
+    rivals = [
+        (_kept(values, problem["loc"]), problem) for problem in problems if problem["loc"][:1] == first["loc"][:1]
+    ]
+    kept = max((kept for kept, _ in rivals), key=len)
+    return RequestError(_rule([problem for other, problem in rivals if other == kept]), place=_written(kept))
+
+
+def _kept(value: Any, location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """The part of pydantic's location that leads into `value`: without the names of a union's branches."""
+    kept: list[int | str] = []
+    for step in location:
+        steps = value if isinstance(value, Mapping) else range(len(value)) if isinstance(value, tuple) else ()
+        if step in steps:
+            value = value[step]
+            kept.append(step)
+    return tuple(kept)
+
+
+def _written(steps: tuple[int | str, ...]) -> tuple[str, ...]:
+    """Keys of a place, entries of lists in brackets: ("milestones[1]",)."""
+    keys: list[str] = []
+    for step in steps:
+        if isinstance(step, int) and keys:
+            keys[-1] += f"[{step}]"
+        else:
+            keys.append(str(step))
+    return tuple(keys)
+
+
+def _rule(problems: list[Any]) -> str:
+    """What is allowed instead of one given value, from the problems of all branches that could have taken it."""
+    given = problems[0].get("input")
+    words = [p["ctx"]["expected"].replace(" or ", ", ").split(",") for p in problems if p["type"] == "literal_error"]
+    if words and isinstance(given, str):
+        return unknown("value", given, [word.strip(" '") for branch in words for word in branch])
+    # A value of the right type in the wrong range says more than the branches of another type.
+    closer = [p for p in problems if p["type"] != "literal_error" and not p["type"].endswith("_type")]
+    rules = [_plain(p["msg"]) for p in closer or problems]
+    return f"{', or '.join(dict.fromkeys(rules))}; got {given!r}"
+
+
+def _plain(rule: str) -> str:
+    """Pydantic's words in those of a study file."""
+    words = {
+        "Input should be": "must be",
+        "Field required": "needs more entries",
+        "a valid tuple": "a list",
+        "a valid boolean": "true or false",
+        "a valid string": "text",
+    }
+    for theirs, ours in words.items():
+        rule = rule.replace(theirs, ours)
+    return re.sub(r"an instance of (\w+)$", "a mapping of settings", rule)
