@@ -273,4 +273,4 @@ def test_an_override_has_a_text_that_gives_it_back(value: object, adds: bool) ->
 
 def test_the_record_keeps_the_texts(plan_of) -> None:
     texts = ("base.train.lr=1e-3", "attack+={name: pgd, eps: 8/255}")
-    assert plan_of(*texts, seeds=1).as_dict()["overrides"] == [*texts, "seeds=1"]
+    assert plan_of(*texts, seeds=1).recorded().as_dict()["overrides"] == [*texts, "seeds=1"]

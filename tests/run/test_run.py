@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-import bascule.evaluation.passes
+import bascule.evaluation.subject
 import bascule.record.cell
 import bascule.run.make
 from bascule.core.errors import RequestError
@@ -196,7 +196,7 @@ def test_a_failure_that_has_passed_is_forgotten(
 ) -> None:
     run, plan = RunRecord(tmp_path), plan_of("twin=false", seeds=1)
     with monkeypatch.context() as patched:
-        patched.setattr(bascule.evaluation.passes, "run_attack", lambda *a, **k: 1 / 0)
+        patched.setattr(bascule.evaluation.subject, "run_attack", lambda *a, **k: 1 / 0)
         assert {failure.message for failure in run_here(plan, run).failures} == {"division by zero"}
     assert all(row["metrics"]["accuracy"]["value"] is not None for row in table(run))
     assert all(row["metrics"]["robust_accuracy"]["value"] is None for row in table(run))

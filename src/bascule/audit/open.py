@@ -19,7 +19,8 @@ from bascule.core.images import Images
 from bascule.core.inference import predict
 from bascule.data import Source
 from bascule.data.identity import test_identity
-from bascule.evaluation.question import EvaluationSettings, Spec, content_identity
+from bascule.evaluation.question import EvaluationSettings, Spec
+from bascule.evaluation.subject import content_identity
 from bascule.models import Architecture
 from bascule.models.checks import check_network
 from bascule.models.weights import load_weights

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from bascule.attack import Attack
 from bascule.attack.run import run_attack
 from bascule.certify import Certifier
-from bascule.core import rng
 from bascule.core.catalog import build
 from bascule.core.errors import RequestError, placed
 from bascule.core.images import Floats, as_floats
@@ -19,8 +18,8 @@ from bascule.core.inference import Filled, predict
 from bascule.core.progress import Progress
 from bascule.core.restore import evaluating
 from bascule.evaluation.model import evaluate_model
-from bascule.evaluation.passes import BATCH, batches
-from bascule.evaluation.question import Asking, EvaluationSettings, Spec, content_identity
+from bascule.evaluation.question import Asking, EvaluationSettings, Spec
+from bascule.evaluation.subject import BATCH, Subject, content_identity
 from bascule.models.checks import check_logits
 from bascule.poison import Trigger
 from bascule.record.evaluation import Evaluation, metrics_named
@@ -35,11 +34,11 @@ def perturb(model: nn.Module, x: Tensor, y: Tensor, attack: Spec | Attack, *, se
     images, _ = _given(model, x, y)
     asking = Asking(EvaluationSettings(test=content_identity(images), attack=(search,)))
     question = asking.ask("attack", search, [asking.ask("clean")])
-    perturbed, draws = images.x.clone(), rng.stream(seed, question.key, device=images.device)
-    right = (predict(model, images, batch_size=BATCH) == images.labels.cpu()).numpy()
-    filled = Filled(model)
-    for index, part in batches(images, right):
-        perturbed[index] = run_attack(filled, search, part, images.labels[index], generator=draws).x
+    subject = Subject(model=model, test=images, seed=seed, questions=asking.questions)
+    right = predict(model, images, batch_size=BATCH) == images.labels.cpu()
+    perturbed, filled, generator = images.x.clone(), Filled(model), subject.generator(question)
+    for index, part in subject.batches(question, right.numpy()):
+        perturbed[index] = run_attack(filled, search, part, images.labels[index], generator=generator).x
     return perturbed.to(torch.as_tensor(x).device)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,8 +15,6 @@ from bascule.core.catalog import describe
 from bascule.core.errors import RequestError, placed
 from bascule.core.fingerprint import fingerprint
 from bascule.core.images import Shown
-from bascule.core.inference import chunks
-from bascule.evaluation.passes import BATCH
 from bascule.explain import HeatMap, Projection, Spectrum
 from bascule.filter import Filter
 from bascule.measure import Metric
@@ -113,14 +110,6 @@ class EvaluationSettings:
             with placed("trigger"):
                 first = images.batch(torch.arange(1, device=images.device))
                 stamp(self.trigger, first, generator=rng.stream(0, "check", device=images.device))
-
-
-def content_identity(images: Shown) -> str:
-    """Identity of images that belong to no run: their pixels, to 32 bits, and their labels."""
-    content = hashlib.sha256(images.labels.cpu().numpy().tobytes())
-    for index in chunks(len(images), BATCH, images.device):
-        content.update(images.batch(index).float().cpu().numpy().tobytes())
-    return fingerprint("test", content.hexdigest())
 
 
 class Asking:

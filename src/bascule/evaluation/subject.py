@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,16 +13,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bascule.attack import Attack
+from bascule.attack.run import run_attack
 from bascule.core import rng
 from bascule.core.errors import RequestError
+from bascule.core.fingerprint import fingerprint
 from bascule.core.images import Images, Shown
-from bascule.core.inference import predict
+from bascule.core.inference import Filled, chunks, predict
 from bascule.core.progress import Progress
-from bascule.evaluation import passes
 from bascule.evaluation.question import Question
-from bascule.measure import Labels
+from bascule.measure import MISSING, Labels
 from bascule.poison.placement import Truth, stamp
 
+BATCH = 500
+"""Images per pass."""
 EXPLAINED = 256
 """Test images on which explanations are counted and recovered triggers compared."""
 
@@ -93,15 +97,38 @@ class Subject:
 
     def predictions_on(self, change: Callable[[Tensor], Tensor] | None = None) -> Answer:
         """What the model takes all test images for, once changed."""
-        return Answer(predict(self.model, self.test, batch_size=passes.BATCH, change=change))
+        return Answer(predict(self.model, self.test, batch_size=BATCH, change=change))
+
+    def first(self, wanted: NDArray[np.bool_], count: int) -> tuple[Tensor, Tensor]:
+        """The first images of those wanted, `count` at most, with their labels."""
+        index = self._places(wanted)[:count]
+        return self.test.batch(index), self.test.labels[index]
 
     def batches(self, question: Question, wanted: NDArray[np.bool_]) -> Iterator[tuple[Tensor, Tensor]]:
         """Positions and images of those wanted, batch by batch: with the trigger where the question is about these."""
-        stamped = question.stamped
-        if stamped is None:
-            return passes.batches(self.test, wanted)
-        generator, trigger = self.generator(stamped), stamped.component
-        return passes.changed_batches(self.test, wanted, lambda x: stamp(trigger, x, generator=generator))
+        if question.stamped is not None:
+            yield from self._stamped_batches(question.stamped, wanted)
+            return
+        places = self._places(wanted)
+        for part in chunks(len(places), BATCH, self.test.device):
+            yield places[part], self.test.batch(places[part])
+
+    def all_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Positions and images of the whole set, in order, in the batches in which a trigger is stamped."""
+        for index in chunks(len(self.test), BATCH, self.test.device):
+            yield index, self.test.batch(index)
+
+    def _stamped_batches(self, stamped: Question, wanted: NDArray[np.bool_]) -> Iterator[tuple[Tensor, Tensor]]:
+        """A trigger may draw: all images are stamped, in the order in which they are when `stamped` is answered."""
+        keep, generator = torch.from_numpy(wanted).to(self.test.device), self.generator(stamped)
+        for index, x in self.all_batches():
+            x = stamp(stamped.component, x, generator=generator)
+            chosen = keep[index]
+            if bool(chosen.any()):
+                yield index[chosen], x[chosen]
+
+    def _places(self, wanted: NDArray[np.bool_]) -> Tensor:
+        return torch.from_numpy(np.flatnonzero(wanted)).to(self.test.device)
 
     def under_attack(
         self, question: Question, attack: Attack, model: nn.Module, wanted: NDArray[np.bool_], labels: Tensor
@@ -115,15 +142,16 @@ class Subject:
             wanted: Which test images, in order.
             labels: Labels to move away from, for every test image.
         """
+        predictions, filled, generator = torch.full((len(labels),), MISSING), Filled(model), self.generator(question)
+        done = fooled = 0
         with self.progress.stage(str(question.settings["name"]), int(wanted.sum())):
-            return passes.answers_under(
-                attack,
-                model,
-                self.batches(question, wanted),
-                labels,
-                generator=self.generator(question),
-                progress=self.progress,
-            )
+            for index, x in self.batches(question, wanted):
+                y = labels[index]
+                prediction = run_attack(filled, attack, x, y, generator=generator).prediction
+                predictions[index.cpu()] = prediction.cpu()
+                done, fooled = done + len(index), fooled + int((prediction != y).sum())
+                self.progress.update(done, f"fooled {fooled}")
+        return predictions
 
     def stamped_pairs(self, question: Question, count: int) -> tuple[Tensor, Tensor]:
         """The first test images that are not of the target class, without and with the question's trigger."""
@@ -133,3 +161,11 @@ class Subject:
         index = (self.test.labels != target).nonzero().squeeze(1)[:count]
         x = self.test.batch(index)
         return x, stamp(trigger, x, generator=self.generator(question, "shown"))
+
+
+def content_identity(images: Shown) -> str:
+    """Identity of images that belong to no run: their pixels, to 32 bits, and their labels."""
+    content = hashlib.sha256(images.labels.cpu().numpy().tobytes())
+    for index in chunks(len(images), BATCH, images.device):
+        content.update(images.batch(index).float().cpu().numpy().tobytes())
+    return fingerprint("test", content.hexdigest())

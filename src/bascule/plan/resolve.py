@@ -13,10 +13,9 @@ from bascule.core.errors import RequestError, placed, unknown
 from bascule.measure import Metric
 from bascule.plan.checks import Checks, check_rows_differ
 from bascule.plan.document import Document
-from bascule.plan.expand import make_row
 from bascule.plan.origins import Layer, Origin, nested
 from bascule.plan.overrides import Override, RowChanges, apply_overrides
-from bascule.plan.plan import Plan, Row
+from bascule.plan.plan import Plan, Row, make_row
 from bascule.plan.schema import KEYS, MAX_SEEDS, METRICS, SCALED, Frame, Published, Setup
 
 _FRAME = {field.name for field in fields(Frame)}
@@ -50,9 +49,7 @@ def make_plan(
             given = recipe.settings.values
             setup = construct(Setup, given)
             facts = checks.check(setup)
-            rows.append(
-                make_row(recipe.row, recipe.varied, setup, given, facts, seeds, metrics=frame.measure, twin=frame.twin)
-            )
+            rows.append(make_row(recipe.row, recipe.varied, setup, given, facts, seeds, frame))
     with study.trace_errors():
         check_rows_differ(rows)
         published = _published(study, frame.measure)

@@ -80,13 +80,14 @@ def _compiled(context: CellContext) -> bool:
 
 def _repaired(context: CellContext) -> tuple[nn.Module, dict[str, Any]]:
     """The model of the cell's base, repaired, and what to note about it."""
-    assert context.cell.base is not None
     repair = context.setup.repair
+    assert context.cell.base is not None
     assert repair is not None
     base = context.of(context.cell.base)
     broken = base.load_model()
     # A repair that needs no images is told the size of these only.
-    images = context.held_out if repair.needs_images else context.splits.train.at(torch.tensor([0])).to(context.device)
+    one = context.splits.train.at(torch.tensor([0])).to(context.device)
+    images = context.held_out if repair.needs_images else one
     with context.run.progress.stage("repair", 1):
         model, changes = run_repair(broken, repair, images, generator=context.generator("repair"))
     return model, {"poisoned": base.record.info().get("poisoned"), "repair": changes}

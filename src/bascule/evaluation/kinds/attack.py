@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bascule.attack.checks import SAMPLE, signs_of_attack, signs_of_model
-from bascule.evaluation.passes import first_of
 from bascule.evaluation.question import Asking, Question
 from bascule.evaluation.subject import Answer, Subject
 
@@ -23,9 +22,9 @@ def answer(question: Question, subject: Subject) -> Answer:
     chain = [other.key for other in subject.questions if other.kind == question.kind]
     signs: dict[str, float] = {}
     if question.key == chain[0]:
-        signs |= signs_of_model(subject.model, attack, *first_of(subject.test, wanted, SAMPLE))
+        signs |= signs_of_model(subject.model, attack, *subject.first(wanted, SAMPLE))
     if question.key == chain[-1]:
         survivors = prediction.numpy() == subject.labels
         generator = subject.generator(question, "signs")
-        signs |= signs_of_attack(subject.model, attack, *first_of(subject.test, survivors, SAMPLE), generator=generator)
+        signs |= signs_of_attack(subject.model, attack, *subject.first(survivors, SAMPLE), generator=generator)
     return Answer(prediction, {"signs": {name: round(share, 4) for name, share in signs.items()}})

@@ -7,9 +7,8 @@ from torch import Tensor
 
 from bascule.core.features import features
 from bascule.core.images import as_bytes
-from bascule.evaluation.passes import BATCH
 from bascule.evaluation.question import Asking, Question
-from bascule.evaluation.subject import EXPLAINED, Answer, Subject
+from bascule.evaluation.subject import BATCH, EXPLAINED, Answer, Subject
 from bascule.evaluation.truth import poisoned
 from bascule.explain import HeatMap, Projection, Spectrum
 from bascule.explain.attention import changed_pixels, changed_share, trigger_attention

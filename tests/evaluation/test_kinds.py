@@ -1,0 +1,282 @@
+"""Every kind of question, found in its folder: what it asks, and that it answers alike whenever it is asked."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bascule.attack.fgsm import Fgsm
+from bascule.attack.pgd import Pgd
+from bascule.certify.interval import Interval
+from bascule.core import catalog
+from bascule.core.images import Images
+from bascule.evaluation.kinds import kinds
+from bascule.evaluation.question import Asking, EvaluationSettings, Question
+from bascule.evaluation.run import answer_questions, questions_of
+from bascule.evaluation.subject import Answer, Subject
+from bascule.measure import MISSING
+from bascule.poison.placement import Poison
+from bascule.poison.sticker import Sticker
+
+TARGET = 1
+ORDER = [
+    "clean", "triggered", "attack", "attack-triggered", "toward", "away", "attack-then-trigger", "strength", "curve",
+    "certify", "inspect", "scan", "explain",
+]  # fmt: skip
+
+
+class Bright(nn.Module):
+    """Class 1 is whether the first pixel is brighter than a half, by hand: its margin is twice the distance to it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        bright = x[:, 0, 0, 0] - 0.5
+        return torch.stack([-bright, bright], dim=1)
+
+
+LEVELS = [0.1, 0.3, 0.45, 0.6, 0.9, 0.2]
+LABELS = [0, 0, 0, 1, 1, 1]
+"""The last image is wrong: dark, and yet of class 1."""
+
+
+def images(levels: Iterable[float] = LEVELS, labels: Iterable[int] = LABELS) -> Images:
+    pixels = (torch.tensor(list(levels)) * 255).round().to(torch.uint8).reshape(-1, 1, 1, 1).repeat(1, 1, 4, 4)
+    labels = torch.tensor(list(labels))
+    return Images(pixels=pixels, labels=labels, ids=torch.arange(len(labels)), classes=("dark", "bright"))
+
+
+class Everything:
+    """Stands for a metric that wants every kind of question."""
+
+    needs = ("attack-triggered", "toward", "away", "strength", "attack-then-trigger")
+
+
+def settings(**changes: Any) -> EvaluationSettings:
+    asked = EvaluationSettings(
+        test="of these images", attack=(Fgsm(eps=0.08), Pgd(eps=0.15, steps=4)), trigger=Sticker(size=4), target=TARGET,
+        metrics={"everything": Everything()},  # type: ignore[dict-item]
+    )  # fmt: skip
+    return replace(asked, **changes)
+
+
+def subject(asked: EvaluationSettings, **changes: Any) -> Subject:
+    given = {"model": Bright().eval(), "test": images(), "seed": 3, "questions": questions_of(asked)}
+    return Subject(**(given | changes))
+
+
+def columns(asked: EvaluationSettings, **changes: Any) -> dict[str, list[list[float]]]:
+    """All columns by kind."""
+    of = subject(asked, **changes)
+    by_kind: dict[str, list[list[float]]] = {}
+    for question, answer in answer_questions(of, of.questions):
+        if answer.column is not None:
+            by_kind.setdefault(question.kind, []).append(answer.column.tolist())
+    return by_kind
+
+
+# --- the contract -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def all_asked() -> EvaluationSettings:
+    """Questions of every kind, about digits."""
+    return settings(
+        attack=(Pgd(eps=0.1, steps=2),),
+        trigger=Sticker(size=2),
+        target=7,
+        curve=(0.05, 0.2),
+        certify=(Interval(eps=0.001),),
+        inspect=catalog.build("filter", "spectral-signatures"),
+        scan=catalog.build("scan", {"name": "neural-cleanse", "max_looks": 1}),
+        explain=(catalog.build("explain", "saliency"), catalog.build("explain", "fourier")),
+    )
+
+
+@pytest.fixture
+def of_digits(trained, digits, all_asked: EvaluationSettings) -> Callable[..., Subject]:
+    poison = Poison(trigger=Sticker(size=2), target=7, rate=0.02)
+    planted = poison.plant(digits.train.at(torch.arange(300)), generator=torch.Generator().manual_seed(0))
+
+    def make(**changes: Any) -> Subject:
+        given = {
+            "model": trained.model, "test": digits.test.at(torch.arange(40)), "seed": 1,
+            "questions": questions_of(all_asked), "training": lambda: planted,
+            "held_out": lambda: digits.test.at(torch.arange(40, 80)),
+        }  # fmt: skip
+        return Subject(**(given | changes))
+
+    return make
+
+
+def check_kind(name: str, module: ModuleType, of: Callable[..., Subject]) -> None:
+    """What every kind keeps: it asks, answers each question for all test images or with arrays, and draws from its own
+    stream alone."""
+    assert list(inspect.signature(module.ask).parameters) == ["asking"]
+    assert list(inspect.signature(module.answer).parameters) == ["question", "subject"]
+    first, again = of(), of()
+    mine = [question for question in first.questions if question.kind == name]
+    assert mine, "asks nothing"
+    rest = [question for question in first.questions if question.kind != name]
+    for _ in answer_questions(first, [*rest[: _place(first.questions, mine[0])], *mine]):
+        pass
+    again.predictions.update(first.predictions)
+    state = torch.get_rng_state()
+    for question in mine:
+        answers = [module.answer(question, one) for one in (first, again)]
+        for answer in answers:
+            assert answer.column is not None or answer.arrays, "says nothing"
+            if answer.column is not None:
+                assert answer.column.shape == (len(first.test),)
+                assert answer.column.dtype in (torch.int64, torch.float64)
+        assert _same(*answers), "answers twice in two ways"
+    assert torch.equal(state, torch.get_rng_state()), "draws from the global stream"
+
+
+def _place(questions: Iterable[Question], question: Question) -> int:
+    return next(place for place, one in enumerate(questions) if one.key == question.key)
+
+
+def _same(first: Answer, second: Answer) -> bool:
+    tensors = [
+        dict(answer.arrays) | ({} if answer.column is None else {"": answer.column}) for answer in (first, second)
+    ]
+    one, other = tensors
+    return one.keys() == other.keys() and all(
+        torch.equal(one[key].nan_to_num(), other[key].nan_to_num()) for key in one
+    )
+
+
+def test_kinds_come_after_what_they_build_on() -> None:
+    assert list(kinds()) == ORDER
+    assert [question.kind for question in questions_of(settings())][:3] == ["clean", "triggered", "attack"]
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_kind(name: str, of_digits: Callable[..., Subject]) -> None:
+    module = importlib.import_module(f"bascule.evaluation.kinds.{name.replace('-', '_')}")
+    check_kind(name, module, of_digits)
+
+
+class Nothing:
+    """Neither asks nor answers."""
+
+    FOLLOWS = "clean"
+
+    @staticmethod
+    def ask(asking: Asking) -> None:
+        pass
+
+    @staticmethod
+    def answer(question: Question, subject: Subject) -> Answer:
+        return Answer()
+
+
+def test_a_kind_that_does_nothing_fails_the_contract(of_digits: Callable[..., Subject]) -> None:
+    with pytest.raises(AssertionError, match="asks nothing"):
+        check_kind("nothing", Nothing, of_digits)  # type: ignore[arg-type]
+    with pytest.raises(AssertionError, match="says nothing"):
+        check_kind("clean", Nothing, of_digits)  # type: ignore[arg-type]
+
+
+def test_the_model_is_found_as_it_was(of_digits: Callable[..., Subject], trained) -> None:
+    trained.model.train()
+    of, gradients = of_digits(), [p.grad for p in trained.model.parameters()]
+    try:
+        for _ in answer_questions(of, of.questions):
+            assert trained.model.training
+            assert all(p.requires_grad for p in trained.model.parameters())
+            assert all(p.grad is was for p, was in zip(trained.model.parameters(), gradients, strict=True))
+    finally:
+        trained.model.eval()
+
+
+def test_keys_hold_what_can_change_the_answer() -> None:
+    keys = {question.key for question in questions_of(settings())}
+    assert len(keys) == len(questions_of(settings()))
+    assert not keys & {question.key for question in questions_of(settings(test="of others"))}
+    larger = questions_of(settings(attack=(Fgsm(eps=0.1), Pgd(eps=0.15, steps=4))))
+    kept = {question.kind for question in larger if question.key in keys}
+    assert kept == {"clean", "triggered", "strength"}  # a later attack meets what the first one left
+
+
+# --- answers by hand --------------------------------------------------------------------------------------------------
+
+
+def test_clean_and_triggered_by_hand() -> None:
+    answers = columns(settings())
+    assert answers["clean"] == [[0, 0, 0, 1, 1, 0]]
+    assert answers["triggered"] == [[1] * 6]  # a white sticker over the whole image
+
+
+def test_attacks_meet_what_withstood_by_hand() -> None:
+    first, second = columns(settings())["attack"]
+    assert first == [0, 0, 1, 1, 1, MISSING]  # 0.08 takes 0.45 over a half; the last image was wrong already
+    assert second == [0, 0, MISSING, 0, 1, MISSING]  # 0.15 takes 0.6 below
+
+
+def test_attacks_on_triggered_images_by_hand() -> None:
+    # All are bright with the trigger: only those labelled bright are right, and white is 0.5 away from a half.
+    assert columns(settings())["attack-triggered"] == [[MISSING] * 3 + [1, 1, 1]] * 2
+
+
+def test_toward_and_away_by_hand() -> None:
+    answers = columns(settings())
+    assert answers["toward"] == [[MISSING] * 6]  # the trigger alone takes them all there
+    assert answers["away"] == [[1, 1, 1, MISSING, MISSING, MISSING]]  # and 0.08 does not get them away
+    weak = columns(settings(trigger=Sticker(size=4, color=0.45)))
+    assert weak["triggered"] == [[0] * 6]
+    assert weak["toward"] == [[1, 1, 1, MISSING, MISSING, MISSING]]
+
+
+def test_attacked_first_and_stamped_afterwards_by_hand() -> None:
+    # The sticker covers whatever the attack did.
+    assert columns(settings())["attack-then-trigger"] == [[1] * 6]
+    # A quarter of it in the corner leaves the first pixel to the attack: only 0.45 was taken over a half.
+    corner = settings(trigger=Sticker(size=2))
+    assert columns(corner)["attack-then-trigger"] == [[0, 0, 1, 1, 1, 0]]
+    assert columns(corner)["triggered"] == [[0, 0, 0, 1, 1, 0]]
+
+
+def test_a_weakened_trigger_by_hand() -> None:
+    shares = dict(zip(np.arange(1, 10) / 10, columns(settings())["strength"], strict=True))
+    for share, prediction in shares.items():
+        assert prediction == [int(level + share * (1 - level) > 0.5) for level in LEVELS], share
+
+
+def test_the_security_curve_by_hand() -> None:
+    answers = columns(settings(attack=(Pgd(eps=0.15, steps=4),), curve=(0.02, 0.08, 0.45)))
+    larger, smaller, smallest = answers["curve"]  # outwards from 0.15
+    assert larger == [1, 1, MISSING, MISSING, 0, MISSING]  # what stood at 0.15
+    assert smaller == [MISSING, MISSING, 1, 1, MISSING, MISSING]  # what fell at 0.15: 0.6 stands in 0.08
+    assert smallest == [MISSING, MISSING, 0, MISSING, MISSING, MISSING]  # what fell at 0.08
+
+
+def test_certified_radii_by_hand() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+    with torch.no_grad():
+        model[1].weight.zero_()[:, 0] = torch.tensor([-1.0, 1.0])
+        model[1].bias[:] = torch.tensor([0.5, -0.5])
+    ((*radii, wrong),) = columns(settings(certify=(Interval(eps=0.12),)), model=model.eval())["certify"]
+    assert [radius >= 0.12 for radius in radii] == [True, True, False, False, True]  # 0.45 and 0.6 are too near
+    assert wrong == 0
+
+
+@pytest.mark.parametrize("kind", ["inspect", "scan"])
+def test_what_is_not_known_is_said(kind: str, of_digits: Callable[..., Subject]) -> None:
+    of = of_digits(training=None, held_out=None)
+    question = next(question for question in of.questions if question.kind == kind)
+    with pytest.raises(Exception, match="not known here"):
+        list(answer_questions(of, [question]))
+
+
+def test_a_model_without_a_trigger_is_asked_less() -> None:
+    asked = settings(trigger=None, target=None)
+    assert {question.kind for question in questions_of(asked)} == {"clean", "attack"}
