@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -22,145 +22,11 @@ import pytest
 from PIL import Image
 
 from bascule.core.errors import RequestError
-from bascule.measure import MISSING
-from bascule.record.cell import CellRecord
-from bascule.record.run import RunRecord
+from bascule.record.plan import PublishedValues
 from bascule.report import words
 from bascule.report.drawing import labels, marks, svg
 from bascule.report.page.page import Live, write_page
-
-METRICS = ("accuracy", "robust-accuracy", "asr", "asr-paper", "asr-twin", "triggered-accuracy")
-TRIGGER = {"name": "sticker", "size": 2, "position": "bottom-right", "picture": None}
-POISON = {
-    "trigger": TRIGGER, "target": 7, "label": "clean", "rate": 0.05, "rate_of": "all", "test_trigger": None,
-}  # fmt: skip
-ATTACK = {"name": "fgsm", "norm": "linf", "eps": 0.3, "restarts": 1}
-LABELS = np.repeat(np.arange(10), 20)
-"""200 test images, 20 of each class, so 180 are not of the target class."""
-
-
-# --- building records ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Spec:
-    """A row for a test: what its numbers shall be, the same for every seed; None leaves the evaluation out."""
-
-    name: str = "None"
-    accuracy: float | None = 0.9
-    robust: float | None = 0.0
-    asr: float | None = 0.1
-    twin: float | None = 0.0
-    poison: dict[str, Any] | None = field(default_factory=lambda: POISON)
-    seeds: int = 2
-    vary: dict[str, Any] = field(default_factory=dict)
-    picture: bytes | None = b"sheet"
-    failure: str | None = None
-    info: dict[str, Any] = field(default_factory=dict)
-    made_from: int | None = None
-    """Place of the row whose models were repaired."""
-    settings: dict[str, Any] = field(default_factory=dict)
-    test: str = "1"
-    """Of the keys of its evaluations; another one stands for other data."""
-    first: int = 0
-    """Id of the first test image."""
-
-
-def record_of(path: Path, rows: Sequence[Spec], **plan: Any) -> RunRecord:
-    """A run on disk, written the way a study writes it."""
-    run = RunRecord(path)
-    content = {
-        "study": "tiny", "title": "A tiny study", "about": "What it is about.", "overrides": [], "text": "rows: {}\n",
-        "metrics": list(METRICS), "rows": [row_entry(run, number, spec) for number, spec in enumerate(rows)],
-    }  # fmt: skip
-    run.write_plan(content | plan)
-    return run
-
-
-def row_entry(run: RunRecord, number: int, spec: Spec) -> dict[str, Any]:
-    cells = []
-    for seed in range(spec.seeds):
-        cell, twin = f"row{number}seed{seed}", f"row{number}twin{seed}"
-        base = {} if spec.made_from is None else {"base": f"row{spec.made_from}seed{seed}"}
-        write_cell(run.cell(cell), replace(spec, info=spec.info | base), seed)
-        if spec.poison is not None and spec.twin is not None:
-            write_twin(run.cell(twin), spec, seed)
-        kinds = ["clean", *(["triggered"] if spec.poison is not None else []), "attack"]
-        columns = {kind: [f"{kind}:{spec.test}"] for kind in kinds}
-        cells.append({"seed": seed, "cell": cell, "twin": twin if spec.poison else None, "columns": columns})
-    settings = {"data": {"name": "digits"}, "poison": spec.poison, "attack": [ATTACK], **spec.settings}
-    target = spec.poison["target"] if spec.poison else None
-    return {
-        "row": spec.name, "data": settings["data"]["name"], "vary": spec.vary, "target": target, "settings": settings,
-        "given": settings, "cells": cells,
-    }  # fmt: skip
-
-
-def write_cell(cell: CellRecord, spec: Spec, seed: int) -> None:
-    if spec.failure is not None:
-        cell.write_info({"seed": seed, "failure": {"kind": "DivergedError", "message": spec.failure}})
-    if spec.accuracy is None:
-        return
-    trained(cell, seed, **({"poisoned": 72 if spec.poison else 0} | spec.info))
-    if spec.picture is not None and spec.poison is not None:
-        cell.artefacts.mkdir(exist_ok=True)
-        (cell.artefacts / "trigger.png").write_bytes(sheet() if spec.picture == b"sheet" else spec.picture)
-    outcome(cell, spec, "clean", right(spec.accuracy))
-    if spec.asr is not None and spec.poison is not None:
-        outcome(cell, spec, "triggered", taken(spec.asr))
-    if spec.robust is not None:
-        outcome(cell, spec, "attack", np.where(right(spec.accuracy) == LABELS, right(spec.robust), MISSING))
-
-
-def write_twin(cell: CellRecord, spec: Spec, seed: int) -> None:
-    if spec.accuracy is None or spec.twin is None:
-        return
-    trained(cell, seed)
-    outcome(cell, spec, "clean", right(spec.accuracy))
-    outcome(cell, spec, "triggered", taken(spec.twin))
-
-
-def trained(cell: CellRecord, seed: int, **info: Any) -> None:
-    cell.write_curve([{"epoch": epoch, "loss": 2.0 / epoch + 0.01 * seed} for epoch in (1, 2, 3)])
-    facts = {
-        "fingerprint": cell.path.name, "seed": seed, "poisoned": 0,
-        "data": {"train": 1437, "test": 200, "size": [1, 8, 8], "classes": [str(digit) for digit in range(10)]},
-        "started": f"2024-05-06T07:0{seed}:00+00:00", "seconds": 2.0,
-        "versions": {"bascule": "0.1.0", "torch": "2.6.0"}, "commit": "abc123",
-        "host": {"system": "Linux x86_64", "device": "cpu", "cpus": 4, "threads": 2},
-        "command": "bascule run tiny", "failure": None,
-    }  # fmt: skip
-    cell.write_info(facts | info)
-    cell.model_file.write_bytes(b"")
-
-
-def outcome(cell: CellRecord, spec: Spec, kind: str, predictions: np.ndarray) -> None:
-    ids = np.arange(len(LABELS)) + spec.first
-    cell.add_outcomes(ids, LABELS, predictions, key=f"{kind}:{spec.test}", info={"kind": kind, "seconds": 0.5})
-
-
-def right(share: float) -> np.ndarray:
-    """Predictions that are right on this share of the images."""
-    count = round(share * len(LABELS))
-    return np.where(np.arange(len(LABELS)) < count, LABELS, (LABELS + 1) % 10)
-
-
-def taken(share: float) -> np.ndarray:
-    """Predictions that are the target on this share of the images of other classes, and else right."""
-    others = np.flatnonzero(LABELS != 7)
-    predictions = LABELS.copy()
-    predictions[others[: round(share * len(others))]] = 7
-    return predictions
-
-
-def sheet(shade: int = 255, columns: int = 3) -> bytes:
-    """Images of 8 x 8, black above, with a bright corner below."""
-    pixels = np.zeros((16, 8 * columns), dtype=np.uint8)
-    pixels[14:, 7::8] = shade
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    return buffer.getvalue()
-
+from records import ATTACK, POISON, TRIGGER, Spec, answer, record_of, right, sheet
 
 # --- reading pages ---------------------------------------------------------------------------------------------------
 
@@ -315,7 +181,7 @@ PAIR = (Spec(), Spec("Adv. training", accuracy=0.8, robust=0.35, asr=0.6))
 
 
 def test_importing_the_page_imports_no_torch() -> None:
-    statement = "import sys, bascule.report.page; assert 'torch' not in sys.modules; assert 'matplotlib.pyplot' not in sys.modules"  # noqa: E501
+    statement = "import sys, bascule.report.page.page; assert 'torch' not in sys.modules; assert 'matplotlib.pyplot' not in sys.modules"  # noqa: E501
     subprocess.run([sys.executable, "-c", statement], check=True)
 
 
@@ -485,12 +351,8 @@ def test_flags_stand_under_their_row(tmp_path: Path) -> None:
 
 
 def test_published_values_stand_in_the_cells(tmp_path: Path) -> None:
-    run = record_of(tmp_path / "run", PAIR)
-    plan = run.plan()
-    known = {"metrics": {"asr": 0.135}, "printed": {"asr": 0.172}, "note": "Table 1a <b>"}
-    plan["rows"][0]["published"] = known
-    run.write_plan(plan)
-    page = Page(write_page([run], tmp_path / "report.html").read_text(encoding="utf-8"))
+    known = PublishedValues(metrics={"asr": 0.135}, printed={"asr": 0.172}, note="Table 1a <b>")
+    page = page_of(tmp_path, replace(PAIR[0], published=known), PAIR[1])
     assert any("published 13.5printed 17.2" in text for text in page.text("td", **{"class": "number"}))
     assert "Published: Table 1a <b>" in page.text("p", **{"class": "note"})
 
@@ -831,18 +693,12 @@ def test_the_largest_sure_trade_off_comes_first_and_the_rest_is_folded(tmp_path:
 
 
 def test_what_is_said_of_the_same_models_is_said_once(tmp_path: Path) -> None:
-    run = record_of(
-        tmp_path / "run",
-        [Spec(vary={"inspect": "strip"}), Spec("Adv", robust=0.5, vary={"inspect": "strip"}),
-         Spec(vary={"inspect": "gram"}), Spec("Adv", robust=0.5, vary={"inspect": "gram"})],
-    )  # fmt: skip
-    plan = run.plan()
-    for place, entry in enumerate(plan["rows"]):
-        cells = plan["rows"][place % 2]["cells"]
-        columns = {**cells[0]["columns"], "inspect": [f"inspect:{place}"]}
-        entry["cells"] = [{**cell, "columns": columns} for cell in cells]
-    run.write_plan(plan)
-    page = Page(write_page([run], tmp_path / "r.html").read_text(encoding="utf-8"))
+    specs = [
+        Spec(name, robust=robust, vary={"inspect": filter_}, cells=name, also=(f"inspect:{filter_}",))
+        for filter_ in ("strip", "gram")
+        for name, robust in (("None", 0.0), ("Adv", 0.5))
+    ]
+    page = page_of(tmp_path, *specs)
     check_whole(page)
     assert page.text("p", **{"class": "lead"}) == ["Compared with None, the first row:"]
     assert len(page.text("p", **{"class": "sentence"})) == 1
@@ -863,7 +719,7 @@ def test_a_large_change_that_may_be_small_does_not_come_before_a_sure_one(tmp_pa
     specs = [Spec(seeds=3), Spec("Unsure", seeds=3), Spec("Sure", robust=0.4, seeds=3)]
     run = record_of(tmp_path / "run", specs)
     for seed, robust in enumerate((0.9, 0.7, 0.5)):
-        outcome(run.cell(f"row1seed{seed}"), specs[1], "attack", right(robust))
+        answer(run.cell(f"row1seed{seed}"), specs[1], "attack", right(robust))
     page = Page(write_page([run], tmp_path / "r.html").read_text(encoding="utf-8"))
     assert [text.split()[0] for text in page.text("p", **{"class": "sentence"})] == ["Sure", "Unsure"]
     assert "from 0 % to 70 % (by" in page.section("verdict")
@@ -1009,11 +865,8 @@ def test_a_metric_that_a_run_does_not_ask_for_is_a_gap(tmp_path: Path) -> None:
 
 
 def test_published_values_stand_beside_their_own_run_only(tmp_path: Path) -> None:
-    runs = [record_of(tmp_path / name, PAIR) for name in "ab"]
-    plan = runs[1].plan()
-    plan["rows"][0]["published"] = {"metrics": {"asr": 0.135}, "printed": {}, "note": ""}
-    runs[1].write_plan(plan)
-    page = Page(write_page(runs, tmp_path / "page.html").read_text(encoding="utf-8"))
+    known = PublishedValues(metrics={"asr": 0.135})
+    page = pages_of(tmp_path, {"a": PAIR, "b": [replace(PAIR[0], published=known), PAIR[1]]})
     cells = page.text("td", **{"class": "number"})
     assert [place for place, text in enumerate(cells) if "published 13.5" in text] == [2 * 7 + 2]
 

@@ -17,22 +17,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bascule.measure import MISSING, Judgement
-from bascule.record.cell import FILTERED, CellRecord
+from bascule.measure import Judgement
+from bascule.record.cell import FILTERED
 from bascule.record.run import RunRecord
 from bascule.report.drawing import tiles
 from bascule.report.export import export
 from bascule.report.page.page import write_page
 from bascule.report.panels.filters import curve
 from bascule.report.words import SPACE
+from records import POISON, Arrays, Findings, Spec, record_of, sheet
 
 PANELS = ("security", "saliency", "recovered", "filters", "spectrum")
 HOSTILE = "<script>alert(1)</script> \"'&amp; 対抗 $x_1$ " + "w" * 150
 LABELS = np.repeat(np.arange(4), 5)
-POISON = {"trigger": {"name": "sticker", "size": 1}, "target": 3, "label": "dirty", "rate": 0.1, "rate_of": "all",
-          "test_trigger": None}  # fmt: skip
-Arrays = dict[str, Any]
-
 
 # --- findings by hand ------------------------------------------------------------------------------------------------
 
@@ -93,9 +90,6 @@ def finding(arrays: Arrays, info: Mapping[str, Any], **more: Any) -> tuple[Array
     return arrays, {**info, **more}
 
 
-Findings = Mapping[str, tuple[Arrays, dict[str, Any]]]
-
-
 def full(shift: float = 0.0) -> dict[str, tuple[Arrays, dict[str, Any]]]:
     """One of each."""
     return {
@@ -120,78 +114,25 @@ def twin_of(findings: Findings) -> dict[str, tuple[Arrays, dict[str, Any]]]:
 # --- records ---------------------------------------------------------------------------------------------------------
 
 
-class Row:
-    """A row with what each of its models found, by seed."""
-
-    def __init__(self, name: str, *seeds: Findings, twins: Sequence[Findings] = (), cells: str = "", **more: Any):
-        self.name, self.seeds, self.twins, self.more = name, seeds, twins, more
-        self.cells = cells or f"cell-{re.sub('[^a-z]', '', name.lower())[:20]}"
-
-
-def run_of(path: Path, *rows: Row) -> RunRecord:
-    run = RunRecord(path)
-    entries = [entry(run, row) for row in rows]
-    run.write_plan(
-        {"study": "hand", "title": "By hand", "about": "", "overrides": [], "text": "", "metrics": ["accuracy"],
-         "rows": entries}
-    )  # fmt: skip
-    return run
-
-
-def entry(run: RunRecord, row: Row) -> dict[str, Any]:
-    cells = []
-    for seed, findings in enumerate(row.seeds):
-        name, twin = f"{row.cells}-{seed}", f"{row.cells}-twin-{seed}"
-        write(run.cell(name), seed, findings, **row.more)
-        twins = row.twins[seed : seed + 1]
-        for found in twins:
-            write(run.cell(twin), seed, found)
-        cells.append(
-            {"seed": seed, "cell": name, "twin": twin if twins else None, "columns": columns(row, findings),
-             "twin_columns": columns(row, row.twins[seed]) if twins else {}, "balls": balls(row),
-             "values": {"curve:1": 0.05, "curve:2": 0.2} if "radii" in row.more else {}}
-        )  # fmt: skip
-    settings = {"poison": POISON, "filter": row.more.get("filter")}
-    return {"row": row.name, "data": "digits", "vary": row.more.get("vary", {}), "target": 3, "settings": settings,
-            "given": {}, "cells": cells}  # fmt: skip
+def row_with(
+    name: str,
+    *findings: Findings,
+    twins: Sequence[Findings] = (),
+    classes: Sequence[str] = "0123",
+    filter_: dict[str, Any] | None = None,
+    **more: Any,
+) -> Spec:
+    """A row with what was found of each of its models, by seed: 20 test images of 2 x 2 pixels in four classes."""
+    data = {"train": 8, "test": 20, "size": [1, 2, 2], "classes": list(classes)}
+    plain = {
+        "accuracy": 1.0, "robust": None, "asr": None, "labels": LABELS, "epochs": 0, "info": {"data": data},
+        "poison": {**POISON, "target": 3}, "picture": sheet(side=2, columns=2), "settings": {"filter": filter_},
+    }  # fmt: skip
+    return Spec(name, seeds=len(findings), findings=findings, of_twins=twins, twins=bool(twins), **(plain | more))
 
 
-def columns(row: Row, findings: Findings) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {"clean": ["clean:1"]}
-    if "radii" in row.more:
-        found |= {"attack": ["attack:1"], "curve": ["curve:1", "curve:2"], "certify": ["certify:1"]}
-    for key in findings:
-        if key != FILTERED:
-            found.setdefault(key.partition(":")[0], []).append(key)
-    return found
-
-
-def balls(row: Row) -> dict[str, Any]:
-    if "radii" not in row.more:
-        return {}
-    return {"attack:1": {"norm": "linf", "eps": 0.1}, "certify:1": {"norm": "linf", "eps": 0.05, "of_model": True}}
-
-
-def write(cell: CellRecord, seed: int, findings: Findings, **more: Any) -> None:
-    classes = more.get("classes", [str(label) for label in range(4)])
-    cell.write_info(
-        {"seed": seed, "failure": None, "data": {"train": 8, "test": 20, "size": [1, 2, 2], "classes": classes}}
-    )
-    cell.model_file.write_bytes(b"")
-    for key, (arrays, info) in findings.items():
-        cell.add_finding(key, arrays, {"kind": key.partition(":")[0], "seconds": 0.1, **info})
-    ids = np.arange(len(LABELS))
-    cell.add_outcomes(ids, LABELS, LABELS, key="clean:1", info={"kind": "clean"})
-    for key, fooled in more.get("radii", {}).items():
-        wrong = np.where(ids < fooled, (LABELS + 1) % 4, MISSING if key.startswith("curve") else LABELS)
-        cell.add_outcomes(ids, LABELS, wrong, key=key, info={"kind": key.partition(":")[0]})
-    if "radii" in more:
-        cell.add_outcomes(ids, LABELS, np.where(ids < 5, 0.06, 0.0), key="certify:1", info={"kind": "certify"})
-    if more.get("picture", True):
-        pixels = np.zeros((4, 4), dtype=np.uint8)
-        pixels[3, 1::2] = 255
-        cell.artefacts.mkdir(exist_ok=True)
-        Image.fromarray(pixels).save(cell.artefacts / "trigger.png")
+def run_of(path: Path, *rows: Spec) -> RunRecord:
+    return record_of(path, rows, metrics=("accuracy",))
 
 
 RADII = {"curve:1": 4, "attack:1": 10, "curve:2": 20}
@@ -253,7 +194,7 @@ def pictures(source: str) -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def page(tmp_path: Path) -> dict[str, str]:
-    run = run_of(tmp_path / "run", Row("None", full(), twins=[twin_of(full())], radii=RADII))
+    run = run_of(tmp_path / "run", row_with("None", full(), twins=[twin_of(full())], fooled=RADII))
     return sections(run, tmp_path)
 
 
@@ -297,8 +238,8 @@ def test_heat_is_shown_from_none_to_the_most_in_each_image(page: dict[str, str])
 
 def test_attention_below_chance_and_around_it(tmp_path: Path) -> None:
     rows = [
-        Row("Low", {"explain:heat": finding(heat(0.1), HEAT)}),
-        Row("Same", {"explain:heat": finding(heat(0.25), HEAT)}),
+        row_with("Low", {"explain:heat": finding(heat(0.1), HEAT)}),
+        row_with("Same", {"explain:heat": finding(heat(0.25), HEAT)}),
     ]
     text = said(sections(run_of(tmp_path / "run", *rows), tmp_path)["saliency"])
     assert "Not separated from chance: Same. Less than chance: Low." in text
@@ -311,9 +252,9 @@ def test_verdicts_over_seeds(tmp_path: Path) -> None:
 
     nan = (np.nan,) * 4
     rows = [
-        Row("Mixed", seen([3]), seen([1, 3]), seen([]), twins=[seen([]), seen([2]), seen([])]),
-        Row("Sure", seen([3]), seen([3, 1]), twins=[seen([]), seen([])]),
-        Row("Given", seen([3], nan)),
+        row_with("Mixed", seen([3]), seen([1, 3]), seen([]), twins=[seen([]), seen([2]), seen([])]),
+        row_with("Sure", seen([3]), seen([3, 1]), twins=[seen([]), seen([])]),
+        row_with("Given", seen([3], nan)),
     ]
     text = said(sections(run_of(tmp_path / "run", *rows), tmp_path)["recovered"])
     assert (
@@ -353,9 +294,9 @@ def test_filters_have_their_numbers_and_chance(page: dict[str, str]) -> None:
 def test_a_filter_at_chance_is_named(tmp_path: Path) -> None:
     order = list(range(40))
     rows = [
-        Row("Good", {"inspect:1": finding(judged(order[::-1], poisoned=15), INSPECT)}),
-        Row("Bad", {"inspect:1": finding(judged(order, poisoned=15), INSPECT)}),
-        Row("None", {FILTERED: finding(judged([7] * 40, poisoned=15), {})}, filter={"name": "gram", "orders": 8}),
+        row_with("Good", {"inspect:1": finding(judged(order[::-1], poisoned=15), INSPECT)}),
+        row_with("Bad", {"inspect:1": finding(judged(order, poisoned=15), INSPECT)}),
+        row_with("None", {FILTERED: finding(judged([7] * 40, poisoned=15), {})}, filter_={"name": "gram", "orders": 8}),
     ]
     text = said(sections(run_of(tmp_path / "run", *rows), tmp_path)["filters"])
     assert "At chance, as far as the interval of the AUROC can tell: gram on None." in text
@@ -376,7 +317,7 @@ def test_precision_and_recall_at_every_cut() -> None:
 
 def test_spectra_are_means_over_the_seeds(tmp_path: Path) -> None:
     seeds = [{"explain:b": finding(bands(*values), BANDS)} for values in ((0.5, 0.5, 0.0), (0.5, 0.1, 0.4))]
-    text = said(sections(run_of(tmp_path / "run", Row("None", *seeds)), tmp_path)["spectrum"])
+    text = said(sections(run_of(tmp_path / "run", row_with("None", *seeds)), tmp_path)["spectrum"])
     assert "Mean frequency, weighted by energy, in cycles per pixel: None 0.09." in text  # 0.3 / 8 + 0.2 / 4
     assert "band-energy: score loss" in text
 
@@ -397,7 +338,7 @@ def test_fourier_maps_are_whole_planes_on_one_scale(page: dict[str, str]) -> Non
 def test_many_filters_are_counted_instead_of_named(tmp_path: Path) -> None:
     good, blind = judged(range(72, 0, -1), poisoned=30), judged([1] * 72, poisoned=30)
     rows = [
-        Row(f"{'Good' if place < 6 else 'Blind'} {'abcdefghi'[place]}",
+        row_with(f"{'Good' if place < 6 else 'Blind'} {'abcdefghi'[place]}",
             {"inspect:1": finding(good if place < 6 else blind, INSPECT)})
         for place in range(9)
     ]  # fmt: skip
@@ -414,8 +355,8 @@ def test_many_filters_are_counted_instead_of_named(tmp_path: Path) -> None:
 def test_rows_with_the_same_models_come_once(tmp_path: Path) -> None:
     shared = {key: found for key, found in full().items() if key != "inspect:1"}
     rows = [
-        Row("None", shared | {f"inspect:{name}": finding(judged([4, 1, 3, 2]), {"settings": {"name": name}})},
-            cells="same", vary={"inspect": name}, radii=RADII)
+        row_with("None", shared | {f"inspect:{name}": finding(judged([4, 1, 3, 2]), {"settings": {"name": name}})},
+            cells="same", vary={"inspect": name}, fooled=RADII)
         for name in ("gram", "strip")
     ]  # fmt: skip
     found = sections(run_of(tmp_path / "run", *rows), tmp_path)
@@ -426,7 +367,7 @@ def test_rows_with_the_same_models_come_once(tmp_path: Path) -> None:
 
 
 def test_rows_that_share_only_some_models_say_which(tmp_path: Path) -> None:
-    rows = [Row("None", full(), cells=cells, vary={"x": value}) for cells, value in (("a", 1), ("a", 2), ("b", 3))]
+    rows = [row_with("None", full(), cells=cells, vary={"x": value}) for cells, value in (("a", 1), ("a", 2), ("b", 3))]
     text = said(sections(run_of(tmp_path / "run", *rows), tmp_path)["recovered"])
     assert "None · x 1 or 2 | neural-cleanse" in text
     assert "None · x 3 | neural-cleanse" in text
@@ -436,8 +377,8 @@ def test_rows_that_share_only_some_models_say_which(tmp_path: Path) -> None:
 
 
 def test_nothing_recorded_shows_nothing(tmp_path: Path) -> None:
-    run = run_of(tmp_path / "run", Row("None", full(), radii=RADII))
-    cell = run.cell("cell-none-0")
+    run = run_of(tmp_path / "run", row_with("None", full(), fooled=RADII))
+    cell = run.cell("row0seed0")
     for path in cell.findings.iterdir():
         path.unlink()
     cell.outcomes_file.unlink()
@@ -458,7 +399,7 @@ def test_values_that_are_missing_do_not_stop_the_page(tmp_path: Path) -> None:
         "scan:1": finding(scan([nan, nan, np.inf, 1.0], success=np.full(4, nan)), {"settings": None}, suspects=[]),
         "inspect:1": finding(judged([nan, 1, 2, 3], poisoned=0, removed=[]), {}),
     }
-    found = sections(run_of(tmp_path / "run", Row("None", findings, picture=False)), tmp_path)
+    found = sections(run_of(tmp_path / "run", row_with("None", findings, picture=None)), tmp_path)
     assert set(found) == set(PANELS) - {"security"}
     assert "Nothing found in the only seed." in said(found["recovered"])
     assert not re.search(r"\bnan\b|\binf\b", "".join(said(part) for part in found.values()))
@@ -471,9 +412,9 @@ def test_names_are_text(tmp_path: Path) -> None:
         for key, (arrays, info) in full().items()
     }
     rows = [
-        Row(HOSTILE, hostile, twins=[twin_of(hostile)], cells="a", radii=RADII, classes=[HOSTILE] * 4,
+        row_with(HOSTILE, hostile, twins=[twin_of(hostile)], cells="a", fooled=RADII, classes=[HOSTILE] * 4,
             vary={HOSTILE: 1}),
-        Row("None", hostile | {FILTERED: finding(judged([1, 2]), {})}, filter={"name": HOSTILE}, radii=RADII),
+        row_with("None", hostile | {FILTERED: finding(judged([1, 2]), {})}, filter_={"name": HOSTILE}, fooled=RADII),
     ]  # fmt: skip
     found = sections(run_of(tmp_path / "run", *rows), tmp_path)
     assert tuple(found) == PANELS
@@ -483,9 +424,9 @@ def test_names_are_text(tmp_path: Path) -> None:
 
 
 def test_panels_need_no_torch(tmp_path: Path) -> None:
-    run_of(tmp_path / "run", Row("None", full(), radii=RADII))
+    run_of(tmp_path / "run", row_with("None", full(), fooled=RADII))
     code = (
-        "import sys; from pathlib import Path; from bascule.report.page import write_page;"
+        "import sys; from pathlib import Path; from bascule.report.page.page import write_page;"
         "from bascule.record.run import RunRecord;"
         f"write_page([RunRecord(Path({str(tmp_path / 'run')!r}))], Path({str(tmp_path / 'p.html')!r}));"
         "assert 'torch' not in sys.modules"
@@ -494,13 +435,13 @@ def test_panels_need_no_torch(tmp_path: Path) -> None:
 
 
 def test_the_same_record_gives_the_same_bytes(tmp_path: Path) -> None:
-    run = run_of(tmp_path / "run", Row("None", full(), twins=[twin_of(full())], radii=RADII))
+    run = run_of(tmp_path / "run", row_with("None", full(), twins=[twin_of(full())], fooled=RADII))
     first = write_page([run], tmp_path / "a.html").read_bytes()
     assert write_page([run], tmp_path / "b.html").read_bytes() == first
 
 
 def test_the_figures_are_exported(tmp_path: Path) -> None:
-    run = run_of(tmp_path / "run", Row("None", full(), twins=[twin_of(full())], radii=RADII))
+    run = run_of(tmp_path / "run", row_with("None", full(), twins=[twin_of(full())], fooled=RADII))
     names = {path.stem for path in export([run], tmp_path / "e", forms=("png",))}
     assert {
         "security-0", "attention-0", "saliency-0-0-with", "saliency-0-0-without", "anomaly-0", "recovered-0-3",
@@ -513,7 +454,9 @@ def test_large_images_are_made_small(tmp_path: Path) -> None:
     images = drawn.integers(0, 256, (8, 3, 224, 224), dtype=np.uint8)
     spots = drawn.random((8, 224, 224), dtype=np.float32)
     big = {"clean": images, "stamped": images, "heat_clean": spots, "heat_stamped": spots}
-    rows = [Row(f"Row {chr(97 + place)}", {"explain:heat": finding(heat(0.5, **big), HEAT)}) for place in range(20)]
+    rows = [
+        row_with(f"Row {chr(97 + place)}", {"explain:heat": finding(heat(0.5, **big), HEAT)}) for place in range(20)
+    ]
     run = run_of(tmp_path / "run", *rows)
     found = sections(run, tmp_path)["saliency"]
     assert 2 <= len(pictures(found)) < 40
@@ -524,7 +467,7 @@ def test_large_images_are_made_small(tmp_path: Path) -> None:
 def test_a_large_record_has_a_small_page(tmp_path: Path) -> None:
     # 100 rows and their twins, 200 cells.
     names = [f"Row {chr(97 + place // 26)}{chr(97 + place % 26)}" for place in range(100)]
-    rows = [Row(name, full(), twins=[twin_of(full())], radii=RADII) for name in names]
+    rows = [row_with(name, full(), twins=[twin_of(full())], fooled=RADII) for name in names]
     found = sections(run_of(tmp_path / "run", *rows), tmp_path)
     assert tuple(found) == PANELS
     assert (tmp_path / "page.html").stat().st_size < 4e6

@@ -32,7 +32,7 @@ def row(
 ) -> RowResult:
     numbers = {"accuracy": accuracy, "robust_accuracy": robust, "asr": asr, "asr_twin": twin}
     found = RowResult(
-        study="tiny", row="A", data="digits", vary={}, seeds=5, flags=(), entries=(),
+        study="tiny", row="A", data="digits", vary={}, seeds=5, flags=(), planned=(),
         metrics={name: measure(value, BETTER.get(name, "higher")) for name, value in numbers.items()},
         kinds={name: build("measure", name.replace("_", "-")) for name in numbers},
         settings={"poison": POISON, "attack": [ATTACK]},

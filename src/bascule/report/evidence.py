@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bascule.core.catalog import build
 from bascule.measure import Measure, Metric, Outcomes
 from bascule.measure.interval import summarise
-from bascule.record.cell import Finding
+from bascule.record.answers import Finding
 from bascule.report.compare.merged import merged
 from bascule.report.tables.tables import UNKNOWN, shown_interval, shown_value
 from bascule.report.view import CellView, RowView, View
@@ -111,7 +111,7 @@ def at(row: RowView, key: str, settings: Mapping[str, Any] | None = None) -> Evi
 
 
 def _keys(row: RowView, kind: str) -> list[str]:
-    return list(dict.fromkeys(key for cell in row.cells for key in cell.columns.get(kind, [])))
+    return list(dict.fromkeys(key for cell in row.cells for key in cell.keys(kind)))
 
 
 # --- numbers ---------------------------------------------------------------------------------------------------------

@@ -155,7 +155,7 @@ def _told_apart(first: Any, second: Any) -> list[str]:
 
 
 def _asked(row: RowResult, kind: str) -> set[str]:
-    return {key for entry in row.entries for key in entry["columns"].get(kind, [])}
+    return {question.key for seed in row.planned for question in seed.cell.of(kind)}
 
 
 def _vary(row: RowResult) -> str:

@@ -33,7 +33,7 @@ def distinct(rows: Sequence[RowView]) -> list[RowView]:
 
 
 def _asked_of_both_ends(row: RowView) -> Hashable:
-    return tuple(tuple(cell.columns.get(kind, ())) for cell in row.cells for kind in _BOTH_ENDS)
+    return tuple(cell.keys(kind) for cell in row.cells for kind in _BOTH_ENDS)
 
 
 def _together(group: Sequence[RowView], rows: Sequence[RowView]) -> RowView:

@@ -70,7 +70,7 @@ def against(rows: Sequence[RowResult], name: str) -> list[Comparison]:
 
 def before(rows: Sequence[RowResult]) -> list[Comparison]:
     """Every repaired row, or filtered one, against the row of the same models before, where there is one."""
-    models = {(row.run, tuple(entry["cell"] for entry in row.entries)): row for row in reversed(rows)}
+    models = {(row.run, tuple(seed.cell.fingerprint for seed in row.planned)): row for row in reversed(rows)}
     pairs = [(models.get((row.run, row.made_from)), row) for row in rows if row.made_from]
     return [compared(reference, row) for reference, row in pairs if reference is not None]
 

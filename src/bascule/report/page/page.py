@@ -112,7 +112,7 @@ def render(view: View, live: Live | None = None) -> str:
     sections = [section for panel in PANELS if (section := _section(environment, panel, view)) is not None]
     names = [run.name for run in view.runs]
     return environment.get_template("page.jinja").render(
-        title=f"{joined(names)}, side by side" if len(names) > 1 else view.runs[0].plan["title"],
+        title=f"{joined(names)}, side by side" if len(names) > 1 else view.runs[0].plan.title,
         headings=[_heading(run, running=live is not None) for run in view.runs],
         live=live,
         sections=sections,
@@ -135,8 +135,8 @@ def _heading(run: RunView, *, running: bool) -> Heading:
     done = sum(cell.done and cell.failure is None for cell in run.models)
     return Heading(
         name=run.name,
-        title=run.plan["title"],
-        about=run.plan["about"].strip(),
+        title=run.plan.title,
+        about=run.plan.about.strip(),
         size=_size(run),
         status=_status(done, failed, len(run.models), running=running),
         done=done,

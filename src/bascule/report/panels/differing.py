@@ -65,7 +65,7 @@ def _done(run: RunView) -> str:
 
 
 _FACTS: dict[str, Callable[[RunView], str]] = {
-    "Title": lambda run: str(run.plan["title"]),
+    "Title": lambda run: run.plan.title,
     "Done": _done,
     "Data": lambda run: ", ".join(dict.fromkeys(row.result.data for row in run.rows)),
     "Test images": _images,
@@ -73,7 +73,7 @@ _FACTS: dict[str, Callable[[RunView], str]] = {
     "What varies": lambda run: ", ".join(dict.fromkeys(path for row in run.rows for path in row.result.vary)) or _NONE,
     "Seeds": _seeds,
     "Metrics": lambda run: ", ".join(metric.title for metric in run.metrics.values()),
-    "Settings changed": lambda run: ", ".join(map(str, run.plan["overrides"])) or _NONE,
+    "Settings changed": lambda run: ", ".join(run.plan.overrides) or _NONE,
     "Version of Bascule": _package("bascule"),
     "Commit": lambda run: _different(run, lambda info: info.get("commit")),
     "Version of torch": _package("torch"),

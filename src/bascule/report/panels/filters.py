@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bascule.measure import Judgement, Measure
-from bascule.record.cell import FILTERED, Finding
+from bascule.record.answers import Finding
+from bascule.record.cell import FILTERED
 from bascule.report.compare.merged import merged
 from bascule.report.drawing import svg
 from bascule.report.evidence import Evidence, Number, at, evidence, in_order, measured, number
@@ -110,7 +111,7 @@ def _judgements(findings: Mapping[int, Finding]) -> list[Judgement]:
 def _line(part: Evidence, use: str) -> Line:
     own, twins = _judgements(part.models), _judgements(part.twins)
     measures = [measured(metric, judgement=own) for metric in _METRICS]
-    measures.append(measured("filter-removed-twin", twin_judgement=twins))
+    measures.append(measured("filter-removed-benign", judgement=twins))
     rates = [float(one.poisoned.mean()) for one in own if len(one.poisoned)]
     chance = f"{100 * float(np.mean(rates)):.1f}" if rates else Number().value
     numbers = tuple(number(measure) for measure in measures)

@@ -20,7 +20,7 @@ _GAP = "An empty place: the run of this row does not ask for the metric"
 
 
 @dataclass(frozen=True)
-class Column:
+class Heading:
     """The heading of a metric."""
 
     title: str
@@ -52,14 +52,14 @@ def context(view: View) -> Mapping[str, Any]:
     """Headings and cells as text."""
     results = [row.result for row in view.rows]
     measures = {name: [row.metrics[name] for row in results if name in row.metrics] for name in view.metrics}
-    columns = {name: _column(metric, measures[name]) for name, metric in view.metrics.items()}
+    headings = {name: _heading(metric, measures[name]) for name, metric in view.metrics.items()}
     varied = list(dict.fromkeys(path for row in view.rows for path in row.result.vary))
     rows = [
         {
             "row": row,
             "vary": [_varied(row.result.vary[path]) if path in row.result.vary else ("", "") for path in varied],
-            "note": (row.result.published or {}).get("note", ""),
-            "numbers": [_number(row, name, column) for name, column in columns.items()],
+            "note": "" if row.result.published is None else row.result.published.note,
+            "numbers": [_number(row, name, heading) for name, heading in headings.items()],
         }
         for row in view.rows
     ]
@@ -68,7 +68,7 @@ def context(view: View) -> Mapping[str, Any]:
     return {
         "several": len(view.runs) > 1,
         "varied": varied,
-        "columns": list(columns.values()),
+        "headings": list(headings.values()),
         "rows": rows,
         "notes": [*unseparated(once), *apart(once), *([_GAP] if gaps else [])],
     }
@@ -80,9 +80,9 @@ def _varied(value: Any) -> tuple[str, str]:
     return words, str(value) if isinstance(value, (int, float)) else words
 
 
-def _column(metric: Metric, measures: Sequence[Measure]) -> Column:
+def _heading(metric: Metric, measures: Sequence[Measure]) -> Heading:
     counts = {measure.n for measure in measures} - {None}
-    return Column(
+    return Heading(
         title=metric.title,
         unit="%" if metric.unit == "fraction" else metric.unit,
         better=metric.better,
@@ -92,13 +92,14 @@ def _column(metric: Metric, measures: Sequence[Measure]) -> Column:
     )
 
 
-def _number(row: RowView, name: str, column: Column) -> Number:
+def _number(row: RowView, name: str, heading: Heading) -> Number:
     measure = row.result.metrics.get(name)
     if measure is None:
         return Number("", "", "", None)
-    n = "" if column.n or measure.n is None else f"{measure.n:,}"
-    known = row.result.published or {"metrics": {}, "printed": {}}
+    n = "" if heading.n or measure.n is None else f"{measure.n:,}"
+    known = row.result.published
     published, printed = (
-        f"{100 * known[kind][name]:.1f}" if name in known[kind] else "" for kind in ("metrics", "printed")
+        f"{100 * values[name]:.1f}" if name in values else ""
+        for values in ((known.metrics, known.printed) if known is not None else ({}, {}))
     )
     return Number(shown_value(measure), shown_interval(measure), n, measure.value, published, printed)

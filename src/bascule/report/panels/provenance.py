@@ -32,7 +32,7 @@ def context(view: View) -> Mapping[str, Any]:
             {
                 "name": run.name,
                 "facts": [(name, values) for name, values in _facts(run) if values],
-                "text": run.plan["text"],
+                "text": run.plan.text,
                 "lines": [_line(row, cell) for row, cell in run.cells()],
             }
             for run in view.runs
@@ -44,9 +44,9 @@ def context(view: View) -> Mapping[str, Any]:
 def _facts(run: RunView) -> list[tuple[str, list[str]]]:
     infos = [cell.info for cell in run.models if cell.info]
     return [
-        ("Study", [str(run.plan["study"])]),
+        ("Study", [run.plan.study]),
         ("Command", _different(info.get("command") for info in infos)),
-        ("Settings changed", [str(text) for text in run.plan["overrides"]]),
+        ("Settings changed", list(run.plan.overrides)),
         ("Versions", _different(_pairs(info.get("versions")) for info in infos)),
         ("Commit", _different(info.get("commit") for info in infos)),
         ("Machine", _different(_host(info.get("host")) for info in infos)),
@@ -114,5 +114,5 @@ def _state(cell: CellView) -> str:
     if cell.done:
         return "done"
     if cell.record.trained:
-        return f"trained; {len(cell.evaluations)} of {count(len(cell.wanted), 'evaluation')} done"
+        return f"trained; {len(cell.evaluations)} of {count(len(cell.planned.keys), 'evaluation')} done"
     return "not trained yet"

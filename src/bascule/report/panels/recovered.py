@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bascule.measure import Verdict
-from bascule.record.cell import CellRecord, Finding
+from bascule.record.answers import Finding
+from bascule.record.cell import CellRecord
 from bascule.report.drawing import svg, tiles
 from bascule.report.drawing.picture import Picture
 from bascule.report.evidence import Evidence, Number, evidence, measured, number
@@ -92,7 +93,7 @@ def _line(part: Evidence) -> Line:
     targets = [target] * len(own)
     numbers = (
         number(measured("scan-anomaly", verdict=own, target=targets)),
-        number(measured("scan-anomaly-twin", twin_verdict=twin, target=targets[: len(twin)])),
+        number(measured("scan-anomaly", verdict=twin, target=targets[: len(twin)])),
         number(measured("scan-overlap", verdict=own, target=targets)),
     )
     return Line(part.row, part.name, _sentence(part), numbers)

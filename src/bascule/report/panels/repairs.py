@@ -47,7 +47,7 @@ def context(view: View) -> Mapping[str, Any] | None:
     metrics = [name for name in _METRICS if any(name in one.differences for one in found)]
     references = {id(one.reference): views[id(one.reference)] for one in found}
     return {
-        "columns": [_heading(found, name) for name in metrics],
+        "headings": [_heading(found, name) for name in metrics],
         "groups": [
             _group(row, [one for one in found if id(one.reference) == key], views, metrics)
             for key, row in references.items()

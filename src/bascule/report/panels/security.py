@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from bascule.core.catalog import build
 from bascule.measure import Measure
 from bascule.measure.interval import summarise
+from bascule.record.plan import Reach
 from bascule.report.compare.merged import merged
 from bascule.report.drawing import svg
 from bascule.report.evidence import Number, number
@@ -84,30 +85,29 @@ def context(view: View) -> Mapping[str, Any] | None:
 
 def _asked(row: RowView) -> tuple[str, ...] | None:
     """Keys of the points that the row's first model is asked for; None where there are none."""
-    return tuple(row.cells[0].columns.get("curve", ())) or None
+    return row.cells[0].keys("curve") or None
 
 
 def _line(row: RowView) -> Line | None:
     points = tuple((eps, measure) for eps, measure in row.result.curve if measure.value is not None)
     if not points:
         return None
-    own = frozenset(float(ball["eps"]) for ball in _balls(row, "attack"))
+    own = frozenset(reach.eps for reach in _reaches(row, "attack"))
     return Line(row, points, own, _certified(row))
 
 
-def _balls(row: RowView, kind: str) -> list[dict[str, Any]]:
-    """The balls that the row's evaluations of a kind speak of."""
-    entry = row.result.entries[0]
-    return [entry["balls"][key] for key in entry["columns"].get(kind, []) if key in entry["balls"]]
+def _reaches(row: RowView, kind: str) -> list[Reach]:
+    """The balls that the row's questions of a kind speak of."""
+    return [question.reach for question in row.cells[0].planned.of(kind) if question.reach is not None]
 
 
 def _norm(row: RowView) -> str:
-    return next((str(ball["norm"]) for ball in _balls(row, "attack")), "")
+    return next((reach.norm for reach in _reaches(row, "attack")), "")
 
 
 def _certified(row: RowView) -> Point | None:
     """What is proved in the norm of the curve, where all certifiers were asked for one radius."""
-    asked = {(str(ball["norm"]), float(ball["eps"])) for ball in _balls(row, "certify")}
+    asked = {(reach.norm, reach.eps) for reach in _reaches(row, "certify")}
     if len(asked) != 1:
         return None
     ((norm, eps),) = asked

@@ -144,7 +144,7 @@ def _joint(rows: Sequence[RowResult]) -> Grid:
         about = _about(row, vary)
         lines.append([*about, plain(str(row.seeds)), *_cells(row.metrics, metrics)])
         if row.published is not None:
-            known = row.published["metrics"]
+            known = row.published.metrics
             values = [f"{100 * known[name]:.1f}" if name in known else "" for name in metrics]
             lines.append([plain(text) for text in ("  published", *("" for _ in about[1:]), "", *values)])
     return Grid(_names(rows, vary), ["Seeds", *_metric_headings(rows, metrics)], lines)
@@ -211,10 +211,10 @@ def _class_name(row: RowResult, label: int) -> str:
 def _notes(rows: Sequence[RowResult], form: Format) -> list[str]:
     """What cannot be told apart, flags, and where a publication's printed value is known to be wrong."""
     notes = [f"{row.label}: {flag}" for row in rows for flag in row.flags]
-    for row in rows:
-        for name, value in (row.published or {}).get("printed", {}).items():
-            why = (row.published or {}).get("note", "")
-            notes.append(f"{row.label}: {row.kinds[name].title} is printed as {100 * value:.1f} %. {why}".rstrip())
+    for row, published in ((row, row.published) for row in rows if row.published is not None):
+        for name, value in published.printed.items():
+            title, why = row.kinds[name].title, published.note
+            notes.append(f"{row.label}: {title} is printed as {100 * value:.1f} %. {why}".rstrip())
     notes = [f"! {note}" if form == "text" else note for note in notes]
     return [*pairwise.unseparated(rows), *apart(rows), *notes]
 
