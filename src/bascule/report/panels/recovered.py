@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,6 @@ from PIL import Image
 
 from bascule.measure import Verdict
 from bascule.record.answers import Finding
-from bascule.record.cell import CellRecord
 from bascule.report.drawing import svg, tiles
 from bascule.report.drawing.picture import Picture
 from bascule.report.evidence import Evidence, Number, evidence, measured, number
@@ -250,12 +250,14 @@ def _numbers(parts: Mapping[str, NDArray[Any]], label: int) -> str:
 
 def _true(cell: CellView) -> Image.Image | None:
     """The pixels that the trigger changes in one test image, the others grey; from the picture kept with the poison."""
-    path = _sheet_file(cell)
+    # A repaired model has no poison of its own but that of the model it was made from.
+    base = cell.record.base()
+    data = cell.record.picture() or (base and base.picture())
     size = (cell.info.get("data") or {}).get("size")
-    if path is None or not size:
+    if not data or not size:
         return None
     try:
-        with Image.open(path, formats=("PNG",)) as image:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             pixels = np.asarray(image.convert("L" if size[0] == 1 else "RGB"))
     except OSError:
         return None
@@ -266,12 +268,3 @@ def _true(cell: CellView) -> Image.Image | None:
     clean, stamped = pixels[:, :height, :width], pixels[:, height : 2 * height, :width]
     changed = (clean != stamped).any(0, keepdims=True)
     return tiles.over_grey(stamped, np.where(changed, 255, 0).astype(np.uint8))
-
-
-def _sheet_file(cell: CellView) -> Any:
-    """A repaired model has no poison of its own but that of the model it was made from."""
-    records = [cell.record]
-    base = cell.info.get("base")
-    if base:
-        records.append(CellRecord(cell.record.path.parent / str(base)))
-    return next((path for record in records if (path := record.artefacts / "trigger.png").is_file()), None)

@@ -53,8 +53,7 @@ def _poisoned(view: View) -> Iterator[tuple[RowView, dict[str, Any], bytes]]:
     """Rows with their poison and the picture of their first seed (all seeds show the same), or nothing yet."""
     for row in view.rows:
         if row.poison is not None:
-            path = row.cells[0].record.artefacts / "trigger.png"
-            yield row, row.poison, path.read_bytes() if path.is_file() else b""
+            yield row, row.poison, row.cells[0].record.picture() or b""
 
 
 def _picture(data: bytes, row: RowView, *, number: int) -> Picture | None:
