@@ -259,3 +259,17 @@ def sheet(shade: int = 255, columns: int = 3, side: int = 8) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+# --- rows ------------------------------------------------------------------------------------------------------------
+
+PAIR = (Spec(), Spec("Adv. training", accuracy=0.8, robust=0.35, asr=0.6))
+
+REPAIRED = (
+    Spec("Hard", accuracy=0.9, robust=0.8, asr=0.9),
+    Spec("Other"),
+    Spec("Hard, good", accuracy=0.9, robust=0.8, asr=0.1, made_from=0),
+    Spec("Hard, dear", accuracy=0.9, robust=0.2, asr=0.1, made_from=0),
+    Spec("Hard, vain", accuracy=0.8, robust=0.1, asr=0.9, made_from=0),
+    Spec("Tuned", asr=0.5, made_from=1),
+)
