@@ -18,7 +18,7 @@ from bascule.plan.document import parse_study
 from bascule.plan.resolve import make_plan
 from bascule.record.rows import read_rows
 from bascule.record.run import RunRecord
-from bascule.report.page.page import PANELS
+from bascule.report.panels import panels
 from bascule.report.tables.tables import shown_interval, shown_value
 from bascule.run.run import run_plan
 
@@ -107,7 +107,7 @@ def test_what_a_number_of_seeds_can_tell_is_as_computed() -> None:
 def test_every_panel_is_in_the_gallery_with_a_picture() -> None:
     parts = re.split(r"^## ", (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
     pictures = {part.splitlines()[0]: re.findall(r"\]\((images/[^)]+)\)", part) for part in parts}
-    assert all(pictures[panel.TITLE] for panel in PANELS)
+    assert all(pictures[panel.TITLE] for panel in panels())
 
 
 def test_pictures_are_used_and_small() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 from bascule.measure import Metric
 from bascule.record.cell import CellRecord
@@ -15,16 +15,6 @@ from bascule.record.run import RunRecord
 from bascule.report.drawing.marks import Mark, mark
 from bascule.report.runs import rows_by_run
 from bascule.report.words import setting
-
-
-class Panel(Protocol):
-    """A part of the page: a module with a heading and what to fill into the template of the same name."""
-
-    __name__: str
-    TITLE: str
-
-    def context(self, view: View) -> Mapping[str, Any] | None:
-        """The variables of the panel's template; None when the run gives it nothing to show."""
 
 
 @dataclass(frozen=True)

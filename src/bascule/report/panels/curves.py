@@ -13,6 +13,7 @@ from bascule.report.view import RowView, View
 from bascule.report.words import count
 
 TITLE = "Training curves"
+PLACE = 130
 
 _WIDTH, _HEIGHT = 300, 170
 

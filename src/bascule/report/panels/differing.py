@@ -11,6 +11,7 @@ from bascule.report.view import RunView, View
 from bascule.report.words import count, joined, setting
 
 TITLE = "What differs between the runs"
+PLACE = 40
 
 _NONE = "none"
 

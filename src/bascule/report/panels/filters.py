@@ -19,6 +19,7 @@ from bascule.report.view import RowView, View
 from bascule.report.words import SPACE, count, joined, percent, setting
 
 TITLE = "Filters"
+PLACE = 100
 
 _WIDTH, _HEIGHT = 300, 220
 _SHOWN = 24

@@ -15,6 +15,7 @@ from bascule.report.view import RowView, View
 from bascule.report.words import setting
 
 TITLE = "The joint table"
+PLACE = 30
 
 _GAP = "An empty place: the run of this row does not ask for the metric"
 

@@ -17,6 +17,7 @@ from bascule.report.view import RowView, View
 from bascule.report.words import count, percent
 
 TITLE = "Where the poison lies"
+PLACE = 110
 
 _WIDTH, _HEIGHT = 240, 220
 _POINTS = 300

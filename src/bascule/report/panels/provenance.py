@@ -11,6 +11,7 @@ from bascule.report.view import CellView, RowView, RunView, View
 from bascule.report.words import count, duration, moment
 
 TITLE = "What was run"
+PLACE = 140
 
 
 @dataclass(frozen=True)

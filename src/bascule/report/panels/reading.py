@@ -15,6 +15,7 @@ from bascule.report.view import View
 from bascule.report.words import percent
 
 TITLE = "How to read it"
+PLACE = 150
 
 
 def context(view: View) -> Mapping[str, Any]:

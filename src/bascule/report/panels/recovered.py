@@ -23,6 +23,7 @@ from bascule.report.view import CellView, RowView, View
 from bascule.report.words import count, joined, percent
 
 TITLE = "Recovered triggers"
+PLACE = 80
 
 _WIDTH, _HEIGHT = 400, 210
 _SHOWN = 24

@@ -13,6 +13,7 @@ from bascule.report.view import RowView, View
 from bascule.report.words import joined
 
 TITLE = "Before and after"
+PLACE = 90
 
 _METRICS = ("accuracy", "robust_accuracy", "certified_accuracy", "asr", "accuracy_twin", "asr_twin")
 

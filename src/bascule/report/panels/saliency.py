@@ -18,6 +18,7 @@ from bascule.report.view import RowView, View
 from bascule.report.words import SPACE, count, joined
 
 TITLE = "Where the models look"
+PLACE = 70
 
 _EXAMPLES = (2, 6)
 """Fewest and most test images in a gallery."""

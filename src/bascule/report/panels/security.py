@@ -21,6 +21,7 @@ from bascule.report.view import RowView, View
 from bascule.report.words import SPACE, count, percent, setting
 
 TITLE = "Security curves"
+PLACE = 50
 
 _WIDTH, _HEIGHT = 400, 320
 _SPOKEN = 12

@@ -20,6 +20,7 @@ from bascule.report.view import RowView, View
 from bascule.report.words import count, setting
 
 TITLE = "Frequencies"
+PLACE = 120
 
 _WIDTH, _HEIGHT = 400, 260
 _MAP = 220

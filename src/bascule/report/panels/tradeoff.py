@@ -16,6 +16,7 @@ from bascule.report.view import RowView, View
 from bascule.report.words import SPACE, joined, percent, percent_interval
 
 TITLE = "The trade-off"
+PLACE = 20
 
 _WIDTH, _HEIGHT = 400, 372
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 8, 8, 50

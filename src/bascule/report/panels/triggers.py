@@ -18,6 +18,7 @@ from bascule.report.view import RowView, View
 from bascule.report.words import component, count, percent
 
 TITLE = "Triggers"
+PLACE = 60
 
 
 @dataclass

@@ -16,6 +16,7 @@ from bascule.report.view import RowView, View
 from bascule.report.words import percent
 
 TITLE = "In short"
+PLACE = 10
 
 _MANY = 4
 """With more sentences than this they are set smaller."""
