@@ -19,7 +19,7 @@ from bascule.plan.resolve import make_plan
 from bascule.record.rows import read_rows
 from bascule.record.run import RunRecord
 from bascule.report.panels import panels
-from bascule.report.tables.tables import shown_interval, shown_value
+from bascule.report.tables.tables import interval_text, value_text
 from bascule.run.run import run_plan
 
 ROOT = Path(__file__).parents[1]
@@ -79,8 +79,8 @@ def test_the_readmes_tables_are_the_recorded_ones(study: str) -> None:
         measures = [Measure(**measure) for measure in row["metrics"].values()]
         lines = shown.splitlines()
         place = next(number for number, line in enumerate(lines) if line.startswith(f" {row['row']} "))
-        assert lines[place].split()[-len(measures) :] == [shown_value(measure) for measure in measures]
-        assert lines[place + 1].split() == [shown_interval(measure) for measure in measures]
+        assert lines[place].split()[-len(measures) :] == [value_text(measure) for measure in measures]
+        assert lines[place + 1].split() == [interval_text(measure) for measure in measures]
 
 
 def numbers_under(page: str, heading: str) -> list[list[float]]:

@@ -20,7 +20,7 @@ def test_labels_cover_nothing() -> None:
     inside = labels.Box(0, 0, 400, 400)
     places = generator.uniform(0, 400, (40, 2))
     points = [labels.Point(x, y, x - 9, y - 12, x + 9, y + 12) for x, y in places]
-    placed = labels.placed([f"row number {n}" for n in range(40)], points, inside=inside, size=12)
+    placed = labels.place([f"row number {n}" for n in range(40)], points, inside=inside, size=12)
     shown = [label for label in placed if label is not None]
     assert len(shown) > 10
     boxes = [label.box for label in shown]
@@ -31,7 +31,7 @@ def test_labels_cover_nothing() -> None:
 
 def test_a_label_without_room_is_left_out() -> None:
     point = labels.Point(50, 50, 50, 50, 50, 50)
-    assert labels.placed(["much too long a name"], [point], inside=labels.Box(0, 0, 100, 100), size=12) == [None]
+    assert labels.place(["much too long a name"], [point], inside=labels.Box(0, 0, 100, 100), size=12) == [None]
 
 
 def test_long_labels_are_cut() -> None:

@@ -19,7 +19,7 @@ from bascule.measure.interval import summarise, wilson
 from bascule.measure.paired import difference
 from bascule.record.plan import PublishedValues
 from bascule.record.rows import RowResult
-from bascule.report.tables.tables import LEGEND, More, render, shown_interval, shown_value
+from bascule.report.tables.tables import LEGEND, More, interval_text, render, value_text
 from records import seed_of
 
 
@@ -158,10 +158,10 @@ def test_every_format_shows_the_same_numbers(form: str) -> None:
 
 def test_units_other_than_fractions_are_not_made_percent() -> None:
     index = Measure(value=2.345, low=2.0, high=2.5, n=10, unit="MAD", better="lower")
-    assert shown_value(index) == "2.35"
-    assert shown_interval(index) == "2–2.5"
-    assert shown_value(measure(None)) == "—"
-    assert shown_interval(measure(None)) == ""
+    assert value_text(index) == "2.35"
+    assert interval_text(index) == "2–2.5"
+    assert value_text(measure(None)) == "—"
+    assert interval_text(measure(None)) == ""
 
 
 def test_published_values_stand_under_their_row() -> None:

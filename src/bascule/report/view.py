@@ -50,8 +50,7 @@ class CellView:
     @property
     def failure(self) -> str | None:
         """Why the last try failed."""
-        failure = self.info.get("failure")
-        return None if failure is None else str(failure["message"])
+        return self.record.failure()
 
     @property
     def done(self) -> bool:
@@ -78,10 +77,14 @@ class RowView:
         """What varies, for people; empty when nothing does."""
         return ", ".join(f"{path} {setting(value)}" for path, value in self.result.vary.items())
 
+    @property
+    def where(self) -> str:
+        """Its data and what varies: what rows that share axes have in common."""
+        return " · ".join(filter(None, (self.result.data, self.vary)))
+
     def class_name(self, label: int) -> str:
         """`7`, or `7 (truck)` where the classes have names."""
-        classes = self.result.classes
-        name = classes[label] if 0 <= label < len(classes) else str(label)
+        name = self.result.class_name(label)
         return name if name == str(label) else f"{label} ({name})"
 
     @property

@@ -41,8 +41,8 @@ def _lowered(name: str) -> str:
 
 def _different(run: RunView, value_of: Callable[[dict[str, Any]], Any]) -> str:
     """What the models of a run have; several values where they do not agree."""
-    found = dict.fromkeys(str(value) for cell in run.models if cell.info and (value := value_of(cell.info)))
-    return "; ".join(found)
+    values = dict.fromkeys(str(value) for cell in run.models if cell.info and (value := value_of(cell.info)))
+    return "; ".join(values)
 
 
 def _package(name: str) -> Callable[[RunView], str]:

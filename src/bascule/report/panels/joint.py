@@ -8,9 +8,9 @@ from typing import Any
 
 from bascule.measure import Measure, Metric
 from bascule.report.compare.comparable import apart
-from bascule.report.compare.merged import distinct
 from bascule.report.compare.pairwise import unseparated
-from bascule.report.tables.tables import ARROWS, shown_interval, shown_value
+from bascule.report.compare.same_models import distinct
+from bascule.report.tables.tables import ARROWS, table_cell
 from bascule.report.view import RowView, View
 from bascule.report.words import setting
 
@@ -35,8 +35,8 @@ class Heading:
 
 
 @dataclass(frozen=True)
-class Number:
-    """One cell; all empty but `value` when it could not be computed, and that too when it is not asked for."""
+class MetricCell:
+    """A cell; all empty but `value` when it could not be computed, and that too when it is not asked for."""
 
     value: str
     interval: str
@@ -93,14 +93,14 @@ def _heading(metric: Metric, measures: Sequence[Measure]) -> Heading:
     )
 
 
-def _number(row: RowView, name: str, heading: Heading) -> Number:
+def _number(row: RowView, name: str, heading: Heading) -> MetricCell:
     measure = row.result.metrics.get(name)
     if measure is None:
-        return Number("", "", "", None)
+        return MetricCell("", "", "", None)
     n = "" if heading.n or measure.n is None else f"{measure.n:,}"
     known = row.result.published
     published, printed = (
         f"{100 * values[name]:.1f}" if name in values else ""
         for values in ((known.metrics, known.printed) if known is not None else ({}, {}))
     )
-    return Number(shown_value(measure), shown_interval(measure), n, measure.value, published, printed)
+    return MetricCell(*table_cell(measure), n, measure.value, published, printed)

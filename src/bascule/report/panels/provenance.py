@@ -58,10 +58,10 @@ def _facts(run: RunView) -> list[tuple[str, list[str]]]:
 
 def _different(values: Iterable[Any]) -> list[str]:
     """Each value once; with the number of models it holds for when there are several."""
-    found = Counter(str(value) for value in values if value)
-    if len(found) == 1:
-        return list(found)
-    return [f"{value}  ({count(number, 'model')})" for value, number in found.items()]
+    counts = Counter(str(value) for value in values if value)
+    if len(counts) == 1:
+        return list(counts)
+    return [f"{value}  ({count(number, 'model')})" for value, number in counts.items()]
 
 
 def _pairs(versions: Mapping[str, Any] | None) -> str:

@@ -36,7 +36,7 @@ def context(view: View) -> Mapping[str, Any] | None:
     """One entry per picture and trigger; nothing when no row is poisoned."""
     entries: dict[tuple[str, str, str], Entry] = {}
     # Rows without a picture come last, to join the entry of a row with the same trigger and data.
-    for row, poison, data in sorted(_poisoned(view), key=lambda found: not found[2]):
+    for row, poison, data in sorted(_poisoned(view), key=lambda part: not part[2]):
         words = _trigger(poison)
         place = (row.result.data, words, hashlib.sha256(data).hexdigest())
         if not data:
