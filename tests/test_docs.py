@@ -18,8 +18,8 @@ from bascule.plan.document import parse_study
 from bascule.plan.resolve import make_plan
 from bascule.record.rows import read_rows
 from bascule.record.run import RunRecord
-from bascule.report.page.page import PANELS
-from bascule.report.tables.tables import shown_interval, shown_value
+from bascule.report.panels import panels
+from bascule.report.tables.tables import interval_text, value_text
 from bascule.run.run import run_plan
 
 ROOT = Path(__file__).parents[1]
@@ -79,8 +79,8 @@ def test_the_readmes_tables_are_the_recorded_ones(study: str) -> None:
         measures = [Measure(**measure) for measure in row["metrics"].values()]
         lines = shown.splitlines()
         place = next(number for number, line in enumerate(lines) if line.startswith(f" {row['row']} "))
-        assert lines[place].split()[-len(measures) :] == [shown_value(measure) for measure in measures]
-        assert lines[place + 1].split() == [shown_interval(measure) for measure in measures]
+        assert lines[place].split()[-len(measures) :] == [value_text(measure) for measure in measures]
+        assert lines[place + 1].split() == [interval_text(measure) for measure in measures]
 
 
 def numbers_under(page: str, heading: str) -> list[list[float]]:
@@ -107,7 +107,7 @@ def test_what_a_number_of_seeds_can_tell_is_as_computed() -> None:
 def test_every_panel_is_in_the_gallery_with_a_picture() -> None:
     parts = re.split(r"^## ", (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
     pictures = {part.splitlines()[0]: re.findall(r"\]\((images/[^)]+)\)", part) for part in parts}
-    assert all(pictures[panel.TITLE] for panel in PANELS)
+    assert all(pictures[panel.TITLE] for panel in panels())
 
 
 def test_pictures_are_used_and_small() -> None:

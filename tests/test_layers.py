@@ -123,7 +123,7 @@ def modules_after(statement: str) -> set[str]:
         "import bascule.cli",
         "import bascule.record.run, bascule.record.rows",
         "import bascule.report.tables.tables",
-        "import bascule.report.page.page",
+        "import bascule.report.page.page, bascule.report.panels; bascule.report.panels.panels()",
         "from bascule.core.catalog import *; [documentation(r, n) for r in ROOMS for n in names(r)]",
     ],
 )

@@ -40,30 +40,37 @@ def random_outcomes(seed: int, count: int = 60) -> Outcomes:
     def verdict() -> Verdict:
         return Verdict(anomaly=3 * draws.random(CLASSES), suspects=(3, 1)[: draws.integers(3)], overlap=draws.random())
 
-    columns = {key: predictions() for key in ("clean", "triggered", "twin_clean", "twin_triggered", "toward", "away")}
-    certified = draws.random(count) < 0.5
-    return Outcomes(
-        label=label,
-        **columns,
-        adversarial=adversarial,
-        attacks=2,
+    def model(adversarial: list[np.ndarray], **more: Any) -> Outcomes:
+        return Outcomes(
+            label=label,
+            clean=predictions(),
+            triggered=predictions(),
+            adversarial=adversarial,
+            attacks=2,
+            target=TARGET,
+            judgement=judgement(),
+            verdict=verdict(),
+            **more,
+        )
+
+    return model(
+        adversarial,
+        toward=predictions(),
+        away=predictions(),
         triggered_adversarial=[predictions() for _ in range(2)],
-        twin_adversarial=[predictions() for _ in range(2)],
         strengths={0.5: np.where(draws.random(count) < 0.8, TARGET, label)},
-        certified=certified,
-        target=TARGET,
-        judgement=judgement(),
-        twin_judgement=judgement(),
-        verdict=verdict(),
-        twin_verdict=verdict(),
+        certified=draws.random(count) < 0.5,
         attention=draws.random(20),
+        more={"attack-then-trigger": [predictions()]},
+        twin=model([predictions() for _ in range(2)]),
     )
 
 
 def at(outcomes: Outcomes, index: np.ndarray) -> Outcomes:
     """The outcomes of these images, in this order, with what is known of the model as a whole."""
-    whole = ("judgement", "twin_judgement", "verdict", "twin_verdict", "attention")
-    return dataclasses.replace(outcomes.at(index), **{name: getattr(outcomes, name) for name in whole})
+    whole = {name: getattr(outcomes, name) for name in ("judgement", "verdict", "attention")}
+    twin = None if outcomes.twin is None else at(outcomes.twin, index)
+    return dataclasses.replace(outcomes.at(index), **whole, twin=twin)
 
 
 def copies(outcomes: Any) -> Iterator[np.ndarray]:

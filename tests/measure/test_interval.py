@@ -212,14 +212,10 @@ def test_the_interval_covers_when_seeds_and_images_are_both_drawn_anew(
 
 def scans(*verdicts: tuple[tuple[float, ...], tuple[int, ...]]) -> list[Outcomes]:
     """For each seed the anomalies and suspects of the model; every twin's anomalies are 1 and less."""
-    twin = Verdict(anomaly=np.array([1.0, 0.5, 0.0]), suspects=())
+    label = np.zeros(1, dtype=np.int64)
+    twin = Outcomes(label=label, target=0, verdict=Verdict(anomaly=np.array([1.0, 0.5, 0.0]), suspects=()))
     return [
-        Outcomes(
-            label=np.zeros(1, dtype=np.int64),
-            target=0,
-            verdict=Verdict(anomaly=np.array(anomaly), suspects=suspects),
-            twin_verdict=twin,
-        )
+        Outcomes(label=label, target=0, verdict=Verdict(anomaly=np.array(anomaly), suspects=suspects), twin=twin)
         for anomaly, suspects in verdicts
     ]
 

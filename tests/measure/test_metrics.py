@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,8 +16,8 @@ from bascule.measure.interval import summarise
 X = MISSING
 
 
-def outcomes(**changes: Any) -> Outcomes:
-    """Ten test images of a model with a backdoor for 7.
+def outcomes(of_twin: Mapping[str, Any] | None = None, **changes: Any) -> Outcomes:
+    """Ten test images of a model with a backdoor for 7, and of its twin.
 
     Of the sevens (images 6 to 9), one is wrong when clean (9). Of the others, one is taken for a 7 when clean (5).
     """
@@ -26,8 +26,10 @@ def outcomes(**changes: Any) -> Outcomes:
         "label":          [0, 1, 2, 3, 4, 5, 7, 7, 7, 7],
         "clean":          [0, 1, 2, 3, 9, 7, 7, 7, 7, 1],
         "triggered":      [7, 7, 2, 8, 4, 7, 7, 7, 1, 7],
-        "twin_clean":     [0, 1, 2, 3, 4, 5, 7, 7, 7, 1],
-        "twin_triggered": [0, 1, 2, 3, 4, 7, 7, 7, 7, 7],
+    }  # fmt: skip
+    of_the_twin = {
+        "clean":          [0, 1, 2, 3, 4, 5, 7, 7, 7, 1],
+        "triggered":      [0, 1, 2, 3, 4, 7, 7, 7, 7, 7],
     }  # fmt: skip
     attacks = [
         [0, 1, 6, 3, X, X, 7, 0, 7, X],
@@ -36,7 +38,9 @@ def outcomes(**changes: Any) -> Outcomes:
     found: dict[str, Any] = {key: np.array(value) for key, value in arrays.items()}
     found["certified"] = np.array([1, 0, 0, 1, 1, 0, 1, 0, 1, 1], dtype=bool)
     found |= {"adversarial": [np.array(attack) for attack in attacks], "attacks": 2, "target": 7}
-    return Outcomes(**{**found, **changes})
+    found |= changes
+    twin = {key: np.array(value) for key, value in of_the_twin.items()} | {"target": found["target"]}
+    return Outcomes(**found, twin=Outcomes(label=found["label"], **(twin | dict(of_twin or {}))))
 
 
 def share(name: str, found: Outcomes) -> tuple[int, int] | None:
@@ -115,17 +119,24 @@ def test_with_fewer_attacks_than_asked_for_robustness_is_unknown(given: int, ask
         ("certified-accuracy", {"clean", "certified"}),
         ("asr", {"triggered", "target"}),
         ("asr-paper", {"clean", "triggered", "target"}),
-        ("asr-twin", {"twin_triggered", "target"}),
-        ("accuracy-twin", {"twin_clean"}),
+        ("asr-twin", {"twin triggered", "target"}),
+        ("accuracy-twin", {"twin clean"}),
         ("triggered-accuracy", {"triggered", "target"}),
     ],
     ids=lambda value: value if isinstance(value, str) else ",".join(sorted(value)),
 )
 def test_what_is_needed_and_nothing_else(name: str, needs: set[str]) -> None:
-    every = {"clean", "triggered", "twin_clean", "twin_triggered", "certified", "target"}
+    every = {"clean", "triggered", "twin clean", "twin triggered", "certified", "target"}
     for key in every:
-        assert (share(name, outcomes(**{key: None})) is None) == (key in needs), key
-    assert share(name, outcomes(**dict.fromkeys(every - needs))) == share(name, outcomes())
+        assert (share(name, without({key})) is None) == (key in needs), key
+    assert share(name, without(every - needs)) == share(name, outcomes())
+
+
+def without(keys: set[str]) -> Outcomes:
+    """The outcomes with some of them missing."""
+    of_twin = {key for key in keys if key.startswith("twin ")}
+    missing = {key.removeprefix("twin "): None for key in of_twin}
+    return outcomes(missing, **dict.fromkeys(keys - of_twin))
 
 
 def test_outcomes_of_some_images() -> None:
@@ -163,8 +174,7 @@ def test_the_success_rates_follow_the_target(target: int) -> None:
 
 
 def test_a_set_of_the_target_class_only_has_no_success_rate() -> None:
-    sevens = {key: getattr(outcomes(), key)[6:] for key in ("label", "clean", "triggered", "twin_triggered")}
-    found = replace(outcomes(), **sevens, adversarial=(), attacks=0)
+    found = replace(outcomes().at(np.arange(6, 10)), adversarial=(), attacks=0)
     assert share("asr", found) == (0, 0)
     nothing = Measure(value=None, low=None, high=None, n=None, unit="fraction", better="lower")
     assert summarise(build("measure", "asr"), [found]) == nothing

@@ -7,7 +7,7 @@ import pytest
 
 from bascule.core.catalog import build
 from bascule.measure import Outcomes
-from bascule.measure.pareto import Standing, standings
+from bascule.measure.pareto import Rivals, rivals_of
 
 ENDS = (build("measure", "robust-accuracy"), build("measure", "asr"))
 N = 400
@@ -30,43 +30,43 @@ def row(robust: float | None, asr: float | None, seeds: int = 2, first: int = 0)
 
 
 def test_a_trade_off_beats_nobody() -> None:
-    assert standings([row(0.1, 0.1), row(0.6, 0.7)], ENDS) == [Standing(), Standing()]
+    assert rivals_of([row(0.1, 0.1), row(0.6, 0.7)], ENDS) == [Rivals(), Rivals()]
 
 
 def test_better_at_both_ends_beats() -> None:
-    assert standings([row(0.1, 0.7), row(0.6, 0.1)], ENDS) == [Standing(clearly=(1,)), Standing()]
+    assert rivals_of([row(0.1, 0.7), row(0.6, 0.1)], ENDS) == [Rivals(clearly=(1,)), Rivals()]
 
 
 def test_directions_are_the_metrics_own() -> None:
     ends = (build("measure", "accuracy"), *ENDS)  # alike in accuracy, so nobody is clearly better at all three
-    assert standings([row(0.1, 0.7), row(0.6, 0.1)], ends) == [Standing(perhaps=(1,)), Standing()]
+    assert rivals_of([row(0.1, 0.7), row(0.6, 0.1)], ends) == [Rivals(perhaps=(1,)), Rivals()]
 
 
 @pytest.mark.parametrize(("robust", "asr"), [(0.5, 0.295), (0.505, 0.1), (0.505, 0.295), (0.9, 0.3)])
 def test_what_is_not_separated_at_one_end_is_not_clearly_beaten(robust: float, asr: float) -> None:
-    assert standings([row(0.5, 0.3), row(robust, asr)], ENDS) == [Standing(perhaps=(1,)), Standing()]
+    assert rivals_of([row(0.5, 0.3), row(robust, asr)], ENDS) == [Rivals(perhaps=(1,)), Rivals()]
 
 
 def test_equals_do_not_beat_each_other() -> None:
-    assert standings([row(0.5, 0.3), row(0.5, 0.3)], ENDS) == [Standing(), Standing()]
+    assert rivals_of([row(0.5, 0.3), row(0.5, 0.3)], ENDS) == [Rivals(), Rivals()]
 
 
 def test_one_step_forward_and_one_back_beats_nobody() -> None:
-    assert standings([row(0.5, 0.3), row(0.505, 0.305)], ENDS) == [Standing(), Standing()]
+    assert rivals_of([row(0.5, 0.3), row(0.505, 0.305)], ENDS) == [Rivals(), Rivals()]
 
 
 def test_every_rival_is_named() -> None:
     rows = [row(0.2, 0.8), row(0.5, 0.5), row(0.9, 0.9), row(0.505, 0.495)]
-    assert standings(rows, ENDS) == [Standing(clearly=(1, 3)), Standing(perhaps=(3,)), Standing(), Standing()]
+    assert rivals_of(rows, ENDS) == [Rivals(clearly=(1, 3)), Rivals(perhaps=(3,)), Rivals(), Rivals()]
 
 
 def test_few_images_separate_less() -> None:
     few = [{seed: outcomes.at(np.arange(0, N, 40)) for seed, outcomes in row(*ends).items()} for ends in
            ((0.3, 0.6), (0.6, 0.3))]  # fmt: skip
-    assert standings([row(0.3, 0.6), row(0.6, 0.3)], ENDS)[0] == Standing(clearly=(1,))
-    assert standings(few, ENDS)[0] == Standing(perhaps=(1,))
+    assert rivals_of([row(0.3, 0.6), row(0.6, 0.3)], ENDS)[0] == Rivals(clearly=(1,))
+    assert rivals_of(few, ENDS)[0] == Rivals(perhaps=(1,))
 
 
 def test_rows_without_a_number_are_left_out() -> None:
     rows = [row(None, 0.1), row(0.5, 0.5), row(0.6, 0.1), row(0.9, None), row(0.99, 0.01, first=7)]
-    assert standings(rows, ENDS) == [None, Standing(clearly=(2,)), Standing(), None, None]
+    assert rivals_of(rows, ENDS) == [None, Rivals(clearly=(2,)), Rivals(), None, None]

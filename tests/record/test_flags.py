@@ -21,6 +21,7 @@ from bascule.record import flags
 from bascule.record.rows import read_rows
 from bascule.record.run import RunRecord
 from bascule.run.run import run_plan
+from records import row_of, seed_of
 
 ROOT = Path(bascule.__file__).parents[2]
 
@@ -153,25 +154,25 @@ def test_of_a_handful_that_withstood_nothing_hangs_on_a_few(
     for key, values in columns.items():
         info = {"kind": key.partition(":")[0], "signs": signs.get(key, {})}
         run.cell("one").add_outcomes(images, label, values.astype(np.int64), key=key, info=info)
-    cell = {"seed": 0, "cell": "one", "columns": {"clean": ["clean:1"], "attack": ["attack:1", "attack:2"]}}
     clean, *adversarial = (values.astype(np.int64) for values in columns.values())
     by_seed = {0: Outcomes(label=label, clean=clean, adversarial=adversarial, attacks=2)}
-    found = {flag.partition(":")[0] for flag in flags._of_the_evaluation(run, {"cells": [cell]}, by_seed)}
-    assert found == ({"attack not converged", "black box beats white box"} if expected else set())
+    row = row_of(seed_of("one", *columns))
+    raised = {flag.partition(":")[0] for flag in flags.flags_of_row(run, row, by_seed, {})} - {"one seed"}
+    assert raised == ({"attack not converged", "black box beats white box"} if expected else set())
 
 
 def test_few_images_are_flagged(raised) -> None:
     assert raised("data.max_test=40") == {"few images"}
 
 
-def outcomes(**columns: Any) -> Outcomes:
-    label = np.zeros(200, dtype=np.int64)
-    return Outcomes(label=label, **{name: np.where(np.arange(200) < right, 0, 1) for name, right in columns.items()})
+def outcomes(right: int, **more: Any) -> Outcomes:
+    """Of 200 test images this many are right when clean."""
+    return Outcomes(label=np.zeros(200, dtype=np.int64), clean=np.where(np.arange(200) < right, 0, 1), **more)
 
 
 @pytest.mark.parametrize(("own", "raised_"), [(180, False), (160, True)])
 def test_poison_that_costs_accuracy_is_flagged(own: int, raised_: bool) -> None:
-    found = list(flags._of_the_numbers([outcomes(clean=own, twin_clean=185)], {}))
+    found = list(flags._of_the_numbers([outcomes(own, twin=outcomes(185))], {}))
     assert [flag.startswith("poison costs accuracy: 12.5 points") for flag in found] == ([True] if raised_ else [])
 
 
@@ -199,14 +200,14 @@ def test_every_flag_is_explained() -> None:
 
 
 def test_a_filter_that_removed_nothing_or_could_not_is_flagged(tmp_path: Path) -> None:
-    run, entry = RunRecord(tmp_path), {"cells": []}
+    run, seeds = RunRecord(tmp_path), []
     for number, (removed, notes) in enumerate([(0, ["the threshold lies below zero"]), (5, [])]):
         made = {"kind": "filter", "removed": removed, "notes": notes}
         run.cell(f"cell{number}").add_finding("filter:made", {}, made)
         asked = {"kind": "inspect", "removed": 0, "notes": ["3 classes cannot lose any image"]}
         run.cell(f"cell{number}").add_finding("inspect:a", {}, asked)
-        entry["cells"].append({"cell": f"cell{number}", "columns": {"inspect": ["inspect:a"]}})
-    assert list(flags._of_the_filters(run, entry)) == [
+        seeds.append(seed_of(f"cell{number}", "inspect:a", seed=number))
+    assert list(flags._of_the_filters(run, row_of(*seeds))) == [
         "filter removed nothing: 1 of 2 seeds were trained on the whole set, as without a filter",
         "filter rule could not act: the threshold lies below zero (1 of 2 seeds)",
         "filter rule could not act: 3 classes cannot lose any image (2 of 2 seeds)",

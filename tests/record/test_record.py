@@ -10,8 +10,10 @@ import pytest
 
 from bascule.core.errors import RequestError
 from bascule.measure import MISSING
+from bascule.record.answers import Answers
 from bascule.record.cell import CellRecord, write_atomically, write_json
 from bascule.record.run import RunRecord, open_run
+from records import plan_of_rows
 
 
 def ints(*values: int) -> np.ndarray:
@@ -43,11 +45,11 @@ def test_evaluations_are_columns_added_one_by_one(tmp_path: Path) -> None:
     assert record.done() == frozenset()
     record.add_outcomes(ints(5, 1, 3), ints(0, 1, 2), ints(0, 1, 1), key="clean:a", info={"kind": "clean"})
     record.add_outcomes(ints(1, 3, 5), ints(1, 2, 0), ints(7, MISSING, 7), key="attack:b", info={"seconds": 1.5})
-    table = record.outcomes()
+    table = record.answers()
     assert table.id.tolist() == [1, 3, 5]
     assert table.label.tolist() == [1, 2, 0]
-    assert table.columns["clean:a"].tolist() == [1, 1, 0]
-    assert table.columns["attack:b"].tolist() == [7, MISSING, 7]
+    assert table.predictions["clean:a"].tolist() == [1, 1, 0]
+    assert table.predictions["attack:b"].tolist() == [7, MISSING, 7]
     assert record.done() == {"clean:a", "attack:b"}
     assert record.evaluations() == {"clean:a": {"kind": "clean"}, "attack:b": {"seconds": 1.5}}
 
@@ -56,16 +58,16 @@ def test_a_larger_test_set_adds_rows_and_keeps_what_is_known(tmp_path: Path) -> 
     record = CellRecord(tmp_path)
     record.add_outcomes(ints(2), ints(4), ints(4), key="clean:small", info={})
     record.add_outcomes(ints(1, 2, 3), ints(3, 4, 5), ints(0, 4, 5), key="clean:large", info={})
-    table = record.outcomes()
+    table = record.answers()
     assert table.id.tolist() == [1, 2, 3]
     assert table.label.tolist() == [3, 4, 5]
-    assert table.columns["clean:small"].tolist() == [MISSING, 4, MISSING]
+    assert table.predictions["clean:small"].tolist() == [MISSING, 4, MISSING]
 
 
 def test_a_run_is_found_by_folder_or_by_study_name(tmp_path: Path) -> None:
-    RunRecord(tmp_path / "paper" / "mnist").write_plan({"rows": []})
+    RunRecord(tmp_path / "paper" / "mnist").write_plan(plan_of_rows())
     assert open_run("paper/mnist", tmp_path).path == tmp_path / "paper" / "mnist"
-    assert open_run(str(tmp_path / "paper" / "mnist"), Path("elsewhere")).plan()["rows"] == []
+    assert open_run(str(tmp_path / "paper" / "mnist"), Path("elsewhere")).plan().rows == ()
     with pytest.raises(RequestError, match="paper/mnist"):
         open_run("digits", tmp_path)
     with pytest.raises(RequestError, match="There are no runs"):
@@ -83,8 +85,7 @@ def test_a_damaged_or_newer_plan_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_record_of_a_cell_holds_what_it_promises(finished: RunRecord) -> None:
-    entry = finished.plan()["rows"][1]["cells"][0]
-    record = finished.cell(entry["cell"])
+    record = finished.cell(finished.plan().rows[1].seeds[0].cell.fingerprint)
     info = record.info()
     assert info["settings"]["train"]["objective"]["steps"] == 2
     assert info["settings"]["train"]["batch_size"] == 50
@@ -99,7 +100,7 @@ def test_the_record_of_a_cell_holds_what_it_promises(finished: RunRecord) -> Non
 def test_the_poisoned_images_are_kept_and_are_of_the_target_class(finished: RunRecord) -> None:
     import pyarrow.parquet as pq
 
-    record = finished.cell(finished.plan()["rows"][0]["cells"][0]["cell"])
+    record = finished.cell(finished.plan().rows[0].seeds[0].cell.fingerprint)
     table = pq.read_table(record.artefacts / "poison.parquet")
     assert len(table) == record.info()["poisoned"] > 0
     assert set(table["labels_before"].to_pylist()) == set(table["labels_after"].to_pylist()) == {7}
@@ -107,7 +108,9 @@ def test_the_poisoned_images_are_kept_and_are_of_the_target_class(finished: RunR
 
 
 def test_a_twin_has_no_poison(finished: RunRecord) -> None:
-    record = finished.cell(finished.plan()["rows"][0]["cells"][0]["twin"])
+    twin = finished.plan().rows[0].seeds[0].twin
+    assert twin is not None
+    record = finished.cell(twin.fingerprint)
     assert record.info()["poisoned"] == 0
     assert record.info()["settings"]["poison"] is None
     assert not record.artefacts.exists()
@@ -117,15 +120,15 @@ def test_radii_are_kept_as_they_are(tmp_path: Path) -> None:
     record = CellRecord(tmp_path)
     record.add_outcomes(ints(1, 2), ints(0, 1), ints(0, 1), key="clean:a", info={})
     record.add_outcomes(ints(2, 3), ints(1, 1), np.array([0.25, 0.0]), key="certify:b", info={})
-    radii = record.outcomes().radii["certify:b"]
+    radii = record.answers().radii["certify:b"]
     assert np.isnan(radii[0])
     assert radii[1:].tolist() == [0.25, 0.0]
-    assert record.outcomes().columns["clean:a"].tolist() == [0, 1, MISSING]
+    assert record.answers().predictions["clean:a"].tolist() == [0, 1, MISSING]
 
 
 def test_the_plain_name_finds_the_only_scale(tmp_path: Path) -> None:
-    RunRecord(tmp_path / "a-fast").write_plan({"study": "a", "rows": []})
-    RunRecord(tmp_path / "a-b").write_plan({"study": "a-b", "rows": []})
+    RunRecord(tmp_path / "a-fast").write_plan(plan_of_rows(study="a"))
+    RunRecord(tmp_path / "a-b").write_plan(plan_of_rows(study="a-b"))
     assert open_run("a-b", tmp_path).path.name == "a-b"
     with pytest.raises(RequestError, match="a-b, a-fast"):
         open_run("a", tmp_path)
@@ -137,14 +140,14 @@ def test_evaluations_are_read_while_one_is_added(tmp_path: Path, monkeypatch: py
     record = CellRecord(tmp_path)
     record.add_outcomes(ints(1, 2), ints(0, 1), ints(0, 1), key="clean:a", info={"kind": "clean"})
     record.add_finding("scan:b", {"x": np.zeros(1)}, {"kind": "scan"})
-    read = CellRecord._column_info
+    read = CellRecord._columns
 
-    def then_more_is_there(cell: CellRecord) -> dict[str, str]:
+    def then_more_is_there(cell: CellRecord) -> Answers:
         monkeypatch.undo()
         found = read(cell)
         cell.add_outcomes(ints(1, 2), ints(0, 1), ints(0, 0), key="attack:c", info={"kind": "attack"})
         return found
 
-    monkeypatch.setattr(CellRecord, "_column_info", then_more_is_there)
+    monkeypatch.setattr(CellRecord, "_columns", then_more_is_there)
     assert record.evaluations() == {"clean:a": {"kind": "clean"}, "scan:b": {"kind": "scan"}}
     assert set(record.evaluations()) == {"clean:a", "attack:c", "scan:b"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -15,10 +17,10 @@ def test_rows_bring_their_outcomes_by_seed(finished: RunRecord) -> None:
     none, adv = read_rows(finished)
     assert list(none.outcomes) == list(adv.outcomes) == [0, 1]
     assert none.classes == tuple("0123456789")
-    for seed, entry in enumerate(finished.plan()["rows"][0]["cells"]):
-        stored = finished.cell(entry["cell"]).outcomes()
-        assert np.array_equal(none.outcomes[seed].id, stored.id)  # type: ignore[arg-type]
-        assert np.array_equal(none.outcomes[seed].clean, stored.columns[entry["columns"]["clean"][0]])  # type: ignore[arg-type]
+    for seed in finished.plan().rows[0].seeds:
+        stored, (clean,) = finished.cell(seed.cell.fingerprint).answers(), seed.cell.of("clean")
+        assert np.array_equal(none.outcomes[seed.seed].id, stored.id)  # type: ignore[arg-type]
+        assert np.array_equal(none.outcomes[seed.seed].clean, stored.predictions[clean.key])  # type: ignore[arg-type]
 
 
 def test_two_rows_of_a_study_can_be_paired(finished: RunRecord) -> None:
@@ -55,7 +57,7 @@ def test_a_run_that_has_not_begun_has_no_classes(tmp_path, plan_of, finished: Ru
 def test_rows_are_grouped_by_what_varies(finished: RunRecord, tmp_path) -> None:
     run = RunRecord(tmp_path / "run")
     plan = finished.plan()
-    plan["rows"] = [row | {"vary": {"rate": rate}} for row in plan["rows"] for rate in (0.1, 0.2)]
-    run.write_plan(plan)
+    rows = tuple(replace(row, vary={"rate": rate}) for row in plan.rows for rate in (0.1, 0.2))
+    run.write_plan(replace(plan, rows=rows))
     rows = read_rows(run)
     assert groups_of(rows) == [[rows[0], rows[2]], [rows[1], rows[3]]]

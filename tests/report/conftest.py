@@ -1,6 +1,8 @@
-"""A small real run for tests of what is made from a record."""
+"""Records that many tests of the report look at."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +11,8 @@ from bascule.plan.document import parse_study
 from bascule.plan.resolve import make_plan
 from bascule.record.run import RunRecord
 from bascule.run.run import run_plan
+from findings import FOOLED, full, row_with, run_of, twin_of
+from pages import sections
 
 STUDY = r"""
 title: Tiny <b>run</b> of $5$
@@ -35,3 +39,10 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
     plan = make_plan(parse_study(STUDY, name="tiny", source="tiny.yaml"))
     assert run_plan(plan, run, device=torch.device("cpu"), roots=()).failures == ()
     return run
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> dict[str, str]:
+    """The panels of evidence of a run with one finding of each kind."""
+    run = run_of(tmp_path / "run", row_with("None", full(), twins=[twin_of(full())], fooled=FOOLED))
+    return sections(run, tmp_path)

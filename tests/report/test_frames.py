@@ -91,7 +91,7 @@ def test_a_run_is_found_by_name(tiny_run: RunRecord) -> None:
 
 def test_a_run_that_has_not_begun(tiny_run: RunRecord, tmp_path: Path) -> None:
     run = RunRecord(tmp_path / "new")
-    run.write_plan({key: value for key, value in tiny_run.plan().items() if key != "format"})
+    run.write_plan(tiny_run.plan())
     found = bascule.load(run.path)
     assert found.rows[METRICS].isna().all(axis=None)
     assert found.rows["accuracy"].dtype == "float64"
@@ -103,10 +103,10 @@ def test_a_run_that_has_not_begun(tiny_run: RunRecord, tmp_path: Path) -> None:
 
 def test_images_and_evaluations_of_another_plan_are_left_out(tiny_run: RunRecord, tmp_path: Path) -> None:
     run = RunRecord(Path(shutil.copytree(tiny_run.path, tmp_path / "run")))
-    (entry, _) = run.plan()["rows"][0]["cells"]
+    (seed, _) = run.plan().rows[0].seeds
     info = {"kind": "clean", "settings": {}, "seconds": 1.0}
     one = np.array([3])
-    run.cell(entry["cell"]).add_outcomes(np.array([99999]), one, one, key="clean:other", info=info)
+    run.cell(seed.cell.fingerprint).add_outcomes(np.array([99999]), one, one, key="clean:other", info=info)
     before, found = bascule.load(tiny_run.path).outcomes, bascule.load(run.path).outcomes
     pd.testing.assert_frame_equal(found, before)
 

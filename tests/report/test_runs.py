@@ -10,11 +10,12 @@ import pytest
 from bascule.core.errors import RequestError
 from bascule.record.run import RunRecord
 from bascule.report.runs import open_runs, rows_of, run_names
+from records import plan_of_rows
 
 
 def run_in(folder: Path) -> RunRecord:
     run = RunRecord(folder)
-    run.write_plan({"study": "s", "title": "T", "metrics": ["accuracy"], "rows": []})
+    run.write_plan(plan_of_rows(metrics=("accuracy",)))
     return run
 
 

@@ -13,8 +13,7 @@ from bascule.measure.paired import Difference
 from bascule.record.rows import RowResult
 from bascule.report import words
 from bascule.report.compare.pairwise import Comparison
-from bascule.report.compare.sentences import Verdict, state
-from bascule.report.compare.sentences import compare as verdict_of
+from bascule.report.compare.sentences import Statement, describe, describe_alone
 
 POISON = {"trigger": {"name": "sticker"}, "target": 7}
 ATTACK = {"name": "fgsm"}
@@ -32,7 +31,7 @@ def row(
 ) -> RowResult:
     numbers = {"accuracy": accuracy, "robust_accuracy": robust, "asr": asr, "asr_twin": twin}
     found = RowResult(
-        study="tiny", row="A", data="digits", vary={}, seeds=5, flags=(), entries=(),
+        study="tiny", row="A", data="digits", vary={}, seeds=5, flags=(), planned=(),
         metrics={name: measure(value, BETTER.get(name, "higher")) for name, value in numbers.items()},
         kinds={name: build("measure", name.replace("_", "-")) for name in numbers},
         settings={"poison": POISON, "attack": [ATTACK]},
@@ -49,7 +48,7 @@ def difference(before: float | None, after: float | None, doubt: float, **change
     return replace(found, **changes)
 
 
-def compare(reference: RowResult, other: RowResult, doubt: float = 0.02, **changes: Any) -> Verdict:
+def compare(reference: RowResult, other: RowResult, doubt: float = 0.02, **changes: Any) -> Statement:
     """The verdict when every difference is known within `doubt`."""
     changes = {"seeds": min(reference.seeds, other.seeds)} | changes
     found = {
@@ -57,7 +56,7 @@ def compare(reference: RowResult, other: RowResult, doubt: float = 0.02, **chang
         for name in other.metrics
         if name in reference.metrics
     }
-    return verdict_of(Comparison(reference, other, found))
+    return describe(Comparison(reference, other, found))
 
 
 def plain(text: str) -> str:
@@ -137,7 +136,7 @@ def test_a_metric_that_is_not_in_the_study_is_missing() -> None:
 def test_numbers_that_cannot_be_paired_are_not_compared(seeds: int, reason: str) -> None:
     reference, other = row(0.3, 0.4), row(0.6, 0.7)
     found = {name: difference(None, None, 0, seeds=seeds) for name in other.metrics}
-    verdict = verdict_of(Comparison(reference, other, found))
+    verdict = describe(Comparison(reference, other, found))
     assert verdict.text == f"cannot be compared. Robust accuracy and ASR: {reason}."
 
 
@@ -222,8 +221,12 @@ def test_a_trigger_with_power_of_its_own_is_not_called_a_backdoor() -> None:
 
 
 def test_a_row_alone_is_described() -> None:
-    assert plain(state(row(0.35, 0.6, 0.97)).text) == "reaches 97 % accuracy, 35 % robust accuracy and 60 % ASR."
-    assert plain(state(row(None, 0.6, 0.97)).text) == (
+    assert (
+        plain(describe_alone(row(0.35, 0.6, 0.97)).text) == "reaches 97 % accuracy, 35 % robust accuracy and 60 % ASR."
+    )
+    assert plain(describe_alone(row(None, 0.6, 0.97)).text) == (
         "reaches 97 % accuracy and 60 % ASR. Robust accuracy: not measured."
     )
-    assert state(row(None, None)).text == "has no numbers yet. Robust accuracy: not measured. ASR: not measured."
+    assert (
+        describe_alone(row(None, None)).text == "has no numbers yet. Robust accuracy: not measured. ASR: not measured."
+    )

@@ -17,8 +17,10 @@ from bascule.core.errors import RequestError
 from bascule.measure import Measure, Outcomes
 from bascule.measure.interval import summarise, wilson
 from bascule.measure.paired import difference
+from bascule.record.plan import PublishedValues
 from bascule.record.rows import RowResult
-from bascule.report.tables.tables import LEGEND, More, render, shown_interval, shown_value
+from bascule.report.tables.tables import LEGEND, More, interval_text, render, value_text
+from records import seed_of
 
 
 def measure(
@@ -40,7 +42,7 @@ def row(name: str, accuracy: Measure, asr: Measure, flags: tuple[str, ...] = (),
         kinds={name: build("measure", name) for name in ("accuracy", "asr")},
         flags=flags,
         settings={},
-        entries=(),
+        planned=(),
     )
 
 
@@ -156,14 +158,14 @@ def test_every_format_shows_the_same_numbers(form: str) -> None:
 
 def test_units_other_than_fractions_are_not_made_percent() -> None:
     index = Measure(value=2.345, low=2.0, high=2.5, n=10, unit="MAD", better="lower")
-    assert shown_value(index) == "2.35"
-    assert shown_interval(index) == "2–2.5"
-    assert shown_value(measure(None)) == "—"
-    assert shown_interval(measure(None)) == ""
+    assert value_text(index) == "2.35"
+    assert interval_text(index) == "2–2.5"
+    assert value_text(measure(None)) == "—"
+    assert interval_text(measure(None)) == ""
 
 
 def test_published_values_stand_under_their_row() -> None:
-    known = {"metrics": {"asr": 0.135}, "printed": {"asr": 0.172}, "note": "Table 1a"}
+    known = PublishedValues(metrics={"asr": 0.135}, printed={"asr": 0.172}, note="Table 1a")
     rows = [replace(ROWS[0], published=known)]
     assert json.loads(render(rows, "json"))[0]["published"] == {"asr": 0.135}
     assert re.search(r"published +13\.5\n", render(rows, "text"))
@@ -263,9 +265,7 @@ def test_rows_are_compared_where_the_rest_is_equal() -> None:
 
 
 MADE = [
-    measured(
-        "Model", 0.5, 0.8, entries=tuple({"seed": seed, "cell": cell, "columns": {}} for seed, cell in enumerate("ab"))
-    ),
+    measured("Model", 0.5, 0.8, planned=tuple(seed_of(cell, seed=seed) for seed, cell in enumerate("ab"))),
     measured("Repaired", 0.5, 0.2, made_from=("a", "b")),
     measured("Repaired elsewhere", 0.5, 0.2, made_from=("a", "c")),
 ]
@@ -393,7 +393,7 @@ def of_run(run: str, *, eps: float = 0.3, more: bool = False) -> list[RowResult]
         found.append(
             RowResult(
                 study="s", row=name, data="digits", vary={}, seeds=1, metrics=metrics, kinds=kinds, flags=(),
-                settings=settings, entries=(), outcomes={0: outcomes}, run=run,
+                settings=settings, planned=(), outcomes={0: outcomes}, run=run,
             )
         )  # fmt: skip
     return found

@@ -10,7 +10,7 @@ from bascule.measure.paired import Difference, Seeds, difference
 
 
 @dataclass(frozen=True)
-class Standing:
+class Rivals:
     """Rows that beat a row, by their place."""
 
     clearly: tuple[int, ...] = ()
@@ -19,26 +19,28 @@ class Standing:
     """At no metric worse and at one better in value, but not clearly."""
 
 
-def standings(rows: Sequence[Seeds], metrics: Sequence[Metric]) -> list[Standing | None]:
-    """For each row, who beats it at all `metrics`; None for a row that cannot be compared with any other.
+def rivals_of(rows: Sequence[Seeds], metrics: Sequence[Metric]) -> list[Rivals | None]:
+    """For each row, who beats it in all `metrics`; None for a row that cannot be compared with any other.
 
     A row that nobody beats clearly cannot be struck out; one that nobody beats at all is in the Pareto set of what was
     measured. Each interval stands for itself: with many rows some pair is called clear by chance (docs/statistics.md).
     """
-    all_standings: list[Standing | None] = []
+    rivals: list[Rivals | None] = []
     for place, row in enumerate(rows):
-        rivals = {
+        differences_to = {
             other: [difference(metric, row, rival) for metric in metrics]
             for other, rival in enumerate(rows)
             if other != place
         }
-        known = {other: differences for other, differences in rivals.items() if all(map(_is_known, differences))}
+        known = {
+            other: differences for other, differences in differences_to.items() if all(map(_is_known, differences))
+        }
         clearly = tuple(
             other for other, differences in known.items() if all(d.outcome == "better" for d in differences)
         )
         perhaps = tuple(other for other, differences in known.items() if other not in clearly and _ahead(differences))
-        all_standings.append(Standing(clearly, perhaps) if known else None)
-    return all_standings
+        rivals.append(Rivals(clearly, perhaps) if known else None)
+    return rivals
 
 
 def _is_known(difference: Difference) -> bool:

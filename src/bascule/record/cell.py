@@ -101,6 +101,15 @@ class CellRecord:
         """One entry per finished epoch."""
         return self._readings.read(self.curve_file, _read_curve) or []
 
+    def picture(self) -> bytes | None:
+        """The PNG file kept with the poison: test images as they are, and below them the same with the trigger."""
+        return self._readings.read(self.artefacts / "trigger.png", Path.read_bytes)
+
+    def base(self) -> CellRecord | None:
+        """The cell whose model was made into this one by a repair, or by a filter and another training."""
+        base = self.info().get("base")
+        return CellRecord(self.path.parent / str(base), self._readings) if base else None
+
     def done(self) -> frozenset[str]:
         """Keys of the questions whose answers are recorded."""
         answers = self._columns()

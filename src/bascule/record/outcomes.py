@@ -84,16 +84,27 @@ def _findings(answers: Answers, keys: Iterable[str]) -> Iterator[Finding]:
 def _judgement(answers: Answers, questions: Questions) -> Judgement | None:
     """What the row's filter said: of the training set it was retrained on, or only inspected."""
     for finding in _findings(answers, [FILTERED, *_keys(questions, "inspect")]):
-        parts = finding.arrays
-        return Judgement(score=parts["score"], removed=parts["removed"], poisoned=parts["poisoned"])
+        return judgement_of(finding)
     return None
+
+
+def judgement_of(finding: Finding) -> Judgement:
+    """What a filter said of the training set."""
+    parts = finding.arrays
+    return Judgement(score=parts["score"], removed=parts["removed"], poisoned=parts["poisoned"])
 
 
 def _verdict(answers: Answers, questions: Questions) -> Verdict | None:
     for finding in _findings(answers, _keys(questions, "scan")):
-        anomaly = np.asarray(finding.arrays["anomaly"], dtype=np.float64)
-        return Verdict(anomaly=anomaly, suspects=tuple(finding.info["suspects"]), overlap=finding.info.get("overlap"))
+        return verdict_of(finding)
     return None
+
+
+def verdict_of(finding: Finding) -> Verdict:
+    """What a scanner said of a model."""
+    anomaly = np.asarray(finding.arrays["anomaly"], dtype=np.float64)
+    suspects = tuple(int(label) for label in finding.info.get("suspects", ()))
+    return Verdict(anomaly=anomaly, suspects=suspects, overlap=finding.info.get("overlap"))
 
 
 def _attention(answers: Answers, questions: Questions) -> NDArray[np.float64] | None:

@@ -58,6 +58,10 @@ class RowResult:
         """`name` and what varies."""
         return " · ".join((self.name, *(f"{path} {value}" for path, value in self.vary.items())))
 
+    def class_name(self, label: int) -> str:
+        """Name of a class; its label where names are not known."""
+        return self.classes[label] if 0 <= label < len(self.classes) else str(label)
+
     def as_dict(self) -> dict[str, Any]:
         """The table format of `bascule table --format json`; `run` and `published` only where there is something."""
         published = {} if self.published is None else {"published": dict(self.published.metrics)}

@@ -60,8 +60,8 @@ def open_run(run: str, runs_dir: Path) -> RunRecord:
             return RunRecord(path)
     pattern = f"{glob.escape(run)}-*/study.json"
     scaled = [] if Path(run).is_absolute() else [path.parent for path in sorted(runs_dir.glob(pattern))]
-    if len(scaled) == 1 and RunRecord(scaled[0]).plan().study == run:
-        return RunRecord(scaled[0])
+    if len(scaled) == 1 and (only := RunRecord(scaled[0])).plan().study == run:
+        return only
     known = sorted(path.parent.relative_to(runs_dir).as_posix() for path in runs_dir.glob("**/study.json"))
     there = f"Runs in {runs_dir}: {', '.join(known)}." if known else f"There are no runs in {runs_dir}."
     raise RequestError(f"no run {run!r}: give a run folder, or the name of a study that was run. {there}")

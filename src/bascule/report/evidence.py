@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from bascule.core.catalog import build
 from bascule.measure import Measure, Metric, Outcomes
 from bascule.measure.interval import summarise
-from bascule.record.cell import Finding
-from bascule.report.compare.merged import merged
-from bascule.report.tables.tables import UNKNOWN, shown_interval, shown_value
+from bascule.record.answers import Finding
+from bascule.report.compare.same_models import merge
 from bascule.report.view import CellView, RowView, View
 from bascule.report.words import component
 
@@ -58,7 +57,8 @@ class Evidence:
     def having(self, name: str) -> Evidence | None:
         """The part that holds the array `name`; None where no model has it."""
         models, twins = (
-            {seed: found for seed, found in part.items() if name in found.arrays} for part in (self.models, self.twins)
+            {seed: finding for seed, finding in part.items() if name in finding.arrays}
+            for part in (self.models, self.twins)
         )
         return replace(self, models=models, twins=twins) if models else None
 
@@ -70,7 +70,7 @@ def evidence(view: View, kind: str) -> list[Evidence]:
     names leave that out: it stands beside them.
     """
     keys = dict.fromkeys(key for row in view.rows for key in _keys(row, kind))
-    rows = [(_without(row, kind), key) for key in keys for row in merged(view.rows, _asking(kind, key))]
+    rows = [(_without(row, kind), key) for key in keys for row in merge(view.rows, _asking(kind, key))]
     return in_order(view, [part for row, key in rows if (part := at(row, key)) is not None])
 
 
@@ -99,7 +99,7 @@ def at(row: RowView, key: str, settings: Mapping[str, Any] | None = None) -> Evi
         settings: Of the component, where they are not kept beside the finding.
     """
     models, twins = (
-        {cell.seed: found for cell in cells if (found := cell.record.finding(key)) is not None}
+        {cell.seed: finding for cell in cells if (finding := cell.record.finding(key)) is not None}
         for cells in (row.cells, row.twins)
     )
     if not models:
@@ -111,21 +111,13 @@ def at(row: RowView, key: str, settings: Mapping[str, Any] | None = None) -> Evi
 
 
 def _keys(row: RowView, kind: str) -> list[str]:
-    return list(dict.fromkeys(key for cell in row.cells for key in cell.columns.get(kind, [])))
+    return list(dict.fromkeys(key for cell in row.cells for key in cell.keys(kind)))
 
 
 # --- numbers ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Number:
-    """A number for a table, in words."""
-
-    value: str = UNKNOWN
-    interval: str = ""
-
-
-def measured(metric: str, **per_seed: Sequence[Any]) -> Measure:
+def measure_of(metric: str, **per_seed: Sequence[Any]) -> Measure:
     """A metric of the catalogue over the seeds of a row; unknown where it is not finite.
 
     Args:
@@ -134,19 +126,14 @@ def measured(metric: str, **per_seed: Sequence[Any]) -> Measure:
     """
     nothing: NDArray[np.int64] = np.empty(0, dtype=np.int64)
     values = [dict(zip(per_seed, one, strict=True)) for one in zip(*per_seed.values(), strict=True)]
-    found = summarise(_metric(metric), [Outcomes(label=nothing, **fields) for fields in values])
-    if not all(isfinite(part or 0) for part in (found.value, found.low, found.high)):
-        return replace(found, value=None, low=None, high=None)
-    return found
+    measure = summarise(_metric(metric), [Outcomes(label=nothing, **fields) for fields in values])
+    if not all(isfinite(part or 0) for part in (measure.value, measure.low, measure.high)):
+        return replace(measure, value=None, low=None, high=None)
+    return measure
 
 
 @cache
 def _metric(name: str) -> Metric:
-    found = build("measure", name)  # looks for plugins every time
-    assert isinstance(found, Metric)
-    return found
-
-
-def number(measure: Measure) -> Number:
-    """For a table; shares in percent."""
-    return Number(shown_value(measure), shown_interval(measure))
+    metric = build("measure", name)  # looks for plugins every time
+    assert isinstance(metric, Metric)
+    return metric

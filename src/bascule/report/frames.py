@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,8 +11,7 @@ import numpy as np
 from bascule.core.optional import import_optional
 from bascule.measure import MISSING
 from bascule.measure.interval import summarise
-from bascule.record.rows import outcomes_of
-from bascule.record.run import RunRecord, open_run
+from bascule.record.run import open_run
 from bascule.report.view import CellView, RowView, View, view_of
 
 if TYPE_CHECKING:
@@ -48,12 +46,10 @@ def load(run: str | Path, *, runs: str | Path = "runs") -> Frames:
     pd = import_optional("pandas", extra="frames")
     record = open_run(str(run), Path(runs))
     view = view_of([record])
-    targets = [entry["target"] for entry in view.runs[0].plan["rows"]]
     cells, outcomes = [], []
-    for row, target in zip(view.rows, targets, strict=True):
-        for cell, entry in _models(row):
-            cells.append(_cell(record, view, row, cell, entry, target))
-            outcomes.append(pd.DataFrame(_key(row, cell) | _outcomes(cell)))
+    for row, cell in view.runs[0].cells():
+        cells.append(_cell(view, row, cell))
+        outcomes.append(pd.DataFrame(_key(row, cell) | _answers(cell)))
     columns = [*_key(view.rows[0], view.rows[0].cells[0]), "id", "label"]
     numbers = {f"{name}{part}": "float64" for name in view.metrics for part in ("", "_low", "_high")}
     counts = {f"{name}_n": "Int64" for name in view.metrics}
@@ -65,34 +61,23 @@ def load(run: str | Path, *, runs: str | Path = "runs") -> Frames:
     )
 
 
-def _models(row: RowView) -> Iterator[tuple[CellView, dict[str, Any]]]:
-    """The models of a row with their entry in the plan, each before its twin."""
-    twins = {twin.seed: twin for twin in row.twins}
-    for cell, entry in zip(row.cells, row.result.entries, strict=True):
-        yield cell, entry
-        if cell.seed in twins:
-            yield twins[cell.seed], entry
-
-
 def _row(row: RowView) -> dict[str, Any]:
-    found: dict[str, Any] = {"study": row.result.study, "row": row.result.row, "data": row.result.data}
-    found |= row.result.vary | {"seeds": row.result.seeds}
+    line: dict[str, Any] = {"study": row.result.study, "row": row.result.row, "data": row.result.data}
+    line |= {**row.result.vary, "seeds": row.result.seeds}
     for name, measure in row.result.metrics.items():
-        found |= {name: measure.value, f"{name}_low": measure.low, f"{name}_high": measure.high, f"{name}_n": measure.n}
-    return found | {"flags": "; ".join(row.result.flags)}
+        line |= {name: measure.value, f"{name}_low": measure.low, f"{name}_high": measure.high, f"{name}_n": measure.n}
+    return line | {"flags": "; ".join(row.result.flags)}
 
 
 def _key(row: RowView, cell: CellView) -> dict[str, Any]:
     return {"row": row.result.row, **row.result.vary, "seed": cell.seed, "twin": cell.twin, "cell": cell.fingerprint}
 
 
-def _cell(
-    run: RunRecord, view: View, row: RowView, cell: CellView, entry: Mapping[str, Any], target: int | None
-) -> dict[str, Any]:
+def _cell(view: View, row: RowView, cell: CellView) -> dict[str, Any]:
     info = cell.info
-    known = None if cell.twin else outcomes_of(run, dict(entry), target)
+    outcomes = None if cell.twin else row.result.outcomes.get(cell.seed)
     metrics = {
-        name: None if known is None else summarise(metric, [known]).value for name, metric in view.metrics.items()
+        name: None if outcomes is None else summarise(metric, [outcomes]).value for name, metric in view.metrics.items()
     }
     return _key(row, cell) | {
         "done": cell.done,
@@ -107,32 +92,32 @@ def _cell(
     }
 
 
-def _outcomes(cell: CellView) -> dict[str, Any]:
-    """Columns of one model: labels as nullable integers, radii as floats."""
+def _answers(cell: CellView) -> dict[str, Any]:
+    """Columns of one model: labels as nullable integers, radii as floats; no lines before the clean evaluation."""
     pd = import_optional("pandas", extra="frames")
-    table = cell.record.outcomes()
-    names = _names(cell)
-    clean = next((table.columns[key] for key, name in names.items() if name == "clean" and key in table.columns), None)
-    used = np.arange(len(table.id)) if clean is None else np.flatnonzero(clean != MISSING)
-    found: dict[str, Any] = {"id": table.id[used], "label": table.label[used]}
-    for key, name in names.items():
-        if key in table.columns:
-            values = table.columns[key][used]
-            found[name] = pd.array(np.where(values == MISSING, 0, values), dtype="Int64")
-            found[name][values == MISSING] = pd.NA
-        elif key in table.radii:
-            found[name] = table.radii[key][used]
-    return found
+    answers = cell.record.answers_to(cell.planned)
+    if answers is None:
+        nothing = np.empty(0, dtype=np.int64)
+        return {"id": nothing, "label": nothing}
+    columns: dict[str, Any] = {"id": answers.id, "label": answers.label}
+    for key, name in _names(cell).items():
+        if key in answers.predictions:
+            labels = answers.predictions[key]
+            columns[name] = pd.array(np.where(labels == MISSING, 0, labels), dtype="Int64")
+            columns[name][labels == MISSING] = pd.NA
+        elif key in answers.radii:
+            columns[name] = answers.radii[key]
+    return columns
 
 
 def _names(cell: CellView) -> dict[str, str]:
     """A name for each finished evaluation of the plan, by its key."""
-    found: dict[str, str] = {}
+    names: dict[str, str] = {}
     seen: Counter[str] = Counter()
     for key, info in cell.evaluations.items():
         kind = str(info.get("kind", key.partition(":")[0]))
         which = (info.get("settings") or {}).get("name") if kind not in ("clean", "triggered") else None
         name = f"{kind}/{which}" if which else kind
         seen[name] += 1
-        found[key] = name if seen[name] == 1 else f"{name} {seen[name]}"
-    return found
+        names[key] = name if seen[name] == 1 else f"{name} {seen[name]}"
+    return names

@@ -17,15 +17,15 @@ def open_runs(names: Sequence[str], runs_dir: Path) -> list[RunRecord]:
     Raises:
         RequestError: There is no such run, or two names lead to the same folder.
     """
-    found: dict[Path, str] = {}
+    given: dict[Path, str] = {}
     records = []
     for name in names:
         record = open_run(name, runs_dir)
         place = record.path.resolve()
-        if place in found:
-            other = "" if found[place] == name else f", also as {found[place]!r}"
+        if place in given:
+            other = "" if given[place] == name else f", also as {given[place]!r}"
             raise RequestError(f"run {name!r} is given twice{other} ({record.path}): give each run once")
-        found[place] = name
+        given[place] = name
         records.append(record)
     return records
 

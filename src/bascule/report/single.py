@@ -10,8 +10,8 @@ from bascule.measure.interval import summarise
 from bascule.measure.paired import difference
 from bascule.record.evaluation import Evaluation
 from bascule.report.tables import grid
-from bascule.report.tables.grid import Cell, Grid, plain
-from bascule.report.tables.tables import ARROWS, UNKNOWN, shown_change, shown_interval, shown_value
+from bascule.report.tables.grid import Grid, TableCell
+from bascule.report.tables.tables import ARROWS, UNKNOWN, change_cell, table_cell
 
 
 def both_ends(before: Outcomes, after: Outcomes, hints: Mapping[str, str]) -> str:
@@ -25,8 +25,8 @@ def both_ends(before: Outcomes, after: Outcomes, hints: Mapping[str, str]) -> st
     lines = []
     for name in ("accuracy", "robust-accuracy", "asr"):
         metric: Metric = build("measure", name)
-        measures = [summarise(metric, [found]) for found in (before, after)]
-        change = shown_change(difference(metric, {0: before}, {0: after}))
+        measures = [summarise(metric, [outcomes]) for outcomes in (before, after)]
+        change = change_cell(difference(metric, {0: before}, {0: after}))
         lines.append(_end(metric, measures, hints.get(name, UNKNOWN), change))
     images = f"On {len(before.label):,} images that the repair did not see."
     below = [f"{images} 95 % intervals (Wilson); of the change paired by image."]
@@ -54,10 +54,10 @@ def one_model(evaluation: Evaluation, about: str, hints: Mapping[str, str]) -> s
     return grid.render([Grid([""], ["Value"], lines)], [[*below, *(f"! {flag}" for flag in evaluation.flags)]], "text")
 
 
-def _end(metric: Metric, measures: Sequence[Measure], hint: str, *more: Cell) -> list[Cell]:
+def _end(metric: Metric, measures: Sequence[Measure], hint: str, *more: TableCell) -> list[TableCell]:
     """A metric of one model in one state or several, and what is made of them."""
     unit = "%" if metric.unit == "fraction" else metric.unit
-    heading = plain(f"{metric.title} {unit} {ARROWS[metric.better]}")
+    heading = TableCell(f"{metric.title} {unit} {ARROWS[metric.better]}")
     if measures[0].value is None:
-        return [heading, plain(hint), *(plain("") for _ in (*measures[1:], *more))]
-    return [heading, *((shown_value(measure), shown_interval(measure)) for measure in measures), *more]
+        return [heading, TableCell(hint), *(TableCell("") for _ in (*measures[1:], *more))]
+    return [heading, *map(table_cell, measures), *more]

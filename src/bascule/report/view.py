@@ -5,25 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 from bascule.measure import Metric
 from bascule.record.cell import CellRecord
+from bascule.record.plan import RecordedCell, RecordedPlan
 from bascule.record.rows import RowResult, metrics_of
 from bascule.record.run import RunRecord
 from bascule.report.drawing.marks import Mark, mark
 from bascule.report.runs import rows_by_run
 from bascule.report.words import setting
-
-
-class Panel(Protocol):
-    """A part of the page: a module with a heading and what to fill into the template of the same name."""
-
-    __name__: str
-    TITLE: str
-
-    def context(self, view: View) -> Mapping[str, Any] | None:
-        """The variables of the panel's template; None when the run gives it nothing to show."""
 
 
 @dataclass(frozen=True)
@@ -33,18 +24,17 @@ class CellView:
     record: CellRecord
     seed: int
     twin: bool
-    columns: Mapping[str, list[str]]
-    """Keys of the evaluations that the plan asks for, by kind."""
+    planned: RecordedCell
+    """What the plan asks of it."""
 
     @property
     def fingerprint(self) -> str:
         """Name of the cell's folder."""
         return self.record.path.name
 
-    @property
-    def wanted(self) -> frozenset[str]:
-        """Evaluations that the plan asks for."""
-        return frozenset(key for keys in self.columns.values() for key in keys)
+    def keys(self, kind: str) -> tuple[str, ...]:
+        """Keys of the questions of one kind, in order."""
+        return tuple(question.key for question in self.planned.of(kind))
 
     @cached_property
     def info(self) -> dict[str, Any]:
@@ -52,20 +42,20 @@ class CellView:
         return self.record.info()
 
     @cached_property
-    def evaluations(self) -> dict[str, dict[str, Any]]:
+    def evaluations(self) -> dict[str, Mapping[str, Any]]:
         """What is kept beside each finished evaluation of the plan."""
-        return {key: info for key, info in self.record.evaluations().items() if key in self.wanted}
+        notes, asked = self.record.evaluations(), self.planned.keys
+        return {key: notes[key] for key in notes if key in asked}
 
     @property
     def failure(self) -> str | None:
         """Why the last try failed."""
-        failure = self.info.get("failure")
-        return None if failure is None else str(failure["message"])
+        return self.record.failure()
 
     @property
     def done(self) -> bool:
         """Whether everything the plan asks of it is recorded."""
-        return self.record.trained and len(self.evaluations) == len(self.wanted)
+        return self.record.trained and self.evaluations.keys() == self.planned.keys
 
 
 @dataclass(frozen=True)
@@ -87,10 +77,14 @@ class RowView:
         """What varies, for people; empty when nothing does."""
         return ", ".join(f"{path} {setting(value)}" for path, value in self.result.vary.items())
 
+    @property
+    def where(self) -> str:
+        """Its data and what varies: what rows that share axes have in common."""
+        return " · ".join(filter(None, (self.result.data, self.vary)))
+
     def class_name(self, label: int) -> str:
         """`7`, or `7 (truck)` where the classes have names."""
-        classes = self.result.classes
-        name = classes[label] if 0 <= label < len(classes) else str(label)
+        name = self.result.class_name(label)
         return name if name == str(label) else f"{label} ({name})"
 
     @property
@@ -106,16 +100,18 @@ class RunView:
     record: RunRecord
     name: str
     """What it is called beside the others; empty for one alone."""
-    plan: dict[str, Any]
+    plan: RecordedPlan
     metrics: dict[str, Metric]
     rows: tuple[RowView, ...]
 
     def cells(self) -> Iterator[tuple[RowView, CellView]]:
         """All models, seed by seed within a row, each before its twin; one that rows share comes once per row."""
         for row in self.rows:
-            for place, cell in enumerate(row.cells):
+            twins = {twin.seed: twin for twin in row.twins}
+            for cell in row.cells:
                 yield row, cell
-                yield from ((row, twin) for twin in row.twins[place : place + 1])
+                if cell.seed in twins:
+                    yield row, twins[cell.seed]
 
     @cached_property
     def models(self) -> list[CellView]:
@@ -157,8 +153,8 @@ def view_of(records: Sequence[RunRecord]) -> View:
 
 def _row(run: RunRecord, number: int, result: RowResult) -> RowView:
     cells, twins = [], []
-    for entry in result.entries:
-        cells.append(CellView(run.cell(entry["cell"]), entry["seed"], False, entry["columns"]))
-        if entry["twin"]:
-            twins.append(CellView(run.cell(entry["twin"]), entry["seed"], True, entry["twin_columns"]))
+    for seed in result.planned:
+        cells.append(CellView(run.cell(seed.cell.fingerprint), seed.seed, False, seed.cell))
+        if seed.twin is not None:
+            twins.append(CellView(run.cell(seed.twin.fingerprint), seed.seed, True, seed.twin))
     return RowView(result, mark(number), tuple(cells), tuple(twins))

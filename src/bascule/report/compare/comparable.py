@@ -13,7 +13,7 @@ from bascule.report.words import count, joined, setting
 
 _COUNTS = ("max_train", "max_test", "held_out")
 """Settings of data that say how many images are used; which ones the test images are is seen from the images."""
-_SHOWN = 4
+_NAMED = 4
 """Rows and settings that a sentence names."""
 
 
@@ -42,7 +42,7 @@ def apart(rows: Sequence[RowResult]) -> list[str]:
 
     That rows of one run are only compared where the same is varied and planted is the study's own wish, and not said.
     """
-    found: dict[str, str] = {}
+    sentences: dict[str, str] = {}
     obstacles = _Obstacles()
     groups = groups_of(rows)
     together = {(one.run, other.run) for group in groups for one in group for other in group}
@@ -56,15 +56,15 @@ def apart(rows: Sequence[RowResult]) -> list[str]:
             reasons = next((reasons for pair in pairs if (reasons := obstacles.of(*pair))), [_VARIED])
             first, second = map(_runs if strangers else _names, (earlier, group))
             who = f"Rows of {first} are not compared with those of {second}"
-            found.setdefault(who if strangers else f"{first} and {second} are not compared", joined(reasons))
-    return [f"{who}: they have {why}" for who, why in found.items()]
+            sentences.setdefault(who if strangers else f"{first} and {second} are not compared", joined(reasons))
+    return [f"{who}: they have {why}" for who, why in sentences.items()]
 
 
 def also_different(first: RowResult, second: RowResult) -> list[str]:
     """Settings in which two rows differ, as paths; a few of many."""
     paths = list(differing([[first.settings], [second.settings]]))
-    more = len(paths) - _SHOWN
-    return [*paths[:_SHOWN], *([count(more, "more setting")] if more > 0 else [])]
+    more = len(paths) - _NAMED
+    return [*paths[:_NAMED], *([count(more, "more setting")] if more > 0 else [])]
 
 
 _VARIED = "other values of what varies"
@@ -101,12 +101,12 @@ class _Obstacles:
     def _seen(self, row: RowResult) -> tuple[int, str] | None:
         """How many test images and which; None before the first model has answered."""
         if id(row) not in self._images:
-            found = next(iter(row.outcomes.values()), None)
-            if found is None:
+            outcomes = next(iter(row.outcomes.values()), None)
+            if outcomes is None:
                 self._images[id(row)] = None
             else:
-                ids = b"" if found.id is None else found.id.tobytes()
-                self._images[id(row)] = len(found.label), hashlib.sha256(found.label.tobytes() + ids).hexdigest()
+                ids = b"" if outcomes.id is None else outcomes.id.tobytes()
+                self._images[id(row)] = len(outcomes.label), hashlib.sha256(outcomes.label.tobytes() + ids).hexdigest()
         return self._images[id(row)]
 
 
@@ -132,8 +132,8 @@ def _balls(first: RowResult, second: RowResult) -> list[str]:
 
 
 def _parts(row: RowResult, kind: str) -> list[Mapping[str, Any]]:
-    found = row.settings.get(kind) or []
-    parts = [found] if isinstance(found, Mapping) else list(found)
+    given = row.settings.get(kind) or []
+    parts = [given] if isinstance(given, Mapping) else list(given)
     return sorted(parts, key=lambda part: (str(part.get("name")), str(part.get("norm")), str(part.get("eps"))))
 
 
@@ -155,7 +155,7 @@ def _told_apart(first: Any, second: Any) -> list[str]:
 
 
 def _asked(row: RowResult, kind: str) -> set[str]:
-    return {key for entry in row.entries for key in entry["columns"].get(kind, [])}
+    return {question.key for seed in row.planned for question in seed.cell.of(kind)}
 
 
 def _vary(row: RowResult) -> str:
@@ -168,5 +168,5 @@ def _runs(group: Sequence[RowResult]) -> str:
 
 def _names(group: Sequence[RowResult]) -> str:
     names = [row.label for row in group]
-    more = len(names) - _SHOWN
-    return joined([*names[:_SHOWN], *([count(more, "more row")] if more > 0 else [])])
+    more = len(names) - _NAMED
+    return joined([*names[:_NAMED], *([count(more, "more row")] if more > 0 else [])])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from bascule.core.errors import RequestError, unknown
 from bascule.measure.paired import Difference, difference
-from bascule.measure.pareto import Standing, standings
+from bascule.measure.pareto import Rivals, rivals_of
 from bascule.record.rows import RowResult
 from bascule.report.compare.comparable import groups_of
 from bascule.report.words import count, joined
@@ -38,11 +38,11 @@ class Comparison:
         return max((difference.seeds for difference in self.differences.values()), default=0)
 
 
-def compared(reference: RowResult, row: RowResult) -> Comparison:
+def compare(reference: RowResult, row: RowResult) -> Comparison:
     """All metrics that both rows have, paired."""
     shared = [name for name in row.metrics if name in reference.metrics]
-    found = {name: difference(row.kinds[name], reference.outcomes, row.outcomes) for name in shared}
-    return Comparison(reference, row, found)
+    differences = {name: difference(row.kinds[name], reference.outcomes, row.outcomes) for name in shared}
+    return Comparison(reference, row, differences)
 
 
 def against(rows: Sequence[RowResult], name: str) -> list[Comparison]:
@@ -58,24 +58,24 @@ def against(rows: Sequence[RowResult], name: str) -> list[Comparison]:
     known = dict.fromkeys(part for row in rows for part in (row.row, row.name))
     if name not in known:
         raise RequestError(unknown("row", name, known))
-    found = []
+    comparisons = []
     for group in groups_of(rows, poison=False):  # who names a row wants to see it beside all others
         references = [row for row in group if name in (row.row, row.name)]
         for row in group:
             reference = next((one for one in references if one.run == row.run), next(iter(references), row))
             if reference is not row:
-                found.append(compared(reference, row))
-    return found
+                comparisons.append(compare(reference, row))
+    return comparisons
 
 
 def before(rows: Sequence[RowResult]) -> list[Comparison]:
     """Every repaired row, or filtered one, against the row of the same models before, where there is one."""
-    models = {(row.run, tuple(entry["cell"] for entry in row.entries)): row for row in reversed(rows)}
+    models = {(row.run, tuple(seed.cell.fingerprint for seed in row.planned)): row for row in reversed(rows)}
     pairs = [(models.get((row.run, row.made_from)), row) for row in rows if row.made_from]
-    return [compared(reference, row) for reference, row in pairs if reference is not None]
+    return [compare(reference, row) for reference, row in pairs if reference is not None]
 
 
-def ends(row: RowResult) -> tuple[str, str]:
+def end_metrics(row: RowResult) -> tuple[str, str]:
     """The metrics of both ends; certified accuracy stands in where no robust accuracy is measured."""
     certified = "robust_accuracy" not in row.metrics and "certified_accuracy" in row.metrics
     return ("certified_accuracy" if certified else "robust_accuracy"), "asr"
@@ -84,7 +84,7 @@ def ends(row: RowResult) -> tuple[str, str]:
 def unseparated(rows: Sequence[RowResult]) -> list[str]:
     """What is measured at both ends but does not tell two rows apart; one note for each metric and group of rows."""
     notes = []
-    both = ((group, name) for part in groups_of(rows) for group, name in itertools.product([part], ends(part[0])))
+    both = [(group, name) for group in groups_of(rows) for name in end_metrics(group[0])]
     for group, name in both:
         names = _names(group)
         pairs = {
@@ -92,11 +92,11 @@ def unseparated(rows: Sequence[RowResult]) -> list[str]:
             for (one, first), (other, second) in itertools.combinations(zip(names, group, strict=True), 2)
             if name in first.metrics and name in second.metrics
         }
-        unclear = {pair: found for pair, found in pairs.items() if found.change == "unclear"}
+        unclear = {pair: paired for pair, paired in pairs.items() if paired.change == "unclear"}
         if unclear:
             named = [*itertools.islice(unclear, _PAIRS), *(["…"] if len(unclear) > _PAIRS else [])]
-            by = f"{between([found.seeds for found in unclear.values()], 'seed')} and "
-            by += between([found.n or 0 for found in unclear.values()], "image")
+            by = f"{between([paired.seeds for paired in unclear.values()], 'seed')} and "
+            by += between([paired.n or 0 for paired in unclear.values()], "image")
             many = f" ({len(unclear)} of {count(len(pairs), 'pair')})" if len(pairs) > 1 else ""
             notes.append(f"Not separated by {by}{_where(group)}: {NAMES[name]} of {', '.join(named)}{many}")
     return notes
@@ -108,47 +108,47 @@ def between(numbers: Sequence[int], noun: str) -> str:
     return count(most, noun) if least == most else f"{least:,} to {count(most, noun)}"
 
 
-def standing(rows: Sequence[RowResult]) -> dict[int, Standing]:
+def rivals_by_row(rows: Sequence[RowResult]) -> dict[int, Rivals]:
     """By the place of a row: who beats it at both ends, as places among all rows."""
-    found = {}
+    by_row = {}
     places = {id(row): place for place, row in enumerate(rows)}
     for group in groups_of(rows):
-        names = ends(group[0])
+        names = end_metrics(group[0])
         known = [row for row in group if all(name in row.metrics for name in names)]
         if not known:
             continue
         metrics = [known[0].kinds[name] for name in names]
-        for row, stands in zip(known, standings([row.outcomes for row in known], metrics), strict=True):
-            if stands is not None:
+        for row, rivals in zip(known, rivals_of([row.outcomes for row in known], metrics), strict=True):
+            if rivals is not None:
                 clearly, perhaps = (
-                    tuple(places[id(known[rival])] for rival in rivals) for rivals in (stands.clearly, stands.perhaps)
+                    tuple(places[id(known[rival])] for rival in some) for some in (rivals.clearly, rivals.perhaps)
                 )
-                found[places[id(row)]] = Standing(clearly, perhaps)
-    return found
+                by_row[places[id(row)]] = Rivals(clearly, perhaps)
+    return by_row
 
 
 def pareto(rows: Sequence[RowResult]) -> list[tuple[str, list[str]]]:
     """For each group of rows, in sentences: which of them no other one beats at both ends; and who beats the others."""
-    stands = standing(rows)
+    by_row = rivals_by_row(rows)
     places = {id(row): place for place, row in enumerate(rows)}
     notes = []
     for group in groups_of(rows):
         names = {places[id(row)]: name for row, name in zip(group, _names(group), strict=True)}
-        known = {place: stands[place] for place in names if place in stands}
+        known = {place: by_row[place] for place in names if place in by_row}
         if not known:
             continue
-        free = [names[place] for place, stand in known.items() if not stand.clearly and not stand.perhaps]
+        free = [names[place] for place, rivals in known.items() if not rivals.clearly and not rivals.perhaps]
         perhaps = [
-            f"{names[place]} (by {joined([names[rival] for rival in stand.perhaps])})"
-            for place, stand in known.items()
-            if stand.perhaps and not stand.clearly
+            f"{names[place]} (by {joined([names[rival] for rival in rivals.perhaps])})"
+            for place, rivals in known.items()
+            if rivals.perhaps and not rivals.clearly
         ]
         clearly = [
-            f"{names[place]} (by {joined([names[rival] for rival in stand.clearly])})"
-            for place, stand in known.items()
-            if stand.clearly
+            f"{names[place]} (by {joined([names[rival] for rival in rivals.clearly])})"
+            for place, rivals in known.items()
+            if rivals.clearly
         ]
-        about = f"{' and '.join(NAMES[name] for name in ends(group[0]))}{_where(group)}"
+        about = f"{' and '.join(NAMES[name] for name in end_metrics(group[0]))}{_where(group)}"
         beaten = [f"Perhaps beaten, but not clearly: {', '.join(perhaps)}"] if perhaps else []
         beaten += [f"Clearly beaten at both ends: {', '.join(clearly)}"] if clearly else []
         notes.append((f"Not beaten at both ends ({about}): {', '.join(free) or 'none'}", beaten))

@@ -9,7 +9,7 @@ from bascule.measure.paired import Difference
 from bascule.record.flags import TWIN_LIMIT
 from bascule.record.rows import RowResult
 from bascule.report.compare.comparable import also_different
-from bascule.report.compare.pairwise import NAMES, Comparison, ends
+from bascule.report.compare.pairwise import NAMES, Comparison, end_metrics
 from bascule.report.words import count, joined, percent, percent_pair, points, points_around
 
 _NOT_ASKED = "does not measure it"
@@ -33,7 +33,7 @@ _TRADE_OFF = {
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Statement:
     """What is said of one row; the sentence begins with the row's name, which stands in front."""
 
     facts: str
@@ -46,26 +46,26 @@ class Verdict:
         return " ".join((f"{self.facts}: {self.meaning}." if self.meaning else f"{self.facts}.", *self.notes))
 
 
-def compare(comparison: Comparison) -> Verdict:
+def describe(comparison: Comparison) -> Statement:
     """What the row does to both ends, measured against the reference by their paired differences."""
-    reference, row, found = comparison.reference, comparison.row, comparison.differences
-    both = ends(row)
-    changes = {name: found[name].change if name in found else "missing" for name in both}
+    reference, row, differences = comparison.reference, comparison.row, comparison.differences
+    both = end_metrics(row)
+    changes = {name: differences[name].change if name in differences else "missing" for name in both}
     clear = [name for name in both if changes[name] in _VERBS]
     unclear = [name for name in both if changes[name] == "unclear"]
     missing = [name for name in both if changes[name] == "missing"]
     notes = []
     if clear:
-        facts, meaning = _clear(found, changes, clear)
+        facts, meaning = _clear(differences, changes, clear)
         notes += [_TRADE_OFF[pair]] if (pair := tuple(changes.values())) in _TRADE_OFF else []
-        notes += [_unclear_note(name, found[name]) for name in unclear]
+        notes += [_unclear_note(name, differences[name]) for name in unclear]
     elif unclear:
-        each = joined([f"{NAMES[name]} ({_both(found[name])})" for name in unclear], "or")
+        each = joined([f"{NAMES[name]} ({_both(differences[name])})" for name in unclear], "or")
         facts, meaning = f"does not clearly differ in {each} {_at_seeds(comparison.seeds)}", ""
     else:
         facts, meaning = "cannot be compared", ""
     notes += _missing_notes(comparison, missing, both)
-    notes += _accuracy_note(found.get("accuracy"))
+    notes += _accuracy_note(differences.get("accuracy"))
     if clear and comparison.seeds == 1:
         notes.append("This rests on one seed: training again may move the numbers by more than their intervals say.")
     if comparison.seeds and comparison.seeds < max(reference.seeds, row.seeds):
@@ -74,28 +74,28 @@ def compare(comparison: Comparison) -> Verdict:
         notes += _trigger_note(row, "this row") + _trigger_note(reference, "the reference row")
     if reference.run != row.run and (settings := also_different(reference, row)):
         notes.append(f"Between these two differ: {joined(settings)}.")
-    return Verdict(facts, meaning, tuple(notes))
+    return Statement(facts, meaning, tuple(notes))
 
 
-def state(row: RowResult) -> Verdict:
+def describe_alone(row: RowResult) -> Statement:
     """The numbers of a row that has nothing to be compared with."""
-    both = ends(row)
+    both = end_metrics(row)
     known = [
         f"{percent(value)} {NAMES[name]}" for name in ("accuracy", *both) if (value := _value(row, name)) is not None
     ]
     facts = f"reaches {joined(known)}" if known else "has no numbers yet"
     notes = [f"{_capital(NAMES[name])}: {why}." for name in both if (why := _why_missing(row, name))]
-    return Verdict(facts, "", (*notes, *_trigger_note(row, "this row")))
+    return Statement(facts, "", (*notes, *_trigger_note(row, "this row")))
 
 
 # --- parts of the sentences ------------------------------------------------------------------------------------------
 
 
-def _clear(found: Mapping[str, Difference], changes: Mapping[str, str], clear: list[str]) -> tuple[str, str]:
+def _clear(differences: Mapping[str, Difference], changes: Mapping[str, str], clear: list[str]) -> tuple[str, str]:
     parts, last_verb = [], ""
     for name in clear:
         verb = _VERBS[changes[name]]
-        parts.append(f"{verb if verb != last_verb else ''} {NAMES[name]} {_from_to(found[name])}".strip())
+        parts.append(f"{verb if verb != last_verb else ''} {NAMES[name]} {_from_to(differences[name])}".strip())
         last_verb = verb
     if len(clear) == 2:
         first, second = changes.values()

@@ -35,11 +35,11 @@ def differing(sides: Sequence[Values], path: str = "") -> dict[str, list[list[An
     parts = [value for side in distinct for value in side]
     if not all(isinstance(part, Mapping) for part in parts) or len({str(part.get("name")) for part in parts}) > 1:
         return {path: distinct}
-    found: dict[str, list[list[Any]]] = {}
+    differences: dict[str, list[list[Any]]] = {}
     for key in dict.fromkeys(key for part in parts for key in part):
         values = [[part.get(key) for part in side] for side in distinct]
-        found |= differing(values, f"{path}.{key}" if path else key)
-    return found
+        differences |= differing(values, f"{path}.{key}" if path else key)
+    return differences
 
 
 def _key(value: Any) -> str:

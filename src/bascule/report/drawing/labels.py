@@ -89,7 +89,7 @@ def shortened(text: str, *, size: float, width: float) -> str:
     return kept.rstrip() + "…"
 
 
-def placed(names: Sequence[str], points: Sequence[Point], *, inside: Box, size: float) -> list[Label | None]:
+def place(names: Sequence[str], points: Sequence[Point], *, inside: Box, size: float) -> list[Label | None]:
     """A place for each name in turn; None where every place would cover a mark, a bar or an earlier name."""
     taken = [box for point in points for box in point.boxes()]
     labels: list[Label | None] = []

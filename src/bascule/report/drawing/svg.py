@@ -113,9 +113,9 @@ class Drawing(Figure):
 
     @property
     def _figure(self) -> figure.Figure:
-        found = self.axes.figure
-        assert isinstance(found, figure.Figure)
-        return found
+        drawn = self.axes.figure
+        assert isinstance(drawn, figure.Figure)
+        return drawn
 
     def _tree(self, *, transparent: bool) -> ElementTree.Element:
         """As matplotlib writes it, with the texts and titles in place."""
@@ -139,14 +139,14 @@ class Drawing(Figure):
     @contextmanager
     def _named(self) -> Iterator[None]:
         """Inside, matplotlib draws the texts themselves; dollars in them are dollars."""
-        found = [item for item in self._figure.findobj(Text) if item.get_text() in self.texts]
-        keys = [item.get_text() for item in found]
-        for item, key in zip(found, keys, strict=True):
+        items = [item for item in self._figure.findobj(Text) if item.get_text() in self.texts]
+        keys = [item.get_text() for item in items]
+        for item, key in zip(items, keys, strict=True):
             item.set(text=self.texts[key], parse_math=False)
         try:
             yield
         finally:
-            for item, key in zip(found, keys, strict=True):
+            for item, key in zip(items, keys, strict=True):
                 item.set(text=key, parse_math=True)
 
 

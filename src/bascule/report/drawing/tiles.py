@@ -22,8 +22,8 @@ Pixels = NDArray[np.uint8]
 
 def tile(pixels: Pixels) -> Image.Image:
     """An image of shape C x H x W."""
-    shown = pixels if len(pixels) in (1, 3) else pixels.mean(0, keepdims=True).astype(np.uint8)
-    image = Image.fromarray(shown[0] if len(shown) == 1 else np.ascontiguousarray(shown.transpose(1, 2, 0)))
+    visible = pixels if len(pixels) in (1, 3) else pixels.mean(0, keepdims=True).astype(np.uint8)
+    image = Image.fromarray(visible[0] if len(visible) == 1 else np.ascontiguousarray(visible.transpose(1, 2, 0)))
     return _reduced(image.convert("RGBA"))
 
 
@@ -58,11 +58,11 @@ def sheet(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
     width, height = rows[0][0].size
     gap = max(1, width // 16)
     columns = max(len(row) for row in rows)
-    found = Image.new("RGBA", (columns * (width + gap) - gap, len(rows) * (height + gap) - gap))
+    whole = Image.new("RGBA", (columns * (width + gap) - gap, len(rows) * (height + gap) - gap))
     for down, row in enumerate(rows):
         for across, image in enumerate(row):
-            found.paste(image, (across * (width + gap), down * (height + gap)))
-    return found
+            whole.paste(image, (across * (width + gap), down * (height + gap)))
+    return whole
 
 
 def cut(image: Image.Image, *, width: int, height: int) -> list[list[Image.Image]]:

@@ -54,7 +54,7 @@ for (const figure of document.querySelectorAll(".tipped")) {
   tip.hidden = true;
   tip.setAttribute("aria-hidden", "true"); // the mark itself says the same
   figure.append(tip);
-  let shown = null;
+  let lit = null;
 
   const legend = (point) => document.querySelector(`[data-mark="${point.id}"]`);
   const light = (point, on) => {
@@ -62,13 +62,13 @@ for (const figure of document.querySelectorAll(".tipped")) {
     legend(point)?.classList.toggle("on", on);
   };
   const hide = () => {
-    if (shown) light(shown, false);
-    shown = null;
+    if (lit) light(lit, false);
+    lit = null;
     tip.hidden = true;
   };
   const show = (point) => {
     hide();
-    shown = point;
+    lit = point;
     light(point, true);
     tip.textContent = point.getAttribute("aria-label");
     tip.hidden = false;
@@ -138,8 +138,8 @@ const renew = () => {
   if (reading) return void setTimeout(renew, 1000);
   const chosen = headings.find((heading) => heading.hasAttribute("aria-sort"));
   const open = folds.filter((fold) => fold.open).map((fold) => names.get(fold));
-  const tops = [...document.querySelectorAll("section")].map((found) => [found.id, found.getBoundingClientRect().top]);
-  const [section, top] = tops.findLast((found) => found[1] <= 0) ?? []; // the one that is read
+  const tops = [...document.querySelectorAll("section")].map((part) => [part.id, part.getBoundingClientRect().top]);
+  const [section, top] = tops.findLast((part) => part[1] <= 0) ?? []; // the one that is read
   const state = { section, top, open, heading: chosen?.textContent, order: chosen?.getAttribute("aria-sort") };
   try {
     sessionStorage.setItem(key, JSON.stringify(state));

@@ -10,49 +10,15 @@ from datetime import datetime
 from importlib import resources
 from pathlib import Path
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from bascule.core.files import write_atomically
 from bascule.record.run import RunRecord
-from bascule.report.panels import (
-    curves,
-    differing,
-    filters,
-    joint,
-    latents,
-    provenance,
-    reading,
-    recovered,
-    repairs,
-    saliency,
-    security,
-    spectrum,
-    tradeoff,
-    triggers,
-    verdict,
-)
-from bascule.report.view import Panel, RunView, View, view_of
+from bascule.report import page, panels
+from bascule.report.panels import Panel
+from bascule.report.view import RunView, View, view_of
 from bascule.report.words import count, joined
-
-PANELS: tuple[Panel, ...] = (
-    verdict,
-    tradeoff,
-    joint,
-    differing,
-    security,
-    triggers,
-    saliency,
-    recovered,
-    repairs,
-    filters,
-    latents,
-    spectrum,
-    curves,
-    provenance,
-    reading,
-)
-"""In the order of the page. To add one: a module with `TITLE` and `context`, and a template of the same name."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +67,7 @@ def write_page(runs: Sequence[RunRecord], output: Path, *, live: Live | None = N
 def render(view: View, live: Live | None = None) -> str:
     """The page as text."""
     environment = Environment(
-        loader=ChoiceLoader([PackageLoader("bascule.report", part) for part in ("page", "panels")]),
+        loader=FileSystemLoader([*page.__path__, *panels.__path__]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -109,10 +75,10 @@ def render(view: View, live: Live | None = None) -> str:
     )
     script = resources.files("bascule.report.page").joinpath("page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    sections = [section for panel in PANELS if (section := _section(environment, panel, view)) is not None]
+    sections = [section for panel in panels.panels() if (section := _section(environment, panel, view)) is not None]
     names = [run.name for run in view.runs]
     return environment.get_template("page.jinja").render(
-        title=f"{joined(names)}, side by side" if len(names) > 1 else view.runs[0].plan["title"],
+        title=f"{joined(names)}, side by side" if len(names) > 1 else view.runs[0].plan.title,
         headings=[_heading(run, running=live is not None) for run in view.runs],
         live=live,
         sections=sections,
@@ -125,7 +91,7 @@ def _section(environment: Environment, panel: Panel, view: View) -> Section | No
     content = panel.context(view)
     if content is None:
         return None
-    name = panel.__name__.rpartition(".")[2]
+    name = panels.name_of(panel)
     html = environment.get_template(f"{name}.jinja").render(content)
     return Section(name, panel.TITLE, Markup(html))
 
@@ -135,8 +101,8 @@ def _heading(run: RunView, *, running: bool) -> Heading:
     done = sum(cell.done and cell.failure is None for cell in run.models)
     return Heading(
         name=run.name,
-        title=run.plan["title"],
-        about=run.plan["about"].strip(),
+        title=run.plan.title,
+        about=run.plan.about.strip(),
         size=_size(run),
         status=_status(done, failed, len(run.models), running=running),
         done=done,

@@ -13,6 +13,7 @@ from bascule.report.view import RowView, View
 from bascule.report.words import count
 
 TITLE = "Training curves"
+PLACE = 130
 
 _WIDTH, _HEIGHT = 300, 170
 
@@ -22,13 +23,13 @@ Line = tuple[list[float], list[float]]
 
 def context(view: View) -> Mapping[str, Any] | None:
     """A picture per row; nothing before the first model is trained."""
-    lines = {number: found for number, row in enumerate(view.rows) if (found := _lines(row))}
+    lines = {number: own for number, row in enumerate(view.rows) if (own := _lines(row))}
     if not lines:
         return None
-    top = max(max(losses) for found in lines.values() for _, losses in found)
+    top = max(max(losses) for own in lines.values() for _, losses in own)
     pictures = [
-        (view.rows[number], _picture(view.rows[number], found, number=number, top=top), count(len(found), "seed"))
-        for number, found in lines.items()
+        (view.rows[number], _picture(view.rows[number], own, number=number, top=top), count(len(own), "seed"))
+        for number, own in lines.items()
     ]
     without = [row for number, row in enumerate(view.rows) if number not in lines]
     return {
@@ -39,12 +40,12 @@ def context(view: View) -> Mapping[str, Any] | None:
 
 
 def _lines(row: RowView) -> list[Line]:
-    found = []
+    lines = []
     for cell in row.cells:
         entries = [entry for entry in cell.record.curve() if math.isfinite(entry["loss"])]
         if entries:
-            found.append(([entry["epoch"] for entry in entries], [entry["loss"] for entry in entries]))
-    return found
+            lines.append(([entry["epoch"] for entry in entries], [entry["loss"] for entry in entries]))
+    return lines
 
 
 def _picture(row: RowView, lines: Sequence[Line], *, number: int, top: float) -> svg.Drawing:

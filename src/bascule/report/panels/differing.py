@@ -11,6 +11,7 @@ from bascule.report.view import RunView, View
 from bascule.report.words import count, joined, setting
 
 TITLE = "What differs between the runs"
+PLACE = 40
 
 _NONE = "none"
 
@@ -40,8 +41,8 @@ def _lowered(name: str) -> str:
 
 def _different(run: RunView, value_of: Callable[[dict[str, Any]], Any]) -> str:
     """What the models of a run have; several values where they do not agree."""
-    found = dict.fromkeys(str(value) for cell in run.models if cell.info and (value := value_of(cell.info)))
-    return "; ".join(found)
+    values = dict.fromkeys(str(value) for cell in run.models if cell.info and (value := value_of(cell.info)))
+    return "; ".join(values)
 
 
 def _package(name: str) -> Callable[[RunView], str]:
@@ -65,7 +66,7 @@ def _done(run: RunView) -> str:
 
 
 _FACTS: dict[str, Callable[[RunView], str]] = {
-    "Title": lambda run: str(run.plan["title"]),
+    "Title": lambda run: run.plan.title,
     "Done": _done,
     "Data": lambda run: ", ".join(dict.fromkeys(row.result.data for row in run.rows)),
     "Test images": _images,
@@ -73,7 +74,7 @@ _FACTS: dict[str, Callable[[RunView], str]] = {
     "What varies": lambda run: ", ".join(dict.fromkeys(path for row in run.rows for path in row.result.vary)) or _NONE,
     "Seeds": _seeds,
     "Metrics": lambda run: ", ".join(metric.title for metric in run.metrics.values()),
-    "Settings changed": lambda run: ", ".join(map(str, run.plan["overrides"])) or _NONE,
+    "Settings changed": lambda run: ", ".join(run.plan.overrides) or _NONE,
     "Version of Bascule": _package("bascule"),
     "Commit": lambda run: _different(run, lambda info: info.get("commit")),
     "Version of torch": _package("torch"),

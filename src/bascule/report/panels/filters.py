@@ -10,17 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bascule.measure import Judgement, Measure
-from bascule.record.cell import FILTERED, Finding
-from bascule.report.compare.merged import merged
+from bascule.record.answers import Finding
+from bascule.record.cell import FILTERED
+from bascule.record.outcomes import judgement_of
+from bascule.report.compare.same_models import merge
 from bascule.report.drawing import svg
-from bascule.report.evidence import Evidence, Number, at, evidence, in_order, measured, number
+from bascule.report.evidence import Evidence, at, evidence, in_order, measure_of
+from bascule.report.tables.grid import TableCell
+from bascule.report.tables.tables import UNKNOWN, table_cell
 from bascule.report.view import RowView, View
 from bascule.report.words import SPACE, count, joined, percent, setting
 
 TITLE = "Filters"
+PLACE = 100
 
 _WIDTH, _HEIGHT = 300, 220
-_SHOWN = 24
+_PLOTS = 24
 """Filters with a picture; more are in the table alone."""
 _POINTS = 150
 """Most points of a drawn curve."""
@@ -48,7 +53,7 @@ class Line:
     method: str
     use: str
     """What was done with its answer."""
-    numbers: tuple[Number, ...]
+    numbers: tuple[TableCell, ...]
     """As `HEADINGS`."""
     chance: str
     """Share of the training set that is poisoned."""
@@ -66,25 +71,25 @@ class Plot:
 
 def context(view: View) -> Mapping[str, Any] | None:
     """A table over rows and filters, and a curve each; nothing where there is no filter."""
-    found = _found(view)
-    if not found:
+    uses = _uses(view)
+    if not uses:
         return None
-    poisoned = [(part, use) for part, use in found if any(_poisoned(one) for one in part.models.values())]
+    poisoned = [(part, use) for part, use in uses if any(_poisoned(one) for one in part.models.values())]
     return {
         "headings": HEADINGS,
-        "lines": [_line(part, use) for part, use in found],
+        "lines": [_line(part, use) for part, use in uses],
         "sentences": _sentences([part for part, _ in poisoned]),
-        "plots": [_plot(place, part) for place, (part, _) in enumerate(poisoned[:_SHOWN])],
-        "rest": len(poisoned[_SHOWN:]),
-        "methods": list(dict.fromkeys(part.method for part, _ in found)),
+        "plots": [_plot(place, part) for place, (part, _) in enumerate(poisoned[:_PLOTS])],
+        "rest": len(poisoned[_PLOTS:]),
+        "methods": list(dict.fromkeys(part.method for part, _ in uses)),
     }
 
 
-def _found(view: View) -> list[tuple[Evidence, str]]:
+def _uses(view: View) -> list[tuple[Evidence, str]]:
     """What filters said, row by row: of a row's own training set, or only asked."""
     made = [
         part
-        for row in merged(view.rows, lambda row: setting(row.result.settings.get("filter") or {}))
+        for row in merge(view.rows, lambda row: setting(row.result.settings.get("filter") or {}))
         if (part := at(row, FILTERED, row.result.settings.get("filter") or {})) is not None
     ]
     own = {id(part) for part in made}
@@ -98,9 +103,9 @@ def _poisoned(finding: Finding) -> bool:
 
 def _judgements(findings: Mapping[int, Finding]) -> list[Judgement]:
     return [
-        Judgement(score=parts["score"], removed=parts["removed"], poisoned=parts["poisoned"])
-        for parts in (finding.arrays for finding in findings.values())
-        if {"score", "removed", "poisoned"} <= parts.keys()
+        judgement_of(finding)
+        for finding in findings.values()
+        if {"score", "removed", "poisoned"} <= finding.arrays.keys()
     ]
 
 
@@ -109,11 +114,11 @@ def _judgements(findings: Mapping[int, Finding]) -> list[Judgement]:
 
 def _line(part: Evidence, use: str) -> Line:
     own, twins = _judgements(part.models), _judgements(part.twins)
-    measures = [measured(metric, judgement=own) for metric in _METRICS]
-    measures.append(measured("filter-removed-twin", twin_judgement=twins))
+    measures = [measure_of(metric, judgement=own) for metric in _METRICS]
+    measures.append(measure_of("filter-removed-benign", judgement=twins))
     rates = [float(one.poisoned.mean()) for one in own if len(one.poisoned)]
-    chance = f"{100 * float(np.mean(rates)):.1f}" if rates else Number().value
-    numbers = tuple(number(measure) for measure in measures)
+    chance = f"{100 * float(np.mean(rates)):.1f}" if rates else UNKNOWN
+    numbers = tuple(table_cell(measure) for measure in measures)
     return Line(part.row, part.name, use, numbers, chance)
 
 
@@ -121,9 +126,9 @@ def _sentences(parts: Sequence[Evidence]) -> list[str]:
     """Which filters can tell poison from the rest: by name, or counted where there are many."""
     kinds: dict[str, list[Evidence]] = {kind: [] for kind in _SAID}
     for part in parts:
-        found = measured("filter-auroc", judgement=_judgements(part.models))
-        if found.low is not None and found.high is not None:
-            kinds["above" if found.low > 0.5 else "below" if found.high < 0.5 else "chance"].append(part)
+        auroc = measure_of("filter-auroc", judgement=_judgements(part.models))
+        if auroc.low is not None and auroc.high is not None:
+            kinds["above" if auroc.low > 0.5 else "below" if auroc.high < 0.5 else "chance"].append(part)
     if len(parts) > _NAMED:
         return [_counted(name, kinds) for name in dict.fromkeys(part.name for part in parts)]
     return [
@@ -165,7 +170,7 @@ def _plot(place: int, part: Evidence) -> Plot:
                     markerfacecolor=part.row.mark.colour, markeredgecolor=svg.INK, markeredgewidth=0.75,
                     linestyle="none", clip_on=False,
                 )  # fmt: skip
-        label = _spoken(part, measured("filter-average-precision", judgement=judgements), chance)
+        label = _spoken(part, measure_of("filter-average-precision", judgement=judgements), chance)
         picture = svg.svg(axes, name=f"filter-{place}", label=label)
     return Plot(part.row, part.name, picture, count(len(judgements), "seed"))
 
@@ -175,9 +180,9 @@ def curve(judgement: Judgement) -> Curve:
     score = np.nan_to_num(judgement.score.astype(np.float64), nan=-np.inf)
     order = np.argsort(-score, kind="stable")
     hits = np.cumsum(judgement.poisoned[order])
-    ends = np.append(score[order][1:] != score[order][:-1], True)
-    found, seen = hits[ends], np.flatnonzero(ends) + 1
-    return found / max(1, hits[-1]), found / seen
+    last = np.append(score[order][1:] != score[order][:-1], True)
+    hit, seen = hits[last], np.flatnonzero(last) + 1
+    return hit / max(1, hits[-1]), hit / seen
 
 
 def _thinned(whole: Curve) -> Curve:

@@ -8,19 +8,20 @@ from typing import Any
 
 from bascule.measure import Measure, Metric
 from bascule.report.compare.comparable import apart
-from bascule.report.compare.merged import distinct
 from bascule.report.compare.pairwise import unseparated
-from bascule.report.tables.tables import ARROWS, shown_interval, shown_value
+from bascule.report.compare.same_models import distinct
+from bascule.report.tables.tables import ARROWS, table_cell
 from bascule.report.view import RowView, View
 from bascule.report.words import setting
 
 TITLE = "The joint table"
+PLACE = 30
 
 _GAP = "An empty place: the run of this row does not ask for the metric"
 
 
 @dataclass(frozen=True)
-class Column:
+class Heading:
     """The heading of a metric."""
 
     title: str
@@ -34,8 +35,8 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Number:
-    """One cell; all empty but `value` when it could not be computed, and that too when it is not asked for."""
+class MetricCell:
+    """A cell; all empty but `value` when it could not be computed, and that too when it is not asked for."""
 
     value: str
     interval: str
@@ -52,14 +53,14 @@ def context(view: View) -> Mapping[str, Any]:
     """Headings and cells as text."""
     results = [row.result for row in view.rows]
     measures = {name: [row.metrics[name] for row in results if name in row.metrics] for name in view.metrics}
-    columns = {name: _column(metric, measures[name]) for name, metric in view.metrics.items()}
+    headings = {name: _heading(metric, measures[name]) for name, metric in view.metrics.items()}
     varied = list(dict.fromkeys(path for row in view.rows for path in row.result.vary))
     rows = [
         {
             "row": row,
             "vary": [_varied(row.result.vary[path]) if path in row.result.vary else ("", "") for path in varied],
-            "note": (row.result.published or {}).get("note", ""),
-            "numbers": [_number(row, name, column) for name, column in columns.items()],
+            "note": "" if row.result.published is None else row.result.published.note,
+            "numbers": [_number(row, name, heading) for name, heading in headings.items()],
         }
         for row in view.rows
     ]
@@ -68,7 +69,7 @@ def context(view: View) -> Mapping[str, Any]:
     return {
         "several": len(view.runs) > 1,
         "varied": varied,
-        "columns": list(columns.values()),
+        "headings": list(headings.values()),
         "rows": rows,
         "notes": [*unseparated(once), *apart(once), *([_GAP] if gaps else [])],
     }
@@ -80,9 +81,9 @@ def _varied(value: Any) -> tuple[str, str]:
     return words, str(value) if isinstance(value, (int, float)) else words
 
 
-def _column(metric: Metric, measures: Sequence[Measure]) -> Column:
+def _heading(metric: Metric, measures: Sequence[Measure]) -> Heading:
     counts = {measure.n for measure in measures} - {None}
-    return Column(
+    return Heading(
         title=metric.title,
         unit="%" if metric.unit == "fraction" else metric.unit,
         better=metric.better,
@@ -92,13 +93,14 @@ def _column(metric: Metric, measures: Sequence[Measure]) -> Column:
     )
 
 
-def _number(row: RowView, name: str, column: Column) -> Number:
+def _number(row: RowView, name: str, heading: Heading) -> MetricCell:
     measure = row.result.metrics.get(name)
     if measure is None:
-        return Number("", "", "", None)
-    n = "" if column.n or measure.n is None else f"{measure.n:,}"
-    known = row.result.published or {"metrics": {}, "printed": {}}
+        return MetricCell("", "", "", None)
+    n = "" if heading.n or measure.n is None else f"{measure.n:,}"
+    known = row.result.published
     published, printed = (
-        f"{100 * known[kind][name]:.1f}" if name in known[kind] else "" for kind in ("metrics", "printed")
+        f"{100 * values[name]:.1f}" if name in values else ""
+        for values in ((known.metrics, known.printed) if known is not None else ({}, {}))
     )
-    return Number(shown_value(measure), shown_interval(measure), n, measure.value, published, printed)
+    return MetricCell(*table_cell(measure), n, measure.value, published, printed)

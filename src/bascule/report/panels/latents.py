@@ -17,6 +17,7 @@ from bascule.report.view import RowView, View
 from bascule.report.words import count, percent
 
 TITLE = "Where the poison lies"
+PLACE = 110
 
 _WIDTH, _HEIGHT = 240, 220
 _POINTS = 300
@@ -47,16 +48,16 @@ class Plot:
 
 def context(view: View) -> Mapping[str, Any] | None:
     """The first seed of every row that has a projection; nothing where there is none."""
-    parts = [part for found in evidence(view, "explain") if (part := found.having("points")) is not None]
+    parts = [part for one in evidence(view, "explain") if (part := one.having("points")) is not None]
     plots = [plot for place, part in enumerate(parts) if (plot := _plot(place, part)) is not None]
     return {"plots": plots, "near": _NEAR} if plots else None
 
 
 def _plot(place: int, part: Evidence) -> Plot | None:
-    seed, found = next(iter(part.models.items()))
-    points = np.asarray(found.arrays["points"], dtype=np.float64)
+    seed, finding = next(iter(part.models.items()))
+    points = np.asarray(finding.arrays["points"], dtype=np.float64)
     known = np.isfinite(points).all(1)
-    points, poisoned = points[known], np.asarray(found.arrays["poisoned"], dtype=bool)[known]
+    points, poisoned = points[known], np.asarray(finding.arrays["poisoned"], dtype=bool)[known]
     if not len(points):
         return None
     near = neighbours(points, poisoned)

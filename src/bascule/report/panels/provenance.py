@@ -11,6 +11,7 @@ from bascule.report.view import CellView, RowView, RunView, View
 from bascule.report.words import count, duration, moment
 
 TITLE = "What was run"
+PLACE = 140
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ def context(view: View) -> Mapping[str, Any]:
             {
                 "name": run.name,
                 "facts": [(name, values) for name, values in _facts(run) if values],
-                "text": run.plan["text"],
+                "text": run.plan.text,
                 "lines": [_line(row, cell) for row, cell in run.cells()],
             }
             for run in view.runs
@@ -44,9 +45,9 @@ def context(view: View) -> Mapping[str, Any]:
 def _facts(run: RunView) -> list[tuple[str, list[str]]]:
     infos = [cell.info for cell in run.models if cell.info]
     return [
-        ("Study", [str(run.plan["study"])]),
+        ("Study", [run.plan.study]),
         ("Command", _different(info.get("command") for info in infos)),
-        ("Settings changed", [str(text) for text in run.plan["overrides"]]),
+        ("Settings changed", list(run.plan.overrides)),
         ("Versions", _different(_pairs(info.get("versions")) for info in infos)),
         ("Commit", _different(info.get("commit") for info in infos)),
         ("Machine", _different(_host(info.get("host")) for info in infos)),
@@ -57,10 +58,10 @@ def _facts(run: RunView) -> list[tuple[str, list[str]]]:
 
 def _different(values: Iterable[Any]) -> list[str]:
     """Each value once; with the number of models it holds for when there are several."""
-    found = Counter(str(value) for value in values if value)
-    if len(found) == 1:
-        return list(found)
-    return [f"{value}  ({count(number, 'model')})" for value, number in found.items()]
+    counts = Counter(str(value) for value in values if value)
+    if len(counts) == 1:
+        return list(counts)
+    return [f"{value}  ({count(number, 'model')})" for value, number in counts.items()]
 
 
 def _pairs(versions: Mapping[str, Any] | None) -> str:
@@ -114,5 +115,5 @@ def _state(cell: CellView) -> str:
     if cell.done:
         return "done"
     if cell.record.trained:
-        return f"trained; {len(cell.evaluations)} of {count(len(cell.wanted), 'evaluation')} done"
+        return f"trained; {len(cell.evaluations)} of {count(len(cell.planned.keys), 'evaluation')} done"
     return "not trained yet"

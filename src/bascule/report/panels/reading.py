@@ -15,11 +15,12 @@ from bascule.report.view import View
 from bascule.report.words import percent
 
 TITLE = "How to read it"
+PLACE = 150
 
 
 def context(view: View) -> Mapping[str, Any]:
     """Each metric's title with the paragraphs of its definition."""
-    names = {name.replace("-", "_"): name for run in view.runs for name in run.plan["metrics"]}
+    names = {name.replace("-", "_"): name for run in view.runs for name in run.plan.metrics}
     metrics = [(metric.title, _paragraphs(names[key])) for key, metric in view.metrics.items()]
     return {"metrics": metrics, "confidence": percent(CONFIDENCE)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,18 +14,21 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image
 
-from bascule.measure import Verdict
-from bascule.record.cell import CellRecord, Finding
+from bascule.record.answers import Finding
+from bascule.record.outcomes import verdict_of
 from bascule.report.drawing import svg, tiles
 from bascule.report.drawing.picture import Picture
-from bascule.report.evidence import Evidence, Number, evidence, measured, number
+from bascule.report.evidence import Evidence, evidence, measure_of
+from bascule.report.tables.grid import TableCell
+from bascule.report.tables.tables import table_cell
 from bascule.report.view import CellView, RowView, View
 from bascule.report.words import count, joined, percent
 
 TITLE = "Recovered triggers"
+PLACE = 80
 
 _WIDTH, _HEIGHT = 400, 210
-_SHOWN = 24
+_CASES = 24
 """Rows with pictures; more are in the table alone."""
 _CLASSES = 3
 """Classes whose recovered trigger is shown, besides the target."""
@@ -57,20 +61,20 @@ class Line:
     row: RowView
     method: str
     verdict: str
-    numbers: tuple[Number, ...]
+    numbers: tuple[TableCell, ...]
     """Highest anomaly of the models and of the twins, overlap."""
 
 
 def context(view: View) -> Mapping[str, Any] | None:
     """The verdict on every row, with pictures of the first ones; nothing where no model is scanned."""
-    found = [part for one in evidence(view, "scan") if (part := one.having("anomaly")) is not None]
-    if not found:
+    parts = [part for one in evidence(view, "scan") if (part := one.having("anomaly")) is not None]
+    if not parts:
         return None
     return {
-        "lines": [_line(part) for part in found],
-        "cases": [_case(place, part) for place, part in enumerate(found[:_SHOWN])],
-        "methods": list(dict.fromkeys(part.method for part in found)),
-        "rest": [part.row for part in found[_SHOWN:]],
+        "lines": [_line(part) for part in parts],
+        "cases": [_case(place, part) for place, part in enumerate(parts[:_CASES])],
+        "methods": list(dict.fromkeys(part.method for part in parts)),
+        "rest": [part.row for part in parts[_CASES:]],
     }
 
 
@@ -78,7 +82,7 @@ def context(view: View) -> Mapping[str, Any] | None:
 
 
 def _suspects(finding: Finding) -> tuple[int, ...]:
-    return tuple(int(label) for label in finding.info.get("suspects", ()))
+    return verdict_of(finding).suspects
 
 
 def _assumed(finding: Finding) -> bool:
@@ -88,20 +92,14 @@ def _assumed(finding: Finding) -> bool:
 
 def _line(part: Evidence) -> Line:
     target = part.target
-    own, twin = ([_verdict(found) for found in findings.values()] for findings in (part.models, part.twins))
+    own, twin = (list(map(verdict_of, findings.values())) for findings in (part.models, part.twins))
     targets = [target] * len(own)
     numbers = (
-        number(measured("scan-anomaly", verdict=own, target=targets)),
-        number(measured("scan-anomaly-twin", twin_verdict=twin, target=targets[: len(twin)])),
-        number(measured("scan-overlap", verdict=own, target=targets)),
+        table_cell(measure_of("scan-anomaly", verdict=own, target=targets)),
+        table_cell(measure_of("scan-anomaly", verdict=twin, target=targets[: len(twin)])),
+        table_cell(measure_of("scan-overlap", verdict=own, target=targets)),
     )
     return Line(part.row, part.name, _sentence(part), numbers)
-
-
-def _verdict(finding: Finding) -> Verdict:
-    anomaly = np.asarray(finding.arrays["anomaly"], dtype=np.float64)
-    overlap = finding.info.get("overlap")
-    return Verdict(anomaly=anomaly, suspects=_suspects(finding), overlap=None if overlap is None else float(overlap))
 
 
 def _sentence(part: Evidence) -> str:
@@ -201,22 +199,22 @@ def _tiles_of(place: int, part: Evidence, finding: Finding) -> list[Tile]:
     parts = finding.arrays
     if "pattern" not in parts or "mask" not in parts or parts["pattern"].ndim != 4:
         return []
-    found = []
+    pictures = []
     for label in _chosen(part, finding):
         image = tiles.over_grey(parts["pattern"][label], parts["mask"][label])
         name = part.row.class_name(label)
         words = f"Trigger recovered for class {name} under {part.row.name}, on grey"
         picture = Picture(image, f"recovered-{place}-{label}", words, most=_side(image))
         title = f"class {name}" + (", the target" if label == part.target else "")
-        found.append(Tile(picture, title, _numbers(parts, label)))
+        pictures.append(Tile(picture, title, _numbers(parts, label)))
     cells = [cell for cell in part.cells if cell.seed in part.models]
     true = _true(cells[0]) if cells else None
     if true is not None and part.target is not None:
         words = f"The true trigger of {part.row.name}: what it changes in one test image, on grey"
         overlap = finding.info.get("overlap")
         note = "" if overlap is None else f"overlap with the target's {percent(float(overlap))}"
-        found.append(Tile(Picture(true, f"true-{place}", words, most=_side(true)), "the true trigger", note))
-    return found
+        pictures.append(Tile(Picture(true, f"true-{place}", words, most=_side(true)), "the true trigger", note))
+    return pictures
 
 
 def _side(image: Image.Image) -> int:
@@ -231,10 +229,10 @@ def _chosen(part: Evidence, finding: Finding) -> list[int]:
     if _assumed(finding):
         return [label for label in _suspects(finding) if label < len(anomaly)]
     order = [int(label) for label in np.argsort(-np.where(examined, anomaly, -np.inf), kind="stable")]
-    shown = [label for label in order if examined[label]][:_CLASSES]
-    if part.target is not None and part.target < len(anomaly) and part.target not in shown and examined[part.target]:
-        shown.append(part.target)
-    return shown
+    chosen = [label for label in order if examined[label]][:_CLASSES]
+    if part.target is not None and part.target < len(anomaly) and part.target not in chosen and examined[part.target]:
+        chosen.append(part.target)
+    return chosen
 
 
 def _numbers(parts: Mapping[str, NDArray[Any]], label: int) -> str:
@@ -249,12 +247,14 @@ def _numbers(parts: Mapping[str, NDArray[Any]], label: int) -> str:
 
 def _true(cell: CellView) -> Image.Image | None:
     """The pixels that the trigger changes in one test image, the others grey; from the picture kept with the poison."""
-    path = _sheet_file(cell)
+    # A repaired model has no poison of its own but that of the model it was made from.
+    base = cell.record.base()
+    data = cell.record.picture() or (base and base.picture())
     size = (cell.info.get("data") or {}).get("size")
-    if path is None or not size:
+    if not data or not size:
         return None
     try:
-        with Image.open(path, formats=("PNG",)) as image:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             pixels = np.asarray(image.convert("L" if size[0] == 1 else "RGB"))
     except OSError:
         return None
@@ -265,12 +265,3 @@ def _true(cell: CellView) -> Image.Image | None:
     clean, stamped = pixels[:, :height, :width], pixels[:, height : 2 * height, :width]
     changed = (clean != stamped).any(0, keepdims=True)
     return tiles.over_grey(stamped, np.where(changed, 255, 0).astype(np.uint8))
-
-
-def _sheet_file(cell: CellView) -> Any:
-    """A repaired model has no poison of its own but that of the model it was made from."""
-    records = [cell.record]
-    base = cell.info.get("base")
-    if base:
-        records.append(CellRecord(cell.record.path.parent / str(base)))
-    return next((path for record in records if (path := record.artefacts / "trigger.png").is_file()), None)

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bascule.report.compare.pairwise import NAMES, Comparison, before, ends
-from bascule.report.evidence import Number, number
-from bascule.report.tables.tables import ARROWS, shown_change
+from bascule.report.compare.pairwise import NAMES, Comparison, before, end_metrics
+from bascule.report.tables.grid import TableCell
+from bascule.report.tables.tables import ARROWS, change_cell, table_cell
 from bascule.report.view import RowView, View
 from bascule.report.words import joined
 
 TITLE = "Before and after"
+PLACE = 90
 
 _METRICS = ("accuracy", "robust_accuracy", "certified_accuracy", "asr", "accuracy_twin", "asr_twin")
 
@@ -24,7 +25,7 @@ class Line:
     row: RowView
     name: str
     """Without what it shares with the name of the row before."""
-    numbers: tuple[Number, ...]
+    numbers: tuple[TableCell, ...]
     """What each metric is now, and in place of its interval the paired change."""
 
 
@@ -33,7 +34,7 @@ class Group:
     """What was made from the models of one row."""
 
     reference: RowView
-    numbers: tuple[Number, ...]
+    numbers: tuple[TableCell, ...]
     lines: tuple[Line, ...]
     sentences: tuple[str, ...]
 
@@ -41,56 +42,58 @@ class Group:
 def context(view: View) -> Mapping[str, Any] | None:
     """A part of the table for every row that others were made from; nothing where there is none."""
     views = {id(row.result): row for row in view.rows}
-    found = before([row.result for row in view.rows])
-    if not found:
+    comparisons = before([row.result for row in view.rows])
+    if not comparisons:
         return None
-    metrics = [name for name in _METRICS if any(name in one.differences for one in found)]
-    references = {id(one.reference): views[id(one.reference)] for one in found}
+    metrics = [name for name in _METRICS if any(name in one.differences for one in comparisons)]
+    references = {id(one.reference): views[id(one.reference)] for one in comparisons}
     return {
-        "columns": [_heading(found, name) for name in metrics],
+        "headings": [_heading(comparisons, name) for name in metrics],
         "groups": [
-            _group(row, [one for one in found if id(one.reference) == key], views, metrics)
+            _group(row, [one for one in comparisons if id(one.reference) == key], views, metrics)
             for key, row in references.items()
         ],
     }
 
 
-def _heading(found: Sequence[Comparison], name: str) -> tuple[str, str, str]:
+def _heading(comparisons: Sequence[Comparison], name: str) -> tuple[str, str, str]:
     """Title, arrow, and which is better."""
-    metric = next(one.row.kinds[name] for one in found if name in one.row.kinds)
+    metric = next(one.row.kinds[name] for one in comparisons if name in one.row.kinds)
     return metric.title, ARROWS[metric.better], metric.better
 
 
 def _group(
-    reference: RowView, found: Sequence[Comparison], views: Mapping[int, RowView], metrics: Sequence[str]
+    reference: RowView, comparisons: Sequence[Comparison], views: Mapping[int, RowView], metrics: Sequence[str]
 ) -> Group:
     return Group(
         reference,
-        tuple(number(reference.result.metrics[name]) for name in metrics),
-        tuple(_line(views[id(one.row)], reference, one, metrics) for one in found),
-        tuple(_sentences(reference, found, views)),
+        tuple(table_cell(reference.result.metrics[name]) for name in metrics),
+        tuple(_line(views[id(one.row)], reference, one, metrics) for one in comparisons),
+        tuple(_sentences(reference, comparisons, views)),
     )
 
 
-def _line(row: RowView, reference: RowView, found: Comparison, metrics: Sequence[str]) -> Line:
-    return Line(row, _short(row, reference), tuple(_number(found, name) for name in metrics))
+def _line(row: RowView, reference: RowView, comparison: Comparison, metrics: Sequence[str]) -> Line:
+    return Line(row, _short(row, reference), tuple(_number(comparison, name) for name in metrics))
 
 
-def _number(found: Comparison, name: str) -> Number:
-    now, difference = found.row.metrics.get(name), found.differences.get(name)
+def _number(comparison: Comparison, name: str) -> TableCell:
+    now, difference = comparison.row.metrics.get(name), comparison.differences.get(name)
     if now is None:
-        return Number("")
-    change, interval = ("", "") if difference is None else shown_change(difference)
-    return Number(number(now).value, f"{change} ({interval})" if interval else change)
+        return TableCell("")
+    change, interval = ("", "") if difference is None else change_cell(difference)
+    return TableCell(table_cell(now).value, f"{change} ({interval})" if interval else change)
 
 
-def _sentences(reference: RowView, found: Sequence[Comparison], views: Mapping[int, RowView]) -> list[str]:
+def _sentences(reference: RowView, comparisons: Sequence[Comparison], views: Mapping[int, RowView]) -> list[str]:
     """Who clearly weakens the backdoor, at what price at the other end; who does harm at either end for nothing."""
     kinds: dict[tuple[str, str], list[str]] = {}
-    for one in found:
-        other, asr = (one.differences[name].outcome if name in one.differences else "missing" for name in ends(one.row))
+    for one in comparisons:
+        other, asr = (
+            one.differences[name].outcome if name in one.differences else "missing" for name in end_metrics(one.row)
+        )
         kinds.setdefault((other, asr), []).append(_short(views[id(one.row)], reference))
-    robust = NAMES[ends(reference.result)[0]]
+    robust = NAMES[end_metrics(reference.result)[0]]
     prices = {
         "better": f"which also raises {robust}",
         "unclear": f"with no clear change of {robust}",

@@ -13,11 +13,14 @@ from numpy.typing import NDArray
 from bascule.measure import Measure
 from bascule.report.drawing import labels, svg, tiles
 from bascule.report.drawing.picture import Picture
-from bascule.report.evidence import Evidence, Number, evidence, measured, number
+from bascule.report.evidence import Evidence, evidence, measure_of
+from bascule.report.tables.grid import TableCell
+from bascule.report.tables.tables import UNKNOWN, table_cell
 from bascule.report.view import RowView, View
 from bascule.report.words import SPACE, count, joined
 
 TITLE = "Where the models look"
+PLACE = 70
 
 _EXAMPLES = (2, 6)
 """Fewest and most test images in a gallery."""
@@ -54,7 +57,7 @@ class Attention:
     chance: float | None
     """Share of the pixels that the trigger changes."""
     seeds: int
-    numbers: tuple[Number, ...]
+    numbers: tuple[TableCell, ...]
     """In the order of the table: triggered, twin, without the trigger, chance."""
 
 
@@ -73,16 +76,16 @@ class Method:
 
 def context(view: View) -> Mapping[str, Any] | None:
     """One part for each method of explanation; nothing where there are no heat maps."""
-    found: dict[str, list[Evidence]] = {}
+    methods: dict[str, list[Evidence]] = {}
     for part in evidence(view, "explain"):
         heat = part.having("heat_clean")
         if heat is not None:
-            found.setdefault(heat.method, []).append(heat)
-    if not found:
+            methods.setdefault(heat.method, []).append(heat)
+    if not methods:
         return None
-    each = _BYTES // sum(map(len, found.values()))
+    each = _BYTES // sum(map(len, methods.values()))
     budget = _Budget(_BYTES, each)
-    return {"methods": [_method(place, name, parts, budget) for place, (name, parts) in enumerate(found.items())]}
+    return {"methods": [_method(place, name, parts, budget) for place, (name, parts) in enumerate(methods.items())]}
 
 
 def _method(place: int, name: str, parts: Sequence[Evidence], budget: _Budget) -> Method:
@@ -94,7 +97,7 @@ def _method(place: int, name: str, parts: Sequence[Evidence], budget: _Budget) -
             left.append(part.row)
         else:
             galleries.append(gallery)
-    attention = [found for part in parts if (found := _attention(part)) is not None]
+    attention = [one for part in parts if (one := _attention(part)) is not None]
     picture = _picture(place, attention) if attention and len(attention) <= _DRAWN else None
     return Method(name, galleries, left, attention, picture, _sentences(attention))
 
@@ -147,30 +150,33 @@ def _sheet(images: tiles.Pixels, heat: NDArray[Any], name: str, label: str, exam
 
 
 def _attention(part: Evidence) -> Attention | None:
-    found = part.having("attention")
-    if found is None:
+    heat = part.having("attention")
+    if heat is None:
         return None
-    measure = measured("trigger-attention", attention=_arrays(found.models, "attention"))
+    measure = measure_of("trigger-attention", attention=_arrays(heat.models, "attention"))
     if measure.value is None:
         return None
-    twin = measured("trigger-attention", attention=_arrays(found.twins, "attention"))
-    clean = measured("trigger-attention", attention=_arrays(found.models, "attention_clean"))
-    chance = [values for values in _arrays(found.models, "chance") if np.isfinite(values).any()]
+    twin = measure_of("trigger-attention", attention=_arrays(heat.twins, "attention"))
+    clean = measure_of("trigger-attention", attention=_arrays(heat.models, "attention_clean"))
+    chance = [values for values in _arrays(heat.models, "chance") if np.isfinite(values).any()]
     area = float(np.mean([np.nanmean(values) for values in chance])) if chance else None
-    numbers = (number(measure), number(twin), number(clean), Number() if area is None else Number(f"{100 * area:.1f}"))
-    return Attention(part.row, measure, twin, clean.value, area, len(found.models), numbers)
+    share = TableCell(UNKNOWN if area is None else f"{100 * area:.1f}")
+    numbers = (table_cell(measure), table_cell(twin), table_cell(clean), share)
+    return Attention(part.row, measure, twin, clean.value, area, len(heat.models), numbers)
 
 
 def _arrays(findings: Mapping[int, Any], name: str) -> list[NDArray[np.float64]]:
-    return [np.asarray(found.arrays[name], dtype=np.float64) for found in findings.values() if name in found.arrays]
+    return [
+        np.asarray(finding.arrays[name], dtype=np.float64) for finding in findings.values() if name in finding.arrays
+    ]
 
 
-def _sentences(found: Sequence[Attention]) -> list[str]:
+def _sentences(attention: Sequence[Attention]) -> list[str]:
     """Who looks at the trigger, as far as the intervals can tell."""
     above: list[str] = []
     below: list[str] = []
     same: list[str] = []
-    for one in found:
+    for one in attention:
         low, high = one.measure.low, one.measure.high
         if one.chance is None or low is None or high is None:
             continue
@@ -182,8 +188,8 @@ def _sentences(found: Sequence[Attention]) -> list[str]:
         sentences.append(f"Not separated from chance: {joined(same)}.")
     if below:
         sentences.append(f"Less than chance: {joined(below)}.")
-    if len(found) == 2:
-        sentences.append(_two(*sorted(found, key=lambda one: -(one.measure.value or 0))))
+    if len(attention) == 2:
+        sentences.append(_two(*sorted(attention, key=lambda one: -(one.measure.value or 0))))
     return sentences
 
 
@@ -195,24 +201,24 @@ def _two(more: Attention, less: Attention) -> str:
     return f"The intervals of {more.row.name} and {less.row.name} overlap: neither is shown to look at it more."
 
 
-def _picture(place: int, found: Sequence[Attention]) -> svg.Drawing:
+def _picture(place: int, attention: Sequence[Attention]) -> svg.Drawing:
     """Dots with intervals, one line per row, the chance level a tick and the twin a hollow mark."""
     with svg.drawing():
-        height = _LINE * len(found) + 58
+        height = _LINE * len(attention) + 58
         axes = svg.axes_of(_WIDTH, height, left=_LEFT, right=16, top=8, bottom=50)
-        ends = [one.measure.high or one.measure.value or 0 for one in found]
-        ends += [value for one in found for value in (one.twin.high, one.chance) if value is not None]
-        axes.set(xlim=(0, min(104.0, 112 * max(ends)) or 1), ylim=(len(found) - 0.5, -0.5), yticks=[])
+        edges = [one.measure.high or one.measure.value or 0 for one in attention]
+        edges += [value for one in attention for value in (one.twin.high, one.chance) if value is not None]
+        axes.set(xlim=(0, min(104.0, 112 * max(edges)) or 1), ylim=(len(attention) - 0.5, -0.5), yticks=[])
         axes.set_xlabel("Trigger attention, % of the heat", labelpad=8)
         texts = {}
-        for line, one in enumerate(found):
+        for line, one in enumerate(attention):
             texts[f"name-{line}"] = labels.shortened(one.row.name, size=svg.TEXT_SIZE, width=_LEFT - 16)
             axes.annotate(
-                f"name-{line}", (_LEFT - 10, 50 + _LINE * (len(found) - line - 0.5)), xycoords="figure points",
+                f"name-{line}", (_LEFT - 10, 50 + _LINE * (len(attention) - line - 0.5)), xycoords="figure points",
                 ha="right", va="center_baseline",
             )  # fmt: skip
             _dot(axes, line, one)
-        return svg.svg(axes, name=f"attention-{place}", label=_spoken(found), texts=texts)
+        return svg.svg(axes, name=f"attention-{place}", label=_spoken(attention), texts=texts)
 
 
 def _dot(axes: Any, line: int, one: Attention) -> None:
@@ -232,9 +238,9 @@ def _dot(axes: Any, line: int, one: Attention) -> None:
         axes.plot([100 * one.chance] * 2, [line - 0.4, line + 0.4], color=svg.INK, linewidth=2)
 
 
-def _spoken(found: Sequence[Attention]) -> str:
+def _spoken(attention: Sequence[Attention]) -> str:
     each = []
-    for one in found:
+    for one in attention:
         beside = "" if one.chance is None else f" (chance {100 * one.chance:.1f} %)"
         each.append(f"{one.row.name} {one.numbers[0].value} %{beside}")
-    return f"Trigger attention of {count(len(found), 'row')}: {', '.join(each)}.".replace(SPACE, " ")
+    return f"Trigger attention of {count(len(attention), 'row')}: {', '.join(each)}.".replace(SPACE, " ")

@@ -13,13 +13,16 @@ from matplotlib.ticker import MaxNLocator
 from bascule.core.catalog import build
 from bascule.measure import Measure
 from bascule.measure.interval import summarise
-from bascule.report.compare.merged import merged
+from bascule.record.plan import Reach
+from bascule.report.compare.same_models import merge
 from bascule.report.drawing import svg
-from bascule.report.evidence import Number, number
+from bascule.report.tables.grid import TableCell
+from bascule.report.tables.tables import UNKNOWN, table_cell
 from bascule.report.view import RowView, View
-from bascule.report.words import SPACE, count, percent, setting
+from bascule.report.words import SPACE, count, percent
 
 TITLE = "Security curves"
+PLACE = 50
 
 _WIDTH, _HEIGHT = 400, 320
 _SPOKEN = 12
@@ -55,7 +58,7 @@ class Chart:
     picture: svg.Drawing | None
     rows: list[RowView]
     radii: list[str]
-    lines: list[tuple[RowView, list[Number]]]
+    lines: list[tuple[RowView, list[TableCell]]]
 
 
 def context(view: View) -> Mapping[str, Any] | None:
@@ -63,7 +66,7 @@ def context(view: View) -> Mapping[str, Any] | None:
     asked = [row for row in view.rows if _asked(row)]
     if not asked:
         return None
-    lines = [line for row in merged(asked, _asked) if (line := _line(row)) is not None]
+    lines = [line for row in merge(asked, _asked) if (line := _line(row)) is not None]
     groups: dict[tuple[str, str, str], list[Line]] = {}
     for line in lines:
         vary = json.dumps(line.row.result.vary, sort_keys=True)
@@ -84,30 +87,29 @@ def context(view: View) -> Mapping[str, Any] | None:
 
 def _asked(row: RowView) -> tuple[str, ...] | None:
     """Keys of the points that the row's first model is asked for; None where there are none."""
-    return tuple(row.cells[0].columns.get("curve", ())) or None
+    return row.cells[0].keys("curve") or None
 
 
 def _line(row: RowView) -> Line | None:
     points = tuple((eps, measure) for eps, measure in row.result.curve if measure.value is not None)
     if not points:
         return None
-    own = frozenset(float(ball["eps"]) for ball in _balls(row, "attack"))
+    own = frozenset(reach.eps for reach in _reaches(row, "attack"))
     return Line(row, points, own, _certified(row))
 
 
-def _balls(row: RowView, kind: str) -> list[dict[str, Any]]:
-    """The balls that the row's evaluations of a kind speak of."""
-    entry = row.result.entries[0]
-    return [entry["balls"][key] for key in entry["columns"].get(kind, []) if key in entry["balls"]]
+def _reaches(row: RowView, kind: str) -> list[Reach]:
+    """The balls that the row's questions of a kind speak of."""
+    return [question.reach for question in row.cells[0].planned.of(kind) if question.reach is not None]
 
 
 def _norm(row: RowView) -> str:
-    return next((str(ball["norm"]) for ball in _balls(row, "attack")), "")
+    return next((reach.norm for reach in _reaches(row, "attack")), "")
 
 
 def _certified(row: RowView) -> Point | None:
     """What is proved in the norm of the curve, where all certifiers were asked for one radius."""
-    asked = {(str(ball["norm"]), float(ball["eps"])) for ball in _balls(row, "certify")}
+    asked = {(reach.norm, reach.eps) for reach in _reaches(row, "certify")}
     if len(asked) != 1:
         return None
     ((norm, eps),) = asked
@@ -119,11 +121,9 @@ def _chart(place: int, norm: str, lines: Sequence[Line], *, alone: bool) -> Char
     radii = sorted({eps for line in lines for eps, _ in line.points})
     table = []
     for line in lines:
-        measures = dict(line.points)
-        table.append((line.row, [number(measures[eps]) if eps in measures else Number() for eps in radii]))
-    first = lines[0].row
-    vary = ", ".join(f"{path} {setting(value)}" for path, value in first.result.vary.items())
-    where = "" if alone else " · ".join(filter(None, (first.result.data, vary)))
+        cells = {eps: table_cell(measure) for eps, measure in line.points}
+        table.append((line.row, [cells.get(eps, TableCell(UNKNOWN)) for eps in radii]))
+    where = "" if alone else lines[0].row.where
     picture = _picture(place, norm, lines) if place < _CHARTS else None
     return Chart(where, picture, [line.row for line in lines], [f"{eps:.4g}" for eps in radii], table)
 
@@ -164,7 +164,7 @@ def _draw(axes: Axes, line: Line) -> None:
 def _marks(axes: Axes, line: Line, *, first: int) -> dict[str, str]:
     """Draw a mark for each number; what each says, by its id, which are counted from `first`."""
     style: dict[str, Any] = {"marker": line.row.mark.shape, "linestyle": "none", "clip_on": False, "zorder": 3}
-    found = {}
+    titles = {}
     marks = [(*point, False) for point in line.points] + ([(*line.certified, True)] if line.certified else [])
     for step, (eps, measure, proof) in enumerate(marks):
         assert measure.value is not None
@@ -174,13 +174,13 @@ def _marks(axes: Axes, line: Line, *, first: int) -> dict[str, str]:
             markerfacecolor="none" if proof else line.row.mark.colour, markeredgewidth=1.5 if proof else 0.75,
             markeredgecolor=line.row.mark.colour if proof else svg.INK, **style,
         )  # fmt: skip
-        found[gid] = _title(line.row, eps, measure, proof=proof)
-    return found
+        titles[gid] = _title(line.row, eps, measure, proof=proof)
+    return titles
 
 
 def _title(row: RowView, eps: float, measure: Measure, *, proof: bool) -> str:
     what = "certified accuracy" if proof else "accuracy" if eps == 0 else "robust accuracy"
-    return f"{row.name}, eps {eps:.4g}: {what} {number(measure).value}{SPACE}% ({number(measure).interval})"
+    return f"{row.name}, eps {eps:.4g}: {what} {table_cell(measure).value}{SPACE}% ({table_cell(measure).interval})"
 
 
 def _spoken(lines: Sequence[Line]) -> str:

@@ -17,9 +17,10 @@ from bascule.report.drawing import svg, tiles
 from bascule.report.drawing.picture import Picture
 from bascule.report.evidence import Evidence, evidence
 from bascule.report.view import RowView, View
-from bascule.report.words import count, setting
+from bascule.report.words import count
 
 TITLE = "Frequencies"
+PLACE = 120
 
 _WIDTH, _HEIGHT = 400, 260
 _MAP = 220
@@ -81,13 +82,13 @@ class Part:
 def context(view: View) -> Mapping[str, Any] | None:
     """One part for each method and group of rows; nothing where there are no spectra."""
     groups: dict[tuple[str, str, str, str], list[tuple[Evidence, Response]]] = {}
-    for found in evidence(view, "explain"):
-        response = _response(found)
+    for part in evidence(view, "explain"):
+        response = _response(part)
         if response is None:
             continue
-        vary = json.dumps(found.row.result.vary, sort_keys=True)
+        vary = json.dumps(part.row.result.vary, sort_keys=True)
         size = json.dumps(response.frequencies.tolist())
-        groups.setdefault((found.method, found.row.result.data, vary, size), []).append((found, response))
+        groups.setdefault((part.method, part.row.result.data, vary, size), []).append((part, response))
     if not groups:
         return None
     together = len({key[1:3] for key in groups}) == 1
@@ -95,14 +96,16 @@ def context(view: View) -> Mapping[str, Any] | None:
 
 
 def _response(part: Evidence) -> Response | None:
-    found = [finding.arrays for finding in part.models.values() if {"frequencies", "response"} <= finding.arrays.keys()]
-    if not found:
+    arrays = [
+        finding.arrays for finding in part.models.values() if {"frequencies", "response"} <= finding.arrays.keys()
+    ]
+    if not arrays:
         return None
-    frequencies = np.asarray(found[0]["frequencies"], dtype=np.float64)
+    frequencies = np.asarray(arrays[0]["frequencies"], dtype=np.float64)
     seeds = [
         np.asarray(parts["response"], dtype=np.float64)
-        for parts in found
-        if np.array_equal(parts["frequencies"], found[0]["frequencies"])
+        for parts in arrays
+        if np.array_equal(parts["frequencies"], arrays[0]["frequencies"])
     ]
     stack = np.stack(seeds)
     known = np.isfinite(stack)
@@ -116,8 +119,6 @@ def _response(part: Evidence) -> Response | None:
 
 def _part(place: int, group: Sequence[tuple[Evidence, Response]], *, alone: bool) -> Part:
     first, responses = group[0][0], [response for _, response in group]
-    vary = ", ".join(f"{path} {setting(value)}" for path, value in first.row.result.vary.items())
-    where = "" if alone else " · ".join(filter(None, (first.row.result.data, vary)))
     unit, about = _MEANING.get(first.name, ("Response, %", "Response by frequency"))
     flat = responses[0].frequencies.shape[1] == 1
     maps, scale = ([], None) if flat or place >= _CHARTS else _maps(place, responses[:_MAPS], about)
@@ -126,7 +127,7 @@ def _part(place: int, group: Sequence[tuple[Evidence, Response]], *, alone: bool
         name=first.name,
         about=about,
         method=first.method,
-        where=where,
+        where="" if alone else first.row.where,
         rows=[response.row for response in responses],
         chart=_chart(place, responses, unit, about) if flat and place < _CHARTS else None,
         maps=maps,
@@ -180,13 +181,13 @@ def _maps(place: int, responses: Sequence[Response], about: str) -> tuple[list[M
     """Maps on one scale, from the lowest to the highest value in any of them."""
     least = min(float(np.nanmin(response.mean)) for response in responses)
     most = max(float(np.nanmax(response.mean)) for response in responses)
-    found = []
+    maps = []
     for number, response in enumerate(responses):
         shares = (response.mean - least) / ((most - least) or 1.0)
         label = f"{about}: map of {response.row.name}"
         picture = Picture(_plane(response.frequencies, shares), f"spectrum-{place}-{number}", label, most=_MAP)
-        found.append(Map(response.row, picture, count(response.seeds, "seed")))
-    return found, (f"{100 * least:.0f} %", f"{100 * most:.0f} %")
+        maps.append(Map(response.row, picture, count(response.seeds, "seed")))
+    return maps, (f"{100 * least:.0f} %", f"{100 * most:.0f} %")
 
 
 def _plane(frequencies: Values, shares: Values) -> Image.Image:

@@ -9,13 +9,14 @@ from matplotlib.axes import Axes
 
 from bascule.measure import Measure
 from bascule.report.compare.comparable import apart
-from bascule.report.compare.merged import distinct
 from bascule.report.compare.pairwise import pareto
+from bascule.report.compare.same_models import distinct
 from bascule.report.drawing import labels, svg
 from bascule.report.view import RowView, View
 from bascule.report.words import SPACE, joined, percent, percent_interval
 
 TITLE = "The trade-off"
+PLACE = 20
 
 _WIDTH, _HEIGHT = 400, 372
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 8, 8, 50
@@ -31,12 +32,12 @@ _SPOKEN = 12
 def context(view: View) -> Mapping[str, Any]:
     """The picture, and its numbers in words for every row."""
     rows = distinct(view.rows)
-    shown = [row for row in rows if not _gaps(row)]
+    drawn = [row for row in rows if not _gaps(row)]
     results = [row.result for row in rows]
     return {
-        "picture": _picture(shown) if shown else None,
-        "legend": [(row, _numbers(row)) for row in shown],
-        "compact": len(shown) > _MANY,
+        "picture": _picture(drawn) if drawn else None,
+        "legend": [(row, _numbers(row)) for row in drawn],
+        "compact": len(drawn) > _MANY,
         "missing": [(row, joined(gaps)) for row in rows if (gaps := _gaps(row))],
         "pareto": pareto(results) if len(results) > 2 else [],
         "folded": len(results) > _SPOKEN,
@@ -52,8 +53,8 @@ def _gaps(row: RowView) -> list[str]:
 
 def _numbers(row: RowView) -> list[tuple[str, str, str]]:
     names = {"robust_accuracy": "robust accuracy", "asr": "ASR", "accuracy": "accuracy"}
-    found = [(name, row.result.metrics[key]) for key, name in names.items() if key in row.result.metrics]
-    return [(name, *percent_interval(m.value, *_interval(m))) for name, m in found if m.value is not None]
+    measures = [(name, row.result.metrics[key]) for key, name in names.items() if key in row.result.metrics]
+    return [(name, *percent_interval(m.value, *_interval(m))) for name, m in measures if m.value is not None]
 
 
 def _interval(measure: Measure) -> tuple[float, float]:
@@ -73,7 +74,7 @@ def _picture(rows: Sequence[RowView]) -> svg.Drawing:
             _draw(axes, row, point, gid=f"mark-{number}")
         names = [labels.shortened(row.name, size=svg.TEXT_SIZE, width=_LABEL_WIDTH) for row in rows]
         inside = labels.Box(_LEFT, _BOTTOM, _WIDTH, _HEIGHT)
-        placed = labels.placed(names, [_pixels(point) for point in points], inside=inside, size=svg.TEXT_SIZE)
+        placed = labels.place(names, [_pixels(point) for point in points], inside=inside, size=svg.TEXT_SIZE)
         texts = {}
         for number, label in enumerate(placed):
             if label is not None:

@@ -18,6 +18,7 @@ from bascule.report.view import RowView, View
 from bascule.report.words import component, count, percent
 
 TITLE = "Triggers"
+PLACE = 60
 
 
 @dataclass
@@ -35,7 +36,7 @@ def context(view: View) -> Mapping[str, Any] | None:
     """One entry per picture and trigger; nothing when no row is poisoned."""
     entries: dict[tuple[str, str, str], Entry] = {}
     # Rows without a picture come last, to join the entry of a row with the same trigger and data.
-    for row, poison, data in sorted(_poisoned(view), key=lambda found: not found[2]):
+    for row, poison, data in sorted(_poisoned(view), key=lambda part: not part[2]):
         words = _trigger(poison)
         place = (row.result.data, words, hashlib.sha256(data).hexdigest())
         if not data:
@@ -53,8 +54,7 @@ def _poisoned(view: View) -> Iterator[tuple[RowView, dict[str, Any], bytes]]:
     """Rows with their poison and the picture of their first seed (all seeds show the same), or nothing yet."""
     for row in view.rows:
         if row.poison is not None:
-            path = row.cells[0].record.artefacts / "trigger.png"
-            yield row, row.poison, path.read_bytes() if path.is_file() else b""
+            yield row, row.poison, row.cells[0].record.picture() or b""
 
 
 def _picture(data: bytes, row: RowView, *, number: int) -> Picture | None:

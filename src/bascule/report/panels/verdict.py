@@ -9,17 +9,18 @@ from typing import Any
 from bascule.measure.interval import CONFIDENCE
 from bascule.record.rows import RowResult
 from bascule.report.compare.comparable import apart, groups_of
-from bascule.report.compare.merged import distinct
-from bascule.report.compare.pairwise import Comparison, before, between, compared, ends
-from bascule.report.compare.sentences import Verdict, compare, state
+from bascule.report.compare.pairwise import Comparison, before, between, compare, end_metrics
+from bascule.report.compare.same_models import distinct
+from bascule.report.compare.sentences import Statement, describe, describe_alone
 from bascule.report.view import RowView, View
 from bascule.report.words import percent
 
 TITLE = "In short"
+PLACE = 10
 
 _MANY = 4
 """With more sentences than this they are set smaller."""
-_SHOWN = 6
+_UNFOLDED = 6
 """Most sentences that are not folded."""
 _NOUNS = ("seed", "test image")
 _MEANING = {
@@ -37,7 +38,7 @@ class Entry:
     """A row and what is said of it."""
 
     row: RowView
-    verdict: Verdict
+    statement: Statement
     comparison: Comparison | None = None
 
 
@@ -54,12 +55,12 @@ class Group:
 def context(view: View) -> Mapping[str, Any]:
     """What matters most, and the rest: rows that may be compared beside the first of them, others alone."""
     rows = distinct(view.rows)
-    shown = {id(row.result): row for row in rows}
+    views = {id(row.result): row for row in rows}
     results = [row.result for row in rows]
-    groups = _groups(results, shown)
-    found = sorted((entry for group in groups for entry in group.entries), key=_importance, reverse=True)
-    first, rest = found[:_SHOWN], found[_SHOWN:]
-    names = dict.fromkeys(name for row in results for name in ends(row) if name in row.metrics)
+    groups = _groups(results, views)
+    entries = sorted((entry for group in groups for entry in group.entries), key=_importance, reverse=True)
+    first, rest = entries[:_UNFOLDED], entries[_UNFOLDED:]
+    names = dict.fromkeys(name for row in results for name in end_metrics(row) if name in row.metrics)
     return {
         "groups": _grouped(groups, first),
         "folded": _grouped(groups, rest),
@@ -67,26 +68,26 @@ def context(view: View) -> Mapping[str, Any]:
         "compact": len(first) > _MANY,
         "apart": apart(results),
         "meanings": [_MEANING[name] for name in names if name in _MEANING],
-        "basis": _basis([entry.comparison for entry in found if entry.comparison is not None]),
+        "basis": _basis([entry.comparison for entry in entries if entry.comparison is not None]),
     }
 
 
-def _groups(rows: Sequence[RowResult], shown: Mapping[int, RowView]) -> list[Group]:
+def _groups(rows: Sequence[RowResult], views: Mapping[int, RowView]) -> list[Group]:
     """Repaired and filtered rows beside the same models before; the others beside the first of those like them."""
     made = before(rows)
     remade = {id(one.row) for one in made}
     kinds = groups_of([row for row in rows if id(row) not in remade])
     groups = []
     for reference, *others in kinds:
-        entries = [Entry(shown[id(one.row)], compare(one), one) for one in (compared(reference, row) for row in others)]
+        entries = [Entry(views[id(one.row)], describe(one), one) for one in (compare(reference, row) for row in others)]
         if entries:
             what = "the first row" if len(kinds) == 1 else "the first row of its kind"
-            groups.append(Group(shown[id(reference)], entries, what))
+            groups.append(Group(views[id(reference)], entries, what))
         elif all(one.reference is not reference for one in made):
-            groups.append(Group(None, [Entry(shown[id(reference)], state(reference))]))
+            groups.append(Group(None, [Entry(views[id(reference)], describe_alone(reference))]))
     for reference in {id(one.reference): one.reference for one in made}.values():
-        entries = [Entry(shown[id(one.row)], compare(one), one) for one in made if one.reference is reference]
-        groups.append(Group(shown[id(reference)], entries, "the same models before"))
+        entries = [Entry(views[id(one.row)], describe(one), one) for one in made if one.reference is reference]
+        groups.append(Group(views[id(reference)], entries, "the same models before"))
     return groups
 
 
@@ -98,9 +99,9 @@ def _importance(entry: Entry) -> tuple[bool, bool, float]:
     """
     if entry.comparison is None:
         return False, False, 0.0
-    both = ends(entry.comparison.row)
-    found = [entry.comparison.differences[name] for name in both if name in entry.comparison.differences]
-    sure = [one for one in found if one.change in ("up", "down")]
+    both = end_metrics(entry.comparison.row)
+    differences = [entry.comparison.differences[name] for name in both if name in entry.comparison.differences]
+    sure = [one for one in differences if one.change in ("up", "down")]
     size = sum(min(abs(one.low or 0.0), abs(one.high or 0.0)) for one in sure)
     return {one.outcome for one in sure} == {"better", "worse"}, True, size
 
@@ -108,21 +109,21 @@ def _importance(entry: Entry) -> tuple[bool, bool, float]:
 def _grouped(groups: Sequence[Group], entries: Sequence[Entry]) -> list[Group]:
     """The entries beside their references, in their order; a group comes where its first entry does."""
     wanted = {id(entry): place for place, entry in enumerate(entries)}
-    found = []
+    kept = []
     for group in groups:
         inside = sorted((one for one in group.entries if id(one) in wanted), key=lambda one: wanted[id(one)])
         if inside:
-            found.append(Group(group.reference, inside, group.what))
-    found.sort(key=lambda group: wanted[id(group.entries[0])])
-    return found
+            kept.append(Group(group.reference, inside, group.what))
+    kept.sort(key=lambda group: wanted[id(group.entries[0])])
+    return kept
 
 
 def _basis(comparisons: Sequence[Comparison]) -> str:
     """On what the comparisons rest; empty when there are none."""
-    named = [[each.differences.get(name) for name in ("accuracy", *ends(each.row))] for each in comparisons]
+    named = [[each.differences.get(name) for name in ("accuracy", *end_metrics(each.row))] for each in comparisons]
     counts = [max((one.n or 0 for one in each if one is not None), default=0) for each in named]
     known = [(each.seeds, images) for each, images in zip(comparisons, counts, strict=True) if images]
     if not known:
         return ""
-    seeds, images = (between(found, noun) for found, noun in zip(zip(*known, strict=True), _NOUNS, strict=True))
+    seeds, images = (between(numbers, noun) for numbers, noun in zip(zip(*known, strict=True), _NOUNS, strict=True))
     return f"In brackets: the {percent(CONFIDENCE)} interval of the change, over {seeds} and {images}."

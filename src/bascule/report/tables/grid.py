@@ -7,7 +7,7 @@ import io
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
@@ -15,8 +15,13 @@ from rich.console import Console
 from rich.table import Table
 
 Form = Literal["text", "markdown", "latex"]
-Cell = tuple[str, str]
-"""A value and its interval; either may be empty."""
+
+
+class TableCell(NamedTuple):
+    """A value and its interval, in words; either may be empty."""
+
+    value: str
+    interval: str = ""
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,7 @@ class Grid:
 
     names: Sequence[str]
     numbers: Sequence[str]
-    lines: Sequence[Sequence[Cell]]
+    lines: Sequence[Sequence[TableCell]]
 
 
 _NO_BREAK = "\N{NO-BREAK SPACE}"
@@ -33,11 +38,6 @@ _NAME, _HEADING, _NUMBER = 36, 16, 9
 """Most letters in a line of a name and of a heading; least in a number."""
 _NAMES = (_NAME, 24, 16, 12)
 """What a line of a name may have in a table that is broken: what makes the fewest blocks."""
-
-
-def plain(text: str) -> Cell:
-    """A cell without interval."""
-    return text, ""
 
 
 def render(grids: Iterable[Grid], paragraphs: Sequence[Sequence[str]], form: Form, *, width: int | None = None) -> str:

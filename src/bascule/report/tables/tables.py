@@ -16,9 +16,9 @@ from bascule.record.rows import RowResult, by_class
 from bascule.report.compare import pairwise
 from bascule.report.compare.comparable import apart
 from bascule.report.compare.pairwise import Comparison
-from bascule.report.compare.sentences import compare
+from bascule.report.compare.sentences import describe
 from bascule.report.tables import grid
-from bascule.report.tables.grid import Cell, Grid, plain
+from bascule.report.tables.grid import Grid, TableCell
 from bascule.report.words import SPACE
 
 Format = Literal["text", "json", "csv", "markdown", "latex"]
@@ -57,10 +57,10 @@ class More:
             return [] if self.against is None else pairwise.against(rows, self.against)
         if self.against is not None:
             raise RequestError("a row is compared with one other: ask for `against` or for `before`, not for both")
-        found = pairwise.before(rows)
-        if not found:
+        comparisons = pairwise.before(rows)
+        if not comparisons:
             raise RequestError("no row is repaired or filtered while another one shows the same models before")
-        return found
+        return comparisons
 
 
 def render(rows: Sequence[RowResult], form: Format, more: More | None = None, *, width: int | None = None) -> str:
@@ -86,15 +86,20 @@ def render(rows: Sequence[RowResult], form: Format, more: More | None = None, *,
     return grid.render(grids, below, form, width=width)
 
 
-def shown_value(measure: Measure) -> str:
+def table_cell(measure: Measure) -> TableCell:
+    """The value and its interval for people."""
+    return TableCell(value_text(measure), interval_text(measure))
+
+
+def value_text(measure: Measure) -> str:
     """The value for people: fractions in percent with one decimal, other units as they are."""
     if measure.value is None:
         return UNKNOWN
     return f"{100 * measure.value:.1f}" if measure.unit == "fraction" else f"{measure.value:.3g}"
 
 
-def shown_interval(measure: Measure) -> str:
-    """The interval in the same unit as `shown_value`, or nothing."""
+def interval_text(measure: Measure) -> str:
+    """The interval in the same unit as `value_text`, or nothing."""
     if measure.low is None or measure.high is None:
         return ""
     if measure.unit == "fraction":
@@ -126,15 +131,15 @@ def _names(rows: Sequence[RowResult], vary: Sequence[str], first: str = "Row") -
     return [first, *(["Run"] if any(row.run for row in rows) else []), *vary]
 
 
-def _about(row: RowResult, vary: Sequence[str]) -> list[Cell]:
+def _about(row: RowResult, vary: Sequence[str]) -> list[TableCell]:
     run = [row.run] if row.run else []
-    return [plain(text) for text in (row.row, *run, *(str(row.vary.get(path, "")) for path in vary))]
+    return [TableCell(text) for text in (row.row, *run, *(str(row.vary.get(path, "")) for path in vary))]
 
 
-def _cells(measures: dict[str, Measure], metrics: Sequence[str]) -> list[Cell]:
+def _cells(measures: dict[str, Measure], metrics: Sequence[str]) -> list[TableCell]:
     """Nothing for a metric that the row's run does not ask for."""
     known = (measures.get(name) for name in metrics)
-    return [plain("") if found is None else (shown_value(found), shown_interval(found)) for found in known]
+    return [TableCell("") if measure is None else table_cell(measure) for measure in known]
 
 
 def _joint(rows: Sequence[RowResult]) -> Grid:
@@ -142,11 +147,11 @@ def _joint(rows: Sequence[RowResult]) -> Grid:
     lines = []
     for row in rows:
         about = _about(row, vary)
-        lines.append([*about, plain(str(row.seeds)), *_cells(row.metrics, metrics)])
+        lines.append([*about, TableCell(str(row.seeds)), *_cells(row.metrics, metrics)])
         if row.published is not None:
-            known = row.published["metrics"]
+            known = row.published.metrics
             values = [f"{100 * known[name]:.1f}" if name in known else "" for name in metrics]
-            lines.append([plain(text) for text in ("  published", *("" for _ in about[1:]), "", *values)])
+            lines.append([TableCell(text) for text in ("  published", *("" for _ in about[1:]), "", *values)])
     return Grid(_names(rows, vary), ["Seeds", *_metric_headings(rows, metrics)], lines)
 
 
@@ -157,14 +162,14 @@ def _by_class(rows: Sequence[RowResult]) -> Grid:
         for label, (n, measures) in by_class(row).items():
             cells = zip(metrics, _cells(measures, metrics), strict=True)
             numbers = [_with_count(cell, measures[name].n, n) if name in measures else cell for name, cell in cells]
-            about = [*_about(row, vary), plain(_class_name(row, label))]
-            lines.append([*about, plain(str(row.seeds)), plain(f"{n:,}"), *numbers])
+            about = [*_about(row, vary), TableCell(row.class_name(label))]
+            lines.append([*about, TableCell(str(row.seeds)), TableCell(f"{n:,}"), *numbers])
     return Grid([*_names(rows, vary), "True class"], ["Seeds", "Images", *_metric_headings(rows, metrics)], lines)
 
 
-def _with_count(cell: Cell, counted: int | None, images: int) -> Cell:
+def _with_count(cell: TableCell, counted: int | None, images: int) -> TableCell:
     """The cell with the number of images that count, where it is not that of the line."""
-    return cell if counted in (None, images) else (cell[0], f"{cell[1]}, n {counted:,}")
+    return cell if counted in (None, images) else cell._replace(interval=f"{cell.interval}, n {counted:,}")
 
 
 def _differences(comparisons: Sequence[Comparison], reference: str = "") -> Grid:
@@ -173,27 +178,27 @@ def _differences(comparisons: Sequence[Comparison], reference: str = "") -> Grid
     metrics = [name for name in metrics if any(_known(comparison, name) for comparison in comparisons)] or metrics
     lines = []
     for comparison in comparisons:
-        found = [comparison.differences.get(name) for name in metrics]
+        differences = [comparison.differences.get(name) for name in metrics]
         about = _about(comparison.row, vary)
-        lines.append([*about, plain(str(comparison.seeds)), *map(shown_change, found)])
+        lines.append([*about, TableCell(str(comparison.seeds)), *map(change_cell, differences)])
     references = dict.fromkeys(comparison.reference.name for comparison in comparisons)
     heading = f"Row less {reference or ' or '.join(references)}"
     return Grid(_names(rows, vary, heading), ["Seeds", *_metric_headings(rows, metrics, "points")], lines)
 
 
 def _known(comparison: Comparison, metric: str) -> bool:
-    found = comparison.differences.get(metric)
-    return found is not None and found.value is not None
+    difference = comparison.differences.get(metric)
+    return difference is not None and difference.value is not None
 
 
-def shown_change(difference: Difference | None) -> tuple[str, str]:
+def change_cell(difference: Difference | None) -> TableCell:
     """The change, with its sign, and its interval: `+1.2` and `-0.4 to +2.8`."""
     if difference is None or difference.value is None:
-        return UNKNOWN, ""
+        return TableCell(UNKNOWN)
     assert difference.low is not None
     assert difference.high is not None
     value, low, high = (_signed(part, difference.unit) for part in (difference.value, difference.low, difference.high))
-    return value, f"{low} to {high}"
+    return TableCell(value, f"{low} to {high}")
 
 
 def _signed(number: float, unit: str) -> str:
@@ -204,49 +209,47 @@ def _signed(number: float, unit: str) -> str:
     return f"{100 * number:+.2g}" if float(text) == 0 else text
 
 
-def _class_name(row: RowResult, label: int) -> str:
-    return row.classes[label] if 0 <= label < len(row.classes) else str(label)
-
-
 def _notes(rows: Sequence[RowResult], form: Format) -> list[str]:
     """What cannot be told apart, flags, and where a publication's printed value is known to be wrong."""
     notes = [f"{row.label}: {flag}" for row in rows for flag in row.flags]
-    for row in rows:
-        for name, value in (row.published or {}).get("printed", {}).items():
-            why = (row.published or {}).get("note", "")
-            notes.append(f"{row.label}: {row.kinds[name].title} is printed as {100 * value:.1f} %. {why}".rstrip())
+    for row, published in ((row, row.published) for row in rows if row.published is not None):
+        for name, value in published.printed.items():
+            title, why = row.kinds[name].title, published.note
+            notes.append(f"{row.label}: {title} is printed as {100 * value:.1f} %. {why}".rstrip())
     notes = [f"! {note}" if form == "text" else note for note in notes]
     return [*pairwise.unseparated(rows), *apart(rows), *notes]
 
 
 def _sentence(comparison: Comparison) -> str:
-    return f"{comparison.row.label} {compare(comparison).text}".replace(SPACE, " ")
+    return f"{comparison.row.label} {describe(comparison).text}".replace(SPACE, " ")
 
 
 # --- data ------------------------------------------------------------------------------------------------------------
 
 
 def _json(rows: Sequence[RowResult], more: More, comparisons: Sequence[Comparison]) -> str:
-    found: list[dict[str, Any]] = [row.as_dict() for row in rows]
+    entries: list[dict[str, Any]] = [row.as_dict() for row in rows]
     places = {id(row): place for place, row in enumerate(rows)}
     for comparison in comparisons:
-        found[places[id(comparison.row)]]["differences"] = {
+        entries[places[id(comparison.row)]]["differences"] = {
             "to": comparison.reference.name,
             "metrics": {name: difference.as_dict() for name, difference in comparison.differences.items()},
             "sentence": _sentence(comparison),
         }
     if more.pareto:
-        for place, stand in pairwise.standing(rows).items():
-            kinds = {"clearly": stand.clearly, "perhaps": stand.perhaps}
-            found[place]["beaten_by"] = {kind: [rows[rival].name for rival in rivals] for kind, rivals in kinds.items()}
+        for place, rivals in pairwise.rivals_by_row(rows).items():
+            entries[place]["beaten_by"] = {
+                "clearly": [rows[rival].name for rival in rivals.clearly],
+                "perhaps": [rows[rival].name for rival in rivals.perhaps],
+            }
     if more.by_class:
-        for row, entry in zip(rows, found, strict=True):
+        for row, entry in zip(rows, entries, strict=True):
             entry["by_class"] = [
-                {"label": label, "class": _class_name(row, label), "n": n,
+                {"label": label, "class": row.class_name(label), "n": n,
                  "metrics": {name: measure.as_dict() for name, measure in measures.items()}}
                 for label, (n, measures) in by_class(row).items()
             ]  # fmt: skip
-    return json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(entries, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 _PARTS = ("", "_low", "_high", "_n")
@@ -257,7 +260,7 @@ def _csv(rows: Sequence[RowResult], more: More, comparisons: Sequence[Comparison
         raise RequestError("CSV is one table: ask for the classes or for comparisons between rows, not for both")
     vary, metrics = _headings(rows)
     differences = {id(comparison.row): comparison.differences for comparison in comparisons}
-    stands = pairwise.standing(rows) if more.pareto else {}
+    by_row = pairwise.rivals_by_row(rows) if more.pareto else {}
     several = any(row.run for row in rows)
     heading = [
         *(["run"] if several else []),
@@ -279,18 +282,18 @@ def _csv(rows: Sequence[RowResult], more: More, comparisons: Sequence[Comparison
         flags = "; ".join(row.flags)
         if more.by_class:
             for label, (n, measures) in by_class(row).items():
-                name = _class_name(row, label)
+                name = row.class_name(label)
                 writer.writerow([*about, label, name, n, row.seeds, *_numbers(measures, metrics), flags])
             continue
         line = [*about, row.seeds, *_numbers(row.metrics, metrics)]
         line += _numbers(differences.get(id(row), {}), metrics) if more.compares else []
         line += [
-            "; ".join(rows[rival].name for rival in stands[place].clearly) if place in stands else ""
+            "; ".join(rows[rival].name for rival in by_row[place].clearly) if place in by_row else ""
         ] * more.pareto
         writer.writerow([*line, flags])
     return out.getvalue()
 
 
-def _numbers(found: dict[str, Measure] | dict[str, Difference], metrics: Sequence[str]) -> list[Any]:
+def _numbers(values: dict[str, Measure] | dict[str, Difference], metrics: Sequence[str]) -> list[Any]:
     """Value, low, high and n of each metric; nothing where there is none."""
-    return [getattr(found.get(name), part, None) for name in metrics for part in ("value", "low", "high", "n")]
+    return [getattr(values.get(name), part, None) for name in metrics for part in ("value", "low", "high", "n")]

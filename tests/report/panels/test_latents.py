@@ -12,33 +12,18 @@ from bascule.report.page.page import write_page
 from bascule.report.panels import latents
 from bascule.report.panels.latents import neighbours
 from bascule.report.view import view_of
+from records import Spec, record_of
 
 SETTINGS = {"name": "latents", "layer": None, "method": "ica"}
 
 
 def run_of(path: Path, *found: tuple[str, np.ndarray, np.ndarray]) -> RunRecord:
     """A run with one model for each row's name, points and poison."""
-    run, rows = RunRecord(path), []
-    for number, (name, points, poisoned) in enumerate(found):
-        cell, key = f"cell{number}", "explain:1"
-        record = run.cell(cell)
-        record.write_info(
-            {"seed": 0, "failure": None, "data": {"train": 8, "test": 4, "size": [1, 2, 2], "classes": ["0"]}}
-        )
-        record.add_finding(key, {"points": points, "poisoned": poisoned}, {"kind": "explain", "settings": SETTINGS})
-        ids = np.arange(4)
-        record.add_outcomes(ids, ids * 0, ids * 0, key="clean:1", info={"kind": "clean"})
-        columns = {"clean": ["clean:1"], "explain": [key]}
-        cells = [
-            {"seed": 0, "cell": cell, "twin": None, "columns": columns, "twin_columns": {}, "balls": {}, "values": {}}
-        ]
-        settings = {"poison": None, "filter": None, "attack": []}
-        rows.append(
-            {"row": name, "data": "digits", "vary": {}, "target": 0, "settings": settings, "given": {}, "cells": cells}
-        )
-    plan = {"study": "hand", "title": "By hand", "about": "", "overrides": [], "text": "", "metrics": ["accuracy"]}
-    run.write_plan({**plan, "rows": rows})
-    return run
+    settings = {"settings": SETTINGS}
+    findings = {
+        name: {"explain:1": ({"points": points, "poisoned": poisoned}, settings)} for name, points, poisoned in found
+    }
+    return record_of(path, [Spec(name, seeds=1, findings=[part]) for name, part in findings.items()])
 
 
 def grid(count: int, across: float) -> np.ndarray:

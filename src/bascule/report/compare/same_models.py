@@ -9,7 +9,7 @@ from bascule.report.view import RowView
 from bascule.report.words import joined, setting
 
 
-def merged(rows: Sequence[RowView], same: Callable[[RowView], Hashable | None]) -> list[RowView]:
+def merge(rows: Sequence[RowView], same: Callable[[RowView], Hashable | None]) -> list[RowView]:
     """One row for all of a run with the same models and answer of `same`; those without an answer are left out.
 
     Its name keeps what the rows share, and tells which they are where they are not all of that name.
@@ -29,11 +29,11 @@ _BOTH_ENDS = ("clean", "triggered", "attack", "certify")
 
 def distinct(rows: Sequence[RowView]) -> list[RowView]:
     """Rows that differ only in what is asked besides both ends come once: nothing else would be said of the others."""
-    return merged(rows, _asked_of_both_ends)
+    return merge(rows, _asked_of_both_ends)
 
 
 def _asked_of_both_ends(row: RowView) -> Hashable:
-    return tuple(tuple(cell.columns.get(kind, ())) for cell in row.cells for kind in _BOTH_ENDS)
+    return tuple(cell.keys(kind) for cell in row.cells for kind in _BOTH_ENDS)
 
 
 def _together(group: Sequence[RowView], rows: Sequence[RowView]) -> RowView:

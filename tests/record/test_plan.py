@@ -1,0 +1,52 @@
+"""The recorded plan: what is written is read back, and so is what earlier versions wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bascule.core.errors import RequestError
+from bascule.record.plan import Reach, plan_from
+from bascule.record.run import RunRecord
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "run" / "study.json"
+
+
+def test_a_plan_is_written_as_it_was_read(tmp_path: Path) -> None:
+    run = RunRecord(tmp_path)
+    run.write_plan(RunRecord(GOLDEN.parent).plan())
+    assert json.loads(run.plan_file.read_text()) == json.loads(GOLDEN.read_text())
+    assert run.plan() == RunRecord(GOLDEN.parent).plan()
+
+
+def test_runs_from_before_twins_had_questions_of_their_own() -> None:
+    content = json.loads(GOLDEN.read_text())
+    for row in content["rows"]:
+        del row["given"], row["published"]
+        for seed in row["cells"]:
+            for later in [key for key in seed if key.startswith("twin_")] + ["balls", "values"]:
+                del seed[later]
+    seed = plan_from(content).rows[0].seeds[0]
+    assert seed.twin is not None
+    assert seed.cell.of("attack")[0].reach is None
+    assert seed.twin.of("attack") == ()
+    assert seed.twin.of("clean") == seed.cell.of("clean")
+    assert seed.twin.keys == seed.cell.keys - {question.key for question in seed.cell.of("attack")}
+
+
+def test_a_question_knows_its_ball_and_its_value() -> None:
+    cell = RunRecord(GOLDEN.parent).plan().rows[0].seeds[0].cell
+    reach = cell.of("attack")[0].reach
+    assert isinstance(reach, Reach)
+    assert (reach.norm, reach.uses_gradient, reach.of_model) == ("linf", True, None)
+    assert {point.value for point in cell.of("curve")} == {0.05, 0.2}
+
+
+@pytest.mark.parametrize("change", [{"rows": 3}, {"rows": [{}]}, {"overrides": None}], ids=str)
+def test_what_is_no_plan_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    run = RunRecord(tmp_path)
+    run.plan_file.write_text(json.dumps(json.loads(GOLDEN.read_text()) | change))
+    with pytest.raises(RequestError, match=r"cannot read .*study\.json: it holds no plan"):
+        run.plan()

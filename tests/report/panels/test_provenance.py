@@ -1,0 +1,30 @@
+"""What was run: enough to run it again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pages import page_of
+from records import Spec
+
+
+def test_what_was_run_can_be_run_again(tmp_path: Path) -> None:
+    other = {
+        "commit": "def456",
+        "host": {"system": "Linux aarch64", "device": "NVIDIA H100", "cpus": 1, "compiled": True},
+    }
+    page = page_of(
+        tmp_path, Spec(), Spec("Other", info=other), overrides=["train.epochs=3"], text="title: <b>\nrows: {}\n"
+    )
+    section = page.section("provenance")
+    for text in (
+        "Study tiny", "Command bascule run tiny", "Settings changed train.epochs=3",
+        "Versions bascule 0.1.0, torch 2.6.0", "Commit abc123 (6 models) def456 (2 models)",
+        "Linux x86_64, device cpu, 4 CPUs, 2 threads (6 models)",
+        "Linux aarch64, device NVIDIA H100, 1 CPU, compiled training (2 models)",
+        "Started 2024-05-06 07:00 UTC; the last model at 2024-05-06 07:01 UTC",
+        "Time taken training 16 s, evaluation 10 s, over 8 models", "title: <b> rows: {}", "All models (8)",
+    ):  # fmt: skip
+        assert text in section
+    lines = page.text("tr")[-8:]
+    assert lines[:2] == ["None0rowrow0seed02.0 s1.5 sdone", "None0twinrow0twin02.0 s1.0 sdone"]
