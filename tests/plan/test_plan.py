@@ -327,7 +327,5 @@ def test_a_metric_with_settings_is_refused(plan_of, tmp_path: Path) -> None:
         "    def per_sample(self, outcomes):\n"
         "        return None\n"
     )
-    with pytest.raises(
-        RequestError, match=r"own.py:Own has settings \(level\), and a metric must have none"
-    ):
+    with pytest.raises(RequestError, match=r"own.py:Own has settings \(level\), and a metric must have none"):
         plan_of(f"measure=[accuracy, {{name: '{own}:Own', level: 2.0}}]")
