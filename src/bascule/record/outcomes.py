@@ -50,7 +50,11 @@ def outcomes_of(
         verdict=_verdict(answers, questions),
         attention=_attention(answers, questions),
         more={
-            kind: _all(answers, questions, kind)
+            kind: [
+                (question.value, answers.predictions[question.key])
+                for question in questions
+                if question.kind == kind and question.key in answers.predictions
+            ]
             for kind in dict.fromkeys(question.kind for question in questions)
             if kind not in _OWN_FIELD
         },
