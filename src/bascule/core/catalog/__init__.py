@@ -24,9 +24,10 @@ from bascule.core.catalog.identity import (
     origin_of_code,
     recall,
 )
-from bascule.core.catalog.names import ROOMS, is_built_in, load, name_of, names, origin, plugins_of
+from bascule.core.catalog.names import BUILT_IN, ROOMS, is_built_in, load, name_of, names, origin, plugins_of
 
 __all__ = [
+    "BUILT_IN",
     "ROOMS",
     "Documentation",
     "FieldDoc",

@@ -213,25 +213,29 @@ def codes_in(settings: Any) -> dict[str, str]:
     return {}
 
 
-def recall(settings: Any) -> None:
+def recall(settings: Any) -> bool:
     """Keep the identities that a record of an earlier version holds, where they still say everything.
 
     A file that imports no other local one and has the same bytes keeps the identity it had, and the models that were
     made with it keep theirs.
+
+    Returns:
+        Whether there is any.
     """
-    _RECALLED.update({name: code for name, code in codes_in(settings).items() if ":" not in code})
+    old = {name: code for name, code in codes_in(settings).items() if ":" not in code}
+    _RECALLED.update(old)
+    return bool(old)
 
 
 # --- what has changed ------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def changes_noted() -> Iterator[list[str]]:
-    """Inside the block, parts whose code is not what a record says are built all the same, and their names collected."""
-    noted: list[str] = []
+def changes_noted(noted: list[str]) -> Iterator[None]:
+    """Inside the block, a part whose code is not what a record says is built all the same, and its name added here."""
     token = _NOTED.set(noted)
     try:
-        yield noted
+        yield
     finally:
         _NOTED.reset(token)
 

@@ -31,6 +31,8 @@ ROOMS: dict[str, str] = {
 }
 """Rooms that hold components, with what is in them."""
 
+BUILT_IN = "built-in"
+"""Where our own components come from."""
 _ROOT = Path(__file__).parents[2]
 
 
@@ -71,14 +73,14 @@ def contract_source(room: str) -> Path:
 
 
 def origin(room: str, name: str) -> str:
-    """Where a component comes from: `built-in`, name and version of a distribution, or the file; imports nothing.
+    """Where a component comes from: `BUILT_IN`, name and version of a distribution, or the file; imports nothing.
 
     Raises:
         RequestError: No such name, or several packages claim it.
     """
     family = name.partition(":")[0]
     if is_built_in(room, family):
-        return "built-in"
+        return BUILT_IN
     if ":" in name:
         return origin_of_place(name.rpartition(":")[0])
     plugin = plugins_of(room).get(name)
