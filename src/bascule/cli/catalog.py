@@ -31,8 +31,7 @@ def ls(
     for name, text in lines:
         typer.echo(f"{name:<{width}}  {text}")
     for room in catalog.ROOMS if kind is None else {kind} & catalog.ROOMS.keys():
-        for problem in catalog.plugins_of(room).ignored.values():
-            typer.echo(f"bascule: warning: {problem}", err=True)
+        _warn_of_ignored(room)
 
 
 def _summary(kind: str, name: str) -> str:
@@ -44,6 +43,15 @@ def _summary(kind: str, name: str) -> str:
     except RequestError as error:  # several packages claim the name
         return f"refused: {error}"
     return summary if origin == catalog.BUILT_IN else " ".join(filter(None, (summary, f"[{origin}]")))
+
+
+def _warn_of_ignored(kind: str, *names: str) -> None:
+    """What other packages announce under names that are not theirs to take: all of a kind, or of these names."""
+    from bascule.core import catalog
+
+    for name, problem in catalog.plugins_of(kind).ignored.items():
+        if not names or name in names:
+            typer.echo(f"bascule: warning: {problem}", err=True)
 
 
 def show(
@@ -104,3 +112,4 @@ def _print_component(name: str, kind: str, rest: str) -> None:
         default = "required" if field.written is None else f"default {field.written}"
         typer.echo(f"  {field.name} ({default}): {field.allowed}\n{indent(field.text, 6 * ' ')}")
     typer.echo(f"\nfrom: {catalog.origin(kind, rest)}")
+    _warn_of_ignored(kind, rest)

@@ -24,7 +24,17 @@ from bascule.core.catalog.identity import (
     origin_of_code,
     recall,
 )
-from bascule.core.catalog.names import BUILT_IN, ROOMS, is_built_in, load, name_of, names, origin, plugins_of
+from bascule.core.catalog.names import (
+    BUILT_IN,
+    ROOMS,
+    changed_in,
+    is_built_in,
+    load,
+    name_of,
+    names,
+    origin,
+    plugins_of,
+)
 
 __all__ = [
     "BUILT_IN",
@@ -33,6 +43,7 @@ __all__ = [
     "FieldDoc",
     "Of",
     "build",
+    "changed_in",
     "changes_noted",
     "check_code",
     "code_named",

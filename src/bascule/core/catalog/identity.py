@@ -54,7 +54,7 @@ def loaded(thing: Any, name: str, plugin: Plugin | None = None) -> None:
         before = f"{thing.__module__}:{thing.__qualname__}"
         if plugin is not None and _recalled(thing, before):
             name, plugin = before, None  # what records of earlier versions call it
-        code = code_named(name) if plugin is None else _code_of_plugin(plugin)
+        code = code_named(name) if plugin is None else code_of_plugin(plugin)
         if code is not None:
             _LOADED[thing] = (name, code)
         else:
@@ -104,6 +104,16 @@ def code_named(name: str) -> str | None:
     return None if code is None else _identity(code, where)
 
 
+def codes_named(name: str) -> frozenset[str]:
+    """`code_named`, and what records of earlier versions hold for the same code; empty where there is no file."""
+    code, place = code_named(name), place_of(name.rpartition(":")[0])
+    return (
+        frozenset()
+        if code is None or place is None
+        else frozenset({code, hashlib.sha256(place.read_bytes()).hexdigest()})
+    )
+
+
 def _identity(code: Code, module: str) -> str:
     if not is_installed(code.place) or module.endswith(".py"):
         return f"ast1:{code.digest}"
@@ -111,7 +121,8 @@ def _identity(code: Code, module: str) -> str:
     return f"ast1:{code.digest}" if dist is None else _of_distribution(about(dist), code, is_from_index(dist))
 
 
-def _code_of_plugin(plugin: Plugin) -> str | None:
+def code_of_plugin(plugin: Plugin) -> str | None:
+    """The identity of what a distribution announces, found without importing anything."""
     code, dist = code_of_place(plugin.entry.module), plugin.entry.dist
     told = code is None or (is_installed(code.place) and dist is not None and is_from_index(dist))
     return _of_distribution(plugin.origin, code, told)

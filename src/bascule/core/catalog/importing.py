@@ -9,8 +9,10 @@ import sys
 import types
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import Distribution
 from pathlib import Path
 
+from bascule.core.catalog.plugins import files_of_distribution, is_from_index
 from bascule.core.catalog.sources import Code, code_at, files_of, is_installed
 from bascule.core.errors import RequestError
 
@@ -20,13 +22,22 @@ _FILES: dict[Path, str] = {}
 """Local files as they were when something that needs them was imported."""
 
 
-def code_of_place(where: str) -> Code | None:
-    """The code of `module` or `path/to/file.py`, found without importing anything; None where there is no file."""
+def code_of_place(where: str, dist: Distribution | None = None) -> Code | None:
+    """The code of `module` or `path/to/file.py`, found without importing anything; None where there is no file.
+
+    What is installed has the imports from its own package, and from its distribution `dist` if that is one of the
+    user's own.
+    """
     files = _files_of(where)
     if where.endswith(".py"):
         return code_at(files, beside=files[0].parent) if files else None
-    installed = bool(files) and is_installed(files[-1])
-    return code_at(files, package=_top_package(files) if installed else None) if files else None
+    if not files:
+        return None
+    if not is_installed(files[-1]):
+        return code_at(files)
+    return code_at(
+        files, own=_top_package(files) if dist is None or is_from_index(dist) else files_of_distribution(dist)
+    )
 
 
 def place_of(where: str) -> Path | None:
@@ -45,14 +56,18 @@ def _files_of(where: str) -> list[Path]:
         return []
 
 
-def _top_package(files: list[Path]) -> Path | None:
-    """The folder of the outermost package among files that are imported one after the other."""
+def _top_package(files: list[Path]) -> list[Path]:
+    """The folder of the outermost package among files that are imported one after the other, if they are in one."""
     outermost = files[0].resolve()
-    return outermost.parent if outermost.stem == "__init__" else None
+    return [outermost.parent] if outermost.stem == "__init__" else []
 
 
-def import_place(where: str) -> types.ModuleType:
+def import_place(where: str, dist: Distribution | None = None) -> types.ModuleType:
     """The module called `where`, or made from that file; anew when its code or that of a local import has changed.
+
+    Args:
+        where: `module` or `path/to/file.py`.
+        dist: The distribution of an installed one, if it is known.
 
     Raises:
         RequestError: There is no such file.
@@ -61,7 +76,7 @@ def import_place(where: str) -> types.ModuleType:
     file = Path(where).expanduser().resolve() if where.endswith(".py") else None
     if file is not None and not file.is_file():
         raise RequestError(f"no file {str(file)!r}; give module:attribute or path/to/file.py:attribute")
-    key, code = str(file or where), code_of_place(where)
+    key, code = str(file or where), code_of_place(where, dist)
     known, digest = _MODULES.get(key), code.digest if code else ""
     if known is not None and known[1] == digest and (file is not None or sys.modules.get(where) is known[0]):
         return known[0]

@@ -139,6 +139,18 @@ def _load_foreign(name: str) -> Any:
     return wanted
 
 
+def changed_in(settings: Any) -> tuple[str, ...]:
+    """Names of users' parts in settings from a record whose code is not what it was, or is gone; imports nothing."""
+    return tuple(name for name, code in identity.codes_in(settings).items() if not _is_as_it_was(name, code))
+
+
+def _is_as_it_was(name: str, code: str) -> bool:
+    if ":" in name:
+        return code in identity.codes_named(name)
+    found = [one for room in ROOMS for one in plugins_of(room).by_name.get(name, ())]
+    return code in [identity.code_of_plugin(one) for one in found]
+
+
 def name_of(instance: object) -> str:
     """The catalogue name that `instance` was built from.
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import Distribution, EntryPoint, distribution, entry_points, packages_distributions
+from pathlib import Path
 
 from bascule.core.errors import RequestError
 
@@ -64,7 +65,9 @@ def plugins(room: str, is_built_in: Callable[[str], bool]) -> Plugins:
         plugin = Plugin(room, entry)
         name = _plain(entry.name)
         if is_built_in(name):
-            ignored[name] = f"{room}/{entry.name} of {plugin.origin} is ignored: {room}/{name} is built in"
+            ignored[name] = (
+                f"{room}/{entry.name} of {plugin.origin} is ignored: {room}/{name} is built in. It needs another name"
+            )
         elif not re.fullmatch(r"[^\W_][\w.-]*", entry.name):
             ignored[entry.name] = f"the {room} name {entry.name!r} of {plugin.origin} is ignored: it is no plain word"
         else:
@@ -101,6 +104,12 @@ def is_from_index(dist: Distribution) -> bool:
         return dist.read_text("direct_url.json") is None
     except (OSError, ValueError):
         return False
+
+
+def files_of_distribution(dist: Distribution) -> list[Path]:
+    """The folders and single modules that a distribution has installed, outermost ones only."""
+    tops = dict.fromkeys(file.parts[0] for file in dist.files or () if file.parts[0] != "..")
+    return [Path(str(dist.locate_file(top))).resolve() for top in tops]
 
 
 def distribution_of(module: str) -> Distribution | None:

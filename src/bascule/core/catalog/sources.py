@@ -15,7 +15,7 @@ import importlib.util
 import site
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,13 +47,13 @@ class Code(NamedTuple):
         return next(iter(self.files))
 
 
-def code_at(files: Sequence[Path], *, beside: Path | None = None, package: Path | None = None) -> Code:
+def code_at(files: Sequence[Path], *, beside: Path | None = None, own: Collection[Path] = ()) -> Code:
     """The digest of a module, and of the local modules it imports, and they import.
 
     Args:
         files: The file, after those of the packages that it lies in.
         beside: The folder whose modules come before all others, as for a script.
-        package: An installed package that is local all the same: its own.
+        own: Installed files and folders that are local all the same: those of the place itself.
     """
     queue = list(dict.fromkeys(file.resolve() for file in files))
     numbers = {file: number for number, file in enumerate(queue)}
@@ -61,7 +61,7 @@ def code_at(files: Sequence[Path], *, beside: Path | None = None, package: Path 
     for file in queue:  # grows on the way
         digests[file], imports = _read(file)
         found = [_follow(one, file, beside) for one in imports]
-        local = [[path for path in paths if _is_local(path, package)] for paths in found]
+        local = [[path for path in paths if _is_local(path, own)] for paths in found]
         for path in (path for paths in local for path in paths):
             if path not in numbers:
                 numbers[path] = len(numbers)
@@ -91,8 +91,8 @@ def _installed_folders() -> tuple[Path, ...]:
     return tuple(Path(folder).resolve() for folder in (*folders, user) if folder)
 
 
-def _is_local(file: Path, package: Path | None) -> bool:
-    if package is not None and file.is_relative_to(package):
+def _is_local(file: Path, own: Collection[Path]) -> bool:
+    if any(file.is_relative_to(place) for place in own):
         return True
     return not (file.is_relative_to(_OURS) or is_installed(file))
 
