@@ -107,11 +107,9 @@ def code_named(name: str) -> str | None:
 def codes_named(name: str) -> frozenset[str]:
     """`code_named`, and what records of earlier versions hold for the same code; empty where there is no file."""
     code, place = code_named(name), place_of(name.rpartition(":")[0])
-    return (
-        frozenset()
-        if code is None or place is None
-        else frozenset({code, hashlib.sha256(place.read_bytes()).hexdigest()})
-    )
+    if code is None or place is None:
+        return frozenset()
+    return frozenset({code, hashlib.sha256(place.read_bytes()).hexdigest()})
 
 
 def _identity(code: Code, module: str) -> str:
@@ -123,7 +121,8 @@ def _identity(code: Code, module: str) -> str:
 
 def code_of_plugin(plugin: Plugin) -> str | None:
     """The identity of what a distribution announces, found without importing anything."""
-    code, dist = code_of_place(plugin.entry.module), plugin.entry.dist
+    dist = plugin.entry.dist
+    code = code_of_place(plugin.entry.module, dist)
     told = code is None or (is_installed(code.place) and dist is not None and is_from_index(dist))
     return _of_distribution(plugin.origin, code, told)
 

@@ -114,7 +114,7 @@ def load(room: str, name: str) -> Any:
 def _load_plugin(plugin: Plugin) -> Any:
     room, name, value = plugin.room, plugin.name, plugin.entry.value
     try:
-        module = import_place(plugin.entry.module)
+        module = import_place(plugin.entry.module, plugin.entry.dist)
         thing = functools.reduce(getattr, filter(None, (plugin.entry.attr or "").split(".")), module)
     except Exception as error:
         problem = f"cannot load {room}/{name} from {value!r}: {type(error).__name__}: {error}"
