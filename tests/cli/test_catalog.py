@@ -68,7 +68,7 @@ def test_a_component_of_ones_own_is_shown(bascule: Callable, tmp_path: Path) -> 
 
 @pytest.fixture
 def plugged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Distributions that announce a trigger: `demo` as `stripes` and as `sticker`, `other` as `twice`, as `demo` does."""
+    """Distributions that announce a trigger: `demo` as `stripes`, also as `sticker`; both as `twice`."""
     folder = tmp_path / "plugged"
     for dist, names in (("demo", ("stripes", "sticker", "twice", "lost")), ("other", ("twice",))):
         info = folder / f"{dist}-1.2.dist-info"
