@@ -48,6 +48,7 @@ def test_a_component_of_ones_own_is_shown(bascule: Callable, tmp_path: Path) -> 
         assert said.out == (
             f"{name}\n\nEvery second row brighter.\n\nsettings:\n"
             "  strength (default null): number, above 0, or null\n      How much.\n"
+            f"\nfrom: file {tmp_path / 'own' / 'stripes.py'}\n"
         )
     for name, expected in (
         ("own/stripes.py:net", "'own/stripes.py:net' is no component, so that it has no settings to show"),

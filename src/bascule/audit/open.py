@@ -13,7 +13,7 @@ from torch import nn
 from bascule.attack import Attack
 from bascule.certify import Certifier
 from bascule.core import rng
-from bascule.core.catalog import build, construct, names
+from bascule.core.catalog import build, changes_noted, construct, name_of, names
 from bascule.core.errors import RequestError, placed
 from bascule.core.images import Images
 from bascule.core.inference import predict
@@ -29,6 +29,8 @@ from bascule.poison.placement import Poison
 from bascule.record.cell import CellRecord
 from bascule.record.evaluation import metrics_named
 
+CHANGED_CODE = "changed code"
+"""Heading of a flag: see docs/flags.md."""
 _MISSING = {
     "data": "say which data the model is for, for example mnist or '{name: folder, path: ...}'",
     "model": "a file of weights needs its architecture: a name, or module:factory",
@@ -57,6 +59,8 @@ class AuditedModel:
     """Those that the cell was evaluated with."""
     poison: Poison | None = None
     """What was planted in the cell's training set."""
+    flags: tuple[str, ...] = ()
+    """Reasons not to trust what is measured of it: see docs/flags.md."""
 
     def generator(self, purpose: str) -> torch.Generator:
         """A stream of random numbers for one purpose."""
@@ -115,12 +119,13 @@ def open_model(
     for argument, given in (("data", data), ("model", model)):
         if given is None and argument not in settings:
             raise RequestError(_MISSING[argument], place=(argument,))
-    source = build("data", settings["data"]) if data is None else _source(data)
+    changed: list[str] = []
+    source = _recorded("data", settings["data"], changed) if data is None else _source(data)
     if max_test is not None:
         source = replace(source, max_test=min(max_test, source.max_test or max_test))
     train, test = source.load(roots)
     if model is None:
-        architecture = build("models", settings["model"])
+        architecture = _recorded("models", settings["model"], changed)
     else:
         with placed("model"):
             architecture = build("models", model)
@@ -129,14 +134,27 @@ def open_model(
     identity = test_identity(source, source.facts(roots)) if known else content_identity(test)
     if seed is None:
         seed = 0 if cell is None else int(cell.info()["seed"])
-    poison = settings.get("poison")
+    network = _network(architecture, train, weights, seed, device, changed)
+    parts = {kind: _evaluated_with(cell, kind, changed) for kind in ("attack", "certify")}
+    with changes_noted(changed):
+        poison = None if settings.get("poison") is None else construct(Poison, settings["poison"])
     return AuditedModel(
-        model=_network(architecture, train, weights, seed, device),
+        model=network,
         source=source, train=train, test=test, device=device, roots=tuple(roots), seed=seed,
         identity=identity,
-        attacks=_evaluated_with(cell, "attack"), certifiers=_evaluated_with(cell, "certify"),
-        poison=None if poison is None else construct(Poison, poison),
+        attacks=parts["attack"], certifiers=parts["certify"],
+        poison=poison, flags=tuple(map(_changed_code, changed)),
     )  # fmt: skip
+
+
+def _recorded(room: str, spec: Any, changed: list[str]) -> Any:
+    """A part of a cell; to look at a model, its code need not be what it was, but that is noted."""
+    with changes_noted(changed):
+        return build(room, spec)
+
+
+def _changed_code(name: str) -> str:
+    return f"{CHANGED_CODE}: {name} is not the code that this model was recorded with"
 
 
 def _weights_and_cell(path: Path) -> tuple[Path, CellRecord | None]:
@@ -171,8 +189,19 @@ def _source(spec: Spec | Source) -> Source:
         return source
 
 
-def _network(architecture: Architecture, train: Images, weights: Path, seed: int, device: torch.device) -> nn.Module:
-    """The network for these images with its weights, in eval mode, on the device."""
+def _network(
+    architecture: Architecture,
+    train: Images,
+    weights: Path,
+    seed: int,
+    device: torch.device,
+    changed: Sequence[str],
+) -> nn.Module:
+    """The network for these images with its weights, in eval mode, on the device.
+
+    Raises:
+        RequestError: It cannot be built, or the weights do not fit; says so where the network's own code has `changed`.
+    """
     with placed("model"):
         check_network(architecture, train.size, len(train.classes))
     network = architecture.initialised(train.size, len(train.classes), seed=seed)
@@ -180,18 +209,19 @@ def _network(architecture: Architecture, train: Images, weights: Path, seed: int
         load_weights(network, str(weights), other_classes=False)
     except RequestError as error:
         size = "{} x {} x {} (channels, height, width)".format(*train.size)
+        own = "".join(f". {_changed_code(name)}" for name in changed if name == name_of(architecture))
         raise RequestError(
-            f"{error}. The network was built for the data: images of {size} in {len(train.classes)} classes"
+            f"{error}. The network was built for the data: images of {size} in {len(train.classes)} classes{own}"
         ) from error
     return network.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def _evaluated_with(cell: CellRecord | None, kind: str) -> tuple[Any, ...]:
+def _evaluated_with(cell: CellRecord | None, kind: str, changed: list[str]) -> tuple[Any, ...]:
     """The attacks or certifiers that a cell was evaluated with, in order."""
     if cell is None:
         return ()
     specs = (info["settings"] for info in cell.evaluations().values() if info.get("kind") == kind)
-    return tuple(dict.fromkeys(build(kind, spec) for spec in specs))
+    return tuple(dict.fromkeys(_recorded(kind, spec, changed) for spec in specs))
 
 
 def settings_for(

@@ -23,13 +23,35 @@ def ls(
     elif kind is not None:
         if kind not in catalog.ROOMS:
             raise RequestError(unknown("kind", kind, [*catalog.ROOMS, "studies"]))
-        lines = [(f"{kind}/{name}", catalog.documentation(kind, name).summary) for name in catalog.names(kind)]
+        lines = [(f"{kind}/{name}", _summary(kind, name)) for name in catalog.names(kind)]
     else:
         lines = [(room, f"{about}: {', '.join(catalog.names(room))}") for room, about in catalog.ROOMS.items()]
         lines.append(("studies", f"built-in studies: {', '.join(built_in_names())}"))
     width = max(len(name) for name, _ in lines)
     for name, text in lines:
         typer.echo(f"{name:<{width}}  {text}")
+    for room in catalog.ROOMS if kind is None else {kind} & catalog.ROOMS.keys():
+        _warn_of_ignored(room)
+
+
+def _summary(kind: str, name: str) -> str:
+    """What a component is in a sentence, and where it comes from unless it is built in."""
+    from bascule.core import catalog
+
+    try:
+        origin, summary = catalog.origin(kind, name), catalog.summary(kind, name)
+    except RequestError as error:  # several packages claim the name
+        return f"refused: {error}"
+    return summary if origin == catalog.BUILT_IN else " ".join(filter(None, (summary, f"[{origin}]")))
+
+
+def _warn_of_ignored(kind: str, *names: str) -> None:
+    """What other packages announce under names that are not theirs to take: all of a kind, or of these names."""
+    from bascule.core import catalog
+
+    for name, problem in catalog.plugins_of(kind).ignored.items():
+        if not names or name in names:
+            typer.echo(f"bascule: warning: {problem}", err=True)
 
 
 def show(
@@ -89,3 +111,5 @@ def _print_component(name: str, kind: str, rest: str) -> None:
     for field in about.fields:
         default = "required" if field.written is None else f"default {field.written}"
         typer.echo(f"  {field.name} ({default}): {field.allowed}\n{indent(field.text, 6 * ' ')}")
+    typer.echo(f"\nfrom: {catalog.origin(kind, rest)}")
+    _warn_of_ignored(kind, rest)

@@ -37,6 +37,7 @@ _AIMED = "not measured: --trigger, --target"
 def evaluate_model(name: str, given: EvaluateOptions) -> None:
     """Measure one model at both ends, and print its numbers."""
     import json
+    from dataclasses import replace
 
     from rich.console import Console
 
@@ -57,6 +58,7 @@ def evaluate_model(name: str, given: EvaluateOptions) -> None:
         progress.begin(name)
         images = audited.test.to(audited.device)
         evaluation = evaluate(audited.model, images, settings, seed=audited.seed, progress=progress)
+    evaluation = replace(evaluation, flags=(*audited.flags, *evaluation.flags))
     data = name_of(audited.source)
     if given.form is Format.json:
         about = {"study": "", "row": name, "data": data, "vary": {}, "seeds": 1}
@@ -101,6 +103,7 @@ def filter_(
             typer.echo(f"  class {label} ({name}): {count} of {int(members.sum())}")
     for note in judged.notes:
         typer.echo(f"note: {note}")
+    _print_flags(audited)
     for file in files:
         typer.echo(file)
 
@@ -138,6 +141,7 @@ def scan(
         success = result.details.get("success")
         reached = "" if success is None else f"   trigger moves {100 * float(success[label]):.0f} % of the images"
         typer.echo(f"  {label} ({classes[label]}): {index:.2f}{reached}")
+    _print_flags(audited)
     for file in files:
         typer.echo(file)
 
@@ -179,6 +183,7 @@ def repair(
     hints = {"robust-accuracy": "not measured: --attack", "asr": _AIMED}
     typer.echo(both_ends(before, after, hints), nl=False)
     typer.echo(", ".join(f"{name} {value:.4g}" for name, value in repaired.notes.items()))
+    _print_flags(audited)
     typer.echo(output)
 
 
@@ -196,10 +201,18 @@ def _open(
     from bascule.data import default_roots
     from bascule.run.run import pick_device
 
-    return open_model(
+    audited = open_model(
         model, data=spec_of(data, "data"), model=spec_of(architecture, "model"), device=pick_device(device),
         roots=default_roots(data_dir), seed=seed, max_test=max_test,
     )  # fmt: skip
+    for flag in audited.flags:
+        typer.echo(f"bascule: warning: {flag}", err=True)
+    return audited
+
+
+def _print_flags(audited: AuditedModel) -> None:
+    for flag in audited.flags:
+        typer.echo(f"! {flag}")
 
 
 def _accuracy(audited: AuditedModel, images: Images) -> str:

@@ -51,11 +51,14 @@ def run(
     plan = _plan(study, set_, scale, seeds, data_dir)
     from bascule.data import default_roots
     from bascule.record.run import RunRecord
+    from bascule.run.extend import recall_codes
     from bascule.run.run import pick_device, run_plan
 
     roots = default_roots(data_dir)
     where = pick_device(device)
     record = RunRecord(writable_folder(runs / plan.folder))
+    if recall_codes(record):
+        plan = _plan(study, set_, scale, seeds, data_dir)
     with _kept_current(record, wanted=report_) as changed:
         done = run_plan(
             plan, record, device=where, roots=roots, engine=engine.value, compile_passes=compile_, changed=changed

@@ -87,7 +87,7 @@ class UserModel(Architecture):
     factory: str
     settings: dict[str, Any]
     code: str
-    """SHA-256 of the file that defines the factory: when the code changes, models are trained anew."""
+    """Identity of the factory's file and what it imports: when the code changes, models are trained anew."""
 
     @property
     def catalogue_name(self) -> str:
@@ -115,9 +115,10 @@ def adopt(name: str, settings: Mapping[str, Any]) -> Architecture:
         RequestError: The factory is no function or class written in Python, or `settings` is a description of a
             `UserModel` whose code has changed since.
     """
-    code = catalog.code_of(catalog.load("models", name), name)
+    factory = catalog.load("models", name)
+    code = catalog.code_of(factory, name)
     if settings.keys() == {"factory", "settings", "code"}:  # as `describe` writes it
-        if settings["code"] != code:
-            raise RequestError(f"{name} is not the factory this was made with (its code changed)")
+        catalog.check_code(factory, name, settings["code"], what="the factory")
+        code = settings["code"] if catalog.has_code(factory, name, settings["code"]) else code
         settings = settings["settings"]
     return UserModel(factory=name, settings=dict(settings), code=code)

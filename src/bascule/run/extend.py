@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from bascule.core.catalog import recall
 from bascule.core.errors import RequestError
 from bascule.plan.document import parse_study
 from bascule.plan.overrides import Override, parse_override
@@ -33,11 +34,23 @@ def more_asked(run: RunRecord, asked: Sequence[Override], roots: Sequence[Path])
     plan = run.plan()
     if not any(run.cell(seed.cell.fingerprint).trained for row in plan.rows for seed in row.seeds):
         raise RequestError(f"no model of {run.path} is trained yet. First: bascule run {plan.study}")
+    recall_codes(run)
     document = parse_study(plan.text, name=plan.study, source=str(run.plan_file))
     known = [parse_override(text, f"{run.plan_file}, override") for text in plan.overrides]
     whole = [_in_the_ball(plan, more) if more.path in ("attack", "certify") else more for more in asked]
     new = [more for more in whole if more.text not in plan.overrides]
     return make_plan(document, overrides=[*known, *new], scale=plan.scale, roots=roots)
+
+
+def recall_codes(run: RunRecord) -> bool:
+    """Let users' code have the identity that a run of an earlier version recorded, where it is still good.
+
+    To be called before the run's study is resolved. Says whether the run has any; one that cannot be read has none.
+    """
+    try:
+        return recall([row.settings for row in run.plan().rows])
+    except RequestError:
+        return False
 
 
 def _in_the_ball(plan: RecordedPlan, asked: Override) -> Override:

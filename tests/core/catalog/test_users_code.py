@@ -65,7 +65,7 @@ def test_two_files_of_the_same_name_do_not_answer_for_each_other(
 def test_changed_code_is_another_model(workplace: Path) -> None:
     old = build("models", {"name": "own_nets.py:linear", "width": 6})
     assert fingerprint("cell", build("models", {"name": "own_nets.py:linear", "width": 6})) == fingerprint("cell", old)
-    (workplace / "own_nets.py").write_text(NETS + "\n# another thought\n")
+    (workplace / "own_nets.py").write_text(NETS.replace("width=4", "width=5"))
     new = build("models", {"name": "own_nets.py:linear", "width": 6})
     assert fingerprint("cell", new) != fingerprint("cell", old)
     with pytest.raises(RequestError, match=r"own_nets\.py:linear is not the factory this was made with"):
@@ -135,7 +135,7 @@ class Brighter(Trigger):
 def test_a_users_component_is_known_by_its_name_and_its_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text(TRIGGER)
-    Path("other.py").write_text(TRIGGER + "# changed\n")
+    Path("other.py").write_text(TRIGGER.replace("x + self.by", "x - self.by"))
     mine, other = (catalog.build("poison", {"name": f"{file}.py:Brighter", "by": 0.2}) for file in ("mine", "other"))
     description = catalog.describe(mine)
     assert description["name"] == "mine.py:Brighter"

@@ -3,8 +3,8 @@
 A component is a frozen, keyword-only dataclass whose fields are its whole configuration, so every field can change its
 result. It is a `@component` class named after its file: `filter/spectral_signatures.py` holds `SpectralSignatures`,
 the component `filter/spectral-signatures`. The other files of a room, such as `filter/run.py`, hold none. Other
-packages add components through entry points in the group `bascule.<room>`. Names and descriptions are read from the
-source text: listing imports nothing.
+packages add components through entry points in the group `bascule.<room>`, under names that are not built in. Names and
+descriptions are read from the source text: listing imports nothing.
 
 A component class may name one of its fields in a class variable `variant`: `torchvision:resnet18` then is the component
 `torchvision` with that field set to `resnet18`.
@@ -12,23 +12,58 @@ A component class may name one of its fields in a class variable `variant`: `tor
 
 from bascule.core.catalog.building import Of, build, construct, describe
 from bascule.core.catalog.component import component, contract, is_named
-from bascule.core.catalog.documentation import Documentation, FieldDoc, documentation
-from bascule.core.catalog.names import ROOMS, code_of, load, name_of, names
+from bascule.core.catalog.documentation import Documentation, FieldDoc, documentation, summary
+from bascule.core.catalog.identity import (
+    changes_noted,
+    check_code,
+    code_named,
+    code_of,
+    codes_in,
+    has_code,
+    is_foreign,
+    origin_of_code,
+    recall,
+)
+from bascule.core.catalog.names import (
+    BUILT_IN,
+    ROOMS,
+    changed_in,
+    is_built_in,
+    load,
+    name_of,
+    names,
+    origin,
+    plugins_of,
+)
 
 __all__ = [
+    "BUILT_IN",
     "ROOMS",
     "Documentation",
     "FieldDoc",
     "Of",
     "build",
+    "changed_in",
+    "changes_noted",
+    "check_code",
+    "code_named",
     "code_of",
+    "codes_in",
     "component",
     "construct",
     "contract",
     "describe",
     "documentation",
+    "has_code",
+    "is_built_in",
+    "is_foreign",
     "is_named",
     "load",
     "name_of",
     "names",
+    "origin",
+    "origin_of_code",
+    "plugins_of",
+    "recall",
+    "summary",
 ]

@@ -13,7 +13,8 @@ import pydantic
 from pydantic_core import core_schema
 
 from bascule.core.catalog.component import belongs_to, is_named
-from bascule.core.catalog.names import code_of, load, name_of, names
+from bascule.core.catalog.identity import check_code, code_of
+from bascule.core.catalog.names import is_built_in, load, name_of, names
 from bascule.core.errors import RequestError
 
 T = TypeVar("T")
@@ -76,10 +77,8 @@ def build(room: str, spec: Any) -> Any:
         name, settings = family, {key: variant, **settings}
     maker = load(room, name)
     if belongs_to(room, maker):
-        if ":" in name and settings.pop("code", code_of(maker, name)) != code_of(
-            maker, name
-        ):  # as `describe` writes it
-            raise RequestError(f"{name} is not what this was made with (its code changed)")
+        if "code" in settings and not is_built_in(room, name):  # as `describe` writes it
+            check_code(maker, name, settings.pop("code"))
         return construct(maker, settings)
     adopt = getattr(importlib.import_module(f"bascule.{room}"), "adopt", None)
     if adopt is None or not callable(maker):

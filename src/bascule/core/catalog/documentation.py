@@ -7,11 +7,17 @@ import inspect
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from bascule.core import readable
 from bascule.core.catalog.component import belongs_to
-from bascule.core.catalog.names import contract_source, load, names, source_of
+from bascule.core.catalog.importing import place_of
+from bascule.core.catalog.names import contract_source, load, names, plugins_of, source_of
+from bascule.core.catalog.sources import parsed
 from bascule.core.errors import RequestError, unknown
+
+_MAX_DEPTH = 8
+"""Modules that a class is looked for in, each having it from the next; two may have it from each other."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +53,77 @@ def documentation(room: str, name: str) -> Documentation:
     name = family if family in names(room) else name
     if name not in names(room) and ":" not in name:
         raise RequestError(unknown(f"{room} name", name, names(room)))
-    path, wanted = source_of(room, name), name.replace("-", "").lower()
-    if path is None:
-        cls = load(room, name)
-        if not belongs_to(room, cls):
-            raise RequestError(f"{name!r} is not a component of {room!r}, so that it has no settings to show")
-        path, wanted = Path(inspect.getsourcefile(cls) or ""), cls.__name__.lower()
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    own = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name.lower() == wanted)
+    source = _source(room, name)
+    return _documentation(room, _loaded_source(room, name) if source is None else source)
+
+
+def summary(room: str, name: str) -> str:
+    """The first sentence of a component's docstring, read without importing anything; empty where it cannot be found.
+
+    Raises:
+        RequestError: Several packages claim the name.
+    """
+    source = _source(room, name)
+    return "" if source is None else _documentation(room, source).summary
+
+
+class _Source(NamedTuple):
+    """A class in the file that defines it."""
+
+    node: ast.ClassDef
+    module: ast.Module
+
+
+def _source(room: str, name: str) -> _Source | None:
+    """The source of one of our own components, or of another package's; None where it cannot be found by reading."""
+    path = source_of(room, name)
+    if path is not None:
+        tree, wanted = ast.parse(path.read_text(encoding="utf-8")), name.replace("-", "")
+        return next(_Source(node, tree) for node in _classes(tree) if node.name.lower() == wanted)
+    plugin = None if ":" in name else plugins_of(room).get(name)
+    return None if plugin is None else _search(plugin.entry.module, plugin.entry.attr or "")
+
+
+def _classes(tree: ast.Module) -> list[ast.ClassDef]:
+    return [node for node in tree.body if isinstance(node, ast.ClassDef)]
+
+
+def _search(module: str, wanted: str, depth: int = 0) -> _Source | None:
+    """The class `wanted` of a module, also where the module has it from another one."""
+    path = place_of(module)
+    tree = None if path is None or path.suffix != ".py" else parsed(path.read_bytes())
+    if path is None or tree is None or depth > _MAX_DEPTH:
+        return None
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == wanted:
+            return _Source(node, tree)
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                if (alias.asname or alias.name) == wanted:
+                    package = module if path.stem == "__init__" else module.rpartition(".")[0]
+                    start = package.rsplit(".", node.level - 1)[0] if node.level else ""
+                    return _search(".".join(filter(None, (start, node.module))), alias.name, depth + 1)
+    return None
+
+
+def _loaded_source(room: str, name: str) -> _Source:
+    """The source of a component that is imported for it.
+
+    Raises:
+        RequestError: It is no component of the room, or has no source.
+    """
+    cls = load(room, name)
+    if not belongs_to(room, cls):
+        raise RequestError(f"{name!r} is not a component of {room!r}, so that it has no settings to show")
+    try:
+        tree = ast.parse(Path(inspect.getsourcefile(cls) or "").read_text(encoding="utf-8"))
+        return next(_Source(node, tree) for node in _classes(tree) if node.name == cls.__name__)
+    except (OSError, TypeError, ValueError, SyntaxError, StopIteration):
+        raise RequestError(f"{room}/{name} has no source to read its settings from") from None
+
+
+def _documentation(room: str, source: _Source) -> Documentation:
+    own, tree = source
     base = ast.parse(contract_source(room).read_text(encoding="utf-8"))
     text = inspect.cleandoc(ast.get_docstring(own) or ast.get_docstring(tree) or "")
     nodes = [*((node, base) for node in _ancestors(own, base)), (own, tree)]

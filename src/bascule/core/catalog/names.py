@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib
-import importlib.util
 import inspect
 import re
-import sys
-import types
-import weakref
-from importlib.metadata import EntryPoint, entry_points
+import warnings
 from pathlib import Path
 from typing import Any
 
+from bascule.core.catalog import identity
+from bascule.core.catalog.identity import origin_of_place
+from bascule.core.catalog.importing import import_place
+from bascule.core.catalog.plugins import Plugin, Plugins, plugins
 from bascule.core.errors import RequestError, unknown
 
 ROOMS: dict[str, str] = {
@@ -32,9 +31,9 @@ ROOMS: dict[str, str] = {
 }
 """Rooms that hold components, with what is in them."""
 
+BUILT_IN = "built-in"
+"""Where our own components come from."""
 _ROOT = Path(__file__).parents[2]
-_ASKED_FOR: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
-"""Users' classes, with the name `module:attribute` that each was last loaded by."""
 
 
 @functools.cache
@@ -43,7 +42,13 @@ def names(room: str) -> tuple[str, ...]:
     if room not in ROOMS:
         raise RequestError(unknown("kind", room, ROOMS))
     own = {path.stem.replace("_", "-") for path in (_ROOT / room).glob("[!_]*.py") if _holds_component(path)}
-    return tuple(sorted(own | set(_plugins(room))))
+    return tuple(sorted(own | plugins_of(room).by_name.keys()))
+
+
+def is_built_in(room: str, name: str) -> bool:
+    """Whether one of our own components has this name."""
+    path = _ROOT / room / f"{name.replace('-', '_')}.py"
+    return re.fullmatch(r"[a-z0-9][a-z0-9-]*", name) is not None and path.is_file() and _holds_component(path)
 
 
 def _holds_component(path: Path) -> bool:
@@ -52,15 +57,14 @@ def _holds_component(path: Path) -> bool:
     return path.stem.replace("_", "") in map(str.lower, classes)
 
 
-def _plugins(room: str) -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group=f"bascule.{room}")}
+def plugins_of(room: str) -> Plugins:
+    """What other packages announce for a room, and what of it is ignored."""
+    return plugins(room, functools.partial(is_built_in, room))
 
 
 def source_of(room: str, name: str) -> Path | None:
     """The file of one of our own components; None for those of other packages and for `module:attribute`."""
-    if ":" in name or name in _plugins(room):
-        return None
-    return _ROOT / room / f"{name.replace('-', '_')}.py"
+    return _ROOT / room / f"{name.replace('-', '_')}.py" if is_built_in(room, name) else None
 
 
 def contract_source(room: str) -> Path:
@@ -68,34 +72,61 @@ def contract_source(room: str) -> Path:
     return _ROOT / room / "__init__.py"
 
 
+def origin(room: str, name: str) -> str:
+    """Where a component comes from: `BUILT_IN`, name and version of a distribution, or the file; imports nothing.
+
+    Raises:
+        RequestError: No such name, or several packages claim it.
+    """
+    family = name.partition(":")[0]
+    if is_built_in(room, family):
+        return BUILT_IN
+    if ":" in name:
+        return origin_of_place(name.rpartition(":")[0])
+    plugin = plugins_of(room).get(name)
+    if plugin is None:
+        raise RequestError(unknown(f"{room} name", name, names(room)))
+    return plugin.origin
+
+
 def load(room: str, name: str) -> Any:
     """The component class called `name`, or for `module:attribute` (a module name or a .py file) that attribute.
 
     Raises:
-        RequestError: No such name, or the user's module cannot be imported.
+        RequestError: No such name, several packages claim it, or the user's module cannot be imported.
     """
     if ":" in name:
         return _load_foreign(name)
     if name not in names(room):
         raise RequestError(unknown(f"{room} name", name, names(room)))
-    plugin = _plugins(room).get(name)
+    known = plugins_of(room)
+    if name in known.ignored:
+        warnings.warn(known.ignored[name], stacklevel=2)
+    plugin = known.get(name)
     if plugin is not None:
-        try:
-            return plugin.load()
-        except Exception as error:
-            problem = f"cannot load {room}/{name} from {plugin.value!r}: {type(error).__name__}: {error}"
-            raise RequestError(problem) from error
+        return _load_plugin(plugin)
     stem = name.replace("-", "_")
     module = importlib.import_module(f"bascule.{room}.{stem}")
     wanted = stem.replace("_", "")
     return next(value for key, value in vars(module).items() if key.lower() == wanted and inspect.isclass(value))
 
 
+def _load_plugin(plugin: Plugin) -> Any:
+    room, name, value = plugin.room, plugin.name, plugin.entry.value
+    try:
+        module = import_place(plugin.entry.module, plugin.entry.dist)
+        thing = functools.reduce(getattr, filter(None, (plugin.entry.attr or "").split(".")), module)
+    except Exception as error:
+        problem = f"cannot load {room}/{name} from {value!r}: {type(error).__name__}: {error}"
+        raise RequestError(problem) from error
+    identity.loaded(thing, name, plugin)
+    return thing
+
+
 def _load_foreign(name: str) -> Any:
     where, _, attribute = name.rpartition(":")
     try:
-        file = Path(where).expanduser().resolve() if where.endswith(".py") else None
-        module = _import_file(file) if file else _import_module(where)
+        module = import_place(where)
     except RequestError:
         raise
     except Exception as error:
@@ -104,30 +135,20 @@ def _load_foreign(name: str) -> Any:
         public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise RequestError(unknown(f"name in {where}", attribute, public))
     wanted = getattr(module, attribute)
-    if isinstance(wanted, type):
-        _ASKED_FOR[wanted] = name
+    identity.loaded(wanted, name)
     return wanted
 
 
-def _import_module(where: str) -> types.ModuleType:
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
-    return importlib.import_module(where)
+def changed_in(settings: Any) -> tuple[str, ...]:
+    """Names of users' parts in settings from a record whose code is not what it was, or is gone; imports nothing."""
+    return tuple(name for name, code in identity.codes_in(settings).items() if not _is_as_it_was(name, code))
 
 
-@functools.cache
-def _import_file(path: Path) -> types.ModuleType:
-    if not path.is_file():
-        raise RequestError(f"no file {str(path)!r}; give module:attribute or path/to/file.py:attribute")
-    # Named after its place: two users' `nets.py` must not answer for each other.
-    name = f"bascule_user_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+def _is_as_it_was(name: str, code: str) -> bool:
+    if ":" in name:
+        return code in identity.codes_named(name)
+    found = [one for room in ROOMS for one in plugins_of(room).by_name.get(name, ())]
+    return code in [identity.code_of_plugin(one) for one in found]
 
 
 def name_of(instance: object) -> str:
@@ -135,24 +156,12 @@ def name_of(instance: object) -> str:
 
     One of our classes that stands for a user's function has that function's name in `catalogue_name`.
     """
-    function = getattr(instance, "catalogue_name", None)
-    if isinstance(function, str):
-        return function
     cls = type(instance)
     parts = cls.__module__.split(".")
-    if parts[0] == "bascule" and len(parts) == 3:
-        return parts[2].replace("_", "-")
-    return _ASKED_FOR.get(cls, f"{cls.__module__}:{cls.__qualname__}")
-
-
-def code_of(thing: Any, name: str) -> str:
-    """SHA-256 of the file that defines a user's class or function; empty where there is no file.
-
-    Raises:
-        RequestError: It is neither a class nor a function written in Python.
-    """
-    try:
-        source = inspect.getsourcefile(thing)
-    except TypeError as error:
-        raise RequestError(f"{name} is neither a function nor a class whose source can be read") from error
-    return hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else ""
+    if parts[0] == "bascule":
+        function = getattr(instance, "catalogue_name", None)
+        if isinstance(function, str):
+            return function
+        if len(parts) == 3:
+            return parts[2].replace("_", "-")
+    return identity.loaded_as(cls) or f"{cls.__module__}:{cls.__qualname__}"

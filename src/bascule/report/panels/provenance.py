@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bascule.core.catalog import BUILT_IN, codes_in, origin, origin_of_code
+from bascule.core.errors import RequestError
 from bascule.report.view import CellView, RowView, RunView, View
 from bascule.report.words import count, duration, moment
 
@@ -49,11 +51,24 @@ def _facts(run: RunView) -> list[tuple[str, list[str]]]:
         ("Command", _different(info.get("command") for info in infos)),
         ("Settings changed", list(run.plan.overrides)),
         ("Versions", _different(_pairs(info.get("versions")) for info in infos)),
+        ("Parts from elsewhere", _elsewhere(run)),
         ("Commit", _different(info.get("commit") for info in infos)),
         ("Machine", _different(_host(info.get("host")) for info in infos)),
         ("Started", _started(infos)),
         ("Time taken", _taken(run.models)),
     ]
+
+
+def _elsewhere(run: RunView) -> list[str]:
+    """Parts that are not built in, and where they come from: as recorded, of metrics as it is now."""
+    codes = codes_in([row.result.settings for row in run.rows])
+    parts = {name: origin_of_code(name, code) for name, code in codes.items()}
+    for metric in run.plan.metrics:
+        try:
+            parts.setdefault(metric, origin("measure", metric))
+        except RequestError:
+            parts.setdefault(metric, "no longer there")
+    return [f"{name}: {place}" for name, place in parts.items() if place != BUILT_IN]
 
 
 def _different(values: Iterable[Any]) -> list[str]:
