@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint install clean
+.PHONY: demo test faults install clean
 
 demo: $(VENV)/installed
 	$(BIN)/bascule run digits
@@ -14,6 +14,10 @@ test: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=2 $(BIN)/pytest
+
+# Kills, damage and nonsense for about twenty minutes; docs/reliability.md has the figures.
+faults: $(VENV)/installed-dev
+	$(BIN)/python tests/faults/lab.py
 
 install: $(VENV)/installed
 

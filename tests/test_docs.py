@@ -29,6 +29,22 @@ def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
+def test_the_architecture_page_names_what_is_there() -> None:
+    """Every file, folder and function in its text; every room in its picture."""
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    source = ROOT / "src" / "bascule"
+    named = re.findall(r"`((?:[a-z_]+/)+[a-z_]*(?:\.(?:py|yaml|json))?)(?:: (\w+))?`", text)
+    assert len(named) > 50
+    for path, function in named:
+        places = [place for place in (source / path, ROOT / path) if place.exists()]
+        assert places, path
+        assert not function or re.search(rf"(def|class) {function}\b", places[0].read_text(encoding="utf-8")), function
+    picture = re.search(r"```\nsrc/bascule/(.*?)```", text, flags=re.DOTALL)
+    assert picture is not None
+    rooms = {path.name for path in source.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert rooms <= set(re.findall(r"^ +([a-z]+)/", picture[1], flags=re.MULTILINE))
+
+
 def test_the_guides_own_network_and_trigger_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for block in blocks("docs/guide.md", "python"):

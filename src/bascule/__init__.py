@@ -68,7 +68,7 @@ def evaluate(
     measure: str | Sequence[str] = (),
     seed: int = 0,
 ) -> Evaluation:
-    """Both ends of a model, with intervals: the same numbers as `bascule evaluate WEIGHTS`.
+    """Both ends of a model, with intervals: the same numbers as `bascule evaluate WEIGHTS` on these images.
 
     `found["robust_accuracy"].value`, `.low`, `.high` and `.n`; `accuracy`, `certified_accuracy`, `asr` and
     `triggered_accuracy` likewise, with None for what was not asked for. `found.flags` says what may not be trusted,

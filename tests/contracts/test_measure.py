@@ -13,6 +13,7 @@ import pytest
 
 from bascule.core import catalog
 from bascule.core.catalog import component
+from bascule.evaluation.kinds import kinds
 from bascule.measure import MISSING, Judgement, Metric, Number, Outcomes, Verdict
 from bascule.measure.interval import summarise
 
@@ -61,7 +62,7 @@ def random_outcomes(seed: int, count: int = 60) -> Outcomes:
         strengths={0.5: np.where(draws.random(count) < 0.8, TARGET, label)},
         certified=draws.random(count) < 0.5,
         attention=draws.random(20),
-        more={"attack-then-trigger": [predictions()]},
+        more={kind: [(None, predictions())] for kind in kinds()},
         twin=model([predictions() for _ in range(2)]),
     )
 

@@ -312,3 +312,20 @@ def test_published_values_stand_beside_their_row(plan_of, scaled_text: str) -> N
     assert first["published"]["metrics"] == {"asr": 0.135}
     assert first["published"]["printed"] == {"asr": 0.172}
     assert second["published"] is None
+
+
+def test_a_metric_with_settings_is_refused(plan_of, tmp_path: Path) -> None:
+    """A record keeps its name alone, and would read it back with other settings."""
+    own = tmp_path / "own.py"
+    own.write_text(
+        "from bascule.core.catalog import component\n"
+        "from bascule.measure import Metric\n\n\n"
+        "@component\n"
+        "class Own(Metric):\n"
+        "    title, better = 'Own', 'higher'\n"
+        "    level: float = 1.0\n\n"
+        "    def per_sample(self, outcomes):\n"
+        "        return None\n"
+    )
+    with pytest.raises(RequestError, match=r"own.py:Own has settings \(level\), and a metric must have none"):
+        plan_of(f"measure=[accuracy, {{name: '{own}:Own', level: 2.0}}]")

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from bascule.core.errors import RequestError
+from bascule.core.files import write_atomically
 from bascule.measure import MISSING
 from bascule.record.answers import Answers
-from bascule.record.cell import CellRecord, write_atomically, write_json
+from bascule.record.cell import CellRecord, write_json
 from bascule.record.run import RunRecord, open_run
 from records import plan_of_rows
 

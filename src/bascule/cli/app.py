@@ -7,8 +7,13 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from bascule.cli import catalog, data, evaluate, model, report, study
+from bascule.cli.catalog import ls, show
+from bascule.cli.data import get
+from bascule.cli.evaluate import evaluate
+from bascule.cli.model import filter_, repair, scan
 from bascule.cli.options import in_options
+from bascule.cli.report import export, report, table
+from bascule.cli.study import run, validate
 from bascule.core.errors import RequestError
 
 
@@ -53,15 +58,15 @@ def _options(
     pass
 
 
-app.command("run", cls=Command)(study.run)
-app.command("evaluate", cls=Command)(evaluate.evaluate)
-app.command("table", cls=Command)(report.table)
-app.command("report", cls=Command)(report.report)
-app.command("export", cls=Command)(report.export)
-app.command("ls", cls=Command)(catalog.ls)
-app.command("show", cls=Command)(catalog.show)
-app.command("filter", cls=Command)(model.filter_)
-app.command("scan", cls=Command)(model.scan)
-app.command("repair", cls=Command)(model.repair)
-app.command("validate", cls=Command)(study.validate)
-data_app.command("get", cls=Command)(data.get)
+app.command("run", cls=Command)(run)
+app.command("evaluate", cls=Command)(evaluate)
+app.command("table", cls=Command)(table)
+app.command("report", cls=Command)(report)
+app.command("export", cls=Command)(export)
+app.command("ls", cls=Command)(ls)
+app.command("show", cls=Command)(show)
+app.command("filter", cls=Command)(filter_)
+app.command("scan", cls=Command)(scan)
+app.command("repair", cls=Command)(repair)
+app.command("validate", cls=Command)(validate)
+data_app.command("get", cls=Command)(get)

@@ -61,7 +61,8 @@ def evaluate(
         typer.Option(min=1, metavar="N", help="Model only: a random part of the test images; by default all."),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Model only: of everything that is drawn (0).")
+        int | None,
+        typer.Option(min=0, metavar="N", help="Model only: of everything that is drawn; by default its cell's, or 0."),
     ] = None,
     device: DeviceOption = "auto",
     data_dir: DataDirOption = None,

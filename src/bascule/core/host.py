@@ -1,4 +1,4 @@
-"""Settings of the process that change speed and not results. Imports nothing, so that it can run before torch loads."""
+"""Settings of the process that change speed and not results, and whether another one runs. Imports nothing, so that it can run before torch loads."""
 
 from __future__ import annotations
 
@@ -25,3 +25,16 @@ def settle() -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, 2**30)
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def is_running(process: int) -> bool:
+    """Whether a process of this machine goes on; yes where the system does not say."""
+    if os.name == "nt":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True

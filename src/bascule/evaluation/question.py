@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from bascule.core.fingerprint import fingerprint
 from bascule.core.images import Shown
 from bascule.explain import HeatMap, Projection, Spectrum
 from bascule.filter import Filter
-from bascule.measure import Metric
+from bascule.measure import OF_TWIN, Metric
 from bascule.poison import Trigger
 from bascule.poison.placement import stamp
 from bascule.record.plan import Reach, RecordedQuestion
@@ -86,10 +86,22 @@ class EvaluationSettings:
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     """What is measured, by the names in tables; some metrics want questions of their own."""
 
+    besides: frozenset[str] = frozenset()
+    """Further kinds of questions to ask."""
+
     @property
     def needs(self) -> frozenset[str]:
-        """Kinds of questions that the metrics want besides: see `Metric.needs`."""
-        return frozenset(need for metric in self.metrics.values() for need in metric.needs)
+        """Kinds of questions that are asked because a metric wants them (`Metric.needs`), or besides."""
+        wanted = {need for metric in self.metrics.values() for need in metric.needs}
+        return self.besides | {need for need in wanted if not need.startswith(OF_TWIN)}
+
+    def for_twin(self) -> EvaluationSettings:
+        """What the twin of a model that is asked this is asked: no attacks, bounds or curves unless a metric wants them
+        of the twin."""
+        wanted = {need for metric in self.metrics.values() for need in metric.needs}
+        besides = frozenset(need.removeprefix(OF_TWIN) for need in wanted if need.startswith(OF_TWIN))
+        attack = self.attack if besides else ()
+        return replace(self, attack=attack, curve=(), certify=(), metrics={}, besides=besides)
 
     @property
     def attack_parts(self) -> list[Attack]:

@@ -89,17 +89,17 @@ def _detector(size: tuple[int, int, int]) -> nn.Module:
 class Spectrum(nn.Module):
     """Log-magnitudes of the orthonormal DCT-II of each channel, B x C x H x W, low frequencies first."""
 
-    rows: Tensor
-    columns: Tensor
+    over_height: Tensor
+    over_width: Tensor
 
     def __init__(self, height: int, width: int) -> None:
         super().__init__()
-        self.register_buffer("rows", dct_matrix(height))
-        self.register_buffer("columns", dct_matrix(width))
+        self.register_buffer("over_height", dct_matrix(height))
+        self.register_buffer("over_width", dct_matrix(width))
 
     def forward(self, x: Tensor) -> Tensor:
         """For images in [0, 1]; magnitudes below a 255th count little."""
-        return ((self.rows @ x @ self.columns.T).abs() + 1 / 255).log()
+        return ((self.over_height @ x @ self.over_width.T).abs() + 1 / 255).log()
 
 
 def dct_matrix(size: int) -> Tensor:

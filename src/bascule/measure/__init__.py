@@ -18,6 +18,9 @@ from bascule.core import catalog
 MISSING = -1
 """Stands for "not evaluated" in arrays of predicted labels."""
 
+OF_TWIN = "twin-"
+"""Before a kind of question that a metric wants asked of the twin."""
+
 Labels = NDArray[np.int64]
 
 
@@ -79,8 +82,8 @@ class Outcomes:
     """What a scanner said of the model."""
     attention: NDArray[np.float64] | None = None
     """Share of the first heat map's heat that lies on the trigger, for M triggered images; NaN where there is none."""
-    more: Mapping[str, Sequence[Labels]] = field(default_factory=dict)
-    """Predictions of every further kind of evaluation, by its name, in order."""
+    more: Mapping[str, Sequence[tuple[float | None, Labels]]] = field(default_factory=dict)
+    """Answers to every further kind of question, by its name, in order: the question's `value` and the predictions."""
     twin: Outcomes | None = None
     """What the twin (same recipe and seed, unpoisoned data) answered on the same images."""
 
@@ -106,16 +109,15 @@ def _at(value: Any, index: NDArray[Any]) -> Any:
 @catalog.contract("measure")
 @catalog.component
 class Metric(ABC):
-    """A number computed from outcomes."""
+    """A number computed from outcomes. It has no settings: a record knows it by its name alone."""
 
     title: ClassVar[str]
     """Heading in tables."""
     unit: ClassVar[str] = "fraction"
     better: ClassVar[Literal["higher", "lower"]]
     needs: ClassVar[tuple[str, ...]] = ()
-    """Evaluations it wants beside the study's own: `attack-triggered` (the attacks on triggered images), `toward` and
-    `away` (the first attack on triggered images towards and away from the target), `strength` (the trigger weakened
-    step by step), `twin-attack` (the attacks on the twin)."""
+    """Kinds of questions it wants asked beside the study's own (`evaluation/kinds`), for example `attack-triggered`;
+    with `twin-` before it, of the twin: `twin-attack`."""
 
     @abstractmethod
     def per_sample(self, outcomes: Outcomes) -> NDArray[np.bool_] | None:

@@ -26,7 +26,8 @@ class AsrAfterAttack(Metric):
         answers = outcomes.more.get("attack-then-trigger", ())
         if not answers or outcomes.target is None:
             return None
-        return answers[0][self.counted(outcomes)] == outcomes.target
+        ((_, prediction),) = answers
+        return prediction[self.counted(outcomes)] == outcomes.target
 
     def counted(self, outcomes: Outcomes) -> NDArray[np.bool_]:
         return outcomes.label != outcomes.target

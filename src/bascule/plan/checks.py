@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
+from bascule.core.catalog import name_of
 from bascule.core.errors import RequestError, placed
 from bascule.data import Facts, Source
+from bascule.measure import Metric
 from bascule.models.checks import check_network
 from bascule.plan.plan import Row
 from bascule.plan.schema import Setup
@@ -65,6 +68,17 @@ def _check_defences(setup: Setup) -> None:
             "the row's own filter judges the training set already; leave one of `inspect` and `filter` out",
             place=("inspect",),
         )
+
+
+def check_metrics(metrics: Sequence[Metric]) -> None:
+    """Refuse a metric with settings: the record keeps its name alone, and would read it back with others."""
+    for number, metric in enumerate(metrics):
+        if settings := [field.name for field in fields(metric)]:
+            raise RequestError(
+                f"{name_of(metric)} has settings ({', '.join(settings)}), and a metric must have none: give each value "
+                "a metric of its own",
+                place=(f"measure[{number}]",),
+            )
 
 
 def check_rows_differ(rows: Sequence[Row]) -> None:

@@ -155,8 +155,7 @@ def make_row(
         metrics={name_of(metric): metric for metric in frame.measure},
     )
     questions = questions_of(settings)
-    attack = setup.attack if "twin-attack" in settings.needs else ()
-    of_twin = questions_of(replace(settings, attack=attack, curve=(), certify=(), metrics={}))
+    of_twin = questions_of(settings.for_twin())
     has_twin = frame.twin and poison is not None and poison.count(facts.train_labels, len(facts.classes)) > 0
     return Row(
         name=name,

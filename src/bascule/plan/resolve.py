@@ -11,7 +11,7 @@ from typing import Any
 from bascule.core.catalog import construct, name_of
 from bascule.core.errors import RequestError, placed, unknown
 from bascule.measure import Metric
-from bascule.plan.checks import Checks, check_rows_differ
+from bascule.plan.checks import Checks, check_metrics, check_rows_differ
 from bascule.plan.document import Document
 from bascule.plan.origins import Layer, Origin, nested
 from bascule.plan.overrides import Override, RowChanges, apply_overrides
@@ -40,6 +40,7 @@ def make_plan(
     study, changes = apply_overrides(study, overrides)
     with study.trace_errors():
         frame = construct(Frame, {key: value for key, value in study.values.items() if key in _FRAME})
+        check_metrics(frame.measure)
         seeds = _seeds(frame)
         recipes = list(_recipes(study, changes))
     checks = Checks(roots)

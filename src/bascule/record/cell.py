@@ -10,14 +10,17 @@ runs/<study>/cells/<fingerprint>/
     curve.jsonl                          one line per epoch
     checkpoint.pt                        only while training
     artefacts/                           poisoned indices, trigger pictures
+    NAME.sha256                          beside every file: its sum (`record.sums`)
 ```
 
 What is done is read from these files alone: a cell is trained when its model is there, an evaluation is done when its
-column is. A file that was read is read again only when it has been replaced.
+column is. A file that was read is read again only when it has been replaced. One that is damaged is to readers as if it
+were not there, and `damaged` tells of it; whoever holds the lock of the run sets it aside and makes it again.
 """
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,14 +31,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from bascule.core.errors import RequestError
-from bascule.core.files import write_atomically
 from bascule.measure import MISSING, Labels
 from bascule.record.answers import Answers, Column, Finding
 from bascule.record.plan import RecordedCell
-from bascule.record.reading import Readings
+from bascule.record.reading import FORMAT, Readings, parse_formatted
+from bascule.record.sums import DamagedError, set_aside, sum_file, sums_of, write_summed
 
-FORMAT = 1
 FILTERED = "filter:made"
 """Key of what the filter of a cell's own recipe said of the training set."""
 
@@ -45,19 +46,7 @@ def write_json(path: Path, content: Any) -> None:
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     # File names with undecodable bytes reach us as lone surrogates, which UTF-8 cannot hold.
     data = text.encode("utf-8", errors="backslashreplace")
-    write_atomically(path, lambda temporary: temporary.write_bytes(data))
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file of ours.
-
-    Raises:
-        RequestError: Missing or damaged.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RequestError(f"cannot read {path}: {error}") from error
+    write_summed(path, lambda temporary: temporary.write_bytes(data))
 
 
 class CellRecord:
@@ -71,6 +60,8 @@ class CellRecord:
         self.curve_file = path / "curve.jsonl"
         self.checkpoint_file = path / "checkpoint.pt"
         self.artefacts = path / "artefacts"
+        self.poison_file = self.artefacts / "poison.parquet"
+        self.picture_file = self.artefacts / "trigger.png"
         self.findings = path / "findings"
         self._readings = Readings() if readings is None else readings
 
@@ -81,7 +72,19 @@ class CellRecord:
 
     def info(self) -> dict[str, Any]:
         """`cell.json`, or an empty mapping when there is none yet."""
-        return dict(self._readings.read(self.info_file, read_json) or {})
+        return dict(self._readings.read_sound(self.info_file, self._parse_info) or {})
+
+    def _parse_info(self, content: bytes) -> dict[str, Any]:
+        return _checked_info(parse_formatted(self.info_file)(content))
+
+    def damaged(self) -> list[DamagedError]:
+        """What is damaged of the files that were read so far."""
+        return self._readings.damaged(self.path)
+
+    def finished(self) -> bool:
+        """Whether all questions of a plan were answered once; so they count as of a record that does not say."""
+        info = self.info()
+        return info.get("finished", True) is not None if info else self.outcomes_file.is_file()
 
     def failure(self) -> str | None:
         """Why the last try failed, or None."""
@@ -92,18 +95,40 @@ class CellRecord:
         """Replace `cell.json`."""
         write_json(self.info_file, {"format": FORMAT, **content})
 
+    def forget_other_models(self, digest: str) -> None:
+        """Set the answers of an earlier model aside before one with this SHA-256 takes its place.
+
+        A model that was lost and made again is the same bytes where it is trained as it was; elsewhere its answers are
+        others.
+        """
+        if digest in sums_of(self.model_file):
+            return
+        made = self._finding_file(FILTERED)
+        for path in [self.outcomes_file, *(path for path in self.findings.glob("[!.]*.npz") if path != made)]:
+            if path.is_file():
+                set_aside(path, "of-another-model")
+
+    def remove_checkpoint(self) -> None:
+        """The training has ended."""
+        for path in (self.checkpoint_file, sum_file(self.checkpoint_file)):
+            path.unlink(missing_ok=True)
+
     def write_curve(self, curve: Sequence[Mapping[str, float]]) -> None:
         """Replace the training curve."""
         text = "".join(json.dumps(entry) + "\n" for entry in curve)
-        write_atomically(self.curve_file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        write_summed(self.curve_file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
     def curve(self) -> list[dict[str, float]]:
         """One entry per finished epoch."""
-        return self._readings.read(self.curve_file, _read_curve) or []
+        return self._readings.read_sound(self.curve_file, _read_curve) or []
 
     def picture(self) -> bytes | None:
         """The PNG file kept with the poison: test images as they are, and below them the same with the trigger."""
-        return self._readings.read(self.artefacts / "trigger.png", Path.read_bytes)
+        return self._readings.read_sound(self.picture_file, bytes)
+
+    def poisoned(self) -> dict[str, list[int]]:
+        """The ids of the poisoned training images, with their labels before and after; empty without poison."""
+        return self._readings.read_sound(self.poison_file, _read_poison) or {}
 
     def base(self) -> CellRecord | None:
         """The cell whose model was made into this one by a repair, or by a filter and another training."""
@@ -140,6 +165,8 @@ class CellRecord:
     def add_outcomes(self, ids: Labels, labels: Labels, values: Column, *, key: str, info: Mapping[str, Any]) -> None:
         """Add or replace the column `key`; `info` is kept beside it. Images not known yet add rows."""
         old = self._columns()
+        if any(error.path == self.outcomes_file for error in self.damaged()):
+            set_aside(self.outcomes_file)
         all_ids = np.union1d(old.id, ids)
         old_places, new_places = np.searchsorted(all_ids, old.id), np.searchsorted(all_ids, ids)
 
@@ -168,7 +195,7 @@ class CellRecord:
         table = pa.Table.from_arrays(
             [pa.array(values, mask=_is_missing(values)) for values in arrays.values()], schema=schema
         )
-        write_atomically(self.outcomes_file, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
+        write_summed(self.outcomes_file, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
 
     def add_finding(self, key: str, arrays: Mapping[str, NDArray[Any]], info: Mapping[str, Any]) -> None:
         """Keep or replace arrays under `key`, with `info` beside them."""
@@ -178,11 +205,11 @@ class CellRecord:
             with temporary.open("wb") as file:
                 np.savez_compressed(file, info=text, **arrays)  # type: ignore[arg-type]
 
-        write_atomically(self._finding_file(key), write)
+        write_summed(self._finding_file(key), write)
 
     def finding(self, key: str) -> Finding | None:
         """What is kept under `key`, or None."""
-        return self._readings.read(self._finding_file(key), _read_finding)
+        return self._readings.read_sound(self._finding_file(key), _read_finding)
 
     def evaluations(self) -> Mapping[str, Mapping[str, Any]]:
         """What is kept beside each evaluation: kind, settings, seconds. Safe while the cell is being evaluated."""
@@ -190,7 +217,7 @@ class CellRecord:
 
     def _columns(self) -> Answers:
         nothing = np.empty(0, dtype=np.int64)
-        return self._readings.read(self.outcomes_file, _read_columns) or Answers(id=nothing, label=nothing)
+        return self._readings.read_sound(self.outcomes_file, _read_columns) or Answers(id=nothing, label=nothing)
 
     def _finding_keys(self) -> list[str]:
         return sorted(path.stem.replace("-", ":", 1) for path in self.findings.glob("[!.]*.npz"))
@@ -212,10 +239,10 @@ class _Findings(Mapping[str, Finding]):
         return finding
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._record._finding_keys())
+        return (key for key in self._record._finding_keys() if self._record.finding(key) is not None)
 
     def __len__(self) -> int:
-        return len(self._record._finding_keys())
+        return sum(1 for _ in self)
 
 
 class _Notes(Mapping[str, Mapping[str, Any]]):
@@ -237,19 +264,44 @@ class _Notes(Mapping[str, Mapping[str, Any]]):
 
 # --- reading ---------------------------------------------------------------------------------------------------------
 
+_INFO = {"failure": Mapping, "data": Mapping, "host": Mapping, "versions": Mapping, "settings": Mapping, "base": str}
+"""Types of entries of `cell.json` that are read, where they are there and not null."""
 
-def _read_curve(path: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+def _checked_info(info: dict[str, Any]) -> dict[str, Any]:
+    for key, kind in _INFO.items():
+        if not isinstance(value := info.get(key), kind | None):
+            raise TypeError(f"{key!r} holds {type(value).__name__}")
+    if info.get("failure") is not None:
+        str(info["failure"]["message"])
+    if "data" in info:
+        tuple(map(str, info["data"]["classes"])), tuple(map(int, info["data"]["size"])), int(info["data"]["train"])
+    for key in ("seconds", "poisoned", "seed"):
+        if info.get(key) is not None:
+            float(info[key])
+    return info
 
 
-def _read_finding(path: Path) -> Finding:
-    with np.load(path, allow_pickle=False) as content:
+def _read_curve(content: bytes) -> list[dict[str, float]]:
+    entries = [json.loads(line) for line in content.decode("utf-8").splitlines()]
+    if not all(isinstance(entry, dict) for entry in entries):
+        raise TypeError("expected a mapping in each line")
+    return entries
+
+
+def _read_poison(content: bytes) -> dict[str, list[int]]:
+    columns: dict[str, list[int]] = pq.read_table(pa.BufferReader(content)).to_pydict()
+    return columns
+
+
+def _read_finding(stored: bytes) -> Finding:
+    with np.load(io.BytesIO(stored), allow_pickle=False) as content:
         arrays = {name: content[name] for name in content.files if name != "info"}
         return Finding(arrays, json.loads(str(content["info"])))
 
 
-def _read_columns(path: Path) -> Answers:
-    table = pq.read_table(path)
+def _read_columns(content: bytes) -> Answers:
+    table = pq.read_table(pa.BufferReader(content))
     floats = {field.name for field in table.schema if pa.types.is_floating(field.type)}
     labels = {
         name: np.asarray(table.column(name).fill_null(MISSING).to_numpy(), dtype=np.int64)

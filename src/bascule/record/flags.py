@@ -13,8 +13,10 @@ from bascule.measure import MISSING, Labels, Measure, Outcomes
 from bascule.measure.robust_accuracy import RobustAccuracy
 from bascule.record.answers import Answers, Radii
 from bascule.record.cell import FILTERED
+from bascule.record.counted import Counted, counted_part, flags_of_asked
 from bascule.record.plan import Reach, RecordedQuestion, RecordedRow, RecordedSeed
 from bascule.record.run import RunRecord
+from bascule.record.sums import DamagedError
 
 TWIN_LIMIT = 0.05
 """A trigger that moves more images than this without any poison has power of its own."""
@@ -42,11 +44,28 @@ _BLACK_BOX_GAIN = 0.01
 
 
 def flags_of_row(
-    run: RunRecord, row: RecordedRow, by_seed: Mapping[int, Outcomes], measures: Mapping[str, Measure]
+    run: RunRecord,
+    row: RecordedRow,
+    by_seed: Mapping[int, Outcomes],
+    measures: Mapping[str, Measure],
+    part: Counted | None = None,
 ) -> Iterator[str]:
-    """Everything about one row of a run that a reader must know before believing its numbers."""
+    """Everything about one row of a run that a reader must know before believing its numbers.
+
+    Args:
+        run: The run.
+        row: One of the rows of its plan.
+        by_seed: Outcomes of the seeds that count.
+        measures: What they give.
+        part: What counts of the row, where that is known already.
+    """
+    part = part or counted_part(run, row)
     yield from _of_the_run(run, row, len(by_seed))
-    yield from _of_the_tries([tried for seed in row.seeds for tried in _of_seed(run, seed, by_seed.get(seed.seed))])
+    yield from part.flags
+    yield from _of_asked(run, row, list(by_seed))
+    yield from _of_damage(run, row)
+    tries = [tried for seed in part.row.seeds for tried in _of_seed(run, seed, by_seed.get(seed.seed))]
+    yield from _of_the_tries(tries)
     yield from _of_few_images(list(by_seed.values()))
     yield from _of_the_filters(run, row)
     yield from _of_the_numbers(list(by_seed.values()), measures)
@@ -116,6 +135,22 @@ def _of_the_run(run: RunRecord, row: RecordedRow, seeds: int) -> Iterator[str]:
         yield "one seed: the interval leaves out the doubt from training anew"
     elif seeds == 2:
         yield "two seeds: intervals over seeds are very wide"
+
+
+def _of_asked(run: RunRecord, row: RecordedRow, seeds: Sequence[int]) -> Iterator[str]:
+    try:
+        yield from flags_of_asked(run, row, seeds)
+    except DamagedError as error:
+        yield f"damaged: {error.path.name}: {error.why}"
+
+
+def _of_damage(run: RunRecord, row: RecordedRow) -> Iterator[str]:
+    """Files of the row's models that are not what was written, of those that were read for the table."""
+    for seed in row.seeds:
+        for cell, who in ((seed.cell, "seed"), (seed.twin, "twin of seed")):
+            for error in () if cell is None else run.cell(cell.fingerprint).damaged():
+                file = error.path.relative_to(run.path).as_posix()
+                yield f"damaged: {who} {seed.seed}: {file}: {error.why}; left out until `bascule run` makes it again"
 
 
 def _standing(outcomes: Outcomes | None) -> float:

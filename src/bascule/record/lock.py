@@ -31,7 +31,10 @@ def lock_run(folder: Path, command: str) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     lock, holder = _lock(folder), folder / ".holder"
     if not _taken(lock):
-        who = holder.read_text(errors="replace") if holder.is_file() else "another process"
+        try:
+            who = holder.read_text(errors="replace")
+        except FileNotFoundError:
+            who = "another process"
         raise RequestError(
             f"{who} works on {folder}. Wait until it ends, or stop it (what it has finished is kept), "
             "or give another folder with `runs`"
@@ -42,6 +45,7 @@ def lock_run(folder: Path, command: str) -> Iterator[None]:
         write_atomically(holder, lambda temporary: temporary.write_text(who, errors="backslashreplace"))
         yield
     finally:
+        holder.unlink(missing_ok=True)
         lock.release()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,14 @@ _OWN_FIELD = frozenset(
 
 
 def outcomes_of(
-    answers: Answers, questions: Questions, *, target: int | None, twin: Outcomes | None = None
+    answers: Answers,
+    questions: Questions,
+    *,
+    target: int | None,
+    twin: Outcomes | None = None,
+    hidden: Collection[str] = (),
 ) -> Outcomes:
-    """What a model answered, by kind of question; what is not answered yet is left out."""
+    """What a model answered, by kind of question; what is not answered yet, or `hidden`, is left out."""
     return Outcomes(
         label=answers.label,
         id=answers.id,
@@ -41,11 +46,15 @@ def outcomes_of(
         },
         certified=_certified(answers, questions),
         target=target,
-        judgement=_judgement(answers, questions),
+        judgement=_judgement(answers, questions, hidden),
         verdict=_verdict(answers, questions),
         attention=_attention(answers, questions),
         more={
-            kind: _all(answers, questions, kind)
+            kind: [
+                (question.value, answers.predictions[question.key])
+                for question in questions
+                if question.kind == kind and question.key in answers.predictions
+            ]
             for kind in dict.fromkeys(question.kind for question in questions)
             if kind not in _OWN_FIELD
         },
@@ -81,9 +90,10 @@ def _findings(answers: Answers, keys: Iterable[str]) -> Iterator[Finding]:
     return (answers.findings[key] for key in keys if key in answers.findings)
 
 
-def _judgement(answers: Answers, questions: Questions) -> Judgement | None:
+def _judgement(answers: Answers, questions: Questions, hidden: Collection[str]) -> Judgement | None:
     """What the row's filter said: of the training set it was retrained on, or only inspected."""
-    for finding in _findings(answers, [FILTERED, *_keys(questions, "inspect")]):
+    keys = [key for key in (FILTERED, *_keys(questions, "inspect")) if key not in hidden]
+    for finding in _findings(answers, keys):
         return judgement_of(finding)
     return None
 

@@ -1,12 +1,21 @@
-"""Files of a record, each read once as long as nobody replaces it."""
+"""Files of a record, each checked against its sum and read once as long as nobody replaces it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bascule.core.errors import RequestError
+from bascule.record.sums import DamagedError, read_checked
+
 T = TypeVar("T")
+FORMAT = 1
+"""Of `study.json` and `cell.json`."""
+_MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""From each earlier format to the next one: what `study.json` or `cell.json` of that format says in the words of this."""
 
 
 class Readings:
@@ -15,8 +24,13 @@ class Readings:
     def __init__(self) -> None:
         self._known: dict[Path, tuple[tuple[int, int, int], Any]] = {}
 
-    def read(self, path: Path, parse: Callable[[Path], T]) -> T | None:
-        """What `parse` makes of the file, or what it made of it before; None where there is no file."""
+    def read(self, path: Path, parse: Callable[[bytes], T]) -> T | None:
+        """What `parse` makes of the file's content, or what it made of it before; None where there is no file.
+
+        Raises:
+            DamagedError: The file is not what was written: its sum is another one, or `parse` fails.
+            RequestError: It cannot be read, or is of another version.
+        """
         try:
             status = path.stat()
         except (FileNotFoundError, NotADirectoryError):
@@ -25,9 +39,68 @@ class Readings:
         seen = (status.st_ino, status.st_mtime_ns, status.st_size)
         known = self._known.get(path)
         if known is None or known[0] != seen:
-            known = self._known[path] = (seen, parse(path))
-        value: T = known[1]
+            known = self._known[path] = (seen, _outcome(path, parse))
+        if isinstance(known[1], RequestError):
+            raise known[1]
+        value: T | None = known[1]
         return value
+
+    def read_sound(self, path: Path, parse: Callable[[bytes], T]) -> T | None:
+        """As `read`; None also where the file is damaged, which `damaged` then tells."""
+        try:
+            return self.read(path, parse)
+        except DamagedError:
+            return None
+
+    def damaged(self, folder: Path) -> list[DamagedError]:
+        """What is known to be damaged below a folder, of the files that were read."""
+        errors = [value for path, (_, value) in self._known.items() if path.is_relative_to(folder)]
+        return [error for error in errors if isinstance(error, DamagedError)]
 
     def __reduce__(self) -> tuple[type[Readings], tuple[()]]:
         return Readings, ()  # another process reads for itself
+
+
+def _outcome(path: Path, parse: Callable[[bytes], Any]) -> Any:
+    """What `parse` makes of the file, or the error that whoever asks shall get; None where the file has gone."""
+    try:
+        return parse(read_checked(path))
+    except FileNotFoundError:
+        return None
+    except RequestError as error:
+        return error
+    except OSError as error:
+        return RequestError(f"cannot read {path}: {error.strerror or error}")
+    except Exception as error:
+        # Whatever a parser stumbles over: files without a sum are found damaged only in this way.
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        return DamagedError(path, f"it is damaged: {reason[:200]}")
+
+
+def parse_json(content: bytes) -> Any:
+    """Plain values from JSON.
+
+    Raises:
+        ValueError: It is none.
+    """
+    return json.loads(content.decode("utf-8"))
+
+
+def parse_formatted(path: Path) -> Callable[[bytes], dict[str, Any]]:
+    """What reads `study.json` or `cell.json`, of this format or an earlier one."""
+    return functools.partial(_formatted, path)
+
+
+def _formatted(path: Path, content: bytes) -> dict[str, Any]:
+    values = parse_json(content)
+    if not isinstance(values, Mapping):
+        raise TypeError(f"expected a mapping, got {type(values).__name__}")
+    values = dict(values)
+    given = values.get("format", FORMAT)
+    if not isinstance(given, int) or isinstance(given, bool) or given > FORMAT:
+        raise RequestError(f"{path} has format {given!r}; this version reads {FORMAT}. A newer version wrote it: use that")
+    for number in range(given, FORMAT):
+        if number not in _MIGRATIONS:
+            raise RequestError(f"{path} has format {given!r}; this version reads {FORMAT}")
+        values = _MIGRATIONS[number](values)
+    return values

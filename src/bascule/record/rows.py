@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from bascule.core.catalog import build
 from bascule.measure import Measure, Metric, Outcomes
 from bascule.measure.interval import summarise
 from bascule.record.answers import Answers
+from bascule.record.counted import counted_part
 from bascule.record.flags import flags_of_row
 from bascule.record.outcomes import outcomes_of
 from bascule.record.plan import PublishedValues, RecordedPlan, RecordedRow, RecordedSeed
@@ -105,8 +106,11 @@ def read_rows(run: RunRecord) -> list[RowResult]:
 
 
 def _row(run: RunRecord, plan: RecordedPlan, row: RecordedRow, metrics: dict[str, Metric]) -> RowResult:
+    part = counted_part(run, row)
     by_seed = {
-        seed.seed: outcomes for seed in row.seeds if (outcomes := outcomes_of_seed(run, seed, row.target)) is not None
+        seed.seed: outcomes
+        for seed in part.row.seeds
+        if (outcomes := outcomes_of_seed(run, seed, row.target, part.hidden)) is not None
     }
     measures = {name: summarise(metric, list(by_seed.values())) for name, metric in metrics.items()}
     infos = [run.cell(seed.cell.fingerprint).info() for seed in row.seeds]
@@ -118,19 +122,28 @@ def _row(run: RunRecord, plan: RecordedPlan, row: RecordedRow, metrics: dict[str
         seeds=len(by_seed),
         metrics=measures,
         kinds=metrics,
-        flags=tuple(flags_of_row(run, row, by_seed, measures)),
+        flags=tuple(flags_of_row(run, row, by_seed, measures, part)),
         settings=row.settings,
         published=row.published,
         planned=row.seeds,
         outcomes=by_seed,
-        curve=tuple(_curve(run, row)),
+        curve=tuple(_curve(run, part.row)),
         classes=next((tuple(info["data"]["classes"]) for info in infos if "data" in info), ()),
         made_from=tuple(info["base"] for info in infos if info.get("base")),
     )
 
 
-def outcomes_of_seed(run: RunRecord, seed: RecordedSeed, target: int | None) -> Outcomes | None:
-    """Per-sample outcomes of one seed with its twin's; None before the clean evaluation is done."""
+def outcomes_of_seed(
+    run: RunRecord, seed: RecordedSeed, target: int | None, hidden: Collection[str] = ()
+) -> Outcomes | None:
+    """Per-sample outcomes of one seed with its twin's; None before the clean evaluation is done.
+
+    Args:
+        run: The run.
+        seed: What its models are asked.
+        target: Label that the poison aims at.
+        hidden: Keys of findings that do not count.
+    """
     answers = run.cell(seed.cell.fingerprint).answers_to(seed.cell)
     if answers is None:
         return None
@@ -138,11 +151,13 @@ def outcomes_of_seed(run: RunRecord, seed: RecordedSeed, target: int | None) -> 
     if seed.twin is not None:
         of_twin = run.cell(seed.twin.fingerprint).answers_to(seed.twin)
         twin = None if of_twin is None else outcomes_of(of_twin, seed.twin.questions, target=target)
-    return outcomes_of(answers, seed.cell.questions, target=target, twin=twin)
+    return outcomes_of(answers, seed.cell.questions, target=target, twin=twin, hidden=hidden)
 
 
 def _curve(run: RunRecord, row: RecordedRow) -> Iterator[tuple[float, Measure]]:
     """Robust accuracy by radius: an image falls where an attack in a ball of that radius or a smaller one fooled it."""
+    if not row.seeds:
+        return
     cell = row.seeds[0].cell
     radii = {point.key: point.value for point in cell.of("curve") if point.value is not None}
     if not radii:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import glob
+from collections.abc import Callable
 from pathlib import Path
 
 from bascule.core.errors import RequestError
-from bascule.record.cell import FORMAT, CellRecord, read_json, write_json
+from bascule.record.cell import CellRecord, write_json
 from bascule.record.plan import RecordedPlan, plan_from
-from bascule.record.reading import Readings
+from bascule.record.reading import FORMAT, Readings, parse_formatted
+from bascule.record.sums import DamagedError, sum_file
 
 
 class RunRecord:
@@ -17,6 +19,7 @@ class RunRecord:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.plan_file = path / "study.json"
+        self.asked_file = path / "evaluation.json"
         self._readings = Readings()
 
     def cell(self, fingerprint: str) -> CellRecord:
@@ -24,8 +27,10 @@ class RunRecord:
         return CellRecord(self.path / "cells" / fingerprint, self._readings)
 
     def write_plan(self, plan: RecordedPlan) -> None:
-        """Replace `study.json`."""
+        """Replace `study.json`; nothing is asked beside it any more."""
         write_json(self.plan_file, {"format": FORMAT, **plan.as_dict()})
+        for path in (self.asked_file, sum_file(self.asked_file)):
+            path.unlink(missing_ok=True)
 
     def plan(self) -> RecordedPlan:
         """`study.json`.
@@ -33,18 +38,36 @@ class RunRecord:
         Raises:
             RequestError: Missing, damaged, or written by a newer version.
         """
-        plan = self._readings.read(self.plan_file, _read_plan)
-        return _read_plan(self.plan_file) if plan is None else plan
+        try:
+            plan = self._readings.read(self.plan_file, _parse_plan(self.plan_file))
+        except DamagedError as error:
+            raise DamagedError(error.path, f"{error.why}. The study's own `bascule run STUDY` makes it again") from None
+        if plan is None:
+            raise RequestError(f"cannot read {self.plan_file}: there is no such file")
+        return plan
+
+    def write_asked(self, plan: RecordedPlan) -> None:
+        """Keep a plan that asks more than `study.json`, which it takes the place of once everything is answered."""
+        write_json(self.asked_file, {"format": FORMAT, **plan.as_dict()})
+
+    def asked(self) -> RecordedPlan | None:
+        """The plan of an evaluation that is not finished; None where there is none.
+
+        Raises:
+            RequestError: Damaged, or written by a newer version.
+        """
+        return self._readings.read(self.asked_file, _parse_plan(self.asked_file))
 
 
-def _read_plan(path: Path) -> RecordedPlan:
-    content = dict(read_json(path))
-    if content.get("format") != FORMAT:
-        raise RequestError(f"{path} has format {content.get('format')!r}; this version reads {FORMAT}")
-    try:
-        return plan_from(content)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RequestError(f"cannot read {path}: it holds no plan: {type(error).__name__}: {error}") from error
+def _parse_plan(path: Path) -> Callable[[bytes], RecordedPlan]:
+    def parse(content: bytes) -> RecordedPlan:
+        values = parse_formatted(path)(content)
+        try:
+            return plan_from(values)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DamagedError(path, f"it holds no plan: {type(error).__name__}: {error}") from error
+
+    return parse
 
 
 def open_run(run: str, runs_dir: Path) -> RunRecord:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from bascule.measure import Labels
 from bascule.plan.plan import Cell
 from bascule.record.cell import CellRecord
 from bascule.run.context import CellContext, RunContext
-from bascule.run.make import make_model
+from bascule.run.make import lost_parts, make_lost_parts, make_model
 from bascule.run.provenance import provenance
 
 
@@ -26,7 +27,8 @@ def open_questions(cell: Cell, record: CellRecord) -> list[Question]:
 
 def is_done(cell: Cell, record: CellRecord) -> bool:
     """Whether the record holds everything the cell asks for."""
-    return record.trained and not open_questions(cell, record)
+    ended = record.info().get("finished", True) is not None
+    return record.trained and ended and not open_questions(cell, record) and not lost_parts(cell, record)
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,10 @@ def try_cell(cell: Cell, run: RunContext) -> str | None:
         failure = {"kind": type(error).__name__, "message": message}
         record.write_info({**known, **provenance(run.device, command=run.command), "failure": failure})
         return message
-    if record.failure() is not None:
-        record.write_info({**record.info(), "failure": None})
+    info = record.info()
+    if info.get("failure") is not None or info.get("finished", True) is None:
+        ended = info.get("finished") or datetime.now(UTC).isoformat(timespec="seconds")
+        record.write_info({**info, "failure": None, "finished": ended})
     return None
 
 
@@ -69,7 +73,11 @@ def do_cell(cell: Cell, run: RunContext) -> None:
         RequestError: The data cannot be read, or an evaluation does not fit them.
     """
     context = CellContext(cell, run)
-    model = context.load_model() if context.record.trained else make_model(context)
+    if context.record.trained:
+        model = context.load_model()
+        make_lost_parts(context, model)
+    else:
+        model = make_model(context)
     subject = Subject(
         model=model,
         test=context.test,

@@ -21,6 +21,7 @@ from bascule.plan.plan import Cell
 from bascule.poison.placement import Truth
 from bascule.record.cell import CellRecord
 from bascule.record.run import RunRecord
+from bascule.record.sums import check_sum
 from bascule.run.provenance import own_command
 
 
@@ -127,10 +128,12 @@ class CellContext:
 
         Raises:
             NotMadeError: It is not there.
+            RequestError: It is damaged.
         """
         if not self.record.trained:
             why = self.record.failure() or "unknown"
             raise NotMadeError(f"it needs the model of {self.cell.label!r}, which was not made: {why}")
+        check_sum(self.record.model_file)
         model = self.empty_model()
         safetensors.torch.load_model(model, self.record.model_file, device=str(self.device))
         return model

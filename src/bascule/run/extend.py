@@ -14,6 +14,7 @@ from bascule.plan.plan import Plan
 from bascule.plan.resolve import make_plan
 from bascule.record.plan import RecordedPlan
 from bascule.record.run import RunRecord
+from bascule.run.loss import refuse_loss
 
 
 def more_asked(run: RunRecord, asked: Sequence[Override], roots: Sequence[Path]) -> Plan:
@@ -27,7 +28,8 @@ def more_asked(run: RunRecord, asked: Sequence[Override], roots: Sequence[Path])
 
     Raises:
         RequestError: Nothing asked, nothing trained, unknown names, a name alone where the study has several balls, or
-            the plan or the data have gone or are damaged.
+            the plan or the data have gone or are damaged; or settings, data or code are not those that the run was made
+            with any more, so that its table would lose what it has.
     """
     if not asked:
         raise RequestError("nothing to evaluate: give `attack`, `certify`, `curve` or `measure`")
@@ -39,7 +41,9 @@ def more_asked(run: RunRecord, asked: Sequence[Override], roots: Sequence[Path])
     known = [parse_override(text, f"{run.plan_file}, override") for text in plan.overrides]
     whole = [_in_the_ball(plan, more) if more.path in ("attack", "certify") else more for more in asked]
     new = [more for more in whole if more.text not in plan.overrides]
-    return make_plan(document, overrides=[*known, *new], scale=plan.scale, roots=roots)
+    extended = make_plan(document, overrides=[*known, *new], scale=plan.scale, roots=roots)
+    refuse_loss(run, extended, roots)
+    return extended
 
 
 def recall_codes(run: RunRecord) -> bool:

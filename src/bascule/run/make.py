@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
+import pickle
 import time
+import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,12 +20,13 @@ from PIL import Image
 from torch import nn
 
 from bascule.core import rng
-from bascule.core.files import write_atomically
 from bascule.core.images import Images, as_bytes
 from bascule.evaluation.truth import beside_truth
 from bascule.filter.run import run_filter
+from bascule.plan.plan import Cell
 from bascule.poison.placement import Poison, Truth, stamp
-from bascule.record.cell import FILTERED
+from bascule.record.cell import FILTERED, CellRecord
+from bascule.record.sums import DamagedError, check_sum, set_aside, write_summed
 from bascule.repair.run import run_repair
 from bascule.run.context import CellContext
 from bascule.run.provenance import provenance
@@ -42,32 +47,85 @@ def make_model(context: CellContext) -> nn.Module:
     else:
         model = context.empty_model()
         notes = _train(context, model)
-    cell, run, (train_set, test_set) = context.cell, context.run, context.splits
-    context.record.write_info(
-        {
-            "fingerprint": cell.fingerprint,
-            "seed": cell.seed,
-            "settings": cell.settings(),
-            "given": cell.given,
-            "data": {
-                "train": len(train_set),
-                "test": len(test_set),
-                "size": list(train_set.size),
-                "classes": list(train_set.classes),
-            },
-            "base": cell.base.fingerprint if cell.base else None,
-            **notes,
-            "parameters": sum(p.numel() for p in model.parameters()),
-            "started": started.isoformat(timespec="seconds"),
-            "seconds": round(time.monotonic() - began, 3),
-            **provenance(context.device, command=run.command, compiled=_compiled(context)),
-            "failure": None,
-        }
-    )
-    state = {name: value.contiguous() for name, value in model.state_dict().items()}
-    write_atomically(context.record.model_file, lambda temporary: safetensors.torch.save_file(state, temporary))
-    context.record.checkpoint_file.unlink(missing_ok=True)
+    notes |= {
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": round(time.monotonic() - began, 3),
+        **provenance(context.device, command=context.run.command, compiled=_compiled(context)),
+        "failure": None,
+        "finished": None,
+    }
+    context.record.write_info({**_about(context, model), **notes})
+    content = safetensors.torch.save({name: value.contiguous() for name, value in model.state_dict().items()})
+    context.record.forget_other_models(hashlib.sha256(content).hexdigest())
+    write_summed(context.record.model_file, lambda temporary: temporary.write_bytes(content))
+    context.record.remove_checkpoint()
     return model
+
+
+def _about(context: CellContext, model: nn.Module) -> dict[str, Any]:
+    """What `cell.json` says that does not depend on where and when the model was made."""
+    cell, (train_set, test_set) = context.cell, context.splits
+    return {
+        "fingerprint": cell.fingerprint,
+        "seed": cell.seed,
+        "settings": cell.settings(),
+        "given": cell.given,
+        "data": {
+            "train": len(train_set),
+            "test": len(test_set),
+            "size": list(train_set.size),
+            "classes": list(train_set.classes),
+        },
+        "base": cell.base.fingerprint if cell.base else None,
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
+
+
+def _has_poison_files(cell: Cell) -> bool:
+    return cell.setup.poison is not None and cell.setup.repair is None
+
+
+def lost_parts(cell: Cell, record: CellRecord) -> bool:
+    """Whether something that is kept beside the cell's trained model is not there any more."""
+    info = record.info()
+    poison = (record.poison_file, record.picture_file) if _has_poison_files(cell) else ()
+    return (
+        "data" not in info
+        or ("curve" in info and not record.curve_file.is_file())
+        or not all(path.is_file() for path in poison)
+        or (cell.setup.filter is not None and cell.setup.repair is None and FILTERED not in record.done())
+    )
+
+
+def make_lost_parts(context: CellContext, model: nn.Module) -> None:
+    """Make again what was kept beside the cell's trained model, as far as that needs no training.
+
+    What only the training knew, its times, commit and machine, is lost with `cell.json`.
+
+    Raises:
+        NotMadeError: The model that it filters with or prepares poison on is not there.
+        RequestError: The data cannot be read.
+    """
+    record, cell = context.record, context.cell
+    info = record.info()
+    poison_files = (record.poison_file, record.picture_file)
+    filtered = cell.setup.filter is not None and cell.setup.repair is None
+    truth = None
+    if (_has_poison_files(cell) and not all(path.is_file() for path in poison_files)) or (
+        filtered and FILTERED not in record.done()
+    ):
+        images, truth = context.training_set
+        if truth is not None:
+            _keep_poison(context, truth)
+        if filtered:
+            _filtered(context, images, truth)
+    if "curve" in info and not record.curve_file.is_file():
+        record.write_curve(info["curve"])
+    if "data" not in info:
+        poisoned = len(record.poisoned().get("ids", ())) if cell.setup.repair is None else None
+        judged = record.finding(FILTERED)
+        trained_on = {} if judged is None else {"trained_on": int((~judged.arrays["removed"]).sum())}
+        record.write_info({**_about(context, model), "poisoned": poisoned, **trained_on, "failure": None, "finished": None})
 
 
 def _compiled(context: CellContext) -> bool:
@@ -103,11 +161,17 @@ class _CheckpointFile:
     def load(self) -> dict[str, Any] | None:
         if not self._path.is_file():
             return None
-        # The optimiser moves what belongs on the device; its count of steps stays here, where it is read.
-        return dict(torch.load(self._path, map_location="cpu", weights_only=True))
+        try:
+            check_sum(self._path)
+            # The optimiser moves what belongs on the device; its count of steps stays here, where it is read.
+            return dict(torch.load(self._path, map_location="cpu", weights_only=True))
+        except (DamagedError, RuntimeError, ValueError, TypeError, EOFError, pickle.UnpicklingError) as error:
+            place = set_aside(self._path)
+            warnings.warn(f"{place}: {error}. The training begins anew".replace("\n", " "), stacklevel=2)
+            return None
 
     def save(self, state: dict[str, Any]) -> None:
-        write_atomically(self._path, lambda temporary: torch.save(state, temporary))
+        write_summed(self._path, lambda temporary: torch.save(state, temporary))
 
 
 def _train(context: CellContext, model: nn.Module) -> dict[str, Any]:
@@ -136,6 +200,8 @@ def _train(context: CellContext, model: nn.Module) -> dict[str, Any]:
             report=report,
         )
     context.record.write_curve(curve)
+    if all(math.isfinite(value) for entry in curve for value in entry.values()):
+        notes["curve"] = curve  # a second time, since only another training would bring it back
     return notes
 
 
@@ -167,12 +233,12 @@ _EXAMPLES = 8
 
 def _keep_poison(context: CellContext, truth: Truth) -> None:
     """Which images were poisoned, and a picture of one test image a class without (above) and with (below) it."""
-    poison, test, artefacts = context.setup.poison, context.splits.test, context.record.artefacts
+    poison, test, record = context.setup.poison, context.splits.test, context.record
     assert poison is not None
     table = pa.table({key: getattr(truth, key).cpu().numpy() for key in ("ids", "labels_before", "labels_after")})
-    write_atomically(artefacts / "poison.parquet", lambda temporary: pq.write_table(table, temporary))
+    write_summed(record.poison_file, lambda temporary: pq.write_table(table, temporary))
     picture = _examples(poison, test)
-    write_atomically(artefacts / "trigger.png", lambda temporary: picture.save(temporary, format="PNG"))
+    write_summed(record.picture_file, lambda temporary: picture.save(temporary, format="PNG"))
 
 
 def _examples(poison: Poison, test: Images) -> Image.Image:

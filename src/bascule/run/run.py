@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,12 @@ from bascule.core.errors import Interrupted, RequestError
 from bascule.core.progress import nothing
 from bascule.plan.plan import Cell, Plan
 from bascule.record.lock import lock_run
+from bascule.record.mending import clear_leftovers, mend_cell, mend_run
 from bascule.record.run import RunRecord
 from bascule.run.cell import Failure, is_done, try_cell
 from bascule.run.console import console_progress
 from bascule.run.context import RunContext
+from bascule.run.loss import refuse_loss
 from bascule.run.provenance import own_command
 from bascule.train.compile import check_compiles
 
@@ -65,25 +68,35 @@ def run_plan(
     train: bool = True,
     compile_passes: bool = False,
     changed: Callable[[], object] = nothing,
+    warn: Callable[[str], object] | None = None,
 ) -> Ran:
     """Do what the record does not hold yet. A cell that fails is recorded as failed and tried again next time.
 
-    With `train=False` only cells whose model is there are worked on, and only evaluated. With `compile_passes` the
+    With `train=False` only cells whose model is there are worked on, and only evaluated; the table shows what it showed
+    before until all of them have answered. Files of the record that are damaged are set aside and made again, which
+    `warn` is told (by default a warning). With `compile_passes` the
     passes of training are compiled, where the objective allows it. `changed` is called when there is something new in
     the record: before the first cell, and whenever one has ended. `console`, by default standard error, is told how far
     the work is: with bars on a terminal, else with plain lines.
 
     Raises:
-        RequestError: The data cannot be read, the engine is not installed, nothing can be compiled here, or another
-            process works on this run.
+        RequestError: The data cannot be read, the engine is not installed, nothing can be compiled here, another
+            process works on this run, or, with `train=False`, its models and answers are not those of the plan.
         Interrupted: Instead of KeyboardInterrupt.
     """
+    warn = warn or _warn
     if compile_passes:
         check_compiles(device)
     with lock_run(run.path, own_command()):
-        run.write_plan(plan.recorded())
+        clear_leftovers(run.path)
+        if not train:
+            refuse_loss(run, plan, roots)
         records = [(cell, run.cell(cell.fingerprint)) for cell in plan.cells()]
+        for damage in [*mend_run(run), *(damage for _, record in records for damage in mend_cell(record))]:
+            warn(f"{damage}. It was set aside (*.damaged) and is made again")
         pending = [cell for cell, record in records if not is_done(cell, record) and (train or record.trained)]
+        keep = run.write_plan if train or not pending else run.write_asked
+        keep(plan.recorded())
         if not pending:
             return Ran(0, ())
         changed()
@@ -97,7 +110,13 @@ def run_plan(
             done = sum(is_done(cell, record) for cell, record in records)
             problem = f"interrupted: {done} of {len(records)} cells are done and kept in {run.path}"
             raise Interrupted(f"{problem}; the same command continues") from None
+        if not train and all(is_done(cell, run.cell(cell.fingerprint)) for cell in pending):
+            run.write_plan(plan.recorded())
     return Ran(len(pending), tuple(failures))
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, stacklevel=3)
 
 
 def _run_here(cells: Sequence[Cell], run: RunContext) -> list[Failure]:

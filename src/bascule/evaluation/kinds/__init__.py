@@ -9,7 +9,10 @@ A kind is a module with three things:
   before it call for some.
 - `answer(question, subject)`: answers one of them, drawing from `subject.generator(question)` alone.
 
-A metric that wants the answers finds them in `Outcomes.more["the-kind"]`, or in a field of their own.
+What changes the answer must stand in the question (its component, `value`, `target`, `stamped`), whose key holds them;
+a constant of the module is in no key. A trigger is stamped with the generator of the `triggered` question, so that one
+that draws is the one behind ASR. A metric that wants the answers says so in `needs` and finds them, with the `value` of
+each question, in `Outcomes.more["the-kind"]`, or in a field of their own.
 """
 
 from __future__ import annotations
@@ -49,4 +52,9 @@ def kinds() -> dict[str, Kind]:
             yield other
             yield from after(other)
 
+    for name, kind in modules.items():
+        if kind.FOLLOWS is not None and kind.FOLLOWS not in modules:
+            raise ImportError(
+                f"the kind {name!r} follows {kind.FOLLOWS!r}, which is none of {', '.join(sorted(modules))}"
+            )
     return {name: modules[name] for name in after(None)}
