@@ -221,6 +221,20 @@ def test_an_import_beside_the_file_is_found_when_the_function_runs(
     assert load("models", "1/nets.py:net")() == 1
 
 
+LONG = "x" * 5000
+NO_NAMES = ["a\0b.py:x", "~nobody/x.py:y", "..:x", ":x", f"{LONG}.py:y", f"{LONG}:y", "/tmp:x", "\ud800.py:x"]
+
+
+@pytest.mark.parametrize("name", NO_NAMES, ids=map(str, range(len(NO_NAMES))))
+def test_a_name_that_cannot_be_one_is_refused_and_has_no_identity(folder: Path, name: str) -> None:
+    assert code_named(name) is None
+    assert catalog.origin("models", name).endswith(" (not found)")
+    assert catalog.origin("models", name).isprintable()
+    assert catalog.changed_in({"name": name, "code": "ast1:0"}) == (name,)
+    with pytest.raises(RequestError, match=r"cannot import|no file"):
+        build("models", name)
+
+
 def test_of_a_prompt_it_is_the_class_alone(tmp_path: Path) -> None:
     code = """
 import sys

@@ -173,9 +173,9 @@ def origin_of_place(where: str) -> str:
     """Where `module` or `path/to/file.py` lies: in a distribution, or in which file; nothing is imported."""
     file = place_of(where)
     if file is None:
-        return f"{_kind_of(where)} {where} (not found)"
+        return f"{_named(where)} (not found)"
     dist = distribution_of(where) if is_installed(file) and not where.endswith(".py") else None
-    return f"file {file}" if dist is None else about(dist)
+    return _named(str(file)) if dist is None else about(dist)
 
 
 def origin_of_code(name: str, code: str) -> str:
@@ -184,11 +184,13 @@ def origin_of_code(name: str, code: str) -> str:
     if told:
         return " ".join(told.groups())
     where = name.rpartition(":")[0]
-    return f"{_kind_of(where)} {where or name}"
+    return _named(where or name)
 
 
-def _kind_of(where: str) -> str:
-    return "file" if where.endswith(".py") else "module"
+def _named(place: str) -> str:
+    """`file nets.py`, `module own.nets`; what a terminal would not print is escaped."""
+    kind = "file" if place.endswith(".py") else "module"
+    return f"{kind} {place if place.isprintable() else repr(place)}"
 
 
 # --- what records hold -----------------------------------------------------------------------------------------------

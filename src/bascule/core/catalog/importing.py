@@ -51,7 +51,7 @@ def _files_of(where: str) -> list[Path]:
         if where.endswith(".py"):
             file = Path(where).expanduser().resolve()
             return [file] if file.is_file() else []
-        return files_of(where) if where != "__main__" and all(where.split(".")) else []
+        return files_of(where) if where != "__main__" and all(map(str.isidentifier, where.split("."))) else []
     except (OSError, ValueError, RuntimeError):  # not a path, on this system or for this user
         return []
 

@@ -48,7 +48,7 @@ def names(room: str) -> tuple[str, ...]:
 def is_built_in(room: str, name: str) -> bool:
     """Whether one of our own components has this name."""
     path = _ROOT / room / f"{name.replace('-', '_')}.py"
-    return re.fullmatch(r"[a-z0-9][a-z0-9-]*", name) is not None and path.is_file() and _holds_component(path)
+    return re.fullmatch(r"[a-z0-9][a-z0-9-]{0,99}", name) is not None and path.is_file() and _holds_component(path)
 
 
 def _holds_component(path: Path) -> bool:
