@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bascule.core.errors import RequestError, placed
+from bascule.core.text import quote
 from bascule.data import Facts, Source
 from bascule.models.checks import check_network
 from bascule.plan.plan import Row
@@ -74,6 +75,6 @@ def check_rows_differ(rows: Sequence[Row]) -> None:
         key = repr((row.setup, row.vary))
         if key in seen:
             raise RequestError(
-                f"is the same as row {seen[key]!r}: every setting is equal. Remove one.", place=("rows", row.name)
+                f"is the same as row {quote(seen[key])}: every setting is equal. Remove one.", place=("rows", row.name)
             )
         seen[key] = row.name
