@@ -73,9 +73,13 @@ def validate(
     scale: ScaleOption = None,
     seeds: SeedsOption = None,
     data_dir: DataDirOption = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Decode every picture; without it, the headers of picture files are read.")
+    ] = False,
 ) -> None:
     """Check a study completely without running it, and say what it would do."""
     plan = _plan(study, set_, scale, seeds, data_dir)
+    _check_data(plan, data_dir, deep=deep)
     cells = plan.cells()
     questions = sum(len(cell.questions) for cell in cells)
     typer.echo(
@@ -120,6 +124,16 @@ def _plan(study: str, overrides: list[str] | None, scale: str | None, seeds: int
     if seeds is not None:
         given.append(Override(path="seeds", value=seeds, origin="--seeds"))
     return make_plan(read_study(study), overrides=given, scale=scale, roots=default_roots(data_dir))
+
+
+def _check_data(plan: Plan, data_dir: Path | None, *, deep: bool) -> None:
+    """Look for damaged pictures, in each source once."""
+    from bascule.core.errors import placed
+    from bascule.data import default_roots
+
+    for source in {repr(row.setup.data): row.setup.data for row in plan.rows}.values():
+        with placed("data"):
+            source.check(default_roots(data_dir), deep=deep)
 
 
 def _models_of(row: Row) -> list[tuple[int, str]]:
