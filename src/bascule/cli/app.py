@@ -9,6 +9,7 @@ from typer.core import TyperCommand
 
 from bascule.cli import catalog, data, evaluate, model, report, study
 from bascule.cli.options import in_options
+from bascule.cli.output import silence
 from bascule.core.errors import RequestError
 
 
@@ -19,6 +20,9 @@ class Command(TyperCommand):
         """Run the command."""
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:
+            silence()  # before typer, whose exit code is that of a failed cell
+            raise typer.Exit(141) from None
         except RequestError as error:
             raise in_options(error, [name for option in self.params for name in option.opts]) from error.__cause__
 

@@ -23,6 +23,7 @@ from bascule.cli.options import (
     spec_of,
     writable_folder,
 )
+from bascule.cli.output import complain, echo
 from bascule.cli.report import print_table
 
 if TYPE_CHECKING:
@@ -62,8 +63,8 @@ def run(
         )
     print_table([record], Format.text)
     cells = len(plan.cells())
-    typer.echo(f"\n{record.path}: {cells} cells, {cells - done.cells} of them done before.")
-    typer.echo(f"Report: {_page(record)}" if report_ else f"Report: bascule report {record.path}")
+    echo(f"\n{record.path}: {cells} cells, {cells - done.cells} of them done before.")
+    echo(f"Report: {_page(record)}" if report_ else f"Report: bascule report {record.path}")
     _end(done)
 
 
@@ -82,13 +83,13 @@ def validate(
     _check_data(plan, data_dir, deep=deep)
     cells = plan.cells()
     questions = sum(len(cell.questions) for cell in cells)
-    typer.echo(
+    echo(
         f"{study}: good. {len(plan.rows)} rows, {len(cells)} models to train (twins included), {questions} evaluations."
     )
     for row in plan.rows:
         settings = "".join(f" · {path} {value}" for path, value in row.vary.items())
         counts = ", ".join(f"{n} {word}{'' if n == 1 else 's'}" for n, word in _models_of(row) if n)
-        typer.echo(f"  {row.name}{settings}: {counts}")
+        echo(f"  {row.name}{settings}: {counts}")
 
 
 def evaluate_run(record: RunRecord, given: EvaluateOptions) -> None:
@@ -152,7 +153,7 @@ def _kept_current(record: RunRecord, *, wanted: bool) -> Iterator[Callable[[], o
         return
     from bascule.report.page.live import LivePage
 
-    page = LivePage(record, _page(record), warn=lambda text: typer.echo(f"bascule: warning: {text}", err=True))
+    page = LivePage(record, _page(record), warn=lambda text: complain(f"warning: {text}"))
     try:
         yield page.changed
     finally:
@@ -162,6 +163,6 @@ def _kept_current(record: RunRecord, *, wanted: bool) -> Iterator[Callable[[], o
 def _end(done: Ran) -> None:
     """Exit code 1 when a cell failed, which is named."""
     for failure in done.failures:
-        typer.echo(f"bascule: failed: {failure.label}: {failure.message}", err=True)
+        complain(f"failed: {failure.label}: {failure.message}")
     if done.failures:
         raise typer.Exit(1)
