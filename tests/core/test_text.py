@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from bascule.core.text import message, printable, quote, steers
+from bascule.core.text import csv_field, json_text, message, printable, quote, steers
 
 
 @pytest.mark.parametrize(
@@ -41,3 +43,16 @@ def test_values_are_cut() -> None:
 def test_messages_are_cut() -> None:
     assert message("one\ntwo\x07") == "one\ntwo\\x07"
     assert len(message("x" * 10**6)) < 4_100
+
+
+@pytest.mark.parametrize("value", [-0.4, None, 3, "-0.4", "+5", "-1e-3", "plain", "a=b", ""])
+def test_numbers_and_plain_text_are_fields_as_they_are(value: object) -> None:
+    assert csv_field(value) == value
+
+
+def test_json_keeps_its_values() -> None:
+    value = ["\x7f\x9b\u202e\ud800", "é"]
+    text = json_text(json.dumps(value, indent=1, ensure_ascii=False))
+    assert steers(text, lines=True) == ""
+    assert json.loads(text) == value
+    assert "é" in text

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import typer
 
+from bascule.core.text import json_text, printable
 from bascule.core.text import message as as_message
-from bascule.core.text import printable
 
 _ROOT = Path(__file__).parents[1]
 
@@ -36,11 +36,8 @@ def echo_json(text: str) -> None:
             return "".join(f"\\u{unit:04x}" for unit in _units(found[0]))
         return found[0]
 
-    # Escape sequences stand in JSON as \u001b already; of what is left, the order of letters can be changed.
-    steering = r"[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
-    text = re.sub(steering, lambda found: f"\\u{ord(found[0]):04x}", text)
     with _about_the_output():
-        typer.echo(re.sub(r"[^\x00-\x7f]", escaped, text), nl=False)
+        typer.echo(re.sub(r"[^\x00-\x7f]", escaped, json_text(text)), nl=False)
 
 
 def _units(letter: str) -> list[int]:

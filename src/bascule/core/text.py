@@ -36,6 +36,27 @@ def printable(text: str, *, lines: bool = False) -> str:
     return (_EXCEPT_LINES if lines else _CHARACTERS).sub(_escape, text)
 
 
+_FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+
+
+def csv_field(value: object) -> object:
+    """A field of a CSV file: text is printable, and none that a spreadsheet would calculate.
+
+    Text that begins like a formula (=, +, -, @, also in full width) gets an apostrophe in front, as OWASP advises
+    ("CSV injection"); numbers stay numbers, also negative ones.
+    """
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
+
+
+def json_text(text: str) -> str:
+    """JSON in which what would steer a terminal is escaped, as JSON does it: the values stay what they are."""
+    return _EXCEPT_LINES.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def quote(value: object) -> str:
     """A value as Python writes it, for messages: however long it is, its beginning, and how much is left out."""
     text = _shortened(value) if isinstance(value, (list, tuple, dict)) else repr(value)
