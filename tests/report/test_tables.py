@@ -14,6 +14,7 @@ import pytest
 
 from bascule.core.catalog import build
 from bascule.core.errors import RequestError
+from bascule.core.text import printable, steers
 from bascule.measure import Measure, Outcomes
 from bascule.measure.interval import summarise, wilson
 from bascule.measure.paired import difference
@@ -106,6 +107,31 @@ def test_text_shows_values_intervals_and_flags() -> None:
     text = render(ROWS, "text")
     assert re.search(r"None +0\.05 +3 +97\.1 +10\.0\n +96\.5–97\.8 +5\.0–15\.0", text)
     assert "! A_b & 50 % | <i> · poison.rate 0.1: 1 of 3 seeds finished" in text
+
+
+@pytest.mark.parametrize(
+    "name", ["two\nlines", "a\r\tb", "\x1b[31mred\x1b[0m", "\u202eabc", "\x9b2J", "half \ud800", "\u2028"]
+)
+@pytest.mark.parametrize("form", ["text", "markdown", "latex", "csv", "json"])
+def test_no_name_steers_what_shows_it(name: str, form: Any) -> None:
+    """As they may stand in a record that somebody sent; a study with such names is refused."""
+    hostile = [row(f"A{name}", measure(0.5, 0.4, 0.6), measure(None), (f"flag {name}",)), ROWS[0]]
+    plain = [row(f"A{printable(name)}", measure(0.5, 0.4, 0.6), measure(None), (f"flag {printable(name)}",)), ROWS[0]]
+    text = render(hostile, form)
+    assert steers(text, lines=True) == ""
+    assert text.encode("utf-8")
+    if form == "json":
+        assert json.loads(text)[0]["row"] == f"A{name}"
+    else:
+        assert text == render(plain, form)
+
+
+@pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0", "+1+1", "-A", "@SUM(A1)", "  =1", "\uff1dcmd"])
+def test_no_field_of_a_csv_file_is_a_formula(name: str) -> None:
+    change = replace(row(name, measure(-0.4, -0.5, 0.6), measure(None), (name,)), vary={"rate": -0.4, "way": name})
+    (read,) = csv.DictReader(io.StringIO(render([change], "csv")))
+    assert read["row"] == read["way"] == read["flags"] == f"'{name}"
+    assert read["rate"] == read["accuracy"] == "-0.4"
 
 
 METRICS = ("accuracy", "robust-accuracy", "asr", "asr-paper", "asr-twin", "triggered-accuracy")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bascule.core.catalog import name_of
 from bascule.core.errors import RequestError, placed
+from bascule.core.text import quote
 from bascule.data import Facts, Source
 from bascule.measure import Metric
 from bascule.models.checks import check_network
@@ -88,6 +89,6 @@ def check_rows_differ(rows: Sequence[Row]) -> None:
         key = repr((row.setup, row.vary))
         if key in seen:
             raise RequestError(
-                f"is the same as row {seen[key]!r}: every setting is equal. Remove one.", place=("rows", row.name)
+                f"is the same as row {quote(seen[key])}: every setting is equal. Remove one.", place=("rows", row.name)
             )
         seen[key] = row.name

@@ -45,7 +45,10 @@ def counted_part(run: RunRecord, row: RecordedRow) -> Counted:
     flags = [
         *_flags(run, [seed.cell for seed in seeds], own, "", whole=bool(finished)),
         *_flags(run, twins, of_twin, " of the twin", whole=bool(finished)),
-        *(f"unfinished: what the filter said is not there for all of {len(seeds)} seeds and is left out" for _ in hidden),
+        *(
+            f"unfinished: what the filter said is not there for all of {len(seeds)} seeds and is left out"
+            for _ in hidden
+        ),
     ]
     kept = tuple(replace(seed, cell=_without(seed.cell, own), twin=_twin_without(seed, of_twin)) for seed in seeds)
     return Counted(replace(row, seeds=kept), frozenset(hidden), tuple(flags))

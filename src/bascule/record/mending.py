@@ -94,7 +94,9 @@ def _check_model(path: Path) -> None:
         except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
             raise DamagedError(path, "it is damaged: it has no header of a safetensors file") from error
     if path.stat().st_size != 8 + length + end:
-        raise DamagedError(path, f"it is damaged: it is {path.stat().st_size:,} bytes long, and {8 + length + end:,} were written")
+        raise DamagedError(
+            path, f"it is damaged: it is {path.stat().st_size:,} bytes long, and {8 + length + end:,} were written"
+        )
 
 
 def clear_leftovers(folder: Path) -> None:

@@ -98,7 +98,9 @@ def _formatted(path: Path, content: bytes) -> dict[str, Any]:
     values = dict(values)
     given = values.get("format", FORMAT)
     if not isinstance(given, int) or isinstance(given, bool) or given > FORMAT:
-        raise RequestError(f"{path} has format {given!r}; this version reads {FORMAT}. A newer version wrote it: use that")
+        raise RequestError(
+            f"{path} has format {given!r}; this version reads {FORMAT}. A newer version wrote it: use that"
+        )
     for number in range(given, FORMAT):
         if number not in _MIGRATIONS:
             raise RequestError(f"{path} has format {given!r}; this version reads {FORMAT}")

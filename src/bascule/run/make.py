@@ -125,7 +125,9 @@ def make_lost_parts(context: CellContext, model: nn.Module) -> None:
         poisoned = len(record.poisoned().get("ids", ())) if cell.setup.repair is None else None
         judged = record.finding(FILTERED)
         trained_on = {} if judged is None else {"trained_on": int((~judged.arrays["removed"]).sum())}
-        record.write_info({**_about(context, model), "poisoned": poisoned, **trained_on, "failure": None, "finished": None})
+        record.write_info(
+            {**_about(context, model), "poisoned": poisoned, **trained_on, "failure": None, "finished": None}
+        )
 
 
 def _compiled(context: CellContext) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bascule.core.errors import RequestError
+from bascule.core.text import csv_field, json_text
 from bascule.measure import Measure
 from bascule.measure.paired import Difference
 from bascule.record.rows import RowResult, by_class
@@ -249,7 +250,7 @@ def _json(rows: Sequence[RowResult], more: More, comparisons: Sequence[Compariso
                  "metrics": {name: measure.as_dict() for name, measure in measures.items()}}
                 for label, (n, measures) in by_class(row).items()
             ]  # fmt: skip
-    return json.dumps(entries, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json_text(json.dumps(entries, indent=1, ensure_ascii=False, allow_nan=False)) + "\n"
 
 
 _PARTS = ("", "_low", "_high", "_n")
@@ -276,21 +277,25 @@ def _csv(rows: Sequence[RowResult], more: More, comparisons: Sequence[Comparison
     heading += ["clearly_beaten_by"] if more.pareto else []
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*heading, "flags"])
+
+    def write(line: Sequence[object]) -> None:
+        writer.writerow(map(csv_field, line))
+
+    write([*heading, "flags"])
     for place, row in enumerate(rows):
         about = [*([row.run] if several else []), row.study, row.row, row.data, *(row.vary.get(path) for path in vary)]
         flags = "; ".join(row.flags)
         if more.by_class:
             for label, (n, measures) in by_class(row).items():
                 name = row.class_name(label)
-                writer.writerow([*about, label, name, n, row.seeds, *_numbers(measures, metrics), flags])
+                write([*about, label, name, n, row.seeds, *_numbers(measures, metrics), flags])
             continue
         line = [*about, row.seeds, *_numbers(row.metrics, metrics)]
         line += _numbers(differences.get(id(row), {}), metrics) if more.compares else []
         line += [
             "; ".join(rows[rival].name for rival in by_row[place].clearly) if place in by_row else ""
         ] * more.pareto
-        writer.writerow([*line, flags])
+        write([*line, flags])
     return out.getvalue()
 
 
