@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bascule.certify import Certifier
+from bascule.core.inference import labels_of
 from bascule.core.restore import evaluating, frozen, full_precision
 
 
@@ -36,13 +37,13 @@ def run_certifier(
         generator: On the device of `x`.
 
     Raises:
-        RequestError: The bound cannot follow an operation of the model.
+        RequestError: The bound cannot follow an operation of the model, or a logit is not a number.
     """
     x, radius = x.detach(), torch.zeros(len(x), dtype=x.dtype, device=x.device)
     if len(x) == 0:  # which not every network can take
         return Certified(radius, torch.zeros_like(y, dtype=torch.bool))
     with evaluating(model), frozen(model), torch.no_grad(), full_precision(x.device):
-        right = model(x).argmax(1) == y
+        right = labels_of(model(x)) == y
         index = right.nonzero().squeeze(1)
         if len(index):
             radii = certifier.radius(model, x[index], y[index], generator=generator)

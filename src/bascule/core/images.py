@@ -212,6 +212,29 @@ def as_floats(pixels: Tensor) -> Tensor:
     return pixels.to(torch.float32).div_(255)
 
 
+def dark_bytes(pixels: Tensor) -> str | None:
+    """What to say of uint8 images that are nearly black throughout, since somebody took another unit; else None.
+
+    Reads no further than to the first brighter value. Black throughout is nothing but black.
+    """
+    highest = 0
+    for part in pixels.split(_PART):
+        highest = max(highest, int(part.max()))
+        if highest > _DARK:
+            return None
+    if highest == 0:
+        return None
+    return (
+        f"the pixels are bytes that lie in 0..{highest} of 0..255, so all images are nearly black. Where {highest} "
+        f"stands for white, multiply by {255 // highest} or give floats in [0, 1]"
+    )
+
+
+_PART = 1000
+_DARK = 16
+"""Bytes up to this hold marks (0 and 1) or a coarser scale (0 to 15, 0 to 16), and hardly a photograph."""
+
+
 def as_bytes(x: Tensor) -> Tensor:
     """Floats in [0, 1] to the nearest uint8: what the image would be once saved to a file."""
     return x.mul(255).round_().clamp_(0, 255).to(torch.uint8)

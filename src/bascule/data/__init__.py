@@ -8,6 +8,7 @@ pictures, so that a study is refused before any work.
 from __future__ import annotations
 
 import os
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from bascule.core import catalog, rng
 from bascule.core.errors import RequestError
-from bascule.core.images import Images, Splits
+from bascule.core.images import Images, Splits, dark_bytes
 from bascule.data.download import Remote
 
 
@@ -76,6 +77,10 @@ class Source(ABC):
         check_same_size(catalog.name_of(self), train.size, test.size)
         if train.classes != test.classes:
             raise RequestError(f"{catalog.name_of(self)}: training and test images have different classes")
+        for split, images in (("training", train), ("test", test)):
+            dark = dark_bytes(images.pixels) if isinstance(images.pixels, Tensor) else None
+            if dark is not None:
+                warnings.warn(f"{catalog.name_of(self)}: {split} images: {dark}", stacklevel=2)
         used, _ = self._shared(len(train))
         return Splits(train if len(used) == len(train) else train.at(used), _cut(test, self.max_test))
 

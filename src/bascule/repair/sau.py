@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Gt
@@ -84,6 +84,8 @@ class _Both(nn.Module):
 @component
 class SharedExamples(Objective):
     """The descent's loss."""
+
+    follows_gradients: ClassVar[bool] = True
 
     settings: Sau
     """Of the search and the weights."""
