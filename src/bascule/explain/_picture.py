@@ -75,21 +75,30 @@ def last_picture(model: nn.Module, x: Tensor) -> nn.Module:
     convolutions = [place for place in pictures if isinstance(events[place].module, nn.Conv2d)]
     others = [place for place, event in enumerate(events) if not event.over and _works_elsewhere(event, size)]
     behind = max(others, default=-1)
-    chosen = [place for place in convolutions[-1:] if place > behind] or [p for p in pictures[-1:] if p > behind]
-    if chosen:
-        return events[chosen[0]].module
-    if not pictures:
-        why = "no layer of the model gives channels x height x width with more than one pixel"
+    candidates = pictures if convolutions and others and convolutions[-1] < behind else convolutions
+    if candidates and candidates[-1] > behind:
+        return events[candidates[-1]].module
+    if not convolutions:
+        why = "the model has no Conv2d whose output has more than one pixel"
     else:
         why = (
-            f"behind the model's last picture ({events[pictures[-1]].name!r}) its layers work on tokens or on another "
-            f"order of the dimensions ({events[behind].name!r})"
+            f"behind the model's last convolution with a picture ({events[convolutions[-1]].name!r}) its layers work "
+            f"on tokens or on another order of the dimensions ({events[behind].name!r})"
         )
     raise RequestError(
-        f"{why}, so Grad-CAM cannot choose a layer: name one whose output is channels x height x width, or use an "
-        "explanation by pixels, such as saliency or integrated-gradients",
+        f"{why}; name a layer whose output is channels x height x width, or use an explanation by pixels, such as "
+        f"saliency or integrated-gradients. Its layers: {_some(model)}",
         place=("layer",),
     )
+
+
+def _some(model: nn.Module) -> str:
+    """The last names of its modules."""
+    names = [name for name, _ in model.named_modules() if name]
+    return f"{'..., ' if len(names) > _NAMED else ''}{', '.join(names[-_NAMED:])}"
+
+
+_NAMED = 10
 
 
 def _works_elsewhere(event: _Event, images: tuple[int, ...]) -> bool:

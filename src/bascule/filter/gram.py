@@ -21,10 +21,10 @@ from bascule.filter.rules import UNLIKELY, anomaly_index, note_left_out, small_c
 class Gram(LayerFilter):
     """Deviations of high-order Gram matrices, in the manner of Beatrix (Ma et al. 2022).
 
-    For a layer's channels F (C x positions; tokens T x C are T positions, a flat layer is one) and each order p, the row sums of the Gram
-    matrix of F^p, their p-th root taken (Sastry & Oore 2020): how strongly each channel fires together with all others.
-    An image's deviation is the mean over channels and orders of |value - median| in robust deviations, within its
-    class.
+    For a layer's channels F (C x positions; tokens T x C are T positions, a flat layer is one) and each order p, the
+    row sums of the Gram matrix of F^p, their p-th root taken (Sastry & Oore 2020): how strongly each channel fires
+    together with all others. An image's deviation is the mean over channels and orders of |value - median| in robust
+    deviations, within its class.
 
     Score: anomaly index of the image's deviation among its class's. Removed above `threshold`. Classes of fewer than 10
     images score 0.

@@ -62,7 +62,8 @@ def _check_without_gradients(setup: Setup) -> None:
     Raises:
         RequestError: The objective, scanner or explanation would work on noise.
     """
-    asking = [("train", setup.train.objective)] if setup.train.objective.follows_gradients else []
+    objective = setup.train.objective
+    asking: list[tuple[str, object]] = [("train", objective)] if objective.follows_gradients else []
     asking += [("scan", setup.scan)] if setup.scan is not None and setup.scan.follows_gradients else []
     asking += [("explain", part) for part in setup.explain if isinstance(part, HeatMap) and part.follows_gradients]
     for place, part in asking:

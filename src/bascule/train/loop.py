@@ -94,11 +94,8 @@ def train(
     if state is not None:
         done.restore(state, steps)
     saved = time.monotonic()
-    with (
-        _passes(model, training, compile_passes=compile_passes) as net,
-        lending(net),
-        rng.borrowed_global_stream(seed, "train"),
-    ):
+    passes = _passes(model, training, compile_passes=compile_passes)
+    with passes as net, lending(net), rng.borrowed_global_stream(seed, "train"):
         _try(model, images, training)
         net.train()
         for step in range(done.steps, steps.total):
