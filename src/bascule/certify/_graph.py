@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 from weakref import WeakKeyDictionary
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from bascule.certify import _layers
@@ -54,7 +56,7 @@ def trace(model: nn.Module) -> Trace:
     """The calls that the forward pass of `model` makes.
 
     Raises:
-        RequestError: They depend on the values of the image.
+        RequestError: They depend on the values of the image, or one changes in place what another one uses later.
     """
     shell = _Shell(_bare(model))
     try:
@@ -65,7 +67,68 @@ def trace(model: nn.Module) -> Trace:
             f"certified bounds cannot follow the forward pass of {type(model).__name__}: "
             f"{type(error).__name__}: {reason}. It must make the same calls for every image: no `if` or loop on values"
         ) from error
+    _check_in_place(graph, shell)
     return Trace(graph, {name: value for name, value in vars(shell).items() if isinstance(value, Tensor)})
+
+
+_IN_PLACE = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
+_SAME_STORAGE = {torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze, torch.permute, torch.transpose}
+_SAME_STORAGE |= {operator.getitem, F.dropout}
+_SAME_STORAGE_METHODS = {"flatten", "view", "reshape", "squeeze", "unsqueeze", "permute", "transpose", "contiguous"}
+_SAME_STORAGE_LAYERS = (nn.Flatten, nn.Identity, nn.Dropout, nn.Dropout2d)
+
+
+def _check_in_place(graph: fx.Graph, shell: nn.Module) -> None:
+    """A replay makes new values: it would hand an old one to whoever uses later what the model has overwritten.
+
+    Raises:
+        RequestError: There is such a use.
+    """
+    order = {node: place for place, node in enumerate(graph.nodes)}
+    for node in graph.nodes:
+        if not _works_in_place(node, shell) or not node.all_input_nodes:
+            continue
+        base = node.all_input_nodes[0]
+        while _shares_storage(base, shell) and base.all_input_nodes:
+            base = base.all_input_nodes[0]
+        users = {user for user in _users_of_storage(base, shell) - {node} if not _asks_for_shape(user)}
+        if any(order[user] > order[node] for user in users):
+            raise RequestError(
+                f"certified bounds cannot follow {node.name!r}: it works in place on a value that is used again. "
+                "Give it a copy, or leave `inplace` out"
+            )
+
+
+def _users_of_storage(base: fx.Node, shell: nn.Module) -> set[fx.Node]:
+    """Whoever uses a value or a view of it."""
+    found: set[fx.Node] = set()
+    for user in base.users:
+        found.add(user)
+        if _shares_storage(user, shell):
+            found |= _users_of_storage(user, shell)
+    return found
+
+
+def _shares_storage(node: fx.Node, shell: nn.Module) -> bool:
+    """Whether the result may be a view of the first input, or the input itself."""
+    if node.op == "call_module":
+        return isinstance(shell.get_submodule(str(node.target)), _SAME_STORAGE_LAYERS)
+    return node.target in (_SAME_STORAGE_METHODS if node.op == "call_method" else _SAME_STORAGE)
+
+
+def _asks_for_shape(node: fx.Node) -> bool:
+    return node.target is getattr or node.target in ("size", "dim")
+
+
+def _works_in_place(node: fx.Node, shell: nn.Module) -> bool:
+    if node.op == "call_module":
+        return bool(getattr(shell.get_submodule(str(node.target)), "inplace", False))
+    if node.op == "call_method":
+        return str(node.target).endswith("_") and not str(node.target).endswith("__")
+    if node.op != "call_function":
+        return False
+    asked = node.kwargs.get("inplace", node.args[1:2] == (True,) and node.target is F.relu)
+    return node.target in _IN_PLACE or bool(asked)
 
 
 _kept: WeakKeyDictionary[nn.Module, tuple[object, Trace]] = WeakKeyDictionary()

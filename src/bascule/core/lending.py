@@ -30,7 +30,7 @@ def lending(model: nn.Module) -> Iterator[None]:
     if lends(model):
         yield
         return
-    desk = _Desk(_own_type(model))
+    desk = _Desk(own_type(model))
     # Not the module's own methods: those of scripted modules refuse hooks, which work all the same.
     handles = (
         nn.Module.register_forward_pre_hook(model, desk.hand_out, prepend=True),
@@ -100,6 +100,7 @@ class _Desk:
         return answer.to(asked) if narrow or (lent and answer.is_floating_point()) else answer
 
 
-def _own_type(model: nn.Module) -> torch.dtype | None:
+def own_type(model: nn.Module) -> torch.dtype | None:
+    """The type of all floating parameters of a model; None where there are several, or none."""
     types = {p.dtype for p in model.parameters() if p.is_floating_point()}
     return types.pop() if len(types) == 1 else None

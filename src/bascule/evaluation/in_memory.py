@@ -87,7 +87,7 @@ def _given(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Floats, int]:
     if x.dtype == torch.uint8:
         dark = dark_bytes(x) if x.numel() else None
         if dark is not None:
-            warnings.warn(f"x: {dark}", stacklevel=3)
+            warnings.warn(f"x: {dark}", stacklevel=4)
         x = as_floats(x)
     if x.is_floating_point():
         # As the model has it, but never in 16 bits: what is rounded to them does not stay in its ball.
@@ -98,6 +98,8 @@ def _given(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Floats, int]:
         try:
             with evaluating(model), torch.no_grad():
                 logits = model(few)
+        except RequestError:
+            raise
         except Exception as error:  # somebody's code may raise anything
             size = " x ".join(map(str, few.shape[1:]))
             raise RequestError(f"cannot take images of {size}: {type(error).__name__}: {error}") from error
