@@ -167,3 +167,13 @@ def test_refuses_an_array_that_is_shorter_than_announced(tmp_path: Path) -> None
             file.writestr(name, content.replace(b"(4, 2, 3)", b"(9, 2, 3)"))
     with pytest.raises(RequestError, match=r"x_train announces shape \(9, 2, 3\), which is not what the file holds"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
+def test_zeros_and_ones_get_a_word(tmp_path: Path, dtype: Any) -> None:
+    marks = (X % 2).astype(dtype)
+    with pytest.warns(UserWarning, match=r"npz: the pixels are bytes that lie in 0\.\.1"):
+        load(write(tmp_path, x_train=marks, x_test=marks[:2]))
+    # As floats they are black and white.
+    train, _ = load(write(tmp_path, x_train=marks.astype(np.float32), x_test=marks[:2].astype(np.float32)))
+    assert train.pixels.unique().tolist() == [0, 255]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 from weakref import WeakKeyDictionary
@@ -42,6 +42,29 @@ class _Tracer(fx.Tracer):
 
     proxy_buffer_attributes = True
 
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """Of a kind that tells `x += 1` from `x = x + 1`."""
+        return _Proxy(node, self)
+
+
+class _Proxy(fx.Proxy):
+    """Leaves what works in place in the graph: torch's own proxy makes a new value of it."""
+
+    def __iadd__(self, other: Any) -> fx.Proxy:
+        return self._in_place(operator.iadd, other)
+
+    def __isub__(self, other: Any) -> fx.Proxy:
+        return self._in_place(operator.isub, other)
+
+    def __imul__(self, other: Any) -> fx.Proxy:
+        return self._in_place(operator.imul, other)
+
+    def __itruediv__(self, other: Any) -> fx.Proxy:
+        return self._in_place(operator.itruediv, other)
+
+    def _in_place(self, what: Callable[[Any, Any], Any], other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", what, (self, other), {})
+
 
 _PREFIX = "model"
 
@@ -71,7 +94,13 @@ def trace(model: nn.Module) -> Trace:
     return Trace(graph, {name: value for name, value in vars(shell).items() if isinstance(value, Tensor)})
 
 
-_IN_PLACE = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
+_IN_PLACE = {
+    operator.iadd: operator.add,
+    operator.isub: operator.sub,
+    operator.imul: operator.mul,
+    operator.itruediv: operator.truediv,
+}
+"""What works in place, and what makes a new value instead."""
 _SAME_STORAGE = {torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze, torch.permute, torch.transpose}
 _SAME_STORAGE |= {operator.getitem, F.dropout}
 _SAME_STORAGE_METHODS = {"flatten", "view", "reshape", "squeeze", "unsqueeze", "permute", "transpose", "contiguous"}
@@ -206,7 +235,7 @@ def _plain(module: nn.Module | None, node: fx.Node, args: Any, kwargs: Any) -> A
     if module is not None:
         return module(*args, **kwargs)
     if callable(node.target):
-        return node.target(*args, **kwargs)
+        return _IN_PLACE.get(node.target, node.target)(*args, **kwargs)  # a buffer stays as it is
     return getattr(args[0], node.target)(*args[1:], **kwargs)
 
 

@@ -212,27 +212,26 @@ def as_floats(pixels: Tensor) -> Tensor:
     return pixels.to(torch.float32).div_(255)
 
 
-def dark_bytes(pixels: Tensor) -> str | None:
-    """What to say of uint8 images that are nearly black throughout, since somebody took another unit; else None.
+def only_marks(pixels: Tensor) -> str | None:
+    """What to say of uint8 images that hold nothing but 0 and 1, which somebody meant for black and white; else None.
 
     Reads no further than to the first brighter value. Black throughout is nothing but black.
     """
     highest = 0
     for part in pixels.split(_PART):
         highest = max(highest, int(part.max()))
-        if highest > _DARK:
+        if highest > 1:
             return None
     if highest == 0:
         return None
     return (
-        f"the pixels are bytes that lie in 0..{highest} of 0..255, so all images are nearly black. Where {highest} "
-        f"stands for white, multiply by {255 // highest} or give floats in [0, 1]"
+        "the pixels are bytes that lie in 0..1, where 255 is white, so all images are nearly black. Where 1 stands for "
+        "white, multiply by 255 or give floats in [0, 1]"
     )
 
 
 _PART = 1000
-_DARK = 16
-"""Bytes up to this hold marks (0 and 1) or a coarser scale (0 to 15, 0 to 16), and hardly a photograph."""
+"""Images read at a time."""
 
 
 def as_bytes(x: Tensor) -> Tensor:

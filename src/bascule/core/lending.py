@@ -13,8 +13,10 @@ from bascule.core.errors import RequestError
 
 
 @contextmanager
-def lending(model: nn.Module) -> Iterator[None]:
+def lending(model: nn.Module, *, classes: int | None = None) -> Iterator[None]:
     """Inside the block every call of `model` works on a copy of the images, and must answer with one tensor.
+
+    With `classes`, of as many logits for each image: while a network trains, others would be learnt from in silence.
 
     So whatever a model writes into its input reaches nobody: neither the caller's images nor a leaf that wants a
     gradient. (Looking for a change after the pass would cost as much thought and come too late for the first batch; a
@@ -22,15 +24,20 @@ def lending(model: nn.Module) -> Iterator[None]:
     than the images, the copy is of theirs and the answer is brought back: a ball around images in 16 bits would be a
     larger one. Answers in fewer bits than the images, as mixed precision gives them, are widened.
 
-    A block inside another one for the same model adds nothing. Symbolic tracing goes by unseen.
+    A block inside another one for the same model copies once. Symbolic tracing goes by unseen.
 
     Raises:
-        RequestError: On a call, when the model answers with something else than a tensor.
+        RequestError: On a call, when the model answers with something else than a tensor, or with other logits.
     """
-    if lends(model):
-        yield
+    outer = next(filter(None, map(_desk_of, model._forward_pre_hooks.values())), None)
+    if outer is not None:
+        before, outer.classes = outer.classes, classes or outer.classes
+        try:
+            yield
+        finally:
+            outer.classes = before
         return
-    desk = _Desk(own_type(model))
+    desk = _Desk(own_type(model), classes)
     # Not the module's own methods: those of scripted modules refuse hooks, which work all the same.
     handles = (
         nn.Module.register_forward_pre_hook(model, desk.hand_out, prepend=True),
@@ -50,7 +57,12 @@ def lends(model: nn.Module) -> bool:
 
 def is_ours(hook: Any) -> bool:
     """Whether a hook is one that `lending` sets."""
-    return isinstance(getattr(hook, "__self__", None), _Desk)
+    return _desk_of(hook) is not None
+
+
+def _desk_of(hook: Any) -> _Desk | None:
+    owner = getattr(hook, "__self__", None)
+    return owner if isinstance(owner, _Desk) else None
 
 
 def stop_lending(model: nn.Module) -> None:
@@ -71,9 +83,11 @@ def not_logits(name: str, answer: object) -> str:
 class _Desk:
     """Stands before and behind a model."""
 
-    def __init__(self, own: torch.dtype | None) -> None:
+    def __init__(self, own: torch.dtype | None, classes: int | None) -> None:
         self.own = own
         """The type of all floating parameters, if there is one."""
+        self.classes = classes
+        """Logits per image, where they are to be counted."""
         self.asked: torch.dtype | None = None
         """The type of the images handed out last."""
 
@@ -88,9 +102,15 @@ class _Desk:
     def take_back(self, module: nn.Module, args: tuple[Any, ...], answer: Any) -> Tensor | None:
         if not args or not isinstance(args[0], Tensor):
             return None
+        name = type(module).__name__ + (" in train mode" if module.training else "")
         if not isinstance(answer, Tensor):
-            when = " in train mode" if module.training else ""
-            raise RequestError(not_logits(type(module).__name__ + when, answer))
+            raise RequestError(not_logits(name, answer))
+        wanted = len(args[0]), self.classes
+        if self.classes is not None and answer.shape != wanted:
+            raise RequestError(
+                f"{name} answers with shape {tuple(answer.shape)} for {len(args[0])} images; expected {wanted}: one "
+                "logit per class"
+            )
         if answer.is_inference() and not torch.is_inference_mode_enabled():
             answer = answer.clone()  # autograd refuses to keep what was made in inference mode
         asked = self.asked

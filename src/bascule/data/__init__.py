@@ -21,7 +21,7 @@ from torch import Tensor
 
 from bascule.core import catalog, rng
 from bascule.core.errors import RequestError
-from bascule.core.images import Images, Splits, dark_bytes
+from bascule.core.images import Images, Splits, only_marks
 from bascule.data.download import Remote
 
 
@@ -77,10 +77,10 @@ class Source(ABC):
         check_same_size(catalog.name_of(self), train.size, test.size)
         if train.classes != test.classes:
             raise RequestError(f"{catalog.name_of(self)}: training and test images have different classes")
-        for split, images in (("training", train), ("test", test)):
-            dark = dark_bytes(images.pixels) if isinstance(images.pixels, Tensor) else None
-            if dark is not None:
-                warnings.warn(f"{catalog.name_of(self)}: {split} images: {dark}", stacklevel=2)
+        # One split alone may be that dark.
+        problems = [only_marks(part.pixels) if isinstance(part.pixels, Tensor) else None for part in (train, test)]
+        if all(problems):
+            warnings.warn(f"{catalog.name_of(self)}: {problems[0]}", stacklevel=2)
         used, _ = self._shared(len(train))
         return Splits(train if len(used) == len(train) else train.at(used), _cut(test, self.max_test))
 

@@ -14,7 +14,7 @@ from bascule.attack.run import run_attack
 from bascule.certify import Certifier
 from bascule.core.catalog import build
 from bascule.core.errors import RequestError, placed
-from bascule.core.images import Floats, as_floats, dark_bytes
+from bascule.core.images import Floats, as_floats, only_marks
 from bascule.core.inference import Filled, predict
 from bascule.core.progress import Progress
 from bascule.core.restore import evaluating
@@ -85,9 +85,9 @@ def _given(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Floats, int]:
     weight = next((part for part in model.parameters() if part.is_floating_point()), None)
     device = x.device if weight is None else weight.device
     if x.dtype == torch.uint8:
-        dark = dark_bytes(x) if x.numel() else None
-        if dark is not None:
-            warnings.warn(f"x: {dark}", stacklevel=4)
+        problem = only_marks(x) if x.numel() else None
+        if problem is not None:
+            warnings.warn(f"x: {problem}", stacklevel=4)
         x = as_floats(x)
     if x.is_floating_point():
         # As the model has it, but never in 16 bits: what is rounded to them does not stay in its ball.

@@ -51,13 +51,21 @@ def named_layer(model: nn.Module, name: str, x: Tensor) -> nn.Module:
     if not shapes:
         raise RequestError(f"layer {name!r} does not run when the model is used; name another one", place=("layer",))
     if not is_picture(shapes[-1], tuple(x.shape)):
-        gives = "no tensor" if shapes[-1] is None else " x ".join(map(str, shapes[-1][1:])) + " per image"
-        raise RequestError(
-            f"the output of {name!r} is {gives}; a heat map needs channels x height x width, in the proportions of the "
-            f"images ({x.shape[2]} x {x.shape[3]}) and more than one pixel. Name a layer with such an output",
-            place=("layer",),
-        )
+        raise RequestError(_no_picture(name, shapes[-1], x), place=("layer",))
     return modules[name]
+
+
+def _no_picture(name: str, shape: tuple[int, ...] | None, x: Tensor) -> str:
+    if shape is None:
+        return f"the output of {name!r} is no tensor; name a layer whose output is B x C x H x W"
+    if len(shape) != 4:
+        problem = f"the output of {name!r} has {len(shape)} dimensions, a heat map needs B x C x H x W"
+        return f"{problem}; name a layer before the images are flattened"
+    return (
+        f"the output of {name!r} is {' x '.join(map(str, shape[1:]))} for each image; a heat map needs channels x "
+        f"height x width, in the proportions of the images ({x.shape[2]} x {x.shape[3]}), with more than one pixel. "
+        "Name another layer"
+    )
 
 
 def last_picture(model: nn.Module, x: Tensor) -> nn.Module:
@@ -78,8 +86,11 @@ def last_picture(model: nn.Module, x: Tensor) -> nn.Module:
     candidates = pictures if convolutions and others and convolutions[-1] < behind else convolutions
     if candidates and candidates[-1] > behind:
         return events[candidates[-1]].module
+    names = ", ".join(name for name, _ in model.named_modules() if name)
+    if not any(isinstance(event.module, nn.Conv2d) for event in events):
+        raise RequestError(f"the model has no Conv2d; name a layer of it: {names}", place=("layer",))
     if not convolutions:
-        why = "the model has no Conv2d whose output has more than one pixel"
+        why = "no Conv2d of the model gives more than one pixel"
     else:
         why = (
             f"behind the model's last convolution with a picture ({events[convolutions[-1]].name!r}) its layers work "
@@ -87,18 +98,9 @@ def last_picture(model: nn.Module, x: Tensor) -> nn.Module:
         )
     raise RequestError(
         f"{why}; name a layer whose output is channels x height x width, or use an explanation by pixels, such as "
-        f"saliency or integrated-gradients. Its layers: {_some(model)}",
+        f"saliency or integrated-gradients. Its layers: {names}",
         place=("layer",),
     )
-
-
-def _some(model: nn.Module) -> str:
-    """The last names of its modules."""
-    names = [name for name, _ in model.named_modules() if name]
-    return f"{'..., ' if len(names) > _NAMED else ''}{', '.join(names[-_NAMED:])}"
-
-
-_NAMED = 10
 
 
 def _works_elsewhere(event: _Event, images: tuple[int, ...]) -> bool:

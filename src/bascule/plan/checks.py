@@ -65,6 +65,7 @@ def _check_without_gradients(setup: Setup) -> None:
     objective = setup.train.objective
     asking: list[tuple[str, object]] = [("train", objective)] if objective.follows_gradients else []
     asking += [("scan", setup.scan)] if setup.scan is not None and setup.scan.follows_gradients else []
+    asking += [("repair", setup.repair)] if setup.repair is not None and setup.repair.follows_gradients else []
     asking += [("explain", part) for part in setup.explain if isinstance(part, HeatMap) and part.follows_gradients]
     for place, part in asking:
         with placed(place):

@@ -59,6 +59,10 @@ class IBau(Repair):
     share: Annotated[float, Interval(gt=0, le=1)] = 0.01
     """Share of a batch that is perturbed in the outer problem, at least one image; the rest keeps the accuracy."""
 
+    @property
+    def follows_gradients(self) -> bool:
+        return True
+
     def repair(self, model: nn.Module, images: Images, *, generator: torch.Generator) -> Repaired:
         weights = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.Adam(weights, lr=self.lr)

@@ -63,6 +63,10 @@ class Sau(FineTuning):
     weight: Annotated[float, Ge(0)] = 1.0
     """Weight of the shared examples in the descent."""
 
+    @property
+    def follows_gradients(self) -> bool:
+        return True
+
     def repair(self, model: nn.Module, images: Images, *, generator: torch.Generator) -> Repaired:
         original = copy.deepcopy(model)
         shared = SharedExamples(settings=self, original=original)

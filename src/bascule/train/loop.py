@@ -12,12 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from bascule.core import rng
-from bascule.core.catalog import name_of
-from bascule.core.errors import RequestError
-from bascule.core.gradients import check_differentiable
 from bascule.core.images import Images
 from bascule.core.lending import lending
-from bascule.core.restore import answer_in_training
 from bascule.train.compile import compile_model
 from bascule.train.precision import Mixed
 from bascule.train.settings import Training
@@ -84,8 +80,7 @@ def train(
 
     Raises:
         DivergedError: A loss, parameter or running statistic is not finite.
-        RequestError: The network does not answer with logits in train mode, or has no gradients for an objective that
-            follows them.
+        RequestError: The network does not answer with one logit per class in train mode.
     """
     checkpoints = checkpoints or NoCheckpoints()
     steps = Steps(model, images, training, seed=seed)
@@ -95,8 +90,7 @@ def train(
         done.restore(state, steps)
     saved = time.monotonic()
     passes = _passes(model, training, compile_passes=compile_passes)
-    with passes as net, lending(net), rng.borrowed_global_stream(seed, "train"):
-        _try(model, images, training)
+    with passes as net, lending(net, classes=len(images.classes)), rng.borrowed_global_stream(seed, "train"):
         net.train()
         for step in range(done.steps, steps.total):
             place, lr = step % steps.per_epoch, steps.lr(step)
@@ -204,20 +198,6 @@ class _Done:
         steps.optimizer.load_state_dict(state["optimizer"])
         self.losses.copy_(state["losses"])
         self.curve, self.steps, self.earlier = state["curve"], state["step"], state["seconds"]
-
-
-def _try(model: nn.Module, images: Images, training: Training) -> None:
-    """Refuse before the first step what would train into the void. Leaves no trace."""
-    x = images.batch(torch.arange(2, device=images.device) % len(images))
-    logits, wanted = answer_in_training(model, x), (2, len(images.classes))
-    if logits.shape != wanted:
-        raise RequestError(
-            f"{type(model).__name__} in train mode answers with shape {tuple(logits.shape)} for two images; expected "
-            f"{wanted}: one logit per class"
-        )
-    objective = training.objective
-    if objective.follows_gradients:
-        check_differentiable(model, x, who=name_of(objective), connected=True)
 
 
 @contextmanager
