@@ -21,7 +21,7 @@ from torch import Tensor
 
 from bascule.core import catalog, rng
 from bascule.core.errors import RequestError
-from bascule.core.images import Images, Pixels, Splits
+from bascule.core.images import NEARLY_BLACK, Images, Pixels, Splits
 from bascule.core.text import quote
 from bascule.data.download import Remote
 
@@ -146,11 +146,7 @@ def _largest(pixels: Pixels) -> int:
 
 def warn_of_darkness(name: str) -> None:
     """Bytes that are all 0 or 1 are masks, or floats that somebody has cast; to a model they are black."""
-    problem = (
-        f"{name}: all pixels are 0 or 1 on a scale from 0 to 255: black to a model. If they stand for black and white, "
-        "or were floats from 0 to 1, save them as floats or times 255"
-    )
-    warnings.warn(problem, stacklevel=1)  # at one place, so that Python says it once
+    warnings.warn(f"{name}: {NEARLY_BLACK}", stacklevel=1)  # at one place, so that Python says it once
 
 
 def _subset(size: int, most: int | None) -> Tensor:
