@@ -12,6 +12,7 @@ from _interleaved import add_options, machine, print_table, ratio, rounds_of
 from torch import Tensor, nn
 
 from bascule.core.catalog import build
+from bascule.core.host import settle
 from bascule.core.lending import lending
 from bascule.core.restore import frozen
 from bascule.core.rng import stream
@@ -30,28 +31,38 @@ def input_gradient(model: nn.Module, x: Tensor) -> None:
     torch.autograd.grad(F.cross_entropy(logits, logits.argmax(1), reduction="sum"), x)
 
 
-def lent(job: partial[None]) -> None:
-    with lending(job.args[0]):
+def repeated(job: partial[None], calls: int) -> None:
+    for _ in range(calls):
         job()
+
+
+def lent(job: partial[None], calls: int) -> None:
+    """As an attack does: one block, many calls."""
+    with lending(job.args[0]):
+        repeated(job, calls)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_options(parser, rounds=30, batch=256)
+    parser.add_argument("--calls", type=int, default=10, help="calls timed together (default 10)")
+    parser.add_argument("--network", action="append", choices=NETWORKS, help="one of them; repeatable")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     rows = []
-    for name, size in NETWORKS.items():
+    settle()  # as the command line does: freed memory is kept
+    for name in options.network or NETWORKS:
+        size = NETWORKS[name]
         model = build("models", name).initialised(size, 10, seed=0).eval().to(memory_format=torch.channels_last)
         x = torch.rand(options.batch, *size, generator=stream(0, "images"))
         for one in (forward, input_gradient):
             job = partial(one, model, x)
             with frozen(model):
-                jobs = {"bare": job, "lent": partial(lent, job)}
+                jobs = {"bare": partial(repeated, job, options.calls), "lent": partial(lent, job, options.calls)}
                 seconds = rounds_of(jobs, rounds=options.rounds, clock=options.clock)
-            medians = [f"{1000 * statistics.median(times):.2f}" for times in seconds.values()]
+            medians = [f"{1000 * statistics.median(times) / options.calls:.3f}" for times in seconds.values()]
             rows.append([name, one.__name__.replace("_", " "), *medians, ratio(seconds["lent"], seconds["bare"])])
-    print(f"batch {options.batch}, {options.rounds} rounds, {options.clock} time")
+    print(f"batch {options.batch}, {options.rounds} rounds of {options.calls} calls, {options.clock} time")
     print(machine())
     print()
     print_table(["network", "pass", "bare, ms", "lent, ms", "ratio (least - greatest)"], rows)
