@@ -194,10 +194,3 @@ def test_zeros_and_ones_get_a_word(kind: type, tmp_path: Path) -> None:
 
 def test_zeros_and_ones_as_floats_are_black_and_white(tmp_path: Path) -> None:
     assert load(write(tmp_path, x_train=X % 2 * 1.0)).train.pixels.unique().tolist() == [0, 255]
-
-
-def test_zeros_and_ones_as_floats_are_black_and_white(tmp_path: Path) -> None:
-    marks = X % 2
-    # As floats they are black and white.
-    train, _ = load(write(tmp_path, x_train=marks.astype(np.float32), x_test=marks[:2].astype(np.float32)))
-    assert train.pixels.unique().tolist() == [0, 255]
