@@ -45,7 +45,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        error.filename = str(path)  # not the temporary one, or none: what the message is about
+        if error.errno is not None:  # the system's, not a library's own words
+            error.filename = str(path)  # not the temporary one, or none: what the message is about
         raise
     finally:
         with contextlib.suppress(OSError):  # the error of writing says more

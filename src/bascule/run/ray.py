@@ -90,7 +90,7 @@ def _check_address(address: str) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
     except (OSError, OverflowError, UnicodeError) as error:
-        problem = f"no Ray cluster can be reached at {address} (RAY_ADDRESS): {error}. Start one with: ray start --head"
+        problem = f"no Ray cluster can be reached at {address} (RAY_ADDRESS): {error}. Start one, or unset it"
         raise RequestError(problem, place=("engine",)) from error
 
 
