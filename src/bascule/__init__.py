@@ -46,7 +46,7 @@ def perturb(
         settings: Of the attack: `bascule show attack/NAME`.
 
     Returns:
-        Floats of the type of the model's parameters, N x C x H x W, on the device of `x`.
+        Floats of the type of the model's parameters (of 32 bits for one of 16), N x C x H x W, on the device of `x`.
 
     Raises:
         RequestError: A wrong name, setting, shape, range or label, or a model that does not answer with logits.

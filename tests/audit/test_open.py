@@ -76,7 +76,7 @@ def test_messages_say_what_does_not_fit(refused: Callable, cell: Path, tmp_path:
     for split in ("train", "test"):
         for label in ("cat", "dog"):
             (tmp_path / "set" / split / label).mkdir(parents=True)
-            Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(tmp_path / "set" / split / label / "0.png")
+            Image.fromarray(np.full((8, 8), 9, dtype=np.uint8)).save(tmp_path / "set" / split / label / "0.png")
     grey = f"{{name: folder, path: {tmp_path / 'set'}, channels: 1}}"
     message = refused("filter", weights, *net, "--data", grey)
     assert "(10, 16) instead of (2, 16)" in message

@@ -70,6 +70,61 @@ def test_an_l2_ball() -> None:
         assert found == pytest.approx([0.0, 1.1 - 0.1 * 5**0.5])
 
 
+def test_an_l2_ball_before_an_activation_by_hand() -> None:
+    # Hidden: 3 x1 - 4 x2 + 0.4 = 0.3 at (0.5, 0.4), whose weights have the length 5, so within 0.04 it is 0.1 to 0.5;
+    # the box around the ball gives 7 * 0.04 to each side. The logits are that unit and 0.1.
+    net = net_of(([[3.0, -4.0]], [0.4]), ([[1.0], [0.0]], [0.0, 0.1]))
+    found = bound(net, image(0.5, 0.4), norm="l2", eps=0.04)
+    assert found.answers.lower.tolist() == [pytest.approx([0.1, 0.1])]
+    assert found.answers.upper.tolist() == [pytest.approx([0.5, 0.1])]
+    assert bound(net, image(0.5, 0.4), norm="linf", eps=0.04).answers.lower.tolist() == [pytest.approx([0.02, 0.1])]
+
+
+def before_activation(*layers: nn.Module) -> nn.Module:
+    return nn.Sequential(*layers, nn.LeakyReLU(0.5))
+
+
+STARTS = {
+    "linear": lambda: before_activation(nn.Flatten(), nn.Linear(72, 7)),
+    "two-linear": lambda: before_activation(nn.Flatten(), nn.Linear(72, 9), nn.BatchNorm1d(9), nn.Linear(9, 5)),
+    "conv": lambda: before_activation(nn.Conv2d(2, 4, 3, stride=2, padding=1), nn.BatchNorm2d(4), nn.Flatten()),
+    "conv-conv": lambda: before_activation(nn.Conv2d(2, 4, 3), nn.Conv2d(4, 3, 2), nn.Flatten()),
+    "grouped": lambda: before_activation(nn.Conv2d(2, 4, (3, 2), dilation=2, groups=2), nn.Flatten()),
+    "avg-pool": lambda: before_activation(nn.AvgPool2d(2), nn.Flatten(), nn.Linear(18, 6)),
+    "pool-conv": lambda: before_activation(nn.AvgPool2d(3, stride=1, padding=1), nn.Conv2d(2, 3, 3), nn.Flatten()),
+    "reflect": lambda: before_activation(nn.ReflectionPad2d(2), nn.Conv2d(2, 3, 3), nn.Flatten()),
+    "replicate": lambda: before_activation(nn.ReplicationPad2d(1), nn.Flatten(), nn.Linear(128, 3)),
+    "cropped": lambda: before_activation(nn.ZeroPad2d((-1, 2, 1, 0)), nn.Conv2d(2, 3, 3), nn.Flatten()),
+}  # fmt: skip
+"""What may stand before the first activation, for images of 2 x 6 x 6."""
+
+
+@pytest.mark.parametrize("start", list(STARTS))
+@pytest.mark.parametrize("pulled", [True, False], ids=["small", "large"])
+def test_what_is_affine_in_the_image_is_bounded_by_the_lengths_of_its_weights(
+    start: str, pulled: bool, draw: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lengths are those of the rows of the Jacobian, which autograd gives; `large` forgoes working them out."""
+    with borrowed_global_stream(1, start):
+        net = STARTS[start]().double().eval()
+    if not pulled:
+        monkeypatch.setattr("bascule.certify.bounds._PULLED", 0)
+    x, eps = draw(4)[0], 0.05
+    x = 0.2 + 0.6 * x  # the ball is not cut
+    found = bound(net, x, norm="l2", eps=eps).answers
+    value = net[:-1](x)
+    jacobian = torch.autograd.functional.jacobian(net[:-1], x[:1]).flatten(3).reshape(value.shape[1], -1)
+    exact = F.leaky_relu(torch.stack([value - eps * jacobian.norm(dim=1), value + eps * jacobian.norm(dim=1)]), 0.5)
+    box = bound(net, x, norm="linf", eps=eps).answers
+    assert (found.lower <= exact[0] + 1e-12).all()
+    assert (found.upper >= exact[1] - 1e-12).all()
+    assert (found.lower >= box.lower - 1e-12).all()
+    assert (found.upper <= box.upper + 1e-12).all()
+    if pulled or start in ("linear", "conv", "grouped", "cropped"):
+        torch.testing.assert_close(found.lower, exact[0])
+        torch.testing.assert_close(found.upper, exact[1])
+
+
 TWO_LAYERS = (([[1.0, 1.0], [1.0, -1.0]], [-0.5, 0.0]), ([[1.0, 1.0], [-1.0, 2.0]], [0.3, 0.0]))
 """Hidden: a = x1 + x2 - 0.5, b = x1 - x2; logits r(a) + r(b) + 0.3 and 2 r(b) - r(a).
 

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pytest
+
+from bascule.core import catalog
 
 
 def test_listing_and_showing(bascule: Callable) -> None:
@@ -59,6 +64,56 @@ def test_a_component_of_ones_own_is_shown(bascule: Callable, tmp_path: Path) -> 
         said = bascule("show", name)
         assert (said.code, said.out) == (2, "")
         assert expected in said.err
+
+
+@pytest.fixture
+def plugged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Distributions that announce a trigger: `demo` as `stripes`, also as `sticker`; both as `twice`."""
+    folder = tmp_path / "plugged"
+    for dist, names in (("demo", ("stripes", "sticker", "twice", "lost")), ("other", ("twice",))):
+        info = folder / f"{dist}-1.2.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {dist}\nVersion: 1.2\n")
+        modules = {name: "nowhere" if name == "lost" else f"{dist}_stripes" for name in names}
+        lines = "".join(f"{name} = {module}:Stripes\n" for name, module in modules.items())
+        (info / "entry_points.txt").write_text(f"[bascule.poison]\n{lines}")
+        (folder / f"{dist}_stripes.py").write_text(f"import sys\nsys.imported_by_ls = True\n{OWN}")
+    monkeypatch.syspath_prepend(folder)
+    catalog.names.cache_clear()
+    yield
+    catalog.names.cache_clear()
+    vars(sys).pop("imported_by_ls", None)
+    sys.modules.pop("demo_stripes", None)
+
+
+@pytest.mark.usefixtures("plugged")
+def test_listing_says_where_parts_come_from_and_imports_none(bascule: Callable) -> None:
+    said = bascule("ls", "poison")
+    assert said.code == 0
+    lines = [re.sub(" +", " ", line) for line in said.out.splitlines()]
+    assert "poison/stripes Every second row brighter. [demo 1.2]" in lines
+    assert "poison/lost [demo 1.2]" in lines
+    (twice,) = (line for line in lines if line.startswith("poison/twice"))
+    assert twice.startswith(
+        "poison/twice refused: poison/twice is announced by demo 1.2 (demo_stripes:Stripes) and other"
+    )
+    assert "[" not in next(line for line in lines if line.startswith("poison/sticker"))
+    warning = (
+        "bascule: warning: poison/sticker of demo 1.2 is ignored: poison/sticker is built in. It needs another name\n"
+    )
+    assert said.err == warning == bascule("ls").err
+    assert not hasattr(sys, "imported_by_ls")
+
+
+@pytest.mark.usefixtures("plugged")
+def test_showing_says_where_a_part_comes_from(bascule: Callable) -> None:
+    assert bascule("show", "poison/stripes").out.endswith("\nfrom: demo 1.2\n")
+    shown = bascule("show", "poison/sticker")
+    assert shown.out.endswith("\nfrom: built-in\n")
+    assert "poison/sticker of demo 1.2 is ignored" in shown.err
+    twice = bascule("show", "poison/twice")
+    assert (twice.code, twice.out) == (2, "")
+    assert "and other 1.2 (other_stripes:Stripes)" in twice.err
 
 
 def test_a_name_without_its_kind(bascule: Callable) -> None:

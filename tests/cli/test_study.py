@@ -81,7 +81,7 @@ WRONG: dict[str, tuple[Callable[[str], str], str]] = {
     "unknown model": (change("digits-cnn", "resnet"), "unknown models name 'resnet'"),
     "unknown attack": (change("fgsm", "fsgm"), "Did you mean 'fgsm'?"),
     "wrong type": (change("epochs: 1", "epochs: many"), "must be a valid integer; got 'many'"),
-    "a flag for a number": (change("rate: 0.5", "rate: yes"), "got True"),
+    "a flag for a number": (change("rate: 0.5", "rate: true"), "got True"),
     "negative eps": (change("eps: 0.1}", "eps: -0.1}"), "must be greater than or equal to 0; got -0.1"),
     "infinite eps": (change("eps: 0.1}", "eps: .inf}"), "finite"),
     "rate above one": (change("rate: 0.5", "rate: 1.5"), "must be less than or equal to 1; got 1.5"),

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import networks
 from bascule.core import catalog
 from bascule.core.errors import RequestError
 from bascule.core.features import features
@@ -147,6 +148,14 @@ def test_layers_that_give_no_row_per_image_are_refused(layer: str, complaint: st
     with pytest.raises(RequestError, match=complaint):
         features(model, images(), layer=layer)
     assert trace(model) == before
+
+
+@pytest.mark.parametrize("name", ["Attention", "Encoder", "Windows"])
+def test_the_last_linear_layer_decides_alone_whatever_the_others_see(name: str) -> None:
+    model = getattr(networks, name)((1, 4, 4), 3)
+    found = features(model, images(side=4))
+    assert (found.layer, found.shape) == ("head", (16,))
+    assert found.matrix().shape == (7, 16)
 
 
 def test_a_linear_layer_called_by_keyword_is_seen() -> None:

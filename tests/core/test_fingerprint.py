@@ -79,6 +79,7 @@ def variants(made: Any, field: str, *, picture: str) -> Iterator[Any]:
         picture,
         ("a", "b"),
         (0.25,),
+        (8, 8, 8, 8),
         {"depth": 3},
         ((0, 1.0), (9, 0.5)),
     ]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bascule.core.errors import RequestError
-from bascule.core.images import Images, Pixels, as_bytes, as_floats
+from bascule.core.images import Images, Pixels, as_bytes, as_floats, only_marks
 
 PIXELS = torch.arange(6 * 2 * 2, dtype=torch.uint8).reshape(6, 1, 2, 2) * 10
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
@@ -144,3 +144,13 @@ def test_floats_become_the_nearest_byte() -> None:
     given = x.clone()
     assert as_bytes(x).tolist() == [0, 0, 0, 1, 254, 255, 255, 255]
     assert torch.equal(x, given)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"), [([0, 1], True), ([0], False), ([1], True), ([0, 2], False), ([0, 255], False)]
+)
+def test_bytes_that_hold_only_marks_get_a_word(values: list[int], said: bool) -> None:
+    pixels = torch.tensor(values, dtype=torch.uint8).reshape(-1, 1, 1, 1).expand(-1, 1, 4, 4).repeat(800, 1, 1, 1)
+    problem = only_marks(pixels)
+    assert (problem is not None) == said
+    assert problem is None or "all pixels are 0 or 1" in problem

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import struct
+import zlib
 from io import BytesIO
 
 import numpy as np
@@ -112,9 +114,35 @@ def test_refuses_what_is_no_picture(content: bytes) -> None:
         picture(content, channels=3)
 
 
-def test_refuses_sixteen_bits() -> None:
-    with pytest.raises(RequestError, match=r"more than 8 bits per channel .*save it with 8 bits"):
-        picture(encode(np.array([[1000]], np.uint16)), channels=1)
+def test_sixteen_bits_are_scaled_with_a_word() -> None:
+    """Of grey and of colours, to the nearest step and to the step below it, and never cut to the lower bits."""
+    grey = np.array([[0, 128, 129, 256, 1000, 32896, 65535]], np.uint16)
+    for kind in ("PNG", "TIFF", "PPM"):
+        with pytest.warns(UserWarning, match="16 bits per channel are scaled to 8 bits"):
+            image = picture(encode(grey, kind), channels=1)
+        assert np.asarray(image).tolist() == [[0, 0, 1, 1, 4, 128, 255]]
+    colour = b"P6 2 1 65535\n" + np.array([[0, 256, 32896], [65535, 1000, 1]], ">u2").tobytes()
+    with pytest.warns(UserWarning, match="16 bits per channel are scaled to 8 bits"):
+        image = picture(_wide_png(), channels=3)
+    assert np.asarray(image).tolist() == [[[0, 1, 128], [255, 3, 0]]]
+    assert np.asarray(picture(colour, channels=3)).tolist() == [[[0, 1, 128], [255, 4, 0]]]
+
+
+def _wide_png() -> bytes:
+    """Two colours of 16 bits per channel, which Pillow itself cannot write."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    row = b"\0" + np.array([0, 256, 32896, 65535, 1000, 1], ">u2").tobytes()
+    header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(row)) + chunk(b"IEND", b"")
+
+
+def test_refuses_more_than_sixteen_bits() -> None:
+    for values_ in (np.array([[0.5]], np.float32), np.array([[70_000]], np.int32)):
+        with pytest.raises(RequestError, match=r"more than 16 bits per channel .*save it with 8 bits"):
+            picture(encode(values_, "TIFF"), channels=1)
 
 
 def test_the_first_bad_picture_is_named_whatever_thread_meets_it() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -235,13 +236,95 @@ def test_refuses_a_missing_split(root: Path) -> None:
     refused(root, "set: needs a folder train and a folder test, val or validation, each with one sub-folder")
 
 
-def test_other_files_are_left_out_with_a_warning_and_hidden_ones_without(root: Path) -> None:
-    (root / "set" / "train" / "dog" / "notes.txt").write_text("x")
-    (root / "set" / "train" / "dog" / ".hidden.png").write_text("x")
-    (root / "set" / "train" / ".cache").mkdir()
-    with pytest.warns(UserWarning, match=r"train: 1 files that are no pictures are left out, e.g. dog/notes.txt"):
+def test_what_is_left_out_is_counted_and_named(root: Path) -> None:
+    place = root / "set" / "train"
+    (place / "dog" / "notes.txt").write_text("x")
+    (place / "dog" / ".hidden.png").write_text("x")
+    (place / ".cache").mkdir()
+    (place / "list.csv").write_text("x")
+    save(place / "dog" / "young" / "1.png", 1)
+    save(place / "dog" / "young" / "small" / "2.png", 1)
+    for name, target in (("gone.png", "nowhere.png"), ("round.png", "round.png"), ("good.png", "b.png")):
+        (place / "dog" / name).symlink_to(target)
+    (place / "owl").symlink_to("nowhere")
+    os.mkfifo(place / "dog" / "pipe.png")
+    with pytest.warns(UserWarning, match=r"train: left out are ") as caught:
         train = Folder(path="set").load([root]).train
-    assert greys(train.pixels) == [10, 20, 30, 40]
+    assert greys(train.pixels) == [10, 20, 30, 40, 40]
+    (said,) = {str(one.message) for one in caught}
+    for part in (
+        "2 hidden files or folders, e.g. .cache",
+        "2 files that are no pictures, e.g. dog/notes.txt",
+        "2 pictures in sub-folders of classes, e.g. dog/young/1.png",
+        "3 links that lead nowhere, e.g. dog/gone.png",
+        "1 files beside the folders of classes, e.g. list.csv",
+    ):
+        assert part in said
+
+
+@pytest.mark.parametrize("size", [None, 2])
+def test_a_check_reads_all_headers_and_a_deep_one_all_pixels(
+    root: Path, monkeypatch: pytest.MonkeyPatch, size: int | None
+) -> None:
+    monkeypatch.setattr(module, "IN_MEMORY", 0)
+    source, path = Folder(path="set", size=size), root / "set" / "train" / "dog" / "c.JPEG"
+    source.check([root], deep=True)
+    save(path, 1)
+    path.write_bytes(path.read_bytes()[:-3])
+    source.check([root])
+    with pytest.raises(RequestError, match=r"c.JPEG: damaged or unreadable picture"):
+        source.check([root], deep=True)
+    path.write_bytes(b"hello")
+    for look in (source.check, source.load):
+        with pytest.raises(RequestError, match=r"c.JPEG: damaged, or not of a known format"):
+            look([root])
+
+
+def test_pictures_of_zeros_and_ones_get_a_word(root: Path, kept: str) -> None:
+    for path in [*(root / "set" / "train").glob("*/*")]:
+        path.unlink()
+    for name in ("cat", "dog"):
+        save(root / "set" / "train" / name / "a.png", np.array([[[0, 1, 0]] * 3] * 2, np.uint8))
+    with pytest.warns(UserWarning, match="folder: all pixels are 0 or 1 on a scale from 0 to 255"):
+        Folder(path="set").check([root], deep=True)
+    if kept == "in memory":
+        with pytest.warns(UserWarning, match="folder: all pixels are 0 or 1"):
+            Folder(path="set").load([root])
+
+
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [
+        (("Train/a", "Test/a"), "it holds the folders Test, Train"),
+        (("train/a", "valid/a"), "it holds the folders train, valid"),
+        (("training/a", "testing/a"), "it holds the folders testing, training"),
+        (
+            tuple(f"class{i}" for i in range(20)),
+            "it holds the folders class0, class1, class10, class11, .* and 12 more",
+        ),
+        ((), "it holds nothing"),
+    ],
+)
+def test_a_refusal_names_what_is_there(tmp_path: Path, there: tuple[str, ...], said: str) -> None:
+    (tmp_path / "set").mkdir()
+    for name in there:
+        (tmp_path / "set" / name).mkdir(parents=True)
+    refused(tmp_path, f"needs a folder train and a folder test, val or validation.*; {said}")
+    (tmp_path / "set" / "train").mkdir(exist_ok=True)
+    save(tmp_path / "set" / "test" / "deeper" / "a" / "1.png", 1)
+    save(tmp_path / "set" / "train" / "deeper" / "a" / "1.png", 1)
+    if not there:
+        refused(tmp_path, "train.deeper: no pictures in this folder; .*; it holds the folder a$")
+
+
+def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "set").write_text("x")
+    refused(tmp_path, "needs a folder train .*; set is not a folder")
+
+
+def test_a_name_that_is_too_long_is_one_message(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"cannot look for '.*\.\.\. .*characters\): File name too long"):
+        Folder(path="x" * 5000).load([tmp_path])
 
 
 # --- a real set ------------------------------------------------------------------------------------------------------

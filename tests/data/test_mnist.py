@@ -113,3 +113,18 @@ def test_real_set(data_root: Path) -> None:
     header = b"\x00\x00\x08\x03" + b"".join(size.to_bytes(4, "big") for size in (60_000, 28, 28))
     content = header + train.pixels[torch.arange(60_000)].numpy().tobytes()
     assert hashlib.md5(content).hexdigest() == "6bbc9ace898e44ae57da46a324031adb"
+
+
+@pytest.mark.parametrize("part", ["train-images-idx3-ubyte", "t10k-images-idx3-ubyte.gz"])
+def test_a_file_cut_short_is_known_before_the_pictures_are_read(part: str, folder: Path, tmp_path: Path) -> None:
+    path = folder / part
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(RequestError, match=f"{part}: (header announces 18 bytes, file holds 9|damaged or unreadable)"):
+        Mnist().facts([tmp_path])
+
+
+def test_a_gzip_file_of_several_parts_is_whole(folder: Path, tmp_path: Path) -> None:
+    path = folder / "t10k-images-idx3-ubyte.gz"
+    content = gzip.decompress(path.read_bytes())
+    path.write_bytes(gzip.compress(content[:7]) + gzip.compress(content[7:]))
+    assert len(Mnist().facts([tmp_path]).test_labels) == 2

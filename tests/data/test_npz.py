@@ -167,3 +167,30 @@ def test_refuses_an_array_that_is_shorter_than_announced(tmp_path: Path) -> None
             file.writestr(name, content.replace(b"(4, 2, 3)", b"(9, 2, 3)"))
     with pytest.raises(RequestError, match=r"x_train announces shape \(9, 2, 3\), which is not what the file holds"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "text"),
+    [
+        ({"x_train": X * 300.0}, "range from 0 to 6900; images must be uint8"),
+        ({"x_test": X[:2] - 0.5}, "range from -0.5 to 23, with fractions|range from -0.5"),
+        ({"x_train": np.full_like(X, np.nan, dtype=float)}, "holds NaN or infinite values"),
+        ({"x_test": X[:2].astype(np.int32) - 1}, "x_test ranges from -1 to 10; integers must lie in 0..255"),
+        ({"x_train": X.astype(np.int64) + 300}, "x_train ranges from 300 to 323"),
+    ],
+)
+def test_the_range_is_known_before_training(arrays: dict[str, Any], text: str, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=text):
+        Npz(path="set.npz").facts([write(tmp_path, **arrays)])
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int64])
+def test_zeros_and_ones_get_a_word(kind: type, tmp_path: Path) -> None:
+    write(tmp_path, x_train=(X % 2).astype(kind))
+    for look in (Npz(path="set.npz").facts, Npz(path="set.npz").load):
+        with pytest.warns(UserWarning, match="npz: all pixels are 0 or 1 on a scale from 0 to 255: black to a model"):
+            look([tmp_path])
+
+
+def test_zeros_and_ones_as_floats_are_black_and_white(tmp_path: Path) -> None:
+    assert load(write(tmp_path, x_train=X % 2 * 1.0)).train.pixels.unique().tolist() == [0, 255]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bascule.core.images import Images
 from bascule.core.rng import stream
-from bascule.filter.gram import Gram, gram_sums
+from bascule.filter.gram import Gram, _channels_first, gram_sums
 from bascule.filter.run import run_filter
 
 
@@ -60,3 +60,10 @@ def test_a_channel_that_is_silent_in_most_images_counts(
     assert found.score.argmax() == 7
     assert found.removed[7]
     assert found.score[7] < 1e3  # one channel of six, not all there is
+
+
+def test_the_channels_of_tokens_come_last() -> None:
+    tokens, maps = torch.arange(12.0).reshape(2, 2, 3), torch.arange(24.0).reshape(2, 3, 2, 2)
+    assert torch.equal(_channels_first(tokens.flatten(1), (2, 3)), tokens.transpose(1, 2))
+    assert torch.equal(_channels_first(maps.flatten(1), (3, 2, 2)), maps)
+    assert torch.equal(_channels_first(tokens.flatten(1), (6,)), tokens.flatten(1))

@@ -72,3 +72,10 @@ def test_anomaly_index_by_hand() -> None:
     assert torch.allclose(found, torch.tensor([-2.0, -1, 0, 1, 7]) / 1.4826)
     assert anomaly_index(torch.full((4,), 2.0)).tolist() == [0, 0, 0, 0]
     assert anomaly_index(torch.tensor([2.0, 2, 2, 3]))[3] > 1e4
+
+
+def test_anomaly_index_of_an_even_number_of_values() -> None:
+    # Median 5.5, absolute deviations 0.5 to 4.5 twice each but one 4.5, which is 14.5: their median is 2.5.
+    found = anomaly_index(torch.tensor([1.0, 2, 3, 4, 5, 6, 7, 8, 9, 20]))
+    assert float(found[-1]) == pytest.approx(14.5 / (1.4826 * 2.5))
+    assert float(found[-1]) == pytest.approx(3.91, abs=5e-3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -104,7 +105,7 @@ def test_one_seed_has_the_score_interval() -> None:
     low, high = score_interval(0.12, 0.03, 100)
     assert (found.value, found.low, found.high) == pytest.approx((0.09, low, high))
     assert (found.before, found.after, found.n, found.seeds) == pytest.approx((0.53, 0.62, 100, 1))
-    assert (found.unit, found.better, found.change, found.outcome) == ("fraction", "higher", "up", "better")
+    assert (found.unit, found.better, found.change, found.outcome) == ("fraction", "higher", "unclear", "unclear")
 
 
 def test_several_seeds_have_both_doubts() -> None:
@@ -170,9 +171,18 @@ def test_a_row_does_not_differ_from_itself() -> None:
 def test_what_a_difference_means(low: float | None, high: float | None, change: str, higher: str, lower: str) -> None:
     for better, outcome in (("higher", higher), ("lower", lower)):
         found = Difference(
-            value=low, low=low, high=high, before=0.5, after=0.5, n=9, seeds=1, unit="fraction", better=better
+            value=low, low=low, high=high, before=0.5, after=0.5, n=9, seeds=2, unit="fraction", better=better
         )
         assert (found.change, found.outcome) == (change, outcome)
+
+
+def test_nothing_is_clear_at_one_seed_or_without_an_interval() -> None:
+    found = Difference(
+        value=0.5, low=0.4, high=0.6, before=0.0, after=0.5, n=9, seeds=2, unit="fraction", better="higher"
+    )
+    assert found.change == "up"
+    assert replace(found, seeds=1).change == "unclear"
+    assert replace(found, low=None, high=None).change == "unclear"
 
 
 # --- what cannot be paired -------------------------------------------------------------------------------------------
@@ -281,7 +291,7 @@ def test_numbers_per_model_are_compared_over_the_seeds() -> None:
     assert seen.seeds == 3
     assert (seen.low, seen.high) == pytest.approx((expected.low, expected.high))
     alone = difference(metric, {0: before[0]}, {0: after[0]})
-    assert (alone.value, alone.low, alone.high, alone.change) == (pytest.approx(0.2), None, None, "missing")
+    assert (alone.value, alone.low, alone.high, alone.change) == (pytest.approx(0.2), None, None, "unclear")
 
 
 def answers(*found: bool) -> dict[int, Outcomes]:
@@ -304,4 +314,4 @@ def test_answers_are_compared_by_the_score_interval_over_the_seeds() -> None:
 
 def test_numbers_whose_differences_agree_exactly_have_no_interval() -> None:
     found = difference(build("measure", "scan-overlap"), answers(False, False), answers(True, True))
-    assert (found.value, found.low, found.high, found.change) == (1.0, None, None, "missing")
+    assert (found.value, found.low, found.high, found.change) == (1.0, None, None, "unclear")

@@ -47,6 +47,14 @@ def test_what_is_not_separated_at_one_end_is_not_clearly_beaten(robust: float, a
     assert rivals_of([row(0.5, 0.3), row(robust, asr)], ENDS) == [Rivals(perhaps=(1,)), Rivals()]
 
 
+@pytest.mark.parametrize("better", [145 / 360, 0.9])
+def test_nobody_is_clearly_beaten_at_one_common_seed(better: float) -> None:
+    rows = [row(130 / 360, 200 / 360, seeds=1), row(better, 180 / 360, seeds=1)]
+    assert rivals_of(rows, ENDS) == [Rivals(perhaps=(1,)), Rivals()]
+    other = row(better, 0.1, seeds=3)
+    assert rivals_of([rows[0], other], ENDS) == [Rivals(perhaps=(1,)), Rivals()]
+
+
 def test_equals_do_not_beat_each_other() -> None:
     assert rivals_of([row(0.5, 0.3), row(0.5, 0.3)], ENDS) == [Rivals(), Rivals()]
 

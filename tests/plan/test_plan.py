@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bascule.core.errors import RequestError
-from bascule.plan.document import built_in_names, read_study
+from bascule.plan.document import built_in_names, parse_study, read_study
 from bascule.plan.overrides import parse_override
 from bascule.plan.resolve import make_plan
 
@@ -220,7 +220,6 @@ def test_a_network_must_answer_with_logits(plan_of, tmp_path: Path) -> None:
 
 
 def test_an_error_in_the_file_says_its_line(plan_of) -> None:
-    from bascule.plan.document import parse_study
 
     base = "base:\n  data: digits\n  model: digits-cnn\n  train:\n    objective: standard\n    epochs: -1\n"
     text = base + "rows:\n  A: {}\n"
@@ -329,3 +328,39 @@ def test_a_metric_with_settings_is_refused(plan_of, tmp_path: Path) -> None:
     )
     with pytest.raises(RequestError, match=r"own.py:Own has settings \(level\), and a metric must have none"):
         plan_of(f"measure=[accuracy, {{name: '{own}:Own', level: 2.0}}]")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("seeds: 1000000000", "expected 1 to 1000 different seeds, got 1000000000"),
+        ("seeds: 1000\nvary: {train.epochs: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]}", "11,000 models"),
+        (f"vary: {{train.epochs: {list(range(1, 1002))}}}", "1,001 rows of a table"),
+        (
+            f"vary: {{train.epochs: {list(range(1, 900))}, train.lr: {list(range(1, 900))}}}",
+            "1 rows x 899 values of train.epochs x 899 values of train.lr x 1 seeds are 808,201 rows",
+        ),
+        ("scales: {'/../X': {}}", "'/../X': a run folder is called after its scale"),
+        ("scales: {'..': {}}", "'..': a run folder is called after its scale"),
+        ("title: {self: 1}", "title"),
+        ("vary: {" + ".".join("a" * 100) + ": [1]}", "unknown key 'a'"),
+    ],
+)
+def test_the_extent_of_a_study_is_known_before_work(change: str, said: str) -> None:
+    text = (
+        "base: {data: digits, model: digits-cnn, train: {objective: standard, epochs: 1, lr: 0.1}}\n"
+        f"rows: {{A: {{}}}}\n{change}\n"
+    )
+    with pytest.raises(RequestError) as caught:
+        make_plan(parse_study(text, name="s", source="s.yaml"))
+    assert said in str(caught.value)
+    assert len(str(caught.value)) < 700
+
+
+@pytest.mark.parametrize("key", ["self", "__dataclass_self__", "cls"])
+def test_a_key_that_python_knows_is_an_unknown_key(key: str) -> None:
+    text = (
+        "base: {data: digits, model: digits-cnn, train: {objective: standard, epochs: 1, lr: 0.1, KEY: 1}}\nrows: {A}"
+    )
+    with pytest.raises(RequestError, match=f"unknown key '{key}'"):
+        make_plan(parse_study(text.replace("KEY", key), name="s", source="s.yaml"))

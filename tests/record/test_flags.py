@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import bascule
+from bascule.audit.open import CHANGED_CODE
 from bascule.core.catalog import build
 from bascule.measure import MISSING, Outcomes
 from bascule.plan.document import parse_study
@@ -188,13 +189,13 @@ def test_signs_of_an_exact_linear_model() -> None:
     y = torch.tensor([0, 0])
     attack = build("attack", {"name": "pgd", "eps": 0.1})
     signs = signs_of_model(Linear(), attack, x, y)
-    # (0.6, 0.4) sums to 1, (0.7, 0.2) does not.
-    assert signs == {"random": 0.0, "mixing": 0.0, "probabilities": 0.5, "no_gradient": 0.0, "no_rise": 0.0}
+    # (0.6, 0.4) and (0.7, 0.2) lie in [0, 1], as sigmoids do, whether or not they sum to 1.
+    assert signs == {"random": 0.0, "mixing": 0.0, "probabilities": 1.0, "no_gradient": 0.0, "no_rise": 0.0}
 
 
 def test_every_flag_is_explained() -> None:
     source = Path(flags.__file__).read_text()
-    heads = set(re.findall(r'"([a-z][a-z -]+):', source)) - {"index"}
+    heads = set(re.findall(r'"([a-z][a-z -]+):', source)) - {"index"} | {CHANGED_CODE}
     explained = set(re.findall(r"^### (.+)$", (ROOT / "docs/flags.md").read_text(), re.M))
     assert heads == explained
 

@@ -206,10 +206,25 @@ def test_unclear_differences_say_the_number_of_seeds(seeds: tuple[int, int], tex
 
 
 def test_a_difference_at_one_seed_is_not_taken_at_face_value() -> None:
-    note = "This rests on one seed: training again may move the numbers by more than their intervals say."
-    assert note in compare(row(0.3, 0.4, seeds=1), row(0.6, 0.4)).notes
+    note = "One seed is not enough to tell: training again may move the numbers by more than these intervals."
+    alone = compare(row(0.3, 0.4, seeds=1), row(0.6, 0.1))
+    assert plain(alone.facts) == (
+        "does not clearly differ in robust accuracy (30 % and 60 %, 28 to 32 points higher) "
+        "or ASR (40 % and 10 %, 28 to 32 points lower) at one seed"
+    )
+    assert alone.meaning == ""
+    assert note in alone.notes
+    assert note in compare(row(0.3, 0.4, 0.5, seeds=1), row(0.3, 0.4, 0.9)).notes
     assert note not in compare(row(0.3, 0.4), row(0.6, 0.4)).notes
     assert note not in compare(row(0.3, 0.4, seeds=1), row(0.3, 0.4, seeds=1)).notes
+
+
+def test_a_difference_without_an_interval_is_said_without_one() -> None:
+    verdict = compare(row(0.3, 0.4, 0.9), row(0.6, 0.4, 0.7), low=None, high=None)
+    assert plain(verdict.text) == (
+        "does not clearly differ in robust accuracy (30 % and 60 %) or ASR (40 % in both) at 5 seeds. "
+        "Accuracy does not clearly differ (90 % and 70 %)."
+    )
 
 
 def test_a_trigger_with_power_of_its_own_is_not_called_a_backdoor() -> None:

@@ -14,7 +14,8 @@ import pytest
 
 from bascule.core.catalog import build
 from bascule.core.errors import RequestError
-from bascule.measure import Measure, Outcomes
+from bascule.core.text import printable, steers
+from bascule.measure import Measure, Outcomes, Verdict
 from bascule.measure.interval import summarise, wilson
 from bascule.measure.paired import difference
 from bascule.record.plan import PublishedValues
@@ -106,6 +107,31 @@ def test_text_shows_values_intervals_and_flags() -> None:
     text = render(ROWS, "text")
     assert re.search(r"None +0\.05 +3 +97\.1 +10\.0\n +96\.5–97\.8 +5\.0–15\.0", text)
     assert "! A_b & 50 % | <i> · poison.rate 0.1: 1 of 3 seeds finished" in text
+
+
+@pytest.mark.parametrize(
+    "name", ["two\nlines", "a\r\tb", "\x1b[31mred\x1b[0m", "\u202eabc", "\x9b2J", "half \ud800", "\u2028"]
+)
+@pytest.mark.parametrize("form", ["text", "markdown", "latex", "csv", "json"])
+def test_no_name_steers_what_shows_it(name: str, form: Any) -> None:
+    """As they may stand in a record that somebody sent; a study with such names is refused."""
+    hostile = [row(f"A{name}", measure(0.5, 0.4, 0.6), measure(None), (f"flag {name}",)), ROWS[0]]
+    plain = [row(f"A{printable(name)}", measure(0.5, 0.4, 0.6), measure(None), (f"flag {printable(name)}",)), ROWS[0]]
+    text = render(hostile, form)
+    assert steers(text, lines=True) == ""
+    assert text.encode("utf-8")
+    if form == "json":
+        assert json.loads(text)[0]["row"] == f"A{name}"
+    else:
+        assert text == render(plain, form)
+
+
+@pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0", "+1+1", "-A", "@SUM(A1)", "  =1", "\uff1dcmd"])
+def test_no_field_of_a_csv_file_is_a_formula(name: str) -> None:
+    change = replace(row(name, measure(-0.4, -0.5, 0.6), measure(None), (name,)), vary={"rate": -0.4, "way": name})
+    (read,) = csv.DictReader(io.StringIO(render([change], "csv")))
+    assert read["row"] == read["way"] == read["flags"] == f"'{name}"
+    assert read["rate"] == read["accuracy"] == "-0.4"
 
 
 METRICS = ("accuracy", "robust-accuracy", "asr", "asr-paper", "asr-twin", "triggered-accuracy")
@@ -220,6 +246,38 @@ def test_a_table_says_who_is_beaten() -> None:
     assert "beaten" not in render(THREE, "text")
     close = [measured("None", 0.5, 0.2), measured("Near", 0.48, 0.22)]
     assert "Perhaps beaten, but not clearly: Near (by None)\n" in render(close, "text", More(pareto=True))
+
+
+def test_one_common_seed_makes_nothing_clear() -> None:
+    rows = [measured("None", 0.3, 0.6, seeds=1), measured("Better", 0.9, 0.2, seeds=1)]
+    text = render(rows, "text", MORE)
+    assert "Perhaps beaten, but not clearly: None (by Better)\n" in text
+    assert "Clearly" not in text
+    assert re.search(
+        r"Better does not clearly differ in robust accuracy \(30 % and 90 %, \d+ to \d+ points higher\)", text
+    )
+    assert "At one seed no difference is clear" in text
+    assert "Not separated by 1 seed" in text
+    assert "At one seed" not in render(THREE, "text", MORE)
+
+
+@pytest.mark.parametrize("form", ["text", "json", "csv", "markdown", "latex"])
+def test_a_difference_without_an_interval_is_shown_without_one(form: str) -> None:
+    rows = [measured("None", 0.3, 0.6, seeds=1), measured("Better", 0.9, 0.2, seeds=1)]
+    verdicts = [Verdict(anomaly=np.array([index, 0.0]), suspects=()) for index in (1.5, 2.5)]
+    for made, verdict in zip(rows, verdicts, strict=True):
+        made.outcomes[0] = replace(made.outcomes[0], verdict=verdict, target=0)  # type: ignore[index]
+        made.kinds["scan_anomaly"] = build("measure", "scan-anomaly")  # type: ignore[index]
+        made.metrics["scan_anomaly"] = summarise(made.kinds["scan_anomaly"], list(made.outcomes.values()))
+    text = render(rows, form, More(against="None"))  # type: ignore[arg-type]
+    if form == "text":
+        assert re.search(r" Better .* \+1$", text, re.MULTILINE)
+    if form == "csv":
+        found = list(csv.DictReader(io.StringIO(text)))[1]
+        assert (found["scan_anomaly_difference"], found["scan_anomaly_difference_low"]) == ("1.0", "")
+    if form == "json":
+        found = json.loads(text)[1]["differences"]["metrics"]["scan_anomaly"]
+        assert (found["value"], found["low"], found["high"]) == (1.0, None, None)
 
 
 def test_json_carries_differences_and_beaters() -> None:

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from bascule.core.errors import RequestError
+from bascule.core.features import last_linear
 from bascule.core.images import Images
 from bascule.core.restore import untouched
 from bascule.core.rng import stream
-from bascule.scan.feature_inversion import FeatureInversion, FeatureMask, _inputs, _last_linear
+from bascule.scan.feature_inversion import FeatureInversion, FeatureMask, _inputs
 from bascule.scan.mm_bd import MmBd
 from bascule.scan.run import run_scanner
 
@@ -71,7 +72,7 @@ class Reordered(nn.Module):
 
 def test_features_are_the_input_of_the_linear_layer_that_runs_last() -> None:
     model, of = Reordered().requires_grad_(False), images()
-    assert _last_linear(model, of) is model.last
+    assert last_linear(model, of.batch(torch.arange(1))) == "last"
     x = of.batch(torch.arange(12))
     expected = torch.relu(model.first(x.flatten(1)))
     torch.testing.assert_close(_inputs(model, model.last, of, batch_size=5), expected)

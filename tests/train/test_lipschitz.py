@@ -10,7 +10,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+import networks
 from bascule.core import catalog, rng
 from bascule.core.catalog import construct
 from bascule.core.errors import RequestError
@@ -111,6 +113,19 @@ def test_what_all_logits_share_costs_nothing(linear) -> None:
     net = linear([[3.0, -5.0]] * 4)
     x, y = torch.full((2, 1, 1, 2), 0.5), torch.tensor([0, 3])
     assert loss_of(Lipschitz(weight=1.0), net, x=x, y=y).item() == pytest.approx(torch.tensor(4.0).log().item())
+
+
+@pytest.mark.parametrize("name", ["Attention", "Encoder", "Windows"])
+def test_attention_is_differentiated_twice(name: str) -> None:
+    net = made(lambda: getattr(networks, name)((1, 8, 8), CLASSES))
+    loss_of(Lipschitz(weight=1.0), net).backward()
+    with sdpa_kernel(SDPBackend.MATH):
+        x = X.clone().requires_grad_(True)
+        logits = net(x)
+        wanted = F.cross_entropy(logits, Y) + by_definition(logits, x)
+        weight = net.patch.weight
+        (expected,) = torch.autograd.grad(wanted, weight)
+    assert torch.allclose(weight.grad, expected, rtol=1e-8, atol=1e-12)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 10])

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bascule.core.ball import Ball
+from bascule.core.gradients import gradient_of
 
 
 def likeliest_wrong(logits: Tensor, y: Tensor, count: int) -> Tensor:
@@ -25,7 +26,7 @@ def gaps(model: nn.Module, x: Tensor, y: Tensor, targets: Tensor) -> tuple[Tenso
         leads = logits.gather(1, targets) - logits.gather(1, y.unsqueeze(1))
         sums = leads.sum(0).unbind()
     # One pass back per target: a batched one needs T times the memory and, out of the cache, half as much time again.
-    gradient = [torch.autograd.grad(each, x, retain_graph=True)[0] for each in sums]
+    gradient = [gradient_of(each, x, retain_graph=True) for each in sums]
     return leads.detach(), torch.stack(gradient, 1)
 
 

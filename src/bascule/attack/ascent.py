@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from bascule.attack.losses import Loss, cross_entropy, margin
 from bascule.attack.unfooled import find_unfooled
 from bascule.core.ball import Ball
+from bascule.core.gradients import gradient_of
 
 LossName = Literal["ce", "margin"]
 LOSSES: dict[LossName, Loss] = {"ce": cross_entropy, "margin": margin}
@@ -37,7 +38,7 @@ def ascend(
     current = start
     for _ in range(steps):
         current = current.detach().requires_grad_(True)
-        (gradient,) = torch.autograd.grad(loss(model(current), y).sum(), current)
+        gradient = gradient_of(loss(model(current), y).sum(), current)
         with torch.no_grad():
             current = ball.project(ball.step(current.detach(), gradient, step_size), x)
     return current

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from bascule.attack import Attack
-from bascule.attack.losses import cross_entropy, margin
+from bascule.attack.losses import Loss, cross_entropy, margin
 from bascule.attack.run import run_attack
+from bascule.core.gradients import gradient_of, takes_gradients
 from bascule.core.restore import evaluating, untouched
 
 SAMPLE = 64
@@ -34,7 +35,7 @@ def signs_of_model(model: nn.Module, attack: Attack, x: Tensor, y: Tensor) -> di
 
     Returns:
         Shares of the images, each 0 on a plain model: `random` (two passes over the same image differ), `mixing` (the
-        answer depends on the other images of the batch), `probabilities` (outputs are non-negative and sum to 1),
+        answer depends on the other images of the batch), `probabilities` (all outputs lie in [0, 1]),
         `no_gradient` (the gradient of the cross-entropy is zero or not finite), `no_rise` (a small step along the
         gradient of the margin does not raise it). Empty without images.
     """
@@ -46,7 +47,6 @@ def signs_of_model(model: nn.Module, attack: Attack, x: Tensor, y: Tensor) -> di
         halves = torch.cat([model(part) for part in x.split(max(1, len(x) // 2))])
     scale = first.abs().amax().clamp_min(1e-12)
     random = _differs(first, again, scale)
-    sums = first.sum(1)
     gradient = _gradient(model, x, y, cross_entropy)
     flat = gradient.flatten(1)
     dead = (flat == 0).all(1) | ~flat.isfinite().all(1)
@@ -58,7 +58,7 @@ def signs_of_model(model: nn.Module, attack: Attack, x: Tensor, y: Tensor) -> di
         "random": _share(random),
         # A model that answers at random differs between any two passes; that is not mixing.
         "mixing": 0.0 if bool(random.any()) else _share(_differs(first, halves, scale)),
-        "probabilities": _share((first >= 0).all(1) & ((sums - 1).abs() < 1e-4)),
+        "probabilities": _share(((first >= 0) & (first <= 1 + 1e-4)).all(1)),
         "no_gradient": _share(dead),
         "no_rise": _share(~(rise > 0)) if attack.eps else 0.0,
     }
@@ -99,14 +99,12 @@ def signs_of_attack(
 _QUERIES = 100
 
 
-def _gradient(model: nn.Module, x: Tensor, y: Tensor, loss: object) -> Tensor:
+def _gradient(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> Tensor:
+    if not takes_gradients(model, x[:1]):
+        return torch.zeros_like(x)
     with untouched(model):
         leaf = x.clone().requires_grad_(True)
-        logits = model(leaf)
-        if not logits.requires_grad:  # nothing the model does can be differentiated
-            return torch.zeros_like(x)
-        (gradient,) = torch.autograd.grad(loss(logits, y).sum(), leaf, allow_unused=True)  # type: ignore[operator]
-    return torch.zeros_like(x) if gradient is None else gradient
+        return gradient_of(loss(model(leaf), y).sum(), leaf)
 
 
 def _differs(one: Tensor, other: Tensor, scale: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from bascule.attack import Attack
 from bascule.attack.losses import margin
 from bascule.core.catalog import component
+from bascule.core.gradients import gradient_of
 
 
 @component
@@ -100,5 +101,5 @@ def _objective(model: nn.Module, w: Tensor, x: Tensor, y: Tensor, c: Tensor) -> 
     image = (w.tanh() + 1) / 2
     gap = margin(model(image), y)
     objective = (image - x).square().flatten(1).sum(1) + c * (-gap).clamp_min(0)
-    (gradient,) = torch.autograd.grad(objective.sum(), w)
+    gradient = gradient_of(objective.sum(), w)
     return image.detach(), gap.detach(), objective.detach(), gradient

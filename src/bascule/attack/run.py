@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bascule.attack import Attack
+from bascule.core.gradients import WithoutGradient, takes_gradients
 from bascule.core.inference import labels_of
 from bascule.core.restore import evaluating, full_precision, untouched
 
@@ -47,9 +48,19 @@ def run_attack(model: nn.Module, attack: Attack, x: Tensor, y: Tensor, *, genera
         origin = x[alive]
         with untouched(model), full_precision(x.device):
             # A clone, so that an attack which works in place on its input does not carry the ball along.
-            proposal = attack.perturb(model, origin.clone(), y[alive], generator=generator).detach().to(origin)
+            proposal = _propose(model, attack, origin.clone(), y[alive], generator).detach().to(origin)
         proposal = ball.project(torch.where(proposal.isfinite(), proposal, origin), origin)
         with evaluating(model), torch.no_grad(), full_precision(x.device):
             prediction[alive] = labels_of(model(proposal))
         best[alive] = proposal
     return Attacked(best, prediction)
+
+
+def _propose(model: nn.Module, attack: Attack, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+    """The attack's try; on a model that fails on images that want a gradient, with the gradient taken for zero."""
+    try:
+        return attack.perturb(model, x, y, generator=generator)
+    except RuntimeError:
+        if takes_gradients(model, x[:1]):
+            raise
+    return attack.perturb(WithoutGradient(model), x, y, generator=generator)

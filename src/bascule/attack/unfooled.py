@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from bascule.core.gradients import gradient_of
+
 
 class Unfooled(NamedTuple):
     """What one pass of B images says of those that are not fooled yet."""
@@ -45,7 +47,7 @@ def find_unfooled(
         x, labels = x.detach()[index].requires_grad_(True), tuple(label[index] for label in labels)
         logits = model(x)
     value = loss(logits, *labels)
-    (gradient,) = torch.autograd.grad(value.sum(), x)
+    gradient = gradient_of(value.sum(), x)
     value = value.detach()
     if len(index) < len(value):
         value, gradient = value[index], gradient[index]
@@ -61,7 +63,7 @@ def _averaged(
     for _ in range(passes):
         logits = model(x)
         value = loss(logits, *labels)
-        gradient += torch.autograd.grad(value.sum(), x)[0] / passes
+        gradient += gradient_of(value.sum(), x) / passes
         total += value.detach() / passes
         mask |= logits.detach().argmax(1) == labels[0]
     index = mask.nonzero().squeeze(1)

@@ -13,6 +13,7 @@ from bascule.audit.open import AuditedModel
 from bascule.audit.sheet import write_contact_sheet
 from bascule.core.files import write_atomically
 from bascule.core.images import Images
+from bascule.core.text import csv_field
 from bascule.filter import Filter, Judged
 from bascule.filter.run import run_filter
 
@@ -43,4 +44,5 @@ def _write_ranking(images: Images, judged: Judged, order: Tensor, files: Sequenc
             number, label = int(images.ids[place]), int(images.labels[place])
             name = files[number] if files is not None else ""
             score, removed = f"{float(judged.score[place]):.6g}", int(judged.removed[place])
-            writer.writerow([rank, number, name, label, images.classes[label], score, removed])
+            line = [rank, number, csv_field(name), label, csv_field(images.classes[label]), score, removed]
+            writer.writerow(line)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 from weakref import WeakKeyDictionary
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from bascule.certify import _layers
@@ -40,6 +42,29 @@ class _Tracer(fx.Tracer):
 
     proxy_buffer_attributes = True
 
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """Of a kind that tells `x += 1` from `x = x + 1`."""
+        return _Proxy(node, self)
+
+
+class _Proxy(fx.Proxy):
+    """Leaves what works in place in the graph: torch's own proxy makes a new value of it."""
+
+    def __iadd__(self, other: Any) -> fx.Proxy:
+        return self._in_place(operator.iadd, other)
+
+    def __isub__(self, other: Any) -> fx.Proxy:
+        return self._in_place(operator.isub, other)
+
+    def __imul__(self, other: Any) -> fx.Proxy:
+        return self._in_place(operator.imul, other)
+
+    def __itruediv__(self, other: Any) -> fx.Proxy:
+        return self._in_place(operator.itruediv, other)
+
+    def _in_place(self, what: Callable[[Any, Any], Any], other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", what, (self, other), {})
+
 
 _PREFIX = "model"
 
@@ -54,7 +79,7 @@ def trace(model: nn.Module) -> Trace:
     """The calls that the forward pass of `model` makes.
 
     Raises:
-        RequestError: They depend on the values of the image.
+        RequestError: They depend on the values of the image, or one changes in place what another one uses later.
     """
     shell = _Shell(_bare(model))
     try:
@@ -65,7 +90,74 @@ def trace(model: nn.Module) -> Trace:
             f"certified bounds cannot follow the forward pass of {type(model).__name__}: "
             f"{type(error).__name__}: {reason}. It must make the same calls for every image: no `if` or loop on values"
         ) from error
+    _check_in_place(graph, shell)
     return Trace(graph, {name: value for name, value in vars(shell).items() if isinstance(value, Tensor)})
+
+
+_IN_PLACE = {
+    operator.iadd: operator.add,
+    operator.isub: operator.sub,
+    operator.imul: operator.mul,
+    operator.itruediv: operator.truediv,
+}
+"""What works in place, and what makes a new value instead."""
+_SAME_STORAGE = {torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze, torch.permute, torch.transpose}
+_SAME_STORAGE |= {operator.getitem, F.dropout}
+_SAME_STORAGE_METHODS = {"flatten", "view", "reshape", "squeeze", "unsqueeze", "permute", "transpose", "contiguous"}
+_SAME_STORAGE_LAYERS = (nn.Flatten, nn.Identity, nn.Dropout, nn.Dropout2d)
+
+
+def _check_in_place(graph: fx.Graph, shell: nn.Module) -> None:
+    """A replay makes new values: it would hand an old one to whoever uses later what the model has overwritten.
+
+    Raises:
+        RequestError: There is such a use.
+    """
+    order = {node: place for place, node in enumerate(graph.nodes)}
+    for node in graph.nodes:
+        if not _works_in_place(node, shell) or not node.all_input_nodes:
+            continue
+        base = node.all_input_nodes[0]
+        while _shares_storage(base, shell) and base.all_input_nodes:
+            base = base.all_input_nodes[0]
+        users = {user for user in _users_of_storage(base, shell) - {node} if not _asks_for_shape(user)}
+        if any(order[user] > order[node] for user in users):
+            raise RequestError(
+                f"certified bounds cannot follow {node.name!r}: it works in place on a value that is used again. "
+                "Give it a copy, or leave `inplace` out"
+            )
+
+
+def _users_of_storage(base: fx.Node, shell: nn.Module) -> set[fx.Node]:
+    """Whoever uses a value or a view of it."""
+    found: set[fx.Node] = set()
+    for user in base.users:
+        found.add(user)
+        if _shares_storage(user, shell):
+            found |= _users_of_storage(user, shell)
+    return found
+
+
+def _shares_storage(node: fx.Node, shell: nn.Module) -> bool:
+    """Whether the result may be a view of the first input, or the input itself."""
+    if node.op == "call_module":
+        return isinstance(shell.get_submodule(str(node.target)), _SAME_STORAGE_LAYERS)
+    return node.target in (_SAME_STORAGE_METHODS if node.op == "call_method" else _SAME_STORAGE)
+
+
+def _asks_for_shape(node: fx.Node) -> bool:
+    return node.target is getattr or node.target in ("size", "dim")
+
+
+def _works_in_place(node: fx.Node, shell: nn.Module) -> bool:
+    if node.op == "call_module":
+        return bool(getattr(shell.get_submodule(str(node.target)), "inplace", False))
+    if node.op == "call_method":
+        return str(node.target).endswith("_") and not str(node.target).endswith("__")
+    if node.op != "call_function":
+        return False
+    asked = node.kwargs.get("inplace", node.args[1:2] == (True,) and node.target is F.relu)
+    return node.target in _IN_PLACE or bool(asked)
 
 
 _kept: WeakKeyDictionary[nn.Module, tuple[object, Trace]] = WeakKeyDictionary()
@@ -143,7 +235,7 @@ def _plain(module: nn.Module | None, node: fx.Node, args: Any, kwargs: Any) -> A
     if module is not None:
         return module(*args, **kwargs)
     if callable(node.target):
-        return node.target(*args, **kwargs)
+        return _IN_PLACE.get(node.target, node.target)(*args, **kwargs)  # a buffer stays as it is
     return getattr(args[0], node.target)(*args[1:], **kwargs)
 
 

@@ -15,6 +15,7 @@ from torch.nn.utils import parametrize
 
 from bascule.certify import _arithmetic, _reshaping
 from bascule.certify._ops import LeakyRelu, MaxPool, Network, Ref, UnsupportedError, pair
+from bascule.core.lending import is_ours
 
 
 def _relu(net: Network, input: Ref, inplace: bool = False) -> Ref:  # noqa: A002
@@ -177,7 +178,7 @@ def of_module(net: Network, layer: nn.Module, args: Sequence[Any], kwargs: dict[
     if kind not in LAYERS:
         raise UnsupportedError("no bound is known for it")
     # A hook may compute a weight anew or change a result: neither would be seen.
-    if layer._forward_pre_hooks or layer._forward_hooks:
+    if not all(map(is_ours, (*layer._forward_pre_hooks.values(), *layer._forward_hooks.values()))):
         raise UnsupportedError("it has forward hooks (an old-style weight_norm or spectral_norm?)")
     return _bind(LAYERS[kind], net, layer, *args, **kwargs)
 

@@ -51,6 +51,17 @@ class Network(Protocol):
         """One more operation; its result for the images themselves is `nominal` where that is known already."""
 
 
+class Rows(NamedTuple):
+    """The rows of an affine map from the image to a value, each the weights of one entry of it."""
+
+    length: Tensor
+    """At least their Euclidean lengths, 1 x shape or B x shape of the value."""
+    exact: bool = True
+    """Whether these are the lengths."""
+    apart: bool = True
+    """Whether each row has one weight at most, and no two rows have theirs at the same entry of the image."""
+
+
 class UnsupportedError(Exception):
     """An operation that no bound is known for here; the caller says which one and where."""
 
@@ -92,6 +103,19 @@ class Op(ABC):
     def pull(self, coefficients: Tensor, *inputs: Box) -> Line:
         """A linear function of the inputs that bounds `coefficients . result` from below on these boxes."""
 
+    def rows(self, *inputs: Rows) -> Rows:
+        """Of an affine operation: its result's rows, from those of its inputs.
+
+        By the triangle inequality, as if all inputs were between minus and plus their rows' lengths.
+        """
+        _, half = self.push(*(Box(-rows.length, rows.length) for rows in inputs)).split()
+        return Rows(half, exact=False, apart=False)
+
+
+def _summed_squares(rows: Rows, squared: Callable[[Tensor], Tensor]) -> Rows:
+    """Rows combined of rows that are apart, and so orthogonal; `squared` is the operation with its weights squared."""
+    return Rows(squared(rows.length.square()).sqrt(), exact=rows.exact, apart=False)
+
 
 def _bias_term(coefficients: Tensor, bias: Tensor | None) -> Tensor | None:
     return None if bias is None else (coefficients * bias).flatten(2).sum(2)
@@ -113,6 +137,11 @@ class Dense(Op):
 
     def pull(self, coefficients: Tensor, *inputs: Box) -> Line:
         return Line((coefficients @ self.weight,), _bias_term(coefficients, self.bias))
+
+    def rows(self, *inputs: Rows) -> Rows:
+        if not inputs[0].apart:
+            return super().rows(*inputs)
+        return _summed_squares(inputs[0], lambda squares: F.linear(squares, self.weight.square()))
 
 
 Pair = tuple[int, int]
@@ -160,6 +189,11 @@ class Convolution(Op):
         bias = None if self.bias is None else self.bias.reshape(-1, 1, 1)
         return Line((pulled.unflatten(0, coefficients.shape[:2]),), _bias_term(coefficients, bias))
 
+    def rows(self, *inputs: Rows) -> Rows:
+        if not inputs[0].apart:
+            return super().rows(*inputs)
+        return _summed_squares(inputs[0], lambda squares: self._convolve(squares, self.weight.square(), None))
+
 
 @dataclass(frozen=True, eq=False)
 class Scale(Op):
@@ -179,6 +213,9 @@ class Scale(Op):
     def pull(self, coefficients: Tensor, *inputs: Box) -> Line:
         shift = None if self.shift is None else self.shift.unsqueeze(1)
         return Line((coefficients * self.scale.unsqueeze(1),), _bias_term(coefficients, shift))
+
+    def rows(self, *inputs: Rows) -> Rows:
+        return inputs[0]._replace(length=inputs[0].length * self.scale.abs())
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,6 +238,27 @@ class Positive(Op):
             at = flat.new_zeros((len(flat), *inputs[0].lower.shape[1:])).requires_grad_(True)
             (pulled,) = torch.autograd.grad(self.map(at), at, flat, create_graph=flat.requires_grad)
         return Line((pulled.unflatten(0, coefficients.shape[:2]),))
+
+    def rows(self, *inputs: Rows) -> Rows:
+        (rows,) = inputs
+        picked = self._picked(rows.length.shape[1:])
+        exact = rows.exact and picked is not None
+        apart = rows.apart and picked is not None and len(picked) == len(picked.unique())
+        return Rows(self.map(rows.length), exact=exact, apart=apart)
+
+    def _picked(self, shape: torch.Size) -> Tensor | None:
+        """The places that entries of the result are taken from, those that are 0 left out; None where some are mixed.
+
+        With no weight below 0, weights that add up to 1 take a strictly concave function to its value at their mean
+        only where they are all at one place.
+        """
+        places = torch.arange(1, shape.numel() + 1, dtype=torch.float64).reshape(1, *shape)
+        weights, picked, roots = (
+            self.map(probe).flatten() for probe in (torch.ones_like(places), places, places.sqrt())
+        )
+        nothing = weights == 0
+        alone = (weights == 1) & (picked == picked.round()) & (roots == picked.sqrt())
+        return picked[~nothing] if bool((nothing | alone).all()) else None
 
 
 @dataclass(frozen=True, eq=False)

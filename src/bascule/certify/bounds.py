@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bascule.certify._graph import Trace, kept_trace, replay, trace
-from bascule.certify._ops import Box, Op, Ref, dot
+from bascule.certify._ops import Box, Op, Ref, Rows, dot
 from bascule.core.ball import Norm
 from bascule.core.errors import RequestError
 from bascule.core.inference import chunks
@@ -30,6 +30,9 @@ _PROBED = 4
 _BUDGET = 2**25
 """Entries of the largest tensor of coefficients held at a time."""
 
+_PULLED = 2**24
+"""Entries of the matrix of an affine start of the network that are worked out one by one, at most."""
+
 
 @dataclass
 class _Step:
@@ -37,6 +40,15 @@ class _Step:
     inputs: tuple[int, ...]
     box: Box
     nominal: Tensor | None
+    start: _Start | None = None
+
+
+class _Start(NamedTuple):
+    """What is known of a value that is an affine map of the image; kept for L2 balls only."""
+
+    value: Tensor
+    """At the images themselves, B x shape."""
+    rows: Rows
 
 
 @dataclass(frozen=True)
@@ -52,14 +64,16 @@ class _Form:
 class Bounds:
     """Bounds for one batch of images and one ball; `bound` makes them.
 
-    The input is the ball cut to [0, 1]. For L2 the intervals start from the box around the ball; linear bounds use the
-    ball itself.
+    The input is the ball cut to [0, 1]. In L2, a value that is affine in the image stays within `eps` times the length
+    of its row of weights of what it is at the image (the dual norm: exact but for the cut), and within what the box
+    around the ball gives; linear bounds use the ball itself.
     """
 
     def __init__(self, x: Tensor, *, norm: Norm, eps: float, nominal: bool, intermediate: Intermediate) -> None:
         self.x, self.norm, self.eps, self.intermediate = x, norm, eps, intermediate
         box = Box((x - eps).clamp(0, 1), (x + eps).clamp(0, 1))
-        self._steps = [_Step(None, (), box, x if nominal else None)]
+        start = _Start(x, Rows(torch.ones_like(x[:1]))) if norm == "l2" else None
+        self._steps = [_Step(None, (), box, x if nominal else None, start)]
         self.answer = self.image
         """The logits; set once the operations are all added."""
 
@@ -77,15 +91,49 @@ class Bounds:
     def add(self, op: Op, *inputs: Ref, nominal: Tensor | None = None) -> Ref:
         """One more operation; its result for the images themselves is `nominal` where that is known already."""
         places = tuple(ref.index for ref in inputs)
-        if self.intermediate == "crown" and not op.affine:
+        if not op.affine or any(self._steps[place].start is None for place in places):
             for place in places:
-                self._refine(place)
+                exact = self._narrow(place)
+                if self.intermediate == "crown" and not op.affine and not exact:
+                    self._refine(place)
         steps = [self._steps[place] for place in places]
         if nominal is None:
             clean = [step.nominal for step in steps if step.nominal is not None]
             nominal = op.value(*clean) if len(clean) == len(steps) else None
-        self._steps.append(_Step(op, places, op.push(*(step.box for step in steps)), nominal))
+        starts = [step.start for step in steps if step.start is not None]
+        start = None
+        if op.affine and len(starts) == len(steps):
+            start = _Start(op.value(*(one.value for one in starts)), op.rows(*(one.rows for one in starts)))
+        self._steps.append(_Step(op, places, op.push(*(step.box for step in steps)), nominal, start))
         return self._ref(len(self._steps) - 1)
+
+    def _narrow(self, place: int) -> bool:
+        """Intersect the box of a step with its dual norm bounds, where it is affine in an image that is in an L2 ball.
+
+        Returns whether these are exact, so that linear bounds would add nothing.
+        """
+        step = self._steps[place]
+        if step.start is None:
+            return False
+        value, rows = step.start
+        if not rows.exact and value[0].numel() * self.x[0].numel() <= _PULLED:
+            rows = self._pulled_rows(place)
+            step.start = _Start(value, rows)
+        half = self.eps * rows.length
+        lower, upper = torch.maximum(step.box.lower, value - half), torch.minimum(step.box.upper, value + half)
+        step.box = Box(torch.minimum(lower, upper), torch.maximum(lower, upper))
+        return rows.exact
+
+    def _pulled_rows(self, place: int) -> Rows:
+        """The rows of an affine start of the network, each worked out."""
+        value = self._steps[place].box.lower
+        parts = []
+        for units in torch.arange(value[0].numel(), device=self.x.device).split(max(1, _BUDGET // self.width)):
+            one = F.one_hot(units, value[0].numel()).to(self.x).reshape(1, -1, *value.shape[1:])
+            ((_, coefficients),) = self._pull(place, one, through_all=True).terms
+            parts.append(torch.linalg.vector_norm(coefficients.flatten(2), dim=2))
+        length = torch.cat(parts, 1)
+        return Rows(length.unflatten(1, value.shape[1:]), apart=False)
 
     def _refine(self, place: int) -> None:
         """Intersect the box of a step with its linear bounds.

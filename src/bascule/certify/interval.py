@@ -16,8 +16,9 @@ class Interval(Certifier):
 
     Costs about two forward passes. Tight only for networks trained with it (`train/ibp`); others are rarely certified.
     Departure: all affine operations after the last activation are merged, not the last layer alone; never looser. The
-    input is the ball cut to [0, 1]; for L2 it is the box around the ball, which is sound but wide. Rounding is allowed
-    for by a margin of 256 machine epsilons relative to the terms of a margin's sum.
+    input is the ball cut to [0, 1]. For L2, what comes before the first activation is bounded by the length of each
+    unit's weights (the dual norm), and boxes begin there. Rounding is allowed for by a margin of 256 machine epsilons
+    relative to the terms of a margin's sum.
     """
 
     def radius(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from bascule.certify import Certifier
 from bascule.core.ball import Norm
 from bascule.core.catalog import component
+from bascule.core.inference import labels_of
 
 
 @component
@@ -65,7 +66,7 @@ class Smoothing(Certifier):
                 repeated = part.repeat(min(copies, count - done), 1, 1, 1)
                 noise = torch.empty_like(repeated).normal_(std=self.sigma, generator=generator)
                 logits = model(repeated.add_(noise))
-                winners = logits.argmax(1).reshape(-1, len(part)).T
+                winners = labels_of(logits).reshape(-1, len(part)).T
                 if rows is None:
                     rows = torch.zeros(len(part), logits.shape[1], dtype=torch.int64, device=x.device)
                 rows.scatter_add_(1, winners, torch.ones_like(winners))

@@ -3,39 +3,52 @@
 from __future__ import annotations
 
 import sys
-import warnings
-from pathlib import Path
-
-import typer
 
 from bascule.cli.app import app
+from bascule.cli.failures import explain
+from bascule.cli.output import complain, flush, settle_streams, silence
 from bascule.core.errors import Interrupted, RequestError
 from bascule.core.host import settle
 
 __all__ = ["app", "main"]
 
+_PIPE_CLOSED = 141
+"""What a shell sees of a program that wrote to a pipe which nobody reads: 128 + SIGPIPE."""
+
 
 def main() -> None:
-    """Entry point: a wrong request is one message and exit code 2, an interrupted run one message and 130."""
+    """Entry point: whatever goes wrong is one message and an exit code.
+
+    2 for a wrong request, 130 for an interrupted run, 1 for what the system refuses (a full disk, no memory), and
+    quietly 141 for a reader that has gone.
+    """
     settle()
-    warnings.formatwarning = _warning
+    settle_streams()
+    code = 0
     try:
-        app()
+        try:
+            app()
+        except SystemExit as stop:
+            code = _code(stop)
+        flush()
     except RequestError as error:
-        typer.echo(f"bascule: {error}", err=True)
-        sys.exit(2)
+        complain(str(error))
+        code = 2
     except Interrupted as stopped:
-        typer.echo(f"bascule: {stopped}", err=True)
-        sys.exit(130)
+        complain(str(stopped))
+        code = 130
+    except BrokenPipeError:
+        silence()
+        code = _PIPE_CLOSED
+    except Exception as error:
+        problem = explain(error)
+        if problem is None:
+            raise
+        silence()
+        complain(problem)
+        code = 1
+    sys.exit(code)
 
 
-_python = warnings.formatwarning
-
-
-def _warning(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
-) -> str:
-    """A warning of ours as one line; those of other packages as Python writes them."""
-    if Path(filename).is_relative_to(Path(__file__).parents[1]):
-        return f"bascule: warning: {message}\n"
-    return _python(message, category, filename, lineno, line)
+def _code(stop: SystemExit) -> int:
+    return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1

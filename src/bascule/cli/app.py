@@ -12,6 +12,7 @@ from bascule.cli.data import get
 from bascule.cli.evaluate import evaluate
 from bascule.cli.model import filter_, repair, scan
 from bascule.cli.options import in_options
+from bascule.cli.output import silence
 from bascule.cli.report import export, report, table
 from bascule.cli.study import run, validate
 from bascule.core.errors import RequestError
@@ -24,6 +25,9 @@ class Command(TyperCommand):
         """Run the command."""
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:
+            silence()  # before typer, whose exit code is that of a failed cell
+            raise typer.Exit(141) from None
         except RequestError as error:
             raise in_options(error, [name for option in self.params for name in option.opts]) from error.__cause__
 

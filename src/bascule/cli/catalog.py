@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from bascule.cli.output import complain, echo
 from bascule.core.errors import RequestError
 
 
@@ -29,7 +30,7 @@ def ls(
         lines.append(("studies", f"built-in studies: {', '.join(built_in_names())}"))
     width = max(len(name) for name, _ in lines)
     for name, text in lines:
-        typer.echo(f"{name:<{width}}  {text}")
+        echo(f"{name:<{width}}  {text}")
     for room in catalog.ROOMS if kind is None else {kind} & catalog.ROOMS.keys():
         _warn_of_ignored(room)
 
@@ -51,7 +52,7 @@ def _warn_of_ignored(kind: str, *names: str) -> None:
 
     for name, problem in catalog.plugins_of(kind).ignored.items():
         if not names or name in names:
-            typer.echo(f"bascule: warning: {problem}", err=True)
+            complain(f"warning: {problem}")
 
 
 def show(
@@ -71,7 +72,7 @@ def show(
             raise _without_kind(name)
         ls(name)
     elif kind == "studies":
-        typer.echo(read_study(rest).text, nl=False)
+        echo(read_study(rest).text, nl=False)
     else:
         _print_component(name, kind, rest)
 
@@ -107,9 +108,9 @@ def _print_component(name: str, kind: str, rest: str) -> None:
     from bascule.core import catalog
 
     about = catalog.documentation(kind, rest)
-    typer.echo(f"{name}\n\n{about.text}\n\nsettings:" + ("" if about.fields else " none"))
+    echo(f"{name}\n\n{about.text}\n\nsettings:" + ("" if about.fields else " none"))
     for field in about.fields:
         default = "required" if field.written is None else f"default {field.written}"
-        typer.echo(f"  {field.name} ({default}): {field.allowed}\n{indent(field.text, 6 * ' ')}")
-    typer.echo(f"\nfrom: {catalog.origin(kind, rest)}")
+        echo(f"  {field.name} ({default}): {field.allowed}\n{indent(field.text, 6 * ' ')}")
+    echo(f"\nfrom: {catalog.origin(kind, rest)}")
     _warn_of_ignored(kind, rest)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from bascule.cli.output import echo
 from bascule.core.errors import RequestError
 
 
@@ -31,10 +32,10 @@ def get(
         known = [other for other in catalog.names("data") if catalog.load("data", other).remote]
         raise RequestError(f"data/{name} reads files that you have; {' and '.join(known)} can be downloaded")
     if not remotes:
-        typer.echo(f"data/{name} needs no files")
+        echo(f"data/{name} needs no files")
         return
     folder = (data_dir or cache_folder()).expanduser()
     for remote in remotes:
-        fetch(remote, folder, place=place, report=typer.echo)
+        fetch(remote, folder, place=place, report=echo)
     use = f"; name it with --data-dir {folder} or $BASCULE_DATA" if data_dir else ""
-    typer.echo(f"data/{name} is in {folder}{use}")
+    echo(f"data/{name} is in {folder}{use}")

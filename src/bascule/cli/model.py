@@ -25,6 +25,7 @@ from bascule.cli.options import (
     writable_file,
     writable_folder,
 )
+from bascule.cli.output import echo, echo_json
 from bascule.core.errors import RequestError
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def evaluate_model(name: str, given: EvaluateOptions) -> None:
     data = name_of(audited.source)
     if given.form is Format.json:
         about = {"study": "", "row": name, "data": data, "vary": {}, "seeds": 1}
-        typer.echo(json.dumps({**about, **evaluation.as_dict()}, indent=1, ensure_ascii=False, allow_nan=False))
+        echo_json(json.dumps({**about, **evaluation.as_dict()}, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
         return
     hints = {
         "robust_accuracy": f"not measured: --attack {ATTACK_EXAMPLE}",
@@ -74,7 +75,7 @@ def evaluate_model(name: str, given: EvaluateOptions) -> None:
         "asr": _AIMED,
         "triggered_accuracy": _AIMED,
     }
-    typer.echo(one_model(evaluation, f"test images of {data}", hints), nl=False)
+    echo(one_model(evaluation, f"test images of {data}", hints), nl=False)
 
 
 def filter_(
@@ -99,18 +100,18 @@ def filter_(
     audited = _open(model, data, architecture, seed, device, data_dir, trust_code=trust_code)
     judged, files = filter_images(audited, method, writable_folder(output))
     train = audited.train
-    typer.echo(f"the model is {_accuracy(audited, train.to(audited.device))} that it is taken to be trained on")
-    typer.echo(f"{len(judged.score)} images judged by {with_}: its rule would remove {int(judged.removed.sum())}.")
+    echo(f"the model is {_accuracy(audited, train.to(audited.device))} that it is taken to be trained on")
+    echo(f"{len(judged.score)} images judged by {with_}: its rule would remove {int(judged.removed.sum())}.")
     for label, name in enumerate(train.classes):
         members = train.labels == label
         count = int(judged.removed[members].sum())
         if count:
-            typer.echo(f"  class {label} ({name}): {count} of {int(members.sum())}")
+            echo(f"  class {label} ({name}): {count} of {int(members.sum())}")
     for note in judged.notes:
-        typer.echo(f"note: {note}")
+        echo(f"note: {note}")
     _print_flags(audited)
     for file in files:
-        typer.echo(file)
+        echo(file)
 
 
 def scan(
@@ -136,20 +137,20 @@ def scan(
     audited = _open(model, data, architecture, seed, device, data_dir, trust_code=trust_code)
     result, files = scan_model(audited, scanner, images, writable_folder(output))
     used, classes = audited.defender_images(images), audited.train.classes
-    typer.echo(f"the model is {_accuracy(audited, used)} of the test set, which the scanner uses")
+    echo(f"the model is {_accuracy(audited, used)} of the test set, which the scanner uses")
     if result.suspects:
         named = ", ".join(f"{label} ({classes[label]})" for label in result.suspects)
-        typer.echo(f"backdoored: yes, towards class {named}")
+        echo(f"backdoored: yes, towards class {named}")
     else:
-        typer.echo("backdoored: no class stands out")
-    typer.echo(f"anomaly index by class (suspicious above {result.threshold:g}):")
+        echo("backdoored: no class stands out")
+    echo(f"anomaly index by class (suspicious above {result.threshold:g}):")
     for label, index in enumerate(result.anomaly.tolist()):
         success = result.details.get("success")
         reached = "" if success is None else f"   trigger moves {100 * float(success[label]):.0f} % of the images"
-        typer.echo(f"  {label} ({classes[label]}): {index:.2f}{reached}")
+        echo(f"  {label} ({classes[label]}): {index:.2f}{reached}")
     _print_flags(audited)
     for file in files:
-        typer.echo(file)
+        echo(file)
 
 
 def repair(
@@ -188,10 +189,10 @@ def repair(
     settings = settings_for(audited, attack=attacks, trigger=spec_of(trigger, "trigger"), target=target)
     repaired, before, after = repair_model(audited, method, images, writable_file(output), settings)
     hints = {"robust-accuracy": "not measured: --attack", "asr": _AIMED}
-    typer.echo(both_ends(before, after, hints), nl=False)
-    typer.echo(", ".join(f"{name} {value:.4g}" for name, value in repaired.notes.items()))
+    echo(both_ends(before, after, hints), nl=False)
+    echo(", ".join(f"{name} {value:.4g}" for name, value in repaired.notes.items()))
     _print_flags(audited)
-    typer.echo(output)
+    echo(output)
 
 
 def _open(
@@ -217,13 +218,13 @@ def _open(
     )  # fmt: skip
     remember_named()
     for flag in audited.flags:
-        typer.echo(f"bascule: warning: {flag}", err=True)
+        complain(f"warning: {flag}")
     return audited
 
 
 def _print_flags(audited: AuditedModel) -> None:
     for flag in audited.flags:
-        typer.echo(f"! {flag}")
+        echo(f"! {flag}")
 
 
 def _accuracy(audited: AuditedModel, images: Images) -> str:

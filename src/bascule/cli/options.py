@@ -149,13 +149,25 @@ def component_of(room: str, text: str) -> Any:
 
 
 def writable_file(path: Path) -> Path:
-    """The FILE of `--output`, which can be written."""
+    """The FILE of `--output`, which can be written: what it leads to, where it is a link.
+
+    Raises:
+        RequestError: A folder, a device or a pipe, or a place where nothing can be written.
+    """
     from bascule.core.files import check_writable
 
+    problem = f"--output {path}"
+    try:
+        target = path.resolve() if path.is_symlink() else path  # what a link leads to is written, and the link stays
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead in a circle
+        raise RequestError(f"{problem}: {error}; give the name of a file") from error
     if path.is_dir():
-        raise RequestError(f"--output {path} is a folder; give the name of a file in it")
-    check_writable(path.parent)
-    return path
+        raise RequestError(f"{problem} is a folder; give the name of a file in it")
+    streams = any(path.is_relative_to(place) for place in ("/proc", "/dev/fd", "/dev/stdout", "/dev/stderr"))
+    if streams or (target.exists() and not target.is_file()):
+        raise RequestError(f"{problem} is a device or a pipe, which cannot be replaced; give the name of a file")
+    check_writable(target.parent)
+    return target
 
 
 def writable_folder(path: Path) -> Path:

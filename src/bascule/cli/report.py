@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bascule.cli.options import FigureForm, Format, RunsOption, SeveralArgument, writable_file, writable_folder
+from bascule.cli.output import echo, echo_json
 from bascule.core.errors import RequestError
 
 if TYPE_CHECKING:
@@ -45,7 +46,11 @@ def print_table(records: Sequence[RunRecord], form: Format, more: More | None = 
 
     # A log or a pipe gets the table whole; a terminal one that fits.
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    typer.echo(render(rows_of(records), form.value, more, width=width), nl=False)
+    text = render(rows_of(records), form.value, more, width=width)
+    if form is Format.json:
+        echo_json(text)
+    else:
+        echo(text, nl=False)
 
 
 def report(
@@ -66,7 +71,9 @@ def report(
     from bascule.report.runs import open_runs
 
     records = open_runs(run, runs)
-    typer.echo(write_page(records, writable_file(_output(records, output, "report.html"))))
+    # In a run that somebody sent, a link may lead anywhere: one is followed only where the user says so.
+    place = _output(records, output, "report.html")
+    echo(write_page(records, place if output is None else writable_file(place)))
 
 
 def export(
@@ -91,7 +98,7 @@ def export(
     folder = writable_folder(_output(records, output, "export"))
     forms: list[Any] = [form.value for form in format_ or FigureForm]
     for path in write(records, folder, forms=forms):
-        typer.echo(path)
+        echo(path)
 
 
 def _output(records: Sequence[RunRecord], given: Path | None, name: str) -> Path:

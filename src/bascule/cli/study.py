@@ -23,6 +23,7 @@ from bascule.cli.options import (
     spec_of,
     writable_folder,
 )
+from bascule.cli.output import complain, echo
 from bascule.cli.report import print_table
 
 if TYPE_CHECKING:
@@ -66,8 +67,8 @@ def run(
         )  # fmt: skip
     print_table([record], Format.text)
     cells = len(plan.cells())
-    typer.echo(f"\n{record.path}: {cells} cells, {cells - done.cells} of them done before.")
-    typer.echo(f"Report: {_page(record)}" if report_ else f"Report: bascule report {record.path}")
+    echo(f"\n{record.path}: {cells} cells, {cells - done.cells} of them done before.")
+    echo(f"Report: {_page(record)}" if report_ else f"Report: bascule report {record.path}")
     _end(done)
 
 
@@ -77,18 +78,22 @@ def validate(
     scale: ScaleOption = None,
     seeds: SeedsOption = None,
     data_dir: DataDirOption = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Decode every picture; without it, the headers of picture files are read.")
+    ] = False,
 ) -> None:
     """Check a study completely without running it, and say what it would do."""
     plan = _plan(study, set_, scale, seeds, data_dir)
+    _check_data(plan, data_dir, deep=deep)
     cells = plan.cells()
     questions = sum(len(cell.questions) for cell in cells)
-    typer.echo(
+    echo(
         f"{study}: good. {len(plan.rows)} rows, {len(cells)} models to train (twins included), {questions} evaluations."
     )
     for row in plan.rows:
         settings = "".join(f" · {path} {value}" for path, value in row.vary.items())
         counts = ", ".join(f"{n} {word}{'' if n == 1 else 's'}" for n, word in _models_of(row) if n)
-        typer.echo(f"  {row.name}{settings}: {counts}")
+        echo(f"  {row.name}{settings}: {counts}")
 
 
 def evaluate_run(record: RunRecord, given: EvaluateOptions) -> None:
@@ -115,7 +120,7 @@ def evaluate_run(record: RunRecord, given: EvaluateOptions) -> None:
 
 
 def _warn(text: str) -> None:
-    typer.echo(f"bascule: warning: {text}", err=True)
+    complain(f"warning: {text}")
 
 
 def _plan(study: str, overrides: list[str] | None, scale: str | None, seeds: int | None, data_dir: Path | None) -> Plan:
@@ -128,6 +133,16 @@ def _plan(study: str, overrides: list[str] | None, scale: str | None, seeds: int
     if seeds is not None:
         given.append(Override(path="seeds", value=seeds, origin="--seeds"))
     return make_plan(read_study(study), overrides=given, scale=scale, roots=default_roots(data_dir))
+
+
+def _check_data(plan: Plan, data_dir: Path | None, *, deep: bool) -> None:
+    """Look for damaged pictures, in each source once."""
+    from bascule.core.errors import placed
+    from bascule.data import default_roots
+
+    for source in {repr(row.setup.data): row.setup.data for row in plan.rows}.values():
+        with placed("data"):
+            source.check(default_roots(data_dir), deep=deep)
 
 
 def _models_of(row: Row) -> list[tuple[int, str]]:
@@ -156,6 +171,6 @@ def _kept_current(record: RunRecord, *, wanted: bool) -> Iterator[Callable[[], o
 def _end(done: Ran) -> None:
     """Exit code 1 when a cell failed, which is named."""
     for failure in done.failures:
-        typer.echo(f"bascule: failed: {failure.label}: {failure.message}", err=True)
+        complain(f"failed: {failure.label}: {failure.message}")
     if done.failures:
         raise typer.Exit(1)

@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from bascule.core.text import LONGEST_NAME, quote
+
 
 class RequestError(Exception):
     """A request (study, name, file, option) that cannot be carried out as given; the command line exits with 2.
@@ -58,10 +60,10 @@ def _restored(problem: str, place: tuple[str, ...], key: str | None) -> RequestE
 def unknown(kind: str, given: str, allowed: Iterable[str], *, listing: str | None = None) -> str:
     """Text for an unknown word: what was given, the nearest allowed word, all allowed words or `listing`."""
     allowed = sorted(allowed)
-    near = nearest(given, allowed, most=1, likeness=0.5)
+    near = nearest(given[:LONGEST_NAME], allowed, most=1, likeness=0.5)
     guess = f" Did you mean {near[0]!r}?" if near else ""
     listing = listing or f"Allowed: {', '.join(allowed) or 'none'}."
-    return f"unknown {kind} {given!r}.{guess} {listing}"
+    return f"unknown {kind} {quote(given)}.{guess} {listing}"
 
 
 def nearest(given: str, allowed: Iterable[str], *, most: int, likeness: float = 0.0) -> list[str]:

@@ -119,23 +119,34 @@ def features(model: nn.Module, images: Images, *, layer: str | None = None, batc
             with one row per image.
     """
     modules = {name: module for name, module in model.named_modules() if name}
-    if layer is None:
-        watched = {name: module for name, module in modules.items() if isinstance(module, nn.Linear)}
-    elif layer in modules:
-        watched = {layer: modules[layer]}
-    else:
-        raise RequestError(_unknown_layer(layer, list(modules)))
     first = images.batch(torch.zeros(1, dtype=torch.int64, device=images.device))
-    seen = _seen(model, watched, first, of_input=layer is None)
+    of_input = layer is None
     if layer is None:
-        if not seen:
-            raise RequestError("no linear layer runs in this model, whose input would be the features; name a layer")
-        layer, of_input = seen[-1][0], True
-        seen = [item for item in seen if item[0] == layer]
-    else:
-        of_input = False
-    shape = tuple(_only(seen, layer).shape[1:])
+        layer = last_linear(model, first)
+    elif layer not in modules:
+        raise RequestError(_unknown_layer(layer, list(modules)))
+    shape = tuple(_only(_seen(model, {layer: modules[layer]}, first, of_input=of_input), layer).shape[1:])
     return Features(model=model, images=images, layer=layer, of_input=of_input, shape=shape, batch_size=batch_size)
+
+
+@torch.no_grad()
+def last_linear(model: nn.Module, x: Tensor) -> str:
+    """Name of the linear layer that runs last on images `x`; of the others, however they work, nothing is asked.
+
+    Raises:
+        RequestError: None runs.
+    """
+    ran: list[str] = []
+    with ExitStack() as stack:
+        stack.enter_context(evaluating(model))
+        for name, module in model.named_modules():
+            if name and isinstance(module, nn.Linear):
+                handle = module.register_forward_pre_hook(lambda module, args, name=name: ran.append(name))
+                stack.callback(handle.remove)
+        model(x)
+    if not ran:
+        raise RequestError("no linear layer runs in this model, whose input would be the features; name a layer")
+    return ran[-1]
 
 
 @torch.no_grad()

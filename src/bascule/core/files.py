@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from collections.abc import Callable
@@ -25,7 +26,16 @@ def check_writable(folder: Path) -> None:
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write` on a temporary file beside `path`, force it to disk, then put it in place in one step."""
+    """Call `write` on a temporary file beside `path`, force it to disk, then put it in place in one step.
+
+    A link at `path` is replaced, not followed: in a record that somebody sent it may lead anywhere.
+
+    Raises:
+        RequestError: A device or a pipe is there, which is not to be replaced.
+        OSError: It cannot be written; what was there before is there still.
+    """
+    if not path.is_symlink() and path.exists() and not (path.is_file() or path.is_dir()):
+        raise RequestError(f"{path} is a device or a pipe, which cannot be replaced; give the name of a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not tempfile: its files can be read by their owner only, and records and reports are there to be shared.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
@@ -34,8 +44,13 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        if error.errno is not None:  # the system's, not a library's own words
+            error.filename = str(path)  # not the temporary one, or none: what the message is about
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the error of writing says more
+            temporary.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -212,6 +212,32 @@ def as_floats(pixels: Tensor) -> Tensor:
     return pixels.to(torch.float32).div_(255)
 
 
+NEARLY_BLACK = (
+    "all pixels are 0 or 1 on a scale from 0 to 255: black to a model. If they stand for black and white, or were "
+    "floats from 0 to 1, save them as floats or times 255"
+)
+"""Of bytes that are masks, or floats that somebody has cast."""
+
+
+def only_marks(pixels: Tensor) -> str | None:
+    """What to say of uint8 images that hold nothing but 0 and 1, which somebody meant for black and white; else None.
+
+    Reads no further than to the first brighter value. Black throughout is nothing but black.
+    """
+    highest = 0
+    for part in pixels.split(_PART):
+        highest = max(highest, int(part.max()))
+        if highest > 1:
+            return None
+    if highest == 0:
+        return None
+    return NEARLY_BLACK
+
+
+_PART = 1000
+"""Images read at a time."""
+
+
 def as_bytes(x: Tensor) -> Tensor:
     """Floats in [0, 1] to the nearest uint8: what the image would be once saved to a file."""
     return x.mul(255).round_().clamp_(0, 255).to(torch.uint8)

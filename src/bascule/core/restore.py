@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from bascule.core.lending import lending
 
 
 @contextmanager
@@ -37,17 +40,20 @@ def _modes_kept(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside the block; each submodule's own mode afterwards."""
-    with _modes_kept(model):
+    """Eval mode inside the block, images lent as copies (`lending`); each submodule's own mode afterwards."""
+    with _modes_kept(model), lending(model):
         model.eval()
         yield
 
 
 @contextmanager
 def using_batch_statistics(model: nn.Module) -> Iterator[None]:
-    """Train mode inside the block, without letting normalisation layers update their running statistics."""
+    """Train mode inside the block, without letting normalisation layers update their running statistics.
+
+    Images are lent as copies (`lending`).
+    """
     tracking = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.track_running_stats]
-    with _modes_kept(model):
+    with _modes_kept(model), lending(model):
         model.train()
         for m in tracking:
             m.track_running_stats = False
@@ -61,6 +67,23 @@ def using_batch_statistics(model: nn.Module) -> Iterator[None]:
             for m, mean, var in kept:
                 m.running_mean, m.running_var = mean, var
                 m.track_running_stats = True
+
+
+@torch.no_grad()
+def answer_in_training(model: nn.Module, x: Tensor) -> Any:
+    """What the model answers to `x` in train mode: a trial that leaves no trace, in buffers of any sort neither.
+
+    Args:
+        model: Parameters as they are; dropout draws from torch's own stream, which the caller puts back.
+        x: Two images at least, since a batch norm has no statistics of one value.
+    """
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        with using_batch_statistics(model):
+            return model(x)
+    finally:
+        for buffer, before in buffers:
+            buffer.copy_(before)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ pictures, so that a study is refused before any work.
 from __future__ import annotations
 
 import os
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,8 +21,12 @@ from torch import Tensor
 
 from bascule.core import catalog, rng
 from bascule.core.errors import RequestError
-from bascule.core.images import Images, Splits
+from bascule.core.images import NEARLY_BLACK, Images, Pixels, Splits
+from bascule.core.text import quote
 from bascule.data.download import Remote
+
+_BATCH = 256
+"""Pictures decoded at once when all are looked at."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,6 +70,23 @@ class Source(ABC):
         """File of each training image, by id; None for a source whose images have no files of their own."""
         return None
 
+    def check(self, roots: Sequence[Path], *, deep: bool = False) -> None:
+        """Look for damage that `peek` does not see, before any training: in the headers of pictures, or in all pixels.
+
+        Args:
+            roots: Folders searched for data.
+            deep: Every picture is decoded, in batches where they are streamed.
+
+        Raises:
+            RequestError: As `read`.
+        """
+        if not deep:
+            return
+        splits = self.read(roots)
+        largest = [_largest(images.pixels) for images in splits]
+        if largest[0] <= 1:
+            warn_of_darkness(catalog.name_of(self))
+
     def load(self, roots: Sequence[Path]) -> Splits:
         """What a study uses: the source without `held_out`, cut to `max_train` and `max_test`.
 
@@ -76,6 +98,8 @@ class Source(ABC):
         check_same_size(catalog.name_of(self), train.size, test.size)
         if train.classes != test.classes:
             raise RequestError(f"{catalog.name_of(self)}: training and test images have different classes")
+        if isinstance(train.pixels, Tensor) and _largest(train.pixels) <= 1:
+            warn_of_darkness(catalog.name_of(self))
         used, _ = self._shared(len(train))
         return Splits(train if len(used) == len(train) else train.at(used), _cut(test, self.max_test))
 
@@ -113,6 +137,18 @@ class Source(ABC):
         return rest[_subset(len(rest), self.max_train)], reserved
 
 
+def _largest(pixels: Pixels) -> int:
+    """The largest byte of all pictures; those that are not in memory are decoded, batch by batch."""
+    if isinstance(pixels, Tensor):
+        return int(pixels.max())
+    return max(int(pixels[index].max()) for index in torch.arange(pixels.shape[0]).split(_BATCH))
+
+
+def warn_of_darkness(name: str) -> None:
+    """Bytes that are all 0 or 1 are masks, or floats that somebody has cast; to a model they are black."""
+    warnings.warn(f"{name}: {NEARLY_BLACK}", stacklevel=1)  # at one place, so that Python says it once
+
+
 def _subset(size: int, most: int | None) -> Tensor:
     if most is None or most >= size:
         return torch.arange(size)
@@ -143,8 +179,11 @@ def find(roots: Sequence[Path], *candidates: str, download: str | None = None) -
     for root in roots:
         for candidate in candidates:
             path = root / Path(candidate).expanduser()
-            if path.exists():
-                return path
+            try:
+                if path.exists():
+                    return path
+            except OSError as error:  # no permission to look, a name that is too long
+                raise RequestError(f"cannot look for {quote(str(path))}: {error.strerror}") from error
     if all(Path(candidate).expanduser().is_absolute() for candidate in candidates):
         raise RequestError(f"{' or '.join(candidates)} does not exist")
     places = ", ".join(str(root) for root in roots)

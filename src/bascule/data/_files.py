@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -10,6 +11,9 @@ from pathlib import Path
 
 from bascule.core.errors import RequestError
 from bascule.core.fingerprint import file_digest
+
+_NAMED = 8
+"""Most names in a message."""
 
 
 @contextmanager
@@ -28,6 +32,25 @@ def reading(path: Path, kind: str) -> Iterator[None]:
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise RequestError(f"{path}: damaged or unreadable {kind} ({reason}). Get or write the file again.") from error
+
+
+def contents_of(folder: Path) -> str:
+    """What lies in a folder, for the message that what was looked for does not."""
+    if not folder.is_dir():
+        return f"{folder.name} is not a folder"
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
+    folders = [entry.name for entry in entries if entry.is_dir()]
+    files = [entry.name for entry in entries if not entry.is_dir()]
+    parts = [_listed("folder", folders), _listed("file", files)]
+    return f"it holds {' and '.join(filter(None, parts)) or 'nothing'}"
+
+
+def _listed(kind: str, names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"the {kind}{'s' * (len(names) > 1)} {', '.join(names[:_NAMED])}{more}" if names else ""
 
 
 def content_digest(*groups: Sequence[Path]) -> str:

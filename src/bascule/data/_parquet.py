@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from bascule.core.errors import RequestError, unknown
-from bascule.data._files import content_digest, reading
+from bascule.data._files import content_digest, contents_of, reading
 from bascule.data.decode import SET_SIZE, allocate, decode, picture
 
 IMAGE_COLUMNS = ("image", "img")
@@ -109,11 +109,11 @@ def find_splits(
     places = [folder, *(folder / name for name in inside)]
     place = next((place for place in places if any(place.glob("train*.parquet"))), None)
     if place is None:
-        raise RequestError(f"no train*.parquet in {' or '.join(map(str, places))}")
+        raise RequestError(f"no train*.parquet in {' or '.join(map(str, places))}; {contents_of(folder)}")
     patterns = ("test*.parquet", "val*.parquet")
     tests = next((files for files in (sorted(place.glob(pattern)) for pattern in patterns) if files), None)
     if tests is None:
-        raise RequestError(f"{place}: training files but neither {' nor '.join(patterns)}")
+        raise RequestError(f"{place}: training files but neither {' nor '.join(patterns)}; {contents_of(place)}")
     train, test = (_split(files, image, label) for files in (sorted(place.glob("train*.parquet")), tests))
     if train.names and test.names and train.names != test.names:
         raise RequestError(

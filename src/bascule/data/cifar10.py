@@ -16,7 +16,7 @@ from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.core.images import Images, Splits
 from bascule.data import Facts, Source, class_names, find
-from bascule.data._files import content_digest, reading
+from bascule.data._files import content_digest, contents_of, reading
 from bascule.data._parquet import ParquetFiles, digest, find_splits
 from bascule.data._unpickle import load_dict
 from bascule.data.download import Remote
@@ -129,7 +129,7 @@ def _batches(place: Path) -> tuple[_Part, _Part]:
     if missing:
         raise RequestError(
             f"{place}: {', '.join(missing)} not found. Give a folder of train*.parquet and test*.parquet, "
-            f"the folder {_FOLDER} or the file {_ARCHIVE}."
+            f"the folder {_FOLDER} or the file {_ARCHIVE}; {contents_of(place)}."
         )
     train, test = ([batches[name] for name in names] for names in (_TRAIN, (_TEST,)))
     return _Part(*zip(*train, strict=True)), _Part(*zip(*test, strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from bascule.core.errors import RequestError
 
@@ -20,6 +21,9 @@ ENDINGS = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".
 """File name endings of these formats, in lower case."""
 SET_SIZE = "Set `size` to bring all pictures to one size."
 """What to do about pictures of several sizes."""
+
+WIDE = "pictures with 16 bits per channel are scaled to 8 bits: 65535 becomes 255, and the finer steps are lost"
+"""Said once of pictures that hold more than is used."""
 
 _MODES = {1: "L", 3: "RGB"}
 _RUN = 64
@@ -33,11 +37,20 @@ def picture(content: bytes | Path, *, channels: int, resize: int | None = None) 
     the place where torchvision's `Resize` and `CenterCrop` have it; values agree with theirs to 1 of 255. Orientation
     tags are not applied.
 
+    16 bits per channel are scaled to 8: 65535 becomes 255.
+
     Raises:
-        RequestError: Not a picture, damaged, cut short, or with more than 8 bits per channel. The text names no file.
+        RequestError: Not a picture, damaged, cut short, or with more than 16 bits per channel. The text names no file.
     """
-    with _opened(content) as image:
-        image.load()
+    image: Image.Image
+    with _opened(content) as file:
+        wide = _is_wide(file)
+        file.load()
+        image = file
+    if wide:
+        _warn_of_width()
+    if image.mode.startswith("I"):
+        image = Image.fromarray(np.rint(np.asarray(image).astype(np.float64) / 257).clip(0, 255).astype(np.uint8))
     if image.mode != _MODES[channels]:
         if image.mode == "P" and "transparency" in image.info:
             image = image.convert("RGBA")
@@ -46,13 +59,13 @@ def picture(content: bytes | Path, *, channels: int, resize: int | None = None) 
 
 
 @contextmanager
-def _opened(content: bytes | Path) -> Iterator[Image.Image]:
+def _opened(content: bytes | Path) -> Iterator[ImageFile.ImageFile]:
     """The picture with its header read."""
     try:
         with Image.open(BytesIO(content) if isinstance(content, bytes) else content, formats=FORMATS) as image:
-            if image.mode == "F" or image.mode.startswith("I"):
+            if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
                 raise RequestError(
-                    f"picture with more than 8 bits per channel (mode {image.mode}); save it with 8 bits"
+                    f"picture with more than 16 bits per channel (mode {image.mode}); save it with 8 bits"
                 )
             yield image
     except RequestError:
@@ -62,6 +75,15 @@ def _opened(content: bytes | Path) -> Iterator[Image.Image]:
     except Exception as error:  # Pillow's readers raise whatever their parser trips over
         reason = " ".join(str(error).split()) or type(error).__name__
         raise RequestError(f"damaged or unreadable picture ({reason}); replace or remove it") from error
+
+
+def _is_wide(image: ImageFile.ImageFile) -> bool:
+    """Whether it has 16 bits per channel, of which Pillow keeps the upper 8 in colours: the same as scaling them."""
+    return image.mode.startswith("I") or any(";16" in str(part[3]) for part in image.tile)
+
+
+def _warn_of_width() -> None:
+    warnings.warn(WIDE, stacklevel=1)  # at one place, so that Python says it once
 
 
 def _centre(image: Image.Image, size: int) -> Image.Image:
@@ -125,18 +147,24 @@ def decode(
     _each(len(contents), one, name)
 
 
-def check_sizes(folder: Path, files: Sequence[str], height: int, width: int) -> None:
+def check_headers(folder: Path, files: Sequence[str], size: tuple[int, int] | None) -> None:
     """Read the header of every picture: `files` are paths below `folder`.
 
     Raises:
-        RequestError: The first file, in order, that is no picture or not height x width.
+        RequestError: The first file, in order, that is no picture, or not of this height and width where one is given.
     """
 
     def one(i: int) -> None:
         with _opened(folder / files[i]) as image:
-            _check(image, height, width, SET_SIZE)
+            if size is not None:
+                _check(image, *size, SET_SIZE)
+            if _is_wide(image):
+                wide.append(i)
 
+    wide: list[int] = []
     _each(len(files), one, lambda i: str(folder / files[i]))
+    if wide:
+        _warn_of_width()
 
 
 def _check(image: Image.Image, height: int, width: int, remedy: str) -> None:

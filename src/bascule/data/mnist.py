@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -17,7 +18,7 @@ from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.core.images import Images, Splits
 from bascule.data import Facts, Source, check_same_size, class_names, find
-from bascule.data._files import content_digest, reading
+from bascule.data._files import content_digest, contents_of, reading
 from bascule.data.download import Remote
 
 _STEMS = ("train", "t10k")
@@ -103,7 +104,7 @@ def _file(folder: Path, stem: str, part: str) -> Path:
     for candidate in (folder / name, folder / f"{name}.gz"):
         if candidate.is_file():
             return candidate
-    raise RequestError(f"{folder}: neither {name} nor {name}.gz is there")
+    raise RequestError(f"{folder}: neither {name} nor {name}.gz is there; {contents_of(folder)}")
 
 
 def _open(path: Path) -> io.BufferedIOBase:
@@ -111,8 +112,24 @@ def _open(path: Path) -> io.BufferedIOBase:
 
 
 def _header(path: Path, dimensions: int) -> tuple[int, ...]:
-    with reading(path, "IDX file"), _open(path) as file:
-        return _shape(path, file.read(4 + 4 * dimensions), dimensions)
+    """Sizes from the header, which the file's length must fit."""
+    start = 4 + 4 * dimensions
+    with reading(path, "IDX file"):
+        with _open(path) as file:
+            shape = _shape(path, file.read(start), dimensions)
+        expected = start + math.prod(shape)
+        if _length(path) != (expected % 2**32 if path.suffix == ".gz" else expected):
+            _idx(path, dimensions)  # says what is wrong, unless it is a rare gzip file, of several parts
+    return shape
+
+
+def _length(path: Path) -> int:
+    """Bytes of the file; of a gzip file what its last four bytes say that it holds, modulo 2**32."""
+    if path.suffix != ".gz":
+        return path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(-4, os.SEEK_END)
+        return int.from_bytes(file.read(4), "little")
 
 
 def _shape(path: Path, header: bytes, dimensions: int) -> tuple[int, ...]:

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bascule.core import catalog
 from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.core.images import Images, Splits
-from bascule.data import Facts, Source, check_same_size, class_names, find
+from bascule.data import Facts, Source, check_same_size, class_names, find, warn_of_darkness
 from bascule.data._files import content_digest, reading
 from bascule.data.decode import allocate
 
@@ -51,6 +52,10 @@ class Npz(Source):
         path = find(roots, self.path)
         train, test = _open(path)
         labels = [part.read_labels() for part in (train, test)]
+        _scale(path, [part.images for part in (train, test)])
+        largest = [_largest(part.images) for part in (train, test)]
+        if largest[0] <= 1:
+            warn_of_darkness(catalog.name_of(self))
         return Facts(
             size=train.size,
             classes=class_names(path, labels, self.classes),
@@ -133,6 +138,8 @@ def _array(path: Path, archive: zipfile.ZipFile, key: str) -> _Array:
     with archive.open(member) as file:
         shape, fortran, dtype = _header(file)
         start = file.tell()
+    if min(shape, default=0) < 0:
+        raise RequestError(f"{path}: {key} announces shape {shape}: it is damaged")
     if dtype.hasobject:
         raise RequestError(
             f"{path}: {key} holds Python objects, which may run code; save it as a plain array of numbers"
@@ -193,6 +200,28 @@ def _scale(path: Path, arrays: Sequence[_Array]) -> int:
     )
 
 
+def _largest(array: _Array) -> int:
+    """The largest value of integers, or 255 for floats; of bytes, a value above 1 will do.
+
+    Raises:
+        RequestError: An integer outside 0..255.
+    """
+    if array.dtype.kind == "f":
+        return 255
+    largest = 0
+    for block in array.blocks():
+        if block.min() < 0 or block.max() > 255:
+            raise _range_error(array, block)
+        largest = max(largest, int(block.max()))
+        if largest > 1 and array.dtype == np.uint8:
+            break
+    return largest
+
+
+def _range_error(array: _Array, block: np.ndarray) -> RequestError:
+    return RequestError(f"{array} ranges from {block.min()} to {block.max()}; integers must lie in 0..255")
+
+
 def _images(part: _Part, labels: Tensor, classes: tuple[str, ...], scale: int) -> Images:
     out = allocate(len(labels), *part.size)
     start = 0
@@ -200,7 +229,7 @@ def _images(part: _Part, labels: Tensor, classes: tuple[str, ...], scale: int) -
         if block.dtype.kind == "f":
             block = np.rint(block.astype(np.float64) * scale)
         elif block.dtype != np.uint8 and (block.min() < 0 or block.max() > 255):
-            raise RequestError(f"{part.images} ranges from {block.min()} to {block.max()}; integers must lie in 0..255")
+            raise _range_error(part.images, block)
         if block.ndim == 3:
             block = block[:, None]
         elif part.channels_last:

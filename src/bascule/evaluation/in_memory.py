@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from bascule.attack.run import run_attack
 from bascule.certify import Certifier
 from bascule.core.catalog import build
 from bascule.core.errors import RequestError, placed
-from bascule.core.images import Floats, as_floats
+from bascule.core.images import Floats, as_floats, only_marks
 from bascule.core.inference import Filled, predict
 from bascule.core.progress import Progress
 from bascule.core.restore import evaluating
@@ -83,15 +84,22 @@ def _given(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Floats, int]:
         raise RequestError(f"labels are whole numbers, int64; got {str(y.dtype).removeprefix('torch.')}", place=("y",))
     weight = next((part for part in model.parameters() if part.is_floating_point()), None)
     device = x.device if weight is None else weight.device
-    x = as_floats(x) if x.dtype == torch.uint8 else x
-    if weight is not None and x.is_floating_point():
-        x = x.to(weight.dtype)
+    if x.dtype == torch.uint8:
+        problem = only_marks(x) if x.numel() else None
+        if problem is not None:
+            warnings.warn(f"x: {problem}", stacklevel=4)
+        x = as_floats(x)
+    if x.is_floating_point():
+        # As the model has it, but never in 16 bits: what is rounded to them does not stay in its ball.
+        x = x.to(torch.promote_types(torch.float32, x.dtype if weight is None else weight.dtype))
     images = Floats(x=x.to(device), labels=y.to(device, torch.int64))
     few = images.x[:2]
     with placed("model"):
         try:
             with evaluating(model), torch.no_grad():
                 logits = model(few)
+        except RequestError:
+            raise
         except Exception as error:  # somebody's code may raise anything
             size = " x ".join(map(str, few.shape[1:]))
             raise RequestError(f"cannot take images of {size}: {type(error).__name__}: {error}") from error

@@ -9,6 +9,7 @@ images in the plane.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -23,6 +24,9 @@ from bascule.core.projection import Rows
 @catalog.component
 class HeatMap(ABC):
     """Settings of a method that says how much each pixel of an image matters for the model's score of a label."""
+
+    follows_gradients: ClassVar[bool] = False
+    """Whether it differentiates the model by the images; on one without such gradients it is refused."""
 
     @abstractmethod
     def heat(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:

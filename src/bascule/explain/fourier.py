@@ -10,6 +10,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
 from bascule.core.catalog import component
+from bascule.core.inference import labels_of
 from bascule.explain import Spectrum
 from bascule.explain.frequencies import half_plane, waves
 
@@ -46,6 +47,6 @@ class Fourier(Spectrum):
         wrong = []
         for part in torch.arange(len(added), device=x.device).split(max(1, _VALUES // x.numel())):
             moved = x.unsqueeze(1) + signs[:, part, :, None, None] * added[part].unsqueeze(1)
-            prediction = model(moved.flatten(0, 1)).argmax(1).reshape(batch, len(part))
+            prediction = labels_of(model(moved.flatten(0, 1))).reshape(batch, len(part))
             wrong.append(prediction != y.unsqueeze(1))
         return torch.cat(wrong, 1).to(x)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bascule.core.catalog import component
-from bascule.core.errors import RequestError, unknown
 from bascule.core.optional import import_optional
 from bascule.explain import HeatMap
+from bascule.explain._picture import last_picture, named_layer
 from bascule.explain.gradient import score_of
 
 
@@ -21,27 +23,16 @@ class GradCam(HeatMap):
     (bilinear). As coarse as the layer: a trigger of a few pixels is not resolved by a late one.
     """
 
+    follows_gradients: ClassVar[bool] = True
+
     layer: str | None = None
-    """Name of a module whose output is B x C x H x W, as in `model.named_modules()`; by default the last Conv2d."""
+    """Name of a module whose output is B x C x H x W, as in `model.named_modules()`; by default the last Conv2d with
+    more than one pixel, or the last such module behind layers on tokens; refused where there is none (ViT, Swin)."""
 
     def heat(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:
-        name, layer = self._chosen(model)
+        few = x[:2].detach()
+        layer = last_picture(model, few) if self.layer is None else named_layer(model, self.layer, few)
         method = import_optional("captum.attr", extra="explain").LayerGradCam(score_of(model, "logit"), layer)
         inputs = x.detach().requires_grad_(True)  # a frozen model's layers have gradients only through their input
         cam: Tensor = method.attribute(inputs, additional_forward_args=(y,), relu_attributions=True)
-        if cam.ndim != 4:
-            problem = f"the output of {name!r} has {cam.ndim} dimensions, a heat map needs B x C x H x W"
-            raise RequestError(f"{problem}; name a layer before the images are flattened", place=("layer",))
         return F.interpolate(cam.detach(), x.shape[2:], mode="bilinear", align_corners=False).squeeze(1)
-
-    def _chosen(self, model: nn.Module) -> tuple[str, nn.Module]:
-        modules = dict(model.named_modules())
-        if self.layer is not None:
-            if self.layer not in modules:
-                raise RequestError(unknown("layer", self.layer, filter(None, modules)), place=("layer",))
-            return self.layer, modules[self.layer]
-        convolutions = [(name, module) for name, module in modules.items() if isinstance(module, nn.Conv2d)]
-        if not convolutions:
-            names = ", ".join(filter(None, modules))
-            raise RequestError(f"the model has no Conv2d; name a layer of it: {names}", place=("layer",))
-        return convolutions[-1]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from bascule.core.gradients import gradient_of
 
 ScoreName = Literal["loss", "logit"]
 """What is differentiated: the cross-entropy with the label, or the label's logit."""
@@ -35,5 +36,4 @@ def input_gradient(model: nn.Module, x: Tensor, y: Tensor, *, score: ScoreName) 
     Uses the model in the mode it is in; the caller freezes parameters.
     """
     x = x.detach().requires_grad_(True)
-    (gradient,) = torch.autograd.grad(score_of(model, name=score)(x, y).sum(), x)
-    return gradient
+    return gradient_of(score_of(model, name=score)(x, y).sum(), x)

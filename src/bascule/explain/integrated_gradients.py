@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge, Interval
@@ -20,6 +20,8 @@ class IntegratedGradients(HeatMap):
 
     A pixel that has the baseline's value gets no heat, so a black pixel never does by default.
     """
+
+    follows_gradients: ClassVar[bool] = True
 
     score: ScoreName = "logit"
     """`logit`: the label's logit; `loss`: the cross-entropy with the label."""

@@ -9,6 +9,7 @@ from annotated_types import Gt, MinLen
 from torch import Tensor, nn
 
 from bascule.core.catalog import component
+from bascule.core.inference import labels_of
 from bascule.explain import Spectrum
 from bascule.explain.frequencies import radius
 
@@ -46,5 +47,5 @@ class PassFilter(Spectrum):
             low = distance <= cutoff + 1e-9  # a cutoff written in decimals reaches the frequency it means
             kept = low if self.keep == "low" else ~low | (distance == 0)
             filtered = torch.fft.ifft2(spectrum * kept.to(x.device)).real.clamp(0, 1)
-            right.append(model(filtered).argmax(1) == y)
+            right.append(labels_of(model(filtered)) == y)
         return torch.stack(right, 1).to(x)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from bascule.core.catalog import name_of
+from bascule.core.gradients import check_differentiable
 from bascule.core.inference import chunks
 from bascule.core.restore import untouched
 from bascule.explain import HeatMap, Spectrum
@@ -27,8 +29,11 @@ def run_heat_map(
         batch_size: Images at a time; has no effect on the result but rounding and which draws an image gets.
 
     Raises:
-        RequestError: The method does not fit the model, or needs a package that is missing.
+        RequestError: The method does not fit the model (it follows gradients and there are none), or needs a package
+            that is missing.
     """
+    if heat_map.follows_gradients and len(x):
+        check_differentiable(model, x, who=name_of(heat_map))
     heats = torch.zeros(len(x), *x.shape[2:], dtype=x.dtype, device=x.device)
     for index in chunks(len(x), batch_size, x.device):
         with untouched(model):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Gt
@@ -21,6 +21,8 @@ class Saliency(HeatMap):
     gradient of the cross-entropy, clipped at 3 standard deviations of its entries. They colour the signed gradient,
     channel by channel. Clipping keeps a few pixels from taking the whole heat.
     """
+
+    follows_gradients: ClassVar[bool] = True
 
     score: ScoreName = "loss"
     """`loss`: the cross-entropy with the label; `logit`: the label's logit."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge, Gt
@@ -19,6 +19,8 @@ class Smoothgrad(HeatMap):
 
     One backward pass per copy. The noisy copies are not clipped to [0, 1].
     """
+
+    follows_gradients: ClassVar[bool] = True
 
     score: ScoreName = "logit"
     """`logit`: the label's logit; `loss`: the cross-entropy with the label."""

@@ -21,10 +21,10 @@ from bascule.filter.rules import UNLIKELY, anomaly_index, note_left_out, small_c
 class Gram(LayerFilter):
     """Deviations of high-order Gram matrices, in the manner of Beatrix (Ma et al. 2022).
 
-    For a layer's channels F (C x positions; a flat layer is one position) and each order p, the row sums of the Gram
-    matrix of F^p, their p-th root taken (Sastry & Oore 2020): how strongly each channel fires together with all others.
-    An image's deviation is the mean over channels and orders of |value - median| in robust deviations, within its
-    class.
+    For a layer's channels F (C x positions; tokens T x C are T positions, a flat layer is one) and each order p, the
+    row sums of the Gram matrix of F^p, their p-th root taken (Sastry & Oore 2020): how strongly each channel fires
+    together with all others. An image's deviation is the mean over channels and orders of |value - median| in robust
+    deviations, within its class.
 
     Score: anomaly index of the image's deviation among its class's. Removed above `threshold`. Classes of fewer than 10
     images score 0.
@@ -49,11 +49,17 @@ class Gram(LayerFilter):
 
     def _deviation(self, rows: Features) -> Tensor:
         """Mean robust deviation of each row's statistics from the class's median, shape (N,)."""
-        values = torch.cat([gram_sums(part.reshape(len(part), *rows.shape), self.orders) for part in rows.chunks()])
+        values = torch.cat([gram_sums(_channels_first(part, rows.shape), self.orders) for part in rows.chunks()])
         _, distances, mad = deviations(values)
         # A channel that is silent in most images of the class has no median deviation but a mean one.
         spread = torch.where(mad > 0, CONSISTENCY * mad, 1.2533 * distances.mean(0))
         return (distances / spread.clamp_min(torch.finfo(spread.dtype).tiny)).mean(1)
+
+
+def _channels_first(part: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Flattened outputs as channels and positions; of tokens, which are T x C, the channels come last."""
+    maps = part.reshape(len(part), *shape)
+    return maps.transpose(1, 2) if maps.ndim == 3 else maps
 
 
 def gram_sums(maps: Tensor, orders: int) -> Tensor:

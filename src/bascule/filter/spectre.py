@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bascule.core.catalog import component
 from bascule.core.images import Images
 from bascule.core.projection import components, whiten
-from bascule.core.statistics import deviations
+from bascule.core.statistics import deviations, median_of
 from bascule.filter import Judged, LayerFilter
 from bascule.filter.clusters import LEAST
 from bascule.filter.rules import highest, note_left_out, small_classes
@@ -124,7 +124,7 @@ def concentrate(points: Tensor, share: float) -> tuple[Tensor, Tensor]:
         location = kept.mean(0)
         covariance = torch.cov(kept.T, correction=0).reshape(points.shape[1], -1)
         distance = whiten(points - location, covariance, floor=_FLOOR).square().sum(1)
-    return location, covariance * (distance.median() / float(chi2.ppf(0.5, points.shape[1])))
+    return location, covariance * (median_of(distance) / float(chi2.ppf(0.5, points.shape[1])))
 
 
 def _sizes(points: Tensor) -> list[int]:

@@ -15,6 +15,8 @@ from bascule.measure.interval import CONFIDENCE, Interval, quantile, share_of, s
 Seeds = Mapping[int, Outcomes]
 """The outcomes of one row by seed."""
 
+LEAST_SEEDS = 2
+"""Common seeds without which no difference is clear: one seed says nothing of what training anew would change."""
 _HALVINGS = 60
 """Until the ends of an interval are known to 1e-18."""
 
@@ -40,9 +42,11 @@ class Difference:
 
     @property
     def change(self) -> Literal["up", "down", "unclear", "missing"]:
-        """Where the metric goes; unclear while the interval holds 0."""
-        if self.low is None or self.high is None:
+        """Where the metric goes; unclear while the interval holds 0, without one, and at fewer than two seeds."""
+        if self.value is None:
             return "missing"
+        if self.low is None or self.high is None or self.seeds < LEAST_SEEDS:
+            return "unclear"
         if self.low > 0:
             return "up"
         return "down" if self.high < 0 else "unclear"

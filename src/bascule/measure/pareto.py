@@ -14,7 +14,7 @@ class Rivals:
     """Rows that beat a row, by their place."""
 
     clearly: tuple[int, ...] = ()
-    """Better at every metric, and every interval of the paired differences says so."""
+    """Better at every metric, and every interval of the paired differences says so, at two common seeds or more."""
     perhaps: tuple[int, ...] = ()
     """At no metric worse and at one better in value, but not clearly."""
 

@@ -1,34 +1,53 @@
-"""Whether a network is one that can be measured, tried on one image before any work."""
+"""Whether a network is one that can be measured and trained, tried on black images before any work."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import torch
+from torch import Tensor, nn
+
+from bascule.core import rng
 from bascule.core.catalog import name_of
 from bascule.core.errors import RequestError
+from bascule.core.lending import not_logits
+from bascule.core.restore import answer_in_training, evaluating
 from bascule.models import Architecture
 
 
-def check_network(model: Architecture, size: tuple[int, int, int], classes: int) -> None:
-    """Try the network on one black image.
+def check_network(model: Architecture, size: tuple[int, int, int], classes: int, *, trained: bool = False) -> nn.Module:
+    """Try the network on one black image; one that is to be `trained` on two in train mode as well.
+
+    Returns:
+        The network, freshly initialised, in eval mode.
 
     Raises:
         RequestError: It cannot take images of this size, or does not answer with one logit per class.
     """
-    try:
+    with _trying(model, "cannot take", size):
         network = model.initialised(size, classes, seed=0).eval()
-        with torch.no_grad():
+        with evaluating(network), torch.no_grad():
             logits = network(torch.zeros(1, *size))
+    check_logits(name_of(model), logits, 1, classes)
+    if trained:
+        with _trying(model, "cannot be trained on", size), rng.borrowed_global_stream(0, "trial"):
+            logits = answer_in_training(network, torch.zeros(2, *size))
+        check_logits(f"{name_of(model)} in train mode", logits, 2, classes)
+    return network
+
+
+@contextmanager
+def _trying(model: Architecture, what: str, size: tuple[int, int, int]) -> Iterator[None]:
+    """Whatever a user's code raises becomes one error about the network and the images."""
+    try:
+        yield
     except RequestError:
         raise
-    except Exception as error:  # a user's code may raise anything
-        channels, height, width = size
+    except Exception as error:
         kind = "" if isinstance(error, RuntimeError) else f"{type(error).__name__}: "
-        raise RequestError(
-            f"{name_of(model)} cannot take images of {channels} x {height} x {width}: {kind}{error}"
-        ) from error
-    check_logits(name_of(model), logits, 1, classes)
+        images = " x ".join(map(str, size))
+        raise RequestError(f"{name_of(model)} {what} images of {images}: {kind}{error}") from error
 
 
 def check_logits(name: str, logits: object, images: int, classes: int) -> None:
@@ -38,13 +57,19 @@ def check_logits(name: str, logits: object, images: int, classes: int) -> None:
         RequestError: It is not; begins with the network's `name`.
     """
     if not isinstance(logits, Tensor):
-        raise RequestError(
-            f"{name} answers with {type(logits).__name__}; expected a tensor of logits. "
-            "Wrap it in a module whose `forward` returns the logits alone"
-        )
+        raise RequestError(not_logits(name, logits))
     if logits.shape != (images, classes) or not classes:
         who = "one image" if images == 1 else f"{images} images"
         raise RequestError(
             f"{name} answers with shape {tuple(logits.shape)} for {who}; "
             f"expected ({images}, {classes or 'classes'}): one logit per class"
+        )
+    if not logits.is_floating_point():
+        raise RequestError(
+            f"{name} answers with {str(logits.dtype).removeprefix('torch.')}; expected floats: one logit per class"
+        )
+    if classes == 1:
+        raise RequestError(
+            f"{name} answers with one number per image; expected one logit per class. For two classes and the logit z "
+            "of the second, return torch.cat([torch.zeros_like(z), z], 1)"
         )

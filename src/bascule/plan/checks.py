@@ -6,9 +6,14 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
+import torch
+
 from bascule.core.catalog import name_of
 from bascule.core.errors import RequestError, placed
+from bascule.core.gradients import is_differentiable, no_gradients
+from bascule.core.text import quote
 from bascule.data import Facts, Source
+from bascule.explain import HeatMap
 from bascule.measure import Metric
 from bascule.models.checks import check_network
 from bascule.plan.plan import Row
@@ -21,7 +26,8 @@ class Checks:
     def __init__(self, roots: Sequence[Path]) -> None:
         self._roots = roots
         self._facts: dict[str, Facts] = {}
-        self._fitting: set[str] = set()
+        self._differentiable: dict[str, bool] = {}
+        """Of the networks that fit, whether gradients reach the images."""
 
     def facts(self, source: Source) -> Facts:
         """Reading the labels of a large set takes a moment."""
@@ -43,11 +49,30 @@ class Checks:
                 )
         _check_defences(setup)
         key = repr((setup.model, facts.size, len(facts.classes)))
-        if key not in self._fitting:
+        if key not in self._differentiable:
             with placed("model"):
-                check_network(setup.model, facts.size, len(facts.classes))
-            self._fitting.add(key)
+                network = check_network(setup.model, facts.size, len(facts.classes), trained=True)
+            # A path is enough: a network may begin with a last layer of zeros.
+            self._differentiable[key] = is_differentiable(network, torch.zeros(2, *facts.size), connected=True)
+        if not self._differentiable[key]:
+            _check_without_gradients(setup)
         return facts
+
+
+def _check_without_gradients(setup: Setup) -> None:
+    """What follows gradients has no use for a network that has none; attacks go on, and are flagged.
+
+    Raises:
+        RequestError: The objective, scanner or explanation would work on noise.
+    """
+    objective = setup.train.objective
+    asking: list[tuple[str, object]] = [("train", objective)] if objective.follows_gradients else []
+    asking += [("scan", setup.scan)] if setup.scan is not None and setup.scan.follows_gradients else []
+    asking += [("repair", setup.repair)] if setup.repair is not None and setup.repair.follows_gradients else []
+    asking += [("explain", part) for part in setup.explain if isinstance(part, HeatMap) and part.follows_gradients]
+    for place, part in asking:
+        with placed(place):
+            raise RequestError(no_gradients(name_of(part)))
 
 
 def _check_defences(setup: Setup) -> None:
@@ -88,6 +113,6 @@ def check_rows_differ(rows: Sequence[Row]) -> None:
         key = repr((row.setup, row.vary))
         if key in seen:
             raise RequestError(
-                f"is the same as row {seen[key]!r}: every setting is equal. Remove one.", place=("rows", row.name)
+                f"is the same as row {quote(seen[key])}: every setting is equal. Remove one.", place=("rows", row.name)
             )
         seen[key] = row.name

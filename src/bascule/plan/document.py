@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import re
+import os
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,38 +11,10 @@ from typing import Any
 import yaml
 
 from bascule.core.errors import RequestError, unknown
+from bascule.core.text import quote, steers
+from bascule.plan._loading import LARGEST, Loader
 
 BUILT_IN = Path(__file__).parents[1] / "studies"
-
-
-_FRACTION = "!fraction"
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML's safe loader with numbers as in YAML 1.2: 1e-3 is a number, and so is 8 but not 010 in octal.
-
-    A value may be a fraction, as radii are written: 8/255. A key of this form stays text.
-    """
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        for key, _ in node.value:
-            if key.tag == _FRACTION:
-                key.tag = "tag:yaml.org,2002:str"
-        return super().construct_mapping(node, deep)
-
-
-def _fraction(loader: _Loader, node: yaml.ScalarNode) -> float:
-    above, _, below = node.value.partition("/")
-    return float(above) / int(below)
-
-
-_Loader.add_implicit_resolver(_FRACTION, re.compile(r"^-?\d+(\.\d+)?/0*[1-9]\d*$"), list("-0123456789"))
-_Loader.add_constructor(_FRACTION, _fraction)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$|^[-+]?(\d+\.\d*|\.\d+)$"),
-    list("-+0123456789."),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,31 +46,56 @@ def read_study(study: str) -> Document:
         path, name = BUILT_IN / f"{study}.yaml", study
     elif path.suffix in (".yaml", ".yml"):
         name = path.stem
+        if name.startswith(".") or steers(name):
+            raise RequestError(f"{quote(study)}: a study is called like its file, and so is its run folder; rename it")
     elif path.suffix or path.is_file():
-        raise RequestError(f"{study!r}: the name of a study file ends in .yaml or .yml")
+        raise RequestError(f"{quote(study)}: the name of a study file ends in .yaml or .yml")
     else:
         raise RequestError(f"{unknown('study', study, built_in_names())} Or give the path of a .yaml file.")
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"cannot read the study {study!r}: {error}") from error
+        text = _read(path)
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a path with a null character
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise RequestError(f"cannot read the study {quote(study)}: {reason}") from error
     return parse_study(text, name=name, source=study)
 
 
+def _read(path: Path) -> str:
+    """The text of a plain file. What has no end (a device, a pipe) is not waited for."""
+    # Not blocking, since opening a pipe waits for somebody who writes to it.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise RequestError(f"{path} is a device or a pipe, not a file: give the path of a .yaml file")
+        content = file.read(4 * LARGEST + 1)  # UTF-8 takes up to four bytes for a character
+    if len(content) > 4 * LARGEST:
+        raise RequestError(f"{path}: more than the {LARGEST:,} characters that a study may have")
+    return content.decode("utf-8")
+
+
 def parse_study(text: str, *, name: str, source: str) -> Document:
-    """The study written in `text`."""
+    """The study written in `text`.
+
+    Raises:
+        RequestError: No mapping, damaged, beyond a limit, or a key twice; with the line.
+    """
     lines: dict[tuple[str, ...], int] = {}
     try:
-        root = yaml.compose(text, Loader=_Loader)
+        loader = Loader(text)
+        root = loader.get_single_node()
         if root is None or not isinstance(root, yaml.MappingNode):
             raise RequestError(f"{source}: a study is a mapping with the keys base and rows; this file holds none")
         _index(root, (), lines, source)
-        content = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
+        content = loader.construct_document(root)
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # a character that there cannot be: "\\U00110000"
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise RequestError(f"{source}{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
+        raise RequestError(f"{source}{where}: not valid YAML: {_reason(error)}") from error
     return Document(name=name, source=source, text=text, content=content, lines=lines)
+
+
+def _reason(error: Exception) -> str:
+    """The problem in one line."""
+    return " ".join(str(getattr(error, "problem", None) or error).split())
 
 
 def _index(node: yaml.Node, place: tuple[str, ...], lines: dict[tuple[str, ...], int], source: str) -> None:
@@ -118,8 +116,12 @@ def _index(node: yaml.Node, place: tuple[str, ...], lines: dict[tuple[str, ...],
 
 
 def parse_value(text: str) -> Any:
-    """A value as it would be read from a study file: `0.3`, `[1, 2]`, `{name: pgd, eps: 0.3}`."""
+    """A value as it would be read from a study file: `0.3`, `[1, 2]`, `{name: pgd, eps: 0.3}`.
+
+    Raises:
+        RequestError: It cannot be read, or is beyond a limit of study files.
+    """
     try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise RequestError(f"cannot read the value {text!r}: {getattr(error, 'problem', None) or error}") from error
+        return yaml.load(text, Loader=Loader)
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        raise RequestError(f"cannot read the value {quote(text)}: {_reason(error)}") from error

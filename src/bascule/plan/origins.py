@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bascule.core.errors import RequestError
+from bascule.core.text import quote
 from bascule.plan.document import Document
 
 Place = tuple[str, ...]
@@ -84,7 +85,7 @@ class Layer:
         for number, key in enumerate(keys, start=1):
             value = value.get(key) or {}
             if not isinstance(value, Mapping):
-                raise RequestError(f"expected a mapping, got {value!r}", place=keys[:number])
+                raise RequestError(f"expected a mapping, got {quote(value)}", place=keys[:number])
             value = {str(name): item for name, item in value.items()}
         return dict(value)
 

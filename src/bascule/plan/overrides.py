@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bascule.core.errors import RequestError, placed, unknown
+from bascule.core.text import LONGEST_NAME, quote
 from bascule.plan.document import parse_value
 from bascule.plan.origins import Layer, Origin, nested
 from bascule.plan.schema import KEYS
@@ -53,7 +54,9 @@ def parse_override(text: str, option: str = "") -> Override:
     adds = path.rstrip().endswith("+")
     path = path.strip().removesuffix("+").rstrip().removeprefix("base.")
     if not equals or not path:
-        raise RequestError(f"{option} {text!r}: expected key=value, for example train.epochs=3".lstrip())
+        raise RequestError(f"{option} {quote(text)}: expected key=value, for example train.epochs=3".lstrip())
+    if len(path) > LONGEST_NAME:
+        raise RequestError(f"{option} {quote(path)}: a key is at most {LONGEST_NAME} characters long".lstrip())
     origin = f"{option} {path}{'+=' if adds else ''}".lstrip()
     with placed(origin):
         return Override(path=path, value=parse_value(value), origin=origin, adds=adds, written=text)

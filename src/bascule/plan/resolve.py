@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -10,13 +12,14 @@ from typing import Any
 
 from bascule.core.catalog import construct, name_of
 from bascule.core.errors import RequestError, placed, unknown
+from bascule.core.text import quote
 from bascule.measure import Metric
 from bascule.plan.checks import Checks, check_metrics, check_rows_differ
 from bascule.plan.document import Document
 from bascule.plan.origins import Layer, Origin, nested
 from bascule.plan.overrides import Override, RowChanges, apply_overrides
 from bascule.plan.plan import Plan, Row, make_row
-from bascule.plan.schema import KEYS, MAX_SEEDS, METRICS, SCALED, Frame, Published, Setup
+from bascule.plan.schema import KEYS, MAX_MODELS, MAX_ROWS, MAX_SEEDS, METRICS, SCALED, Frame, Published, Setup
 
 _FRAME = {field.name for field in fields(Frame)}
 
@@ -42,6 +45,7 @@ def make_plan(
         frame = construct(Frame, {key: value for key, value in study.values.items() if key in _FRAME})
         check_metrics(frame.measure)
         seeds = _seeds(frame)
+        _check_extent(study, changes, len(seeds))
         recipes = list(_recipes(study, changes))
     checks = Checks(roots)
     rows: list[Row] = []
@@ -57,7 +61,7 @@ def make_plan(
     return Plan(
         document=document,
         overrides=tuple(override.text for override in overrides),
-        title=frame.title or document.name,
+        title=" ".join(frame.title.split()) or document.name,
         about=frame.about,
         rows=tuple(replace(row, published=_matching(published, row)) for row in rows),
         metrics=frame.measure,
@@ -74,10 +78,14 @@ def _read(document: Document, scale: str | None) -> tuple[Layer, str | None]:
                 raise RequestError(unknown("key", str(key), KEYS), place=(str(key),))
         study = replace(study, values={"measure": METRICS, **study.values})
         scales = study.mapping("scales")
+        for name in scales:
+            if not re.fullmatch(r"\w[\w.+ -]*", name):
+                problem = "a run folder is called after its scale: letters, digits and . _ + - may be in the name"
+                raise RequestError(f"{quote(name)}: {problem}", place=("scales",), key=name)
     if scale is None:
         scale = next(iter(scales), None)
     elif not scales:
-        raise RequestError(f"the study {document.name!r} has no scales; got {scale!r}", place=("scale",))
+        raise RequestError(f"the study {document.name!r} has no scales; got {quote(scale)}", place=("scale",))
     elif scale not in scales:
         raise RequestError(unknown("scale", scale, scales), place=("scale",))
     if scale is None:
@@ -91,10 +99,42 @@ def _read(document: Document, scale: str | None) -> tuple[Layer, str | None]:
 
 
 def _seeds(frame: Frame) -> tuple[int, ...]:
-    seeds = tuple(range(frame.seeds)) if isinstance(frame.seeds, int) else frame.seeds
-    if len(set(seeds)) != len(seeds) or not 0 < len(seeds) <= MAX_SEEDS:
-        raise RequestError(f"expected 1 to {MAX_SEEDS} different seeds, got {frame.seeds}", place=("seeds",))
-    return seeds
+    count = frame.seeds if isinstance(frame.seeds, int) else len(set(frame.seeds))
+    given = count if isinstance(frame.seeds, int) else len(frame.seeds)
+    if count != given or not 0 < count <= MAX_SEEDS:  # before a range of them is made
+        raise RequestError(f"expected 1 to {MAX_SEEDS} different seeds, got {quote(frame.seeds)}", place=("seeds",))
+    return tuple(range(frame.seeds)) if isinstance(frame.seeds, int) else frame.seeds
+
+
+def _check_extent(study: Layer, changes: RowChanges, seeds: int) -> None:
+    """Refuse a study of too many models before the first of its rows is looked at.
+
+    Raises:
+        RequestError: Rows times what varies are more than `MAX_ROWS`, or times seeds more than `MAX_MODELS`.
+    """
+    rows, vary = len(study.mapping("rows")), _varying(study, changes)
+    lines = math.prod((rows, *map(len, vary.values())))
+    models = lines * seeds
+    if lines > MAX_ROWS or models > MAX_MODELS:
+        counts = [f"{rows} rows", *(f"{len(values)} values of {path}" for path, values in vary.items())]
+        raise RequestError(
+            f"{' x '.join([*counts, f'{seeds} seeds'])} are {lines:,} rows of a table and {models:,} models; a study "
+            f"has at most {MAX_ROWS:,} and {MAX_MODELS:,}. Make several studies of it",
+            place=("rows",),
+        )
+
+
+def _varying(study: Layer, changes: RowChanges) -> dict[str, list[Any]]:
+    """The values of each path that varies.
+
+    Raises:
+        RequestError: Something else than a list of values.
+    """
+    vary = {path: values for path, values in study.mapping("vary").items() if not changes.replace_varied(path)}
+    for path, values in vary.items():
+        if not isinstance(values, list) or not values:
+            raise RequestError(f"expected a list of values, got {quote(values)}", place=("vary", path))
+    return vary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,16 +148,15 @@ class _Recipe:
 
 def _recipes(study: Layer, changes: RowChanges) -> Iterator[_Recipe]:
     """Base, row, overrides and what varies, merged."""
-    vary = {path: values for path, values in study.mapping("vary").items() if not changes.replace_varied(path)}
-    for path, values in vary.items():
-        if not isinstance(values, list) or not values:
-            raise RequestError(f"expected a list of values, got {values!r}", place=("vary", path))
+    vary = _varying(study, changes)
     rows, base = study.mapping("rows"), study.at("base")
     if not rows:
         raise RequestError("a study needs at least one row", place=("rows",))
     for name, change in rows.items():
         if change is not None and not isinstance(change, Mapping):
-            raise RequestError(f"expected the settings that this row changes, got {change!r}", place=("rows", name))
+            raise RequestError(
+                f"expected the settings that this row changes, got {quote(change)}", place=("rows", name)
+            )
         row = study.at("rows", name)
         settings = replace(base.merge(row), root=row.root)
         for values in itertools.product(*vary.values()):
@@ -129,14 +168,14 @@ def _recipes(study: Layer, changes: RowChanges) -> Iterator[_Recipe]:
 def _varied(study: Layer, path: str, value: Any) -> Layer:
     """One value of what varies at `path`."""
     place = ("vary", path)
-    origin = Origin(label=study.find(place).describe(place), about=f"with {path} = {value!r}")
+    origin = Origin(label=study.find(place).describe(place), about=f"with {path} = {quote(value)}")
     return Layer.of(nested(path, value), origin)
 
 
 def _published(study: Layer, metrics: Sequence[Metric]) -> list[Published]:
     entries = study.values.get("published") or []
     if not isinstance(entries, list):
-        raise RequestError(f"expected a list, got {entries!r}", place=("published",))
+        raise RequestError(f"expected a list, got {quote(entries)}", place=("published",))
     rows = study.mapping("rows")
     allowed = [name_of(metric).replace("-", "_") for metric in metrics]
     published = []

@@ -26,6 +26,10 @@ SCALED = ("base", "rows", "vary", "seeds", "twin")
 """Keys that a scale may change."""
 METRICS = ("accuracy", "robust-accuracy", "asr", "asr-paper", "asr-twin", "triggered-accuracy")
 MAX_SEEDS = 1000
+MAX_ROWS = 1000
+"""Most rows of a study's table: its rows times what varies."""
+MAX_MODELS = 10_000
+"""Most models of a study, without twins."""
 
 
 @component

@@ -27,7 +27,7 @@ POISON_COST = 0.05
 _SIGNS = {
     "random": (0.0, "randomised outputs: two passes over the same image differ for {share} of the images"),
     "mixing": (0.0, "batch-dependent outputs: the answer depends on the other images of the batch for {share}"),
-    "probabilities": (0.5, "probabilities instead of logits: the model's outputs are non-negative and sum to 1"),
+    "probabilities": (0.5, "probabilities instead of logits: the model's outputs all lie in [0, 1]"),
     "no_gradient": (0.1, "zero gradients: the loss has no usable gradient at {share} of the images"),
     "no_rise": (0.25, "masked gradients: a small step along the gradient does not raise the loss for {share}"),
 }

@@ -54,7 +54,10 @@ def is_locked(folder: Path) -> bool:
     lock = _lock(folder)
     if not Path(lock.lock_file).is_file():
         return False
-    taken = _taken(lock)
+    try:
+        taken = _taken(lock)
+    except OSError:
+        return False  # somebody else's run, which may be read and not be locked from here
     lock.release()
     return not taken
 

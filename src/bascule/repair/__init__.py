@@ -14,7 +14,8 @@ from annotated_types import Ge, Gt, Interval
 from torch import nn
 
 from bascule.core import catalog
-from bascule.core.catalog import Of
+from bascule.core.catalog import Of, name_of
+from bascule.core.gradients import check_differentiable
 from bascule.core.images import Images
 from bascule.train import Objective
 from bascule.train.loop import train
@@ -39,6 +40,11 @@ class Repair(ABC):
 
     needs_images: ClassVar[bool] = True
     """Whether it looks at the defender's images; one that does not is shown a single black image of their size."""
+
+    @property
+    def follows_gradients(self) -> bool:
+        """Whether it differentiates the model by the images; on one without such gradients it is refused."""
+        return False
 
     @abstractmethod
     def repair(self, model: nn.Module, images: Images, *, generator: torch.Generator) -> Repaired:
@@ -83,6 +89,10 @@ class FineTuning(Repair):
     augment: Augment = Augment()
     """Random shifts and mirroring."""
 
+    @property
+    def follows_gradients(self) -> bool:
+        return self.objective.follows_gradients
+
     def tune(
         self,
         model: nn.Module,
@@ -97,12 +107,17 @@ class FineTuning(Repair):
 
         Raises:
             DivergedError: A loss, parameter or running statistic is not finite.
+            RequestError: The objective follows gradients that the model does not have.
         """
         epochs = self.epochs if epochs is None else epochs
         if epochs == 0:
             return
+        objective = objective or self.objective
+        if objective.follows_gradients:
+            few = images.batch(torch.arange(min(2, len(images)), device=images.device))
+            check_differentiable(model, few, who=name_of(objective), connected=True)
         training = Training(
-            objective=objective or self.objective,
+            objective=objective,
             epochs=epochs,
             batch_size=self.batch_size,
             optimizer=self.optimizer,

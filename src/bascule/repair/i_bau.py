@@ -11,7 +11,8 @@ from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 
 from bascule.core.ball import ball
-from bascule.core.catalog import component
+from bascule.core.catalog import component, name_of
+from bascule.core.gradients import check_differentiable, gradient_of, second_derivatives
 from bascule.core.images import Images
 from bascule.core.restore import evaluating, frozen
 from bascule.repair import Repair, Repaired
@@ -58,10 +59,17 @@ class IBau(Repair):
     share: Annotated[float, Interval(gt=0, le=1)] = 0.01
     """Share of a batch that is perturbed in the outer problem, at least one image; the rest keeps the accuracy."""
 
+    @property
+    def follows_gradients(self) -> bool:
+        return True
+
     def repair(self, model: nn.Module, images: Images, *, generator: torch.Generator) -> Repaired:
         weights = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.Adam(weights, lr=self.lr)
         length = 0.0
+        if self.rounds:
+            few = images.batch(torch.arange(min(8, len(images)), device=images.device))
+            check_differentiable(model, few, who=name_of(self))
         for _ in range(self.rounds):
             delta = self._universal(model, images, generator=generator)
             for x, y in batches(images, self.batch_size, steps=self.steps, generator=generator):
@@ -84,7 +92,7 @@ class IBau(Repair):
                 with torch.no_grad():
                     own = model(x).argmax(1)
                 delta.requires_grad_(True)
-                (gradient,) = torch.autograd.grad(self._inner(model, delta, x, own), delta)
+                gradient = gradient_of(self._inner(model, delta, x, own), delta)
                 delta = self._within(region.step(delta.detach(), -gradient, 2.5 * radius / self.search_steps))
         return delta
 
@@ -98,13 +106,13 @@ class IBau(Repair):
         direct, *own = torch.autograd.grad(F.cross_entropy(model(seen), y), [delta, *weights], materialize_grads=True)
         if self.iterations == 0:
             return own
-        (slope,) = torch.autograd.grad(self._inner(model, delta, x, y), delta, create_graph=True)
-        mapped = self._within(delta - _FIXED_POINT_STEP * slope)
-        v = torch.zeros_like(delta)
-        for _ in range(self.iterations):
-            (back,) = torch.autograd.grad(mapped, delta, v, retain_graph=True)
-            v = back + direct
-        through = torch.autograd.grad(mapped, weights, v, materialize_grads=True)
+        with second_derivatives():
+            slope = gradient_of(self._inner(model, delta, x, y), delta, create_graph=True)
+            mapped = self._within(delta - _FIXED_POINT_STEP * slope)
+            v = torch.zeros_like(delta)
+            for _ in range(self.iterations):
+                v = gradient_of(mapped, delta, v, retain_graph=True) + direct
+            through = torch.autograd.grad(mapped, weights, v, materialize_grads=True)
         return [g + t for g, t in zip(own, through, strict=True)]
 
     def _within(self, delta: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from bascule.core.catalog import name_of
 from bascule.core.images import Images
+from bascule.core.lending import lending, stop_lending
 from bascule.repair import Repair, Repaired
 
 
@@ -39,8 +40,9 @@ def run_repair(model: nn.Module, repair: Repair, images: Images, *, generator: t
         p.requires_grad_(p.is_floating_point())
     if not repair.needs_images:
         images = _black(images)
-    with torch.enable_grad():
+    with torch.enable_grad(), lending(ours):
         repaired, notes = repair.repair(ours, images, generator=generator)
+    stop_lending(repaired)  # a copy that the repair made took the hooks along
     _check(repair, repaired, model)
     wanted = {name: p.requires_grad for name, p in model.named_parameters()}
     for name, p in repaired.named_parameters():

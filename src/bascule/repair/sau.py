@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Gt
@@ -63,6 +63,10 @@ class Sau(FineTuning):
     weight: Annotated[float, Ge(0)] = 1.0
     """Weight of the shared examples in the descent."""
 
+    @property
+    def follows_gradients(self) -> bool:
+        return True
+
     def repair(self, model: nn.Module, images: Images, *, generator: torch.Generator) -> Repaired:
         original = copy.deepcopy(model)
         shared = SharedExamples(settings=self, original=original)
@@ -84,6 +88,8 @@ class _Both(nn.Module):
 @component
 class SharedExamples(Objective):
     """The descent's loss."""
+
+    follows_gradients: ClassVar[bool] = True
 
     settings: Sau
     """Of the search and the weights."""

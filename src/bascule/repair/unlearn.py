@@ -39,6 +39,10 @@ class Unlearn(FineTuning):
     share: Annotated[float, Interval(gt=0, le=1)] = 0.2
     """Share of each batch that is stamped."""
 
+    @property
+    def follows_gradients(self) -> bool:
+        return super().follows_gradients or self.scanner.follows_gradients
+
     def repair(self, model: nn.Module, images: Images, *, generator: torch.Generator) -> Repaired:
         if self.epochs == 0:
             return Repaired(model, {})

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bascule.core.files import write_atomically
+from bascule.core.text import printable
 from bascule.record.run import RunRecord
 from bascule.report.drawing.figure import Figure, Form
 from bascule.report.panels import panels
@@ -31,7 +32,9 @@ def export(runs: Sequence[RunRecord], folder: Path, *, forms: Sequence[Form] = (
     written = [_saved(figure, folder, form) for figure in figures for form in forms]
     rows = [row.result for row in view.rows]
     texts = {f"table.{ending}": tables.render(rows, form) for ending, form in TABLES.items()}
-    texts["figures.md"] = "".join(f"- `{figure.name}`: {' '.join(figure.label.split())}\n" for figure in figures)
+    texts["figures.md"] = "".join(
+        f"- `{figure.name}`: {printable(' '.join(figure.label.split()))}\n" for figure in figures
+    )
     return written + [_written(folder / name, text) for name, text in texts.items()]
 
 

@@ -37,7 +37,9 @@ def points(low: float, high: float) -> str:
 
 
 def points_around(low: float, high: float) -> str:
-    """The ends of a difference of shares that holds 0: `from 2.1 points lower to 4.0 higher`."""
+    """The ends of any difference of shares: `from 2.1 points lower to 4.0 higher`, `2.1 to 4.0 points higher`."""
+    if low > 0 or high < 0:
+        return f"{points(low, high)} higher" if low > 0 else f"{points(-high, -low)} lower"
     return f"from {_bare(-low, 1)} points lower to {_bare(high, 1)} higher"
 
 

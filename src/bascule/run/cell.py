@@ -39,6 +39,14 @@ class Failure:
     message: str
 
 
+def record_failure(cell: Cell, run: RunContext, kind: str, message: str) -> None:
+    """Keep in the cell's record why it could not be finished."""
+    record = run.record.cell(cell.fingerprint)
+    known = record.info() or {"fingerprint": cell.fingerprint, "seed": cell.seed, "settings": cell.settings()}
+    failure = {"kind": kind, "message": message}
+    record.write_info({**known, **provenance(run.device, command=run.command), "failure": failure})
+
+
 def try_cell(cell: Cell, run: RunContext) -> str | None:
     """Do one cell; on failure record it and return the reason.
 
@@ -53,9 +61,7 @@ def try_cell(cell: Cell, run: RunContext) -> str | None:
     except Exception as error:
         # Whatever breaks one cell (a diverged training, no memory left, a bug in a user's model) leaves the others be.
         message = f"{error}" if str(error) else type(error).__name__
-        known = record.info() or {"fingerprint": cell.fingerprint, "seed": cell.seed, "settings": cell.settings()}
-        failure = {"kind": type(error).__name__, "message": message}
-        record.write_info({**known, **provenance(run.device, command=run.command), "failure": failure})
+        record_failure(cell, run, type(error).__name__, message)
         return message
     info = record.info()
     if info.get("failure") is not None or info.get("finished", True) is None:

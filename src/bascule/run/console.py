@@ -120,7 +120,7 @@ def console_progress(console: Console, cells: int, ended: Callable[[], object] =
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),  # names are no markup
     )
     with RichProgress(*columns, console=console, transient=True) as progress:
         yield Bars(progress, cells, ended)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -80,6 +80,9 @@ class Scan:
 @catalog.component
 class Scanner(ABC):
     """Settings of a model scanner."""
+
+    follows_gradients: ClassVar[bool] = True
+    """Whether the search differentiates the model by the images; on one without such gradients it is refused."""
 
     @abstractmethod
     def scan(self, model: nn.Module, images: Images, *, generator: torch.Generator) -> Scan:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bascule.core.catalog import component
 from bascule.core.errors import RequestError
+from bascule.core.features import last_linear
 from bascule.core.images import Images
 from bascule.core.inference import chunks
 from bascule.scan import Scan, Scanner
@@ -46,7 +47,7 @@ class FeatureInversion(Scanner):
 
     def scan(self, model: nn.Module, images: Images, *, generator: torch.Generator) -> Scan:
         labels = torch.arange(len(images.classes), device=images.device)
-        layer = _last_linear(model, images)
+        layer = model.get_submodule(last_linear(model, images.batch(images.labels[:1] * 0)))
         form = FeatureMask(images.size, layer, _inputs(model, layer, images), self.budget)
         schedule = Schedule(wanted_success=self.wanted_success, first_cost=1e-2, max_looks=self.max_looks)
         inverted = invert(model, images, labels, form, schedule, generator=generator)
@@ -96,25 +97,6 @@ def _before(layer: nn.Module, hook: Any) -> Iterator[None]:
         handle.remove()
 
 
-def _last_linear(model: nn.Module, images: Images) -> nn.Module:
-    """The linear layer that runs last."""
-    ran: list[nn.Module] = []
-    handles = [
-        module.register_forward_pre_hook(lambda module, args: ran.append(module))
-        for module in model.modules()
-        if isinstance(module, nn.Linear)
-    ]
-    try:
-        with torch.no_grad():
-            model(images.batch(torch.zeros(1, dtype=torch.int64, device=images.device)))
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not ran:
-        raise RequestError("the model has no linear layer before whose last one features could be replaced")
-    return ran[-1]
-
-
 @torch.no_grad()
 def _inputs(model: nn.Module, layer: nn.Module, images: Images, *, batch_size: int = 1000) -> Tensor:
     """What `layer` is given for each image, N x D."""
@@ -122,4 +104,9 @@ def _inputs(model: nn.Module, layer: nn.Module, images: Images, *, batch_size: i
     with _before(layer, lambda module, args: features.append(args[0].clone())):
         for index in chunks(len(images), batch_size, images.device):
             model(images.batch(index))
+            if features[-1].ndim != 2 or sum(map(len, features)) != int(index[-1]) + 1:
+                raise RequestError(
+                    f"the model's last linear layer takes {tuple(features[-1].shape)} for {len(index)} images, not one "
+                    "vector for each, so no features can be replaced there; use another scanner"
+                )
     return torch.cat(features)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bascule.core.gradients import gradients_of
 from bascule.core.images import Images
 from bascule.scan.batches import Others, classes_at_once
 
@@ -224,7 +225,7 @@ def _step(
     logits = form.logits(model, leaves[0], leaves[-1] if len(leaves) > 1 else None, index)
     labels = part.label.unsqueeze(1).expand(index.shape)
     losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(index.shape)
-    gradient, *inner = torch.autograd.grad(losses, leaves, torch.full_like(losses, 1 / index.shape[1]))
+    gradient, *inner = gradients_of(losses, leaves, torch.full_like(losses, 1 / index.shape[1]))
     with torch.no_grad():
         # By hand from the stamped images to mask and pattern: autograd would keep and sum two more batches.
         total = gradient.sum(1)

@@ -9,9 +9,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from bascule.core.catalog import name_of
 from bascule.core.errors import RequestError
+from bascule.core.gradients import check_differentiable
 from bascule.core.images import Images
-from bascule.core.inference import chunks
+from bascule.core.inference import chunks, labels_of
 from bascule.core.restore import evaluating, untouched
 from bascule.scan import Passes, Scan, Scanner
 
@@ -32,8 +34,8 @@ def run_scanner(model: nn.Module, scanner: Scanner, images: Images, *, generator
         generator: On the device of the images.
 
     Raises:
-        RequestError: Fewer than three classes, images of one class only, a model with another number of classes or with
-            broken answers, or what the scanner refuses.
+        RequestError: Fewer than three classes, images of one class only, a model with another number of classes, with
+            broken answers, or without the gradients that the scanner follows, or what the scanner refuses.
     """
     classes = len(images.classes)
     if classes < LEAST_CLASSES:
@@ -53,6 +55,9 @@ def run_scanner(model: nn.Module, scanner: Scanner, images: Images, *, generator
             )
         if not bool(logits.isfinite().all()):
             raise RequestError("the model gives values that are not finite: it is broken, and nothing can be scanned")
+        if scanner.follows_gradients:
+            few = images.batch(torch.arange(min(8, len(images)), device=images.device))
+            check_differentiable(model, few, who=name_of(scanner))
         with _counted(model) as count:
             scan = scanner.scan(model, images, generator=generator)
         passes = Passes(*count)
@@ -81,7 +86,7 @@ def success(model: nn.Module, scan: Scan, images: Images, *, batch_size: int = 1
             hits = torch.zeros((), dtype=torch.int64, device=images.device)
             for part in chunks(len(others), batch_size, images.device):
                 x = scan.stamp(images.batch(others[part]), label)
-                hits += (model(x).argmax(1) == label).sum()
+                hits += (labels_of(model(x)) == label).sum()
             moved[label] = hits / len(others)
     return moved
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bascule.core.images import Images
-from bascule.core.statistics import CONSISTENCY
+from bascule.core.statistics import CONSISTENCY, deviations
 from bascule.scan import Scan
 from bascule.scan.inversion import Inverted
 
@@ -28,10 +28,11 @@ def mad_index(values: Tensor, *, largest: float = math.inf) -> Tensor:
         values: Floats, shape (K,); NaN where a class was not examined, which gives NaN and is left out of the median.
         largest: A value that stands for `this or more`.
     """
-    median = values.nanquantile(0.5)
-    spread = CONSISTENCY * (values - median).abs().nanquantile(0.5)
+    median, _, mad = deviations(values)
     share = torch.where(median >= largest, _SPREAD_OF_BOUNDS, _LEAST_SPREAD)
-    return (median - values) / torch.maximum(spread, (share * median.abs()).clamp_min(torch.finfo(values.dtype).tiny))
+    return (median - values) / torch.maximum(
+        CONSISTENCY * mad, (share * median.abs()).clamp_min(torch.finfo(values.dtype).tiny)
+    )
 
 
 def verdict(

@@ -29,6 +29,9 @@ class Objective(ABC):
     compiles: ClassVar[bool] = True
     """Whether all it asks of the network are logits and their first derivatives: nothing else can be compiled."""
 
+    follows_gradients: ClassVar[bool] = False
+    """Whether it differentiates the network by the images: on one without such gradients it would train on noise."""
+
     def inputs(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
         """The images a step is taken on: `x` itself, or perturbed copies of it. Arguments as for `loss`."""
         return x
@@ -58,6 +61,8 @@ class CrossEntropy(Objective):
 @catalog.component
 class Adversarial(Objective):
     """An objective on images that are searched for in a ball."""
+
+    follows_gradients: ClassVar[bool] = True
 
     norm: Norm = "linf"
     """Norm of the ball: `linf` or `l2`."""

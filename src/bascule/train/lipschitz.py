@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bascule.core.catalog import Of, component, name_of
 from bascule.core.errors import RequestError
+from bascule.core.gradients import gradient_of, second_derivatives
 from bascule.train import CrossEntropy, Objective
 from bascule.train.standard import Standard
 
@@ -30,6 +31,7 @@ class Lipschitz(Objective):
     """
 
     compiles: ClassVar[bool] = False
+    follows_gradients: ClassVar[bool] = True
 
     inner: Annotated[Objective, Of("train")] = Standard()
     """The objective it is added to: `standard`, `pgd`, or another that is plain cross-entropy on images it chooses."""
@@ -54,9 +56,10 @@ class Lipschitz(Objective):
         if self.weight == 0:
             return F.cross_entropy(model(seen), y)
         seen.requires_grad_(True)
-        logits = model(seen)
-        directions = _all_directions(logits) if self.estimate == "exact" else _one_direction(logits, generator)
-        return F.cross_entropy(logits, y) + self.weight * _roughness(logits, seen, directions)
+        with second_derivatives():
+            logits = model(seen)
+            directions = _all_directions(logits) if self.estimate == "exact" else _one_direction(logits, generator)
+            return F.cross_entropy(logits, y) + self.weight * _roughness(logits, seen, directions)
 
 
 def _roughness(logits: Tensor, x: Tensor, directions: Tensor) -> Tensor:
@@ -68,7 +71,7 @@ def _roughness(logits: Tensor, x: Tensor, directions: Tensor) -> Tensor:
     """
     total = logits.new_zeros(())
     for direction in directions:
-        (gradient,) = torch.autograd.grad(logits, x, direction, create_graph=True)
+        gradient = gradient_of(logits, x, direction, create_graph=True)
         total = total + gradient.square().sum()
     return 2 * total / logits.numel()
 

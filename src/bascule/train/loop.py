@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bascule.core import rng
 from bascule.core.images import Images
+from bascule.core.lending import lending
 from bascule.train.compile import compile_model
 from bascule.train.precision import Mixed
 from bascule.train.settings import Training
@@ -79,6 +80,7 @@ def train(
 
     Raises:
         DivergedError: A loss, parameter or running statistic is not finite.
+        RequestError: The network does not answer with one logit per class in train mode.
     """
     checkpoints = checkpoints or NoCheckpoints()
     steps = Steps(model, images, training, seed=seed)
@@ -87,7 +89,8 @@ def train(
     if state is not None:
         done.restore(state, steps)
     saved = time.monotonic()
-    with _passes(model, training, compile_passes=compile_passes) as net, rng.borrowed_global_stream(seed, "train"):
+    passes = _passes(model, training, compile_passes=compile_passes)
+    with passes as net, lending(net, classes=len(images.classes)), rng.borrowed_global_stream(seed, "train"):
         net.train()
         for step in range(done.steps, steps.total):
             place, lr = step % steps.per_epoch, steps.lr(step)

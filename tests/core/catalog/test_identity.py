@@ -208,9 +208,8 @@ def test_what_runs_is_what_the_identity_speaks_of(folder: Path) -> None:
 
 def test_files_of_two_folders_have_their_own_imports(folder: Path) -> None:
     for number in (1, 2):
-        write(
-            {f"{number}/nets.py": "from layers import x\ndef net(): return x", f"{number}/layers.py": f"x = {number}"}
-        )
+        write({f"{number}/nets.py": "from layers import x\ndef net(): return x"})
+        write({f"{number}/layers.py": f"x = {number}"})
     assert [load("models", f"{number}/nets.py:net")() for number in (1, 2)] == [1, 2]
     assert identity("1/nets.py:net") != identity("2/nets.py:net")
 
@@ -218,17 +217,32 @@ def test_files_of_two_folders_have_their_own_imports(folder: Path) -> None:
 def test_an_import_beside_the_file_is_found_when_the_function_runs(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(
-        {"1/nets.py": "def net():\n    import layers_of_one\n    return layers_of_one.x", "1/layers_of_one.py": "x = 1"}
-    )
+    write({"1/nets.py": "def net():\n    import layers_of_one as one\n    return one.x", "1/layers_of_one.py": "x = 1"})
     assert load("models", "1/nets.py:net")() == 1
+
+
+LONG = "x" * 5000
+NO_NAMES = ["a\0b.py:x", "~nobody/x.py:y", "..:x", ":x", f"{LONG}.py:y", f"{LONG}:y", "/tmp:x", "\ud800.py:x"]
+
+
+@pytest.mark.parametrize("name", NO_NAMES, ids=map(str, range(len(NO_NAMES))))
+def test_a_name_that_cannot_be_one_is_refused_and_has_no_identity(folder: Path, name: str) -> None:
+    assert code_named(name) is None
+    assert catalog.origin("models", name).endswith(" (not found)")
+    assert catalog.origin("models", name).isprintable()
+    assert catalog.changed_in({"name": name, "code": "ast1:0"}) == (name,)
+    with pytest.raises(RequestError, match=r"cannot import|no file"):
+        build("models", name)
 
 
 def test_of_a_prompt_it_is_the_class_alone(tmp_path: Path) -> None:
     code = """
 import sys
-from bascule.core.catalog import component, code_of, describe
-from bascule.poison import Trigger
+from bascule.core.catalog import component, contract, describe
+
+@contract("poison")
+@component
+class Trigger: ...
 
 def make(by):
     exec(f'''@component

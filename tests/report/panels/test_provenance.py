@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
+from bascule.report.panels import provenance
 from pages import page_of
 from records import Spec
 
@@ -28,3 +30,19 @@ def test_what_was_run_can_be_run_again(tmp_path: Path) -> None:
         assert text in section
     lines = page.text("tr")[-8:]
     assert lines[:2] == ["None0rowrow0seed02.0 s1.5 sdone", "None0twinrow0twin02.0 s1.0 sdone"]
+
+
+def test_it_says_where_parts_come_from_that_are_not_built_in(tmp_path: Path) -> None:
+    settings = {
+        "model": {"name": "own/nets.py:small", "factory": "own/nets.py:small", "settings": {}, "code": "ast1:0a"},
+        "attack": [{"name": "shift", "eps": 0.1, "code": "dist1:demo==1.2+cu1+ast1:0b"}, {"name": "pgd", "eps": 0.1}],
+        "filter": {"name": "own.filters:Mine", "code": "0c"},
+    }
+    section = page_of(tmp_path, Spec(settings=settings)).section("provenance")
+    for text in ("own/nets.py:small: file own/nets.py", "shift: demo 1.2+cu1", "own.filters:Mine: module own.filters"):
+        assert text in section
+    run = SimpleNamespace(rows=[], plan=SimpleNamespace(metrics=("accuracy", "gone", "own/more.py:Metric")))
+    assert provenance._elsewhere(run) == [
+        "gone: no longer there",
+        "own/more.py:Metric: file own/more.py (not found)",
+    ]

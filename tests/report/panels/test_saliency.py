@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,12 +36,15 @@ def test_heat_is_shown_from_none_to_the_most_in_each_image(page: dict[str, str])
 
 def test_attention_below_chance_and_around_it(tmp_path: Path) -> None:
     rows = [
-        row_with("Low", {"explain:heat": finding(heat(0.1), HEAT)}),
-        row_with("Same", {"explain:heat": finding(heat(0.25), HEAT)}),
+        row_with("Low", *[{"explain:heat": finding(heat(0.1), HEAT)}] * 2),
+        row_with("Same", *[{"explain:heat": finding(heat(0.25), HEAT)}] * 2),
     ]
     text = said(sections(run_of(tmp_path / "run", *rows), tmp_path)["saliency"])
     assert "Not separated from chance: Same. Less than chance: Low." in text
     assert "Same looks at the trigger more than Low: their intervals do not overlap." in text
+    alone = [replace(spec, seeds=1, findings=spec.findings[:1]) for spec in rows]
+    text = said(sections(run_of(tmp_path / "alone", *alone), tmp_path)["saliency"])
+    assert "One seed does not tell whether Same or Low looks at the trigger more." in text
 
 
 def test_large_images_are_made_small(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from pydantic_core import core_schema
 from bascule.core.catalog.component import belongs_to, is_named
 from bascule.core.catalog.identity import check_code, code_of
 from bascule.core.catalog.names import is_built_in, load, name_of, names
-from bascule.core.errors import RequestError
+from bascule.core.errors import RequestError, unknown
+from bascule.core.text import quote
 
 T = TypeVar("T")
 
@@ -64,16 +65,16 @@ def build(room: str, spec: Any) -> Any:
     if not isinstance(spec, Mapping):
         if belongs_to(room, type(spec)):
             return spec
-        raise RequestError(f"expected a name or a mapping with the key 'name', got {spec!r}. {_listing(room)}")
+        raise RequestError(f"expected a name or a mapping with the key 'name', got {quote(spec)}. {_listing(room)}")
     settings = {key: _tuples(value) for key, value in spec.items()}
     name = settings.pop("name", None)
     if not isinstance(name, str):
-        raise RequestError(f"expected a mapping with the key 'name', got {dict(spec)!r}. {_listing(room)}")
+        raise RequestError(f"expected a mapping with the key 'name', got {quote(dict(spec))}. {_listing(room)}")
     family, _, variant = name.partition(":")
     key = getattr(load(room, family), "variant", None) if variant and family in names(room) else None
     if key is not None:
         if key in settings:
-            raise RequestError(f"{name!r} has this setting in its name already", place=(key,))
+            raise RequestError(f"{quote(name)} has this setting in its name already", place=(key,))
         name, settings = family, {key: variant, **settings}
     maker = load(room, name)
     if belongs_to(room, maker):
@@ -82,7 +83,7 @@ def build(room: str, spec: Any) -> Any:
         return construct(maker, settings)
     adopt = getattr(importlib.import_module(f"bascule.{room}"), "adopt", None)
     if adopt is None or not callable(maker):
-        raise RequestError(f"{name!r} is not a component of {room!r}")
+        raise RequestError(f"{quote(name)} is not a component of {room!r}")
     return adopt(name, settings)
 
 
@@ -110,6 +111,11 @@ def construct(cls: type[T], settings: Mapping[str, Any]) -> T:
     missing = getattr(cls, "__abstractmethods__", ())
     if missing:
         raise RequestError(f"{cls.__name__} lacks {', '.join(sorted(missing))}: see bascule/{cls.room}/__init__.py")  # type: ignore[attr-defined]
+    if dataclasses.is_dataclass(cls):  # before Python meets a key such as `self`
+        fields = [field.name for field in dataclasses.fields(cls)]
+        for key in values:
+            if key not in fields:
+                raise RequestError(unknown("key", key, fields), key=key)
     return cls(**values)
 
 

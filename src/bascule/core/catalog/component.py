@@ -26,13 +26,13 @@ def component(cls: type[T]) -> type[T]:
     check = made.__init__
 
     @functools.wraps(check)
-    def init(self: Any, *positional: Any, **values: Any) -> None:
+    def init(self: Any, /, *positional: Any, **values: Any) -> None:
         try:
             check(self, *positional, **values)
         except pydantic.ValidationError as error:
             raise translate(made, values, error) from None
 
-    made.__init__ = init  # type: ignore[method-assign]
+    made.__init__ = init  # type: ignore[method-assign, assignment]
     return made  # type: ignore[return-value]
 
 

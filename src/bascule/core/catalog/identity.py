@@ -107,11 +107,9 @@ def code_named(name: str) -> str | None:
 def codes_named(name: str) -> frozenset[str]:
     """`code_named`, and what records of earlier versions hold for the same code; empty where there is no file."""
     code, place = code_named(name), place_of(name.rpartition(":")[0])
-    return (
-        frozenset()
-        if code is None or place is None
-        else frozenset({code, hashlib.sha256(place.read_bytes()).hexdigest()})
-    )
+    if code is None or place is None:
+        return frozenset()
+    return frozenset({code, hashlib.sha256(place.read_bytes()).hexdigest()})
 
 
 def _identity(code: Code, module: str) -> str:
@@ -123,7 +121,8 @@ def _identity(code: Code, module: str) -> str:
 
 def code_of_plugin(plugin: Plugin) -> str | None:
     """The identity of what a distribution announces, found without importing anything."""
-    code, dist = code_of_place(plugin.entry.module), plugin.entry.dist
+    dist = plugin.entry.dist
+    code = code_of_place(plugin.entry.module, dist)
     told = code is None or (is_installed(code.place) and dist is not None and is_from_index(dist))
     return _of_distribution(plugin.origin, code, told)
 
@@ -174,9 +173,9 @@ def origin_of_place(where: str) -> str:
     """Where `module` or `path/to/file.py` lies: in a distribution, or in which file; nothing is imported."""
     file = place_of(where)
     if file is None:
-        return f"{_kind_of(where)} {where} (not found)"
+        return f"{_named(where)} (not found)"
     dist = distribution_of(where) if is_installed(file) and not where.endswith(".py") else None
-    return f"file {file}" if dist is None else about(dist)
+    return _named(str(file)) if dist is None else about(dist)
 
 
 def origin_of_code(name: str, code: str) -> str:
@@ -185,11 +184,13 @@ def origin_of_code(name: str, code: str) -> str:
     if told:
         return " ".join(told.groups())
     where = name.rpartition(":")[0]
-    return f"{_kind_of(where)} {where or name}"
+    return _named(where or name)
 
 
-def _kind_of(where: str) -> str:
-    return "file" if where.endswith(".py") else "module"
+def _named(place: str) -> str:
+    """`file nets.py`, `module own.nets`; what a terminal would not print is escaped."""
+    kind = "file" if place.endswith(".py") else "module"
+    return f"{kind} {place if place.isprintable() else repr(place)}"
 
 
 # --- what records hold -----------------------------------------------------------------------------------------------

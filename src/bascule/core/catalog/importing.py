@@ -35,9 +35,9 @@ def code_of_place(where: str, dist: Distribution | None = None) -> Code | None:
         return None
     if not is_installed(files[-1]):
         return code_at(files)
-    return code_at(
-        files, own=_top_package(files) if dist is None or is_from_index(dist) else files_of_distribution(dist)
-    )
+    if dist is not None and not is_from_index(dist):
+        return code_at(files, own=files_of_distribution(dist))
+    return code_at(files, own=_top_package(files))
 
 
 def place_of(where: str) -> Path | None:
@@ -51,7 +51,7 @@ def _files_of(where: str) -> list[Path]:
         if where.endswith(".py"):
             file = Path(where).expanduser().resolve()
             return [file] if file.is_file() else []
-        return files_of(where) if where != "__main__" and all(where.split(".")) else []
+        return files_of(where) if where != "__main__" and all(map(str.isidentifier, where.split("."))) else []
     except (OSError, ValueError, RuntimeError):  # not a path, on this system or for this user
         return []
 

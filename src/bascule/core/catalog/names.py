@@ -49,7 +49,7 @@ def names(room: str) -> tuple[str, ...]:
 def is_built_in(room: str, name: str) -> bool:
     """Whether one of our own components has this name."""
     path = _ROOT / room / f"{name.replace('-', '_')}.py"
-    return re.fullmatch(r"[a-z0-9][a-z0-9-]*", name) is not None and path.is_file() and _holds_component(path)
+    return re.fullmatch(r"[a-z0-9][a-z0-9-]{0,99}", name) is not None and path.is_file() and _holds_component(path)
 
 
 def _holds_component(path: Path) -> bool:
@@ -115,7 +115,7 @@ def load(room: str, name: str) -> Any:
 def _load_plugin(plugin: Plugin) -> Any:
     room, name, value = plugin.room, plugin.name, plugin.entry.value
     try:
-        module = import_place(plugin.entry.module)
+        module = import_place(plugin.entry.module, plugin.entry.dist)
         thing = functools.reduce(getattr, filter(None, (plugin.entry.attr or "").split(".")), module)
     except Exception as error:
         problem = f"cannot load {room}/{name} from {value!r}: {type(error).__name__}: {error}"

@@ -11,6 +11,7 @@ from typing import Any
 import pydantic
 
 from bascule.core.errors import RequestError, unknown
+from bascule.core.text import quote
 
 
 def translate(cls: type, values: Mapping[str, Any], error: pydantic.ValidationError) -> RequestError:
@@ -65,7 +66,7 @@ def _rule(problems: list[Any]) -> str:
     # A value of the right type in the wrong range says more than the branches of another type.
     closer = [p for p in problems if p["type"] != "literal_error" and not p["type"].endswith("_type")]
     rules = [_plain(p["msg"]) for p in closer or problems]
-    return f"{', or '.join(dict.fromkeys(rules))}; got {given!r}"
+    return f"{', or '.join(dict.fromkeys(rules))}; got {quote(given)}"
 
 
 def _plain(rule: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bascule.measure.paired import Difference
+from bascule.measure.paired import LEAST_SEEDS, Difference
 from bascule.record.flags import TWIN_LIMIT
 from bascule.record.rows import RowResult
 from bascule.report.compare.comparable import also_different
@@ -66,8 +66,10 @@ def describe(comparison: Comparison) -> Statement:
         facts, meaning = "cannot be compared", ""
     notes += _missing_notes(comparison, missing, both)
     notes += _accuracy_note(differences.get("accuracy"))
-    if clear and comparison.seeds == 1:
-        notes.append("This rests on one seed: training again may move the numbers by more than their intervals say.")
+    if any(_held_back(differences[name]) for name in ("accuracy", *both) if name in differences):
+        notes.append(
+            "One seed is not enough to tell: training again may move the numbers by more than these intervals."
+        )
     if comparison.seeds and comparison.seeds < max(reference.seeds, row.seeds):
         notes.append(f"Compared at the {count(comparison.seeds, 'seed')} that both rows have.")
     if changes["asr"] != "missing":
@@ -104,27 +106,35 @@ def _clear(differences: Mapping[str, Difference], changes: Mapping[str, str], cl
     return joined(parts), _MEANING_ALONE[end, changes[clear[0]]]
 
 
-def _numbers(difference: Difference) -> tuple[float, float, float, float]:
-    """Before, after, and the ends of the interval of a difference that is known."""
-    numbers = difference.before, difference.after, difference.low, difference.high
-    assert None not in numbers
-    return numbers  # type: ignore[return-value]
+def _values(difference: Difference) -> tuple[str, str]:
+    """Before and after, of a difference that is known."""
+    assert difference.before is not None
+    assert difference.after is not None
+    return percent_pair(difference.before, difference.after)
 
 
 def _from_to(difference: Difference) -> str:
-    """`from 0 % to 35 % (by 31 to 39 points)`."""
-    before, after, low, high = _numbers(difference)
-    first, second = percent_pair(before, after)
-    by = points(low, high) if low > 0 else points(-high, -low)
-    return f"from {first} to {second} (by {by})"
+    """`from 0 % to 35 % (by 31 to 39 points)`; of a clear difference, which has an interval."""
+    first, second = _values(difference)
+    assert difference.low is not None
+    assert difference.high is not None
+    low, high = difference.low, difference.high
+    return f"from {first} to {second} (by {points(low, high) if low > 0 else points(-high, -low)})"
 
 
 def _both(difference: Difference) -> str:
-    """`30 % and 31 %, from 2 points lower to 4 points higher`."""
-    before, after, low, high = _numbers(difference)
-    first, second = percent_pair(before, after)
+    """`30 % and 31 %, from 2 points lower to 4 points higher`; without the end where there is no interval."""
+    first, second = _values(difference)
     values = f"{first} in both" if first == second else f"{first} and {second}"
-    return f"{values}, {points_around(low, high)}"
+    if difference.low is None or difference.high is None:
+        return values
+    return f"{values}, {points_around(difference.low, difference.high)}"
+
+
+def _held_back(difference: Difference) -> bool:
+    """Whether it would be clear if the seeds were enough."""
+    low, high = difference.low, difference.high
+    return difference.seeds < LEAST_SEEDS and low is not None and high is not None and (low > 0 or high < 0)
 
 
 def _unclear_note(name: str, difference: Difference) -> str:

@@ -54,13 +54,12 @@ def _gaps(row: RowView) -> list[str]:
 def _numbers(row: RowView) -> list[tuple[str, str, str]]:
     names = {"robust_accuracy": "robust accuracy", "asr": "ASR", "accuracy": "accuracy"}
     measures = [(name, row.result.metrics[key]) for key, name in names.items() if key in row.result.metrics]
-    return [(name, *percent_interval(m.value, *_interval(m))) for name, m in measures if m.value is not None]
+    return [(name, *percent_interval(m.value, *_interval(m, m.value))) for name, m in measures if m.value is not None]
 
 
-def _interval(measure: Measure) -> tuple[float, float]:
-    assert measure.low is not None
-    assert measure.high is not None
-    return measure.low, measure.high
+def _interval(measure: Measure, value: float) -> tuple[float, float]:
+    """Its ends; the value itself where there is none."""
+    return (value if measure.low is None else measure.low), (value if measure.high is None else measure.high)
 
 
 def _picture(rows: Sequence[RowView]) -> svg.Drawing:
@@ -91,7 +90,7 @@ def _point(row: RowView) -> labels.Point:
     robust, asr = row.result.metrics["robust_accuracy"], row.result.metrics["asr"]
     assert robust.value is not None
     assert asr.value is not None
-    (left, right), (low, high) = _interval(robust), _interval(asr)
+    (left, right), (low, high) = _interval(robust, robust.value), _interval(asr, asr.value)
     shares = (robust.value, 1 - asr.value, left, 1 - high, right, 1 - low)
     return labels.Point(*(100 * share for share in shares))
 

@@ -14,6 +14,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
+from bascule.core.text import printable
+
 Form = Literal["text", "markdown", "latex"]
 
 
@@ -49,8 +51,19 @@ def render(grids: Iterable[Grid], paragraphs: Sequence[Sequence[str]], form: For
         form: What to write.
         width: Most columns of a line of text. A wider table is broken into blocks of columns, each with the names.
     """
-    parts = list(zip(grids, paragraphs, strict=True))
+    parts = [
+        (_printable(grid), [printable(line) for line in below]) for grid, below in zip(grids, paragraphs, strict=True)
+    ]
     return _text(parts, width) if form == "text" else _RENDER[form](parts)
+
+
+def _printable(grid: Grid) -> Grid:
+    """The table without characters that would steer a terminal or end a line of a file."""
+    return Grid(
+        names=list(map(printable, grid.names)),
+        numbers=list(map(printable, grid.numbers)),
+        lines=[[TableCell(*map(printable, cell)) for cell in line] for line in grid.lines],
+    )
 
 
 def _text(parts: Sequence[tuple[Grid, Sequence[str]]], width: int | None) -> str:
@@ -122,7 +135,7 @@ def _block(grid: Grid, numbers: Sequence[int], name: int = _NAME, heading: int =
 
 def _markdown(parts: Sequence[tuple[Grid, Sequence[str]]]) -> str:
     def line(cells: Iterable[str]) -> str:
-        return "| " + " | ".join(cell.replace("\\", "\\\\").replace("|", "\\|") for cell in cells) + " |"
+        return "| " + " | ".join(_marked(cell) for cell in cells) + " |"
 
     blocks = []
     for grid, below in parts:
@@ -132,6 +145,11 @@ def _markdown(parts: Sequence[tuple[Grid, Sequence[str]]]) -> str:
         if below:
             blocks.append("\n".join(f"- {note}" for note in below))
     return "\n\n".join(blocks) + "\n"
+
+
+def _marked(text: str) -> str:
+    """Text in a cell of Markdown, which it does not end."""
+    return text.replace("\\", "\\\\").replace("|", "\\|")
 
 
 _LATEX = {

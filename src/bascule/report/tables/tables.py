@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bascule.core.errors import RequestError
+from bascule.core.text import csv_field, json_text
 from bascule.measure import Measure
-from bascule.measure.paired import Difference
+from bascule.measure.paired import LEAST_SEEDS, Difference
 from bascule.record.rows import RowResult, by_class
 from bascule.report.compare import pairwise
 from bascule.report.compare.comparable import apart
@@ -27,6 +28,7 @@ UNKNOWN = "—"
 LEGEND = "95 % intervals: over test images (Wilson) and, with several seeds, over seeds (Student's t)."
 ONE_IN_TWENTY = "Each interval stands for itself: among many, about one in twenty misses."
 PAIRED = "95 % intervals of differences paired by seed and by image; one that holds 0 separates nothing."
+ONE_SEED = "At one seed no difference is clear: the intervals leave out the doubt from training anew."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +84,8 @@ def render(rows: Sequence[RowResult], form: Format, more: More | None = None, *,
         below[0] += [note for free, beaten in pairwise.pareto(rows) for note in (free, *beaten)]
     if more.compares:
         grids.append(_differences(comparisons, "the same models before" if more.before else ""))
-        below.append([PAIRED, *(_sentence(comparison) for comparison in comparisons)])
+        alone = any(0 < comparison.seeds < LEAST_SEEDS for comparison in comparisons)
+        below.append([PAIRED, *([ONE_SEED] * alone), *(_sentence(comparison) for comparison in comparisons)])
     return grid.render(grids, below, form, width=width)
 
 
@@ -192,12 +195,13 @@ def _known(comparison: Comparison, metric: str) -> bool:
 
 
 def change_cell(difference: Difference | None) -> TableCell:
-    """The change, with its sign, and its interval: `+1.2` and `-0.4 to +2.8`."""
+    """The change, with its sign, and its interval, where there is one: `+1.2` and `-0.4 to +2.8`."""
     if difference is None or difference.value is None:
         return TableCell(UNKNOWN)
-    assert difference.low is not None
-    assert difference.high is not None
-    value, low, high = (_signed(part, difference.unit) for part in (difference.value, difference.low, difference.high))
+    value = _signed(difference.value, difference.unit)
+    if difference.low is None or difference.high is None:
+        return TableCell(value)
+    low, high = (_signed(end, difference.unit) for end in (difference.low, difference.high))
     return TableCell(value, f"{low} to {high}")
 
 
@@ -251,7 +255,7 @@ def _json(rows: Sequence[RowResult], more: More, comparisons: Sequence[Compariso
                  "metrics": {name: measure.as_dict() for name, measure in measures.items()}}
                 for label, (n, measures) in by_class(row).items()
             ]  # fmt: skip
-    return json.dumps(entries, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json_text(json.dumps(entries, indent=1, ensure_ascii=False, allow_nan=False)) + "\n"
 
 
 _PARTS = ("", "_low", "_high", "_n")
@@ -278,21 +282,25 @@ def _csv(rows: Sequence[RowResult], more: More, comparisons: Sequence[Comparison
     heading += ["clearly_beaten_by"] if more.pareto else []
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*heading, "flags"])
+
+    def write(line: Sequence[object]) -> None:
+        writer.writerow(map(csv_field, line))
+
+    write([*heading, "flags"])
     for place, row in enumerate(rows):
         about = [*([row.run] if several else []), row.study, row.row, row.data, *(row.vary.get(path) for path in vary)]
         flags = "; ".join(row.flags)
         if more.by_class:
             for label, (n, measures) in by_class(row).items():
                 name = row.class_name(label)
-                writer.writerow([*about, label, name, n, row.seeds, *_numbers(measures, metrics), flags])
+                write([*about, label, name, n, row.seeds, *_numbers(measures, metrics), flags])
             continue
         line = [*about, row.seeds, *_numbers(row.metrics, metrics)]
         line += _numbers(differences.get(id(row), {}), metrics) if more.compares else []
         line += [
             "; ".join(rows[rival].name for rival in by_row[place].clearly) if place in by_row else ""
         ] * more.pareto
-        writer.writerow([*line, flags])
+        write([*line, flags])
     return out.getvalue()
 
 
