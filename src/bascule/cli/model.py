@@ -25,7 +25,7 @@ from bascule.cli.options import (
     writable_file,
     writable_folder,
 )
-from bascule.cli.output import echo, echo_json
+from bascule.cli.output import complain, echo, echo_json
 from bascule.core.errors import RequestError
 
 if TYPE_CHECKING:
