@@ -211,3 +211,12 @@ def test_more_of_the_same_is_taken(own: RunRecord) -> None:
     assert evaluate(own, asked("attack", {"name": "square", "eps": 0.1, "queries": 2})).failures == ()
     assert evaluate(own, asked("certify", {"name": "interval", "eps": 0.01}), asked("measure", "certified-accuracy"))
     assert table(own)[0]["metrics"]["certified_accuracy"]["value"] is not None
+
+
+def test_running_the_study_again_says_what_it_shows_no_more(run: RunRecord, plan_of) -> None:
+    evaluate(run, SQUARE)
+    said: list[str] = []
+    run_plan(plan_of(), RunRecord(run.path), device=CPU, roots=(), warn=said.append)
+    (text,) = said
+    assert text.startswith("not in the study, and so not in its table any more, but kept: attack+=")
+    assert evaluate(run, SQUARE) == Ran(0, ())

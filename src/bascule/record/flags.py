@@ -147,7 +147,7 @@ def _of_asked(run: RunRecord, row: RecordedRow, seeds: Sequence[int]) -> Iterato
     try:
         yield from flags_of_asked(run, row, seeds)
     except DamagedError as error:
-        yield f"damaged: {error.path.name}: {error.why}"
+        yield f"damaged: {error.path.name}: {error.reason}"
 
 
 def _of_damage(run: RunRecord, row: RecordedRow) -> Iterator[str]:
@@ -156,7 +156,7 @@ def _of_damage(run: RunRecord, row: RecordedRow) -> Iterator[str]:
         for cell, who in ((seed.cell, "seed"), (seed.twin, "twin of seed")):
             for error in () if cell is None else run.cell(cell.fingerprint).damaged():
                 file = error.path.relative_to(run.path).as_posix()
-                yield f"damaged: {who} {seed.seed}: {file}: {error.why}; left out until `bascule run` makes it again"
+                yield f"damaged: {who} {seed.seed}: {file}: {error.reason}; left out until `bascule run` makes it again"
 
 
 def _standing(outcomes: Outcomes | None) -> float:

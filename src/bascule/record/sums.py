@@ -27,6 +27,11 @@ class DamagedError(RequestError):
         super().__init__(f"cannot read {path}: {why}")
         self.path, self.why = path, why
 
+    @property
+    def reason(self) -> str:
+        """Why it is taken for damaged."""
+        return self.why.removeprefix("it is damaged: ")
+
     def __reduce__(self) -> tuple[object, ...]:
         return DamagedError, (self.path, self.why)
 

@@ -95,7 +95,9 @@ def run_plan(
             refuse_loss(run, plan, roots)
         records = [(cell, run.cell(cell.fingerprint)) for cell in plan.cells()]
         for damage in [*mend_run(run), *(damage for _, record in records for damage in mend_cell(record))]:
-            warn(f"{damage}. It was set aside (*.damaged) and is made again")
+            warn(f"{damage}. It was set aside (*.damaged); `bascule run` makes it again")
+        if train and (dropped := _no_longer_asked(run, plan)):
+            warn(f"not in the study, and so not in its table any more, but kept: {', '.join(dropped)}")
         pending = [cell for cell, record in records if not is_done(cell, record) and (train or record.trained)]
         keep = run.write_plan if train or not pending else run.write_asked
         keep(plan.recorded())
@@ -115,6 +117,12 @@ def run_plan(
         if not train and all(is_done(cell, run.cell(cell.fingerprint)) for cell in pending):
             run.write_plan(plan.recorded())
     return Ran(len(pending), tuple(failures))
+
+
+def _no_longer_asked(run: RunRecord, plan: Plan) -> list[str]:
+    """What was added to the recorded plan, after its study was run, and is not in this one."""
+    known = run.plan().overrides if run.plan_file.is_file() else ()
+    return [text for text in known if "+=" in text.partition("=")[0] + "=" and text not in plan.overrides]
 
 
 def _warn(text: str) -> None:
