@@ -218,7 +218,7 @@ def test_no_attack_moves_a_certified_image(which: str, norm: Any, eps: float, tr
 
 
 def test_in_l2_the_first_layer_is_bounded_by_the_length_of_its_weights(trained: Any) -> None:
-    """With the box around the ball, intervals prove 28 images of the hardened net and linear bounds none of the other."""
+    """From the box around the ball, intervals prove 28 images of the hardened net and linear bounds 0 of the other."""
     for net, bound, least in (
         (trained.hardened, Interval(norm="l2", eps=0.1), 45),
         (trained.standard, CrownIbp(norm="l2", eps=0.1), 15),
