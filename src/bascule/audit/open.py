@@ -13,7 +13,7 @@ from torch import nn
 from bascule.attack import Attack
 from bascule.certify import Certifier
 from bascule.core import rng
-from bascule.core.catalog import build, changes_noted, construct, name_of, names
+from bascule.core.catalog import build, changes_noted, construct, name_of, names, recorded_code
 from bascule.core.errors import RequestError, placed
 from bascule.core.images import Images
 from bascule.core.inference import predict
@@ -28,6 +28,7 @@ from bascule.poison import Trigger
 from bascule.poison.placement import Poison
 from bascule.record.cell import CellRecord
 from bascule.record.evaluation import metrics_named
+from bascule.record.sums import check_sum
 
 CHANGED_CODE = "changed code"
 """Heading of a flag: see docs/flags.md."""
@@ -98,6 +99,7 @@ def open_model(
     roots: Sequence[Path],
     seed: int | None = None,
     max_test: int | None = None,
+    trust_code: bool = False,
 ) -> AuditedModel:
     """A trained model and its data.
 
@@ -110,22 +112,27 @@ def open_model(
         roots: Folders searched for data.
         seed: Of everything that is drawn; by default the cell's own, so that it draws as its run did, else 0.
         max_test: At most this many test images, drawn as for the data's own `max_test`.
+        trust_code: Whether code that only the cell's record names may be imported.
 
     Raises:
-        RequestError: Something is missing, cannot be read, or does not fit; its place is the argument.
+        RequestError: Something is missing, damaged, cannot be read, or does not fit, or code is not trusted; its place
+            is the argument.
     """
     weights, cell = _weights_and_cell(Path(path))
-    settings = {} if cell is None else cell.info()["settings"]
+    info = {} if cell is None else cell.info()
+    settings = info.get("settings") or {}
+    for damage in () if cell is None else cell.damaged():
+        raise damage
     for argument, given in (("data", data), ("model", model)):
         if given is None and argument not in settings:
             raise RequestError(_MISSING[argument], place=(argument,))
     changed: list[str] = []
-    source = _recorded("data", settings["data"], changed) if data is None else _source(data)
+    source = _recorded("data", settings["data"], changed, trust_code) if data is None else _source(data)
     if max_test is not None:
         source = replace(source, max_test=min(max_test, source.max_test or max_test))
     train, test = source.load(roots)
     if model is None:
-        architecture = _recorded("models", settings["model"], changed)
+        architecture = _recorded("models", settings["model"], changed, trust_code)
     else:
         with placed("model"):
             architecture = build("models", model)
@@ -133,10 +140,10 @@ def open_model(
     known = cell is not None and data is None
     identity = test_identity(source, source.facts(roots)) if known else content_identity(test)
     if seed is None:
-        seed = 0 if cell is None else int(cell.info()["seed"])
+        seed = int(info.get("seed") or 0)
     network = _network(architecture, train, weights, seed, device, changed)
-    parts = {kind: _evaluated_with(cell, kind, changed) for kind in ("attack", "certify")}
-    with changes_noted(changed):
+    parts = {kind: _evaluated_with(cell, kind, changed, trust_code) for kind in ("attack", "certify")}
+    with changes_noted(changed), recorded_code(trust=trust_code):
         poison = None if settings.get("poison") is None else construct(Poison, settings["poison"])
     return AuditedModel(
         model=network,
@@ -147,9 +154,9 @@ def open_model(
     )  # fmt: skip
 
 
-def _recorded(room: str, spec: Any, changed: list[str]) -> Any:
+def _recorded(room: str, spec: Any, changed: list[str], trust_code: bool) -> Any:
     """A part of a cell; to look at a model, its code need not be what it was, but that is noted."""
-    with changes_noted(changed):
+    with changes_noted(changed), recorded_code(trust=trust_code):
         return build(room, spec)
 
 
@@ -164,6 +171,7 @@ def _weights_and_cell(path: Path) -> tuple[Path, CellRecord | None]:
         if not cell.trained:
             what = "give the folder of a cell (runs/.../cells/...) or a file"
             raise RequestError(f"{path} holds no trained model: {what}{_cells_in(path)}")
+        check_sum(cell.model_file)
         return cell.model_file, cell
     if not path.is_file():
         raise RequestError(
@@ -216,12 +224,14 @@ def _network(
     return network.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def _evaluated_with(cell: CellRecord | None, kind: str, changed: list[str]) -> tuple[Any, ...]:
+def _evaluated_with(cell: CellRecord | None, kind: str, changed: list[str], trust_code: bool) -> tuple[Any, ...]:
     """The attacks or certifiers that a cell was evaluated with, in order."""
     if cell is None:
         return ()
-    specs = (info["settings"] for info in cell.evaluations().values() if info.get("kind") == kind)
-    return tuple(dict.fromkeys(_recorded(kind, spec, changed) for spec in specs))
+    specs = [info["settings"] for info in cell.evaluations().values() if info.get("kind") == kind]
+    for damage in cell.damaged():
+        raise damage
+    return tuple(dict.fromkeys(_recorded(kind, spec, changed, trust_code) for spec in specs))
 
 
 def settings_for(

@@ -17,6 +17,7 @@ from bascule.cli.options import (
     EvaluateOptions,
     Format,
     RunsOption,
+    TrustCodeOption,
 )
 from bascule.cli.study import evaluate_run
 from bascule.core.errors import RequestError
@@ -66,12 +67,13 @@ def evaluate(
     ] = None,
     device: DeviceOption = "auto",
     data_dir: DataDirOption = None,
+    trust_code: TrustCodeOption = False,
 ) -> None:
     """Measure one model at both ends; or ask more of the trained models of a run. Nothing is trained."""
     given = EvaluateOptions(
         attack=attack or (), certify=certify or (), measure=measure or (), form=format_, curve=curve, data=data,
         model=architecture, trigger=trigger, target=target, max_images=max_images, seed=seed, device=device,
-        data_dir=data_dir,
+        data_dir=data_dir, trust_code=trust_code,
     )  # fmt: skip
     record = _run_or_model(what, runs)
     if record is None:

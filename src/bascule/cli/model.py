@@ -18,6 +18,7 @@ from bascule.cli.options import (
     ImagesOption,
     ModelArgument,
     SeedOption,
+    TrustCodeOption,
     component_of,
     spec_of,
     specs_of,
@@ -50,7 +51,10 @@ def evaluate_model(name: str, given: EvaluateOptions) -> None:
 
     if given.form not in (Format.text, Format.json):
         raise RequestError(f"--format {given.form.value}: one model is shown as text or as json")
-    audited = _open(name, given.data, given.model, given.seed, given.device, given.data_dir, max_test=given.max_images)
+    audited = _open(
+        name, given.data, given.model, given.seed, given.device, given.data_dir,
+        trust_code=given.trust_code, max_test=given.max_images,
+    )  # fmt: skip
     settings = settings_for(
         audited, attack=specs_of(given.attack, "attack"), certify=specs_of(given.certify, "certify"),
         trigger=spec_of(given.trigger, "trigger"), target=given.target, measure=given.measure,
@@ -87,12 +91,13 @@ def filter_(
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     data_dir: DataDirOption = None,
+    trust_code: TrustCodeOption = False,
 ) -> None:
     """Rank the training images of your data by suspicion, as a model trained on them sees them."""
     from bascule.audit.filter import filter_images
 
     method = component_of("filter", with_)
-    audited = _open(model, data, architecture, seed, device, data_dir)
+    audited = _open(model, data, architecture, seed, device, data_dir, trust_code=trust_code)
     judged, files = filter_images(audited, method, writable_folder(output))
     train = audited.train
     echo(f"the model is {_accuracy(audited, train.to(audited.device))} that it is taken to be trained on")
@@ -123,12 +128,13 @@ def scan(
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     data_dir: DataDirOption = None,
+    trust_code: TrustCodeOption = False,
 ) -> None:
     """Say whether a model is backdoored, towards which class, and how sure that is."""
     from bascule.audit.scan import scan_model
 
     scanner = component_of("scan", with_)
-    audited = _open(model, data, architecture, seed, device, data_dir)
+    audited = _open(model, data, architecture, seed, device, data_dir, trust_code=trust_code)
     result, files = scan_model(audited, scanner, images, writable_folder(output))
     used, classes = audited.defender_images(images), audited.train.classes
     echo(f"the model is {_accuracy(audited, used)} of the test set, which the scanner uses")
@@ -170,6 +176,7 @@ def repair(
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     data_dir: DataDirOption = None,
+    trust_code: TrustCodeOption = False,
 ) -> None:
     """Repair a model, and say what that did to both of its ends."""
     from bascule.audit.open import settings_for
@@ -177,7 +184,7 @@ def repair(
     from bascule.report.single import both_ends
 
     method = component_of("repair", with_)
-    audited = _open(model, data, architecture, seed, device, data_dir)
+    audited = _open(model, data, architecture, seed, device, data_dir, trust_code=trust_code)
     attacks = specs_of([attack] if attack else [], "attack")
     settings = settings_for(audited, attack=attacks, trigger=spec_of(trigger, "trigger"), target=target)
     repaired, before, after = repair_model(audited, method, images, writable_file(output), settings)
@@ -196,16 +203,20 @@ def _open(
     device: str,
     data_dir: Path | None,
     *,
+    trust_code: bool,
     max_test: int | None = None,
 ) -> AuditedModel:
     from bascule.audit.open import open_model
+    from bascule.core.catalog import remember_named
     from bascule.data import default_roots
     from bascule.run.run import pick_device
 
     audited = open_model(
         model, data=spec_of(data, "data"), model=spec_of(architecture, "model"), device=pick_device(device),
         roots=default_roots(data_dir), seed=seed, max_test=max_test,
+        trust_code=trust_code,
     )  # fmt: skip
+    remember_named()
     for flag in audited.flags:
         typer.echo(f"bascule: warning: {flag}", err=True)
     return audited

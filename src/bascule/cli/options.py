@@ -85,6 +85,9 @@ ArchitectureOption = Annotated[
 ]
 SeedOption = Annotated[int, typer.Option(min=0, metavar="N", help="Of everything that is drawn.")]
 DeviceOption = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")]
+TrustCodeOption = Annotated[
+    bool, typer.Option("--trust-code", help="Import code of somebody's own (own.py:Name) that only the record names.")
+]
 ImagesOption = Annotated[
     int, typer.Option(min=1, metavar="N", help="How many test images the defender uses, as clean images.")
 ]
@@ -107,6 +110,7 @@ class EvaluateOptions:
     seed: int | None = None
     device: str = "auto"
     data_dir: Path | None = None
+    trust_code: bool = False
 
     def refuse(self, *names: str, why: str) -> None:
         """These do not apply and must not be given.

@@ -62,8 +62,9 @@ def run(
         plan = _plan(study, set_, scale, seeds, data_dir)
     with _kept_current(record, wanted=report_) as changed:
         done = run_plan(
-            plan, record, device=where, roots=roots, engine=engine.value, compile_passes=compile_, changed=changed
-        )
+            plan, record, device=where, roots=roots, engine=engine.value, compile_passes=compile_, changed=changed,
+            warn=_warn,
+        )  # fmt: skip
     print_table([record], Format.text)
     cells = len(plan.cells())
     echo(f"\n{record.path}: {cells} cells, {cells - done.cells} of them done before.")
@@ -112,10 +113,14 @@ def evaluate_run(record: RunRecord, given: EvaluateOptions) -> None:
         for key, texts in asked.items()
         for text in texts
     ]
-    plan = more_asked(record, additions, roots)
-    done = run_plan(plan, record, device=pick_device(given.device), roots=roots, train=False)
+    plan = more_asked(record, additions, roots, trust_code=given.trust_code)
+    done = run_plan(plan, record, device=pick_device(given.device), roots=roots, train=False, warn=_warn)
     print_table([record], given.form)
     _end(done)
+
+
+def _warn(text: str) -> None:
+    complain(f"warning: {text}")
 
 
 def _plan(study: str, overrides: list[str] | None, scale: str | None, seeds: int | None, data_dir: Path | None) -> Plan:
@@ -156,7 +161,7 @@ def _kept_current(record: RunRecord, *, wanted: bool) -> Iterator[Callable[[], o
         return
     from bascule.report.page.live import LivePage
 
-    page = LivePage(record, _page(record), warn=lambda text: complain(f"warning: {text}"))
+    page = LivePage(record, _page(record), warn=_warn)
     try:
         yield page.changed
     finally:

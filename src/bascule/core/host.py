@@ -1,4 +1,7 @@
-"""Settings of the process that change speed and not results, and whether another one runs. Imports nothing, so that it can run before torch loads."""
+"""Settings of the process that change speed and not results, and which processes run.
+
+Imports nothing, so that it can run before torch loads.
+"""
 
 from __future__ import annotations
 

@@ -83,6 +83,12 @@ def flags_of_row(
     yield from _of_the_numbers(list(by_seed.values()), measures)
 
 
+def flags_of_metrics(left_out: Mapping[str, str]) -> Iterator[str]:
+    """What the table does not hold though the plan asks for it: names of metrics with the reason."""
+    for name, reason in left_out.items():
+        yield f"metric left out: {name}: {reason}"
+
+
 def flags_of_model(
     answers: Answers, questions: Sequence[RecordedQuestion], outcomes: Outcomes, measures: Mapping[str, Measure]
 ) -> Iterator[str]:

@@ -15,7 +15,7 @@ T = TypeVar("T")
 FORMAT = 1
 """Of `study.json` and `cell.json`."""
 _MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-"""From each earlier format to the next one: what `study.json` or `cell.json` of that format says in the words of this."""
+"""From each earlier format to the next one: what `study.json` or `cell.json` says in the words of the next."""
 
 
 class Readings:

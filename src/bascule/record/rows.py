@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from bascule.core.catalog import build
+from bascule.core.catalog import ForeignCodeError, build, recorded_code
+from bascule.core.errors import RequestError
 from bascule.measure import Measure, Metric, Outcomes
 from bascule.measure.interval import summarise
 from bascule.record.answers import Answers
 from bascule.record.counted import counted_part
-from bascule.record.flags import flags_of_row
+from bascule.record.flags import flags_of_metrics, flags_of_row
 from bascule.record.outcomes import outcomes_of
 from bascule.record.plan import PublishedValues, RecordedPlan, RecordedRow, RecordedSeed
 from bascule.record.run import RunRecord
@@ -81,8 +82,28 @@ class RowResult:
 
 
 def metrics_of(plan: RecordedPlan) -> dict[str, Metric]:
-    """The metrics a plan asks for, by the name they have in tables."""
-    return {name.replace("-", "_"): build("measure", name) for name in plan.metrics}
+    """The metrics a plan asks for, by the name they have in tables; without those that are left out."""
+    known = ((name, _metric(name)) for name in plan.metrics)
+    return {name.replace("-", "_"): metric for name, metric in known if isinstance(metric, Metric)}
+
+
+def metrics_left_out(plan: RecordedPlan) -> dict[str, str]:
+    """Metrics that cannot be had here, with the reason: code of somebody's own, which reading does not run, or gone."""
+    known = ((name, _metric(name)) for name in plan.metrics)
+    return {name: metric for name, metric in known if isinstance(metric, str)}
+
+
+def _metric(name: str) -> Metric | str:
+    """The metric of this name, or why there is none."""
+    try:
+        with recorded_code():
+            metric = build("measure", name)
+    except ForeignCodeError:
+        return "reading a run does not run code of somebody's own"
+    except RequestError as error:
+        return error.problem
+    assert isinstance(metric, Metric)
+    return metric
 
 
 def by_class(row: RowResult) -> dict[int, tuple[int, dict[str, Measure]]]:
@@ -113,6 +134,7 @@ def _row(run: RunRecord, plan: RecordedPlan, row: RecordedRow, metrics: dict[str
         if (outcomes := outcomes_of_seed(run, seed, row.target, part.hidden)) is not None
     }
     measures = {name: summarise(metric, list(by_seed.values())) for name, metric in metrics.items()}
+    flags = (*flags_of_metrics(metrics_left_out(plan)), *flags_of_row(run, row, by_seed, measures, part))
     infos = [run.cell(seed.cell.fingerprint).info() for seed in row.seeds]
     return RowResult(
         study=plan.study,
@@ -122,7 +144,7 @@ def _row(run: RunRecord, plan: RecordedPlan, row: RecordedRow, metrics: dict[str
         seeds=len(by_seed),
         metrics=measures,
         kinds=metrics,
-        flags=tuple(flags_of_row(run, row, by_seed, measures, part)),
+        flags=flags,
         settings=row.settings,
         published=row.published,
         planned=row.seeds,

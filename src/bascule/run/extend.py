@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bascule.core.catalog import recall
+from bascule.core.catalog import changed_in, names_in, recall, recorded_code
 from bascule.core.errors import RequestError
 from bascule.plan.document import parse_study
 from bascule.plan.overrides import Override, parse_override
@@ -17,7 +17,7 @@ from bascule.record.run import RunRecord
 from bascule.run.loss import refuse_loss
 
 
-def more_asked(run: RunRecord, asked: Sequence[Override], roots: Sequence[Path]) -> Plan:
+def more_asked(run: RunRecord, asked: Sequence[Override], roots: Sequence[Path], *, trust_code: bool = False) -> Plan:
     """The plan of a recorded run with more evaluations.
 
     Args:
@@ -25,23 +25,31 @@ def more_asked(run: RunRecord, asked: Sequence[Override], roots: Sequence[Path])
         asked: What is added to `attack`, `certify`, `curve` and `measure`. An attack or certifier given by name alone
             gets the norm and eps of the study's attacks.
         roots: Folders searched for data.
+        trust_code: Whether code that only the record names may be imported.
 
     Raises:
         RequestError: Nothing asked, nothing trained, unknown names, a name alone where the study has several balls, or
             the plan or the data have gone or are damaged; or settings, data or code are not those that the run was made
-            with any more, so that its table would lose what it has.
+            with any more, so that its table would lose what it has; or the record names code that the user does not.
     """
     if not asked:
         raise RequestError("nothing to evaluate: give `attack`, `certify`, `curve` or `measure`")
     plan = run.plan()
     if not any(run.cell(seed.cell.fingerprint).trained for row in plan.rows for seed in row.seeds):
         raise RequestError(f"no model of {run.path} is trained yet. First: bascule run {plan.study}")
+    changed = changed_in([row.settings for row in plan.rows])
+    if changed and not trust_code:
+        raise RequestError(
+            f"what {run.path} has recorded was made with other code: {', '.join(changed)} changed since, or is gone. "
+            "Nothing was written. Bring that back; or make models anew in another folder, to be given with `runs`"
+        )
     recall_codes(run)
     document = parse_study(plan.text, name=plan.study, source=str(run.plan_file))
     known = [parse_override(text, f"{run.plan_file}, override") for text in plan.overrides]
     whole = [_in_the_ball(plan, more) if more.path in ("attack", "certify") else more for more in asked]
     new = [more for more in whole if more.text not in plan.overrides]
-    extended = make_plan(document, overrides=[*known, *new], scale=plan.scale, roots=roots)
+    with recorded_code(trust=trust_code, named=[name for more in asked for name in names_in(more.value)]):
+        extended = make_plan(document, overrides=[*known, *new], scale=plan.scale, roots=roots)
     refuse_loss(run, extended, roots)
     return extended
 

@@ -72,7 +72,8 @@ def _reason(run: RunRecord, row: RecordedRow, today: Row, roots: Sequence[Path])
         more = f" and {len(changes) - _SHOWN} more settings" if len(changes) > _SHOWN else ""
         return "; ".join(changes[:_SHOWN]) + more
     facts = today.setup.data.facts(roots)
-    made = next((info["data"] for seed in row.seeds if "data" in (info := run.cell(seed.cell.fingerprint).info())), {})
+    infos = [run.cell(seed.cell.fingerprint).info() for seed in row.seeds]
+    made: Mapping[str, Any] = next((info["data"] for info in infos if "data" in info), {})
     counts = [
         f"{made[name]:,} {word} images then, {len(labels):,} now"
         for name, word, labels in (("train", "training", facts.train_labels), ("test", "test", facts.test_labels))

@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from rich.console import Console
 
+from bascule.core.catalog import remember_named
 from bascule.core.errors import Interrupted, RequestError
 from bascule.core.progress import nothing
 from bascule.plan.plan import Cell, Plan
@@ -85,6 +86,7 @@ def run_plan(
         Interrupted: Instead of KeyboardInterrupt.
     """
     warn = warn or _warn
+    remember_named()  # the plan names it
     if compile_passes:
         check_compiles(device)
     with lock_run(run.path, own_command()):

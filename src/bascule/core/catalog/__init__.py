@@ -12,6 +12,7 @@ A component class may name one of its fields in a class variable `variant`: `tor
 
 from bascule.core.catalog.building import Of, build, construct, describe
 from bascule.core.catalog.component import component, contract, is_named
+from bascule.core.catalog.consent import ForeignCodeError, names_in, recorded_code, remember_named
 from bascule.core.catalog.documentation import Documentation, FieldDoc, documentation, summary
 from bascule.core.catalog.identity import (
     changes_noted,
@@ -41,6 +42,7 @@ __all__ = [
     "ROOMS",
     "Documentation",
     "FieldDoc",
+    "ForeignCodeError",
     "Of",
     "build",
     "changed_in",
@@ -61,9 +63,12 @@ __all__ = [
     "load",
     "name_of",
     "names",
+    "names_in",
     "origin",
     "origin_of_code",
     "plugins_of",
     "recall",
+    "recorded_code",
+    "remember_named",
     "summary",
 ]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bascule.core.catalog import identity
+from bascule.core.catalog.consent import check_consent
 from bascule.core.catalog.identity import origin_of_place
 from bascule.core.catalog.importing import import_place
 from bascule.core.catalog.plugins import Plugin, Plugins, plugins
@@ -125,6 +126,7 @@ def _load_plugin(plugin: Plugin) -> Any:
 
 def _load_foreign(name: str) -> Any:
     where, _, attribute = name.rpartition(":")
+    check_consent(name)
     try:
         module = import_place(where)
     except RequestError:

@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from bascule.core.catalog import documentation
+from bascule.core.catalog import documentation, recorded_code
 from bascule.core.errors import RequestError
 from bascule.measure.interval import CONFIDENCE
 from bascule.report.view import View
@@ -27,7 +27,8 @@ def context(view: View) -> Mapping[str, Any]:
 
 def _paragraphs(name: str) -> list[Markup]:
     try:
-        text = documentation("measure", name).text
+        with recorded_code():
+            text = documentation("measure", name).text
     except RequestError:  # someone's own metric, named by its module
         return []
     return [_marked_up(" ".join(part.split())) for part in text.split("\n\n")]

@@ -93,10 +93,10 @@ def _assumed(finding: Finding) -> bool:
 def _line(part: Evidence) -> Line:
     target = part.target
     own, twin = (list(map(verdict_of, findings.values())) for findings in (part.models, part.twins))
-    targets = [target] * len(own)
+    targets, of_twins = [target] * len(own), [target] * len(twin)
     numbers = (
         table_cell(measure_of("scan-anomaly", verdict=own, target=targets)),
-        table_cell(measure_of("scan-anomaly", verdict=twin, target=targets[: len(twin)])),
+        table_cell(measure_of("scan-anomaly", verdict=twin, target=of_twins)),
         table_cell(measure_of("scan-overlap", verdict=own, target=targets)),
     )
     return Line(part.row, part.name, _sentence(part), numbers)

@@ -218,6 +218,8 @@ def _notes(rows: Sequence[RowResult], form: Format) -> list[str]:
     notes = [f"{row.label}: {flag}" for row in rows for flag in row.flags]
     for row, published in ((row, row.published) for row in rows if row.published is not None):
         for name, value in published.printed.items():
+            if name not in row.kinds:
+                continue  # a metric that is left out
             title, why = row.kinds[name].title, published.note
             notes.append(f"{row.label}: {title} is printed as {100 * value:.1f} %. {why}".rstrip())
     notes = [f"! {note}" if form == "text" else note for note in notes]
