@@ -25,7 +25,7 @@ from bascule.cli.options import (
     writable_file,
     writable_folder,
 )
-from bascule.cli.output import echo, echo_json
+from bascule.cli.output import complain, echo, echo_json
 from bascule.core.errors import RequestError
 
 if TYPE_CHECKING:
@@ -218,13 +218,13 @@ def _open(
     )  # fmt: skip
     remember_named()
     for flag in audited.flags:
-        typer.echo(f"bascule: warning: {flag}", err=True)
+        complain(f"warning: {flag}")
     return audited
 
 
 def _print_flags(audited: AuditedModel) -> None:
     for flag in audited.flags:
-        typer.echo(f"! {flag}")
+        echo(f"! {flag}")
 
 
 def _accuracy(audited: AuditedModel, images: Images) -> str:
