@@ -82,6 +82,8 @@ def _called(model: nn.Module, leaf: Tensor) -> Tensor | None:
     except torch.OutOfMemoryError:
         raise
     except Exception:  # somebody's code may raise anything
+        with torch.no_grad():
+            model(leaf.detach())  # one that fails on any images says why itself
         return None
     return logits
 
