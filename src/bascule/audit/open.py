@@ -139,7 +139,7 @@ def open_model(
         seed = int(info.get("seed") or 0)
     network = _network(architecture, train, weights, seed, device, changed)
     parts = {kind: _evaluated_with(cell, kind, changed, trust_code) for kind in ("attack", "certify")}
-    with changes_noted(changed), recorded_code(trust=trust_code):
+    with changes_noted(changed), recorded_code(trust=trust_code, changed=True):
         poison = None if settings.get("poison") is None else construct(Poison, settings["poison"])
     return AuditedModel(
         model=network,
@@ -159,7 +159,7 @@ def _architecture(given: Spec | Architecture | None, recorded: Any, changed: lis
 
 def _recorded(room: str, spec: Any, changed: list[str], trust_code: bool) -> Any:
     """A part of a cell; to look at a model, its code need not be what it was, but that is noted."""
-    with changes_noted(changed), recorded_code(trust=trust_code):
+    with changes_noted(changed), recorded_code(trust=trust_code, changed=True):
         return build(room, spec)
 
 

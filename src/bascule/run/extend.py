@@ -48,7 +48,8 @@ def more_asked(run: RunRecord, asked: Sequence[Override], roots: Sequence[Path],
     known = [parse_override(text, f"{run.plan_file}, override") for text in plan.overrides]
     whole = [_in_the_ball(plan, more) if more.path in ("attack", "certify") else more for more in asked]
     new = [more for more in whole if more.text not in plan.overrides]
-    with recorded_code(trust=trust_code, named=[name for more in asked for name in names_in(more.value)]):
+    named = [name for more in asked for name in names_in(more.value)]
+    with recorded_code(trust=trust_code, changed=True, named=named):
         extended = make_plan(document, overrides=[*known, *new], scale=plan.scale, roots=roots)
     refuse_loss(run, extended, roots)
     return extended

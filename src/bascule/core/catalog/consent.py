@@ -2,8 +2,9 @@
 
 What the user names, in a study, an option or a call of their own, may always be imported, and is remembered by its
 identity in `trusted.json` (in `$XDG_STATE_HOME/bascule`, by default `~/.local/state/bascule`): a record made with it
-is read and asked again without a question, as long as the code is the same. Components of installed distributions are
-part of the user's own installation.
+is read and asked again without a question, as long as the code is the same. Where a model is asked more, a file that
+the user named there may have changed since: it is their own. Components of installed distributions are part of the
+user's own installation.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bascule.core.catalog.identity import code_named
+from bascule.core.catalog.importing import place_of
+from bascule.core.catalog.sources import is_installed
 from bascule.core.errors import RequestError
 from bascule.core.files import write_atomically
 
 _NAMED: dict[str, str] = {}
-"""Identities of code that the user named in this process, with a name for people."""
+"""Identities and places of code that the user named in this process, with a name for people."""
 _AGREED: set[str] = set()
 """Identities of code that may be imported in this process only."""
 
@@ -31,6 +34,7 @@ class _Asking:
     """What may be imported of what a record names."""
 
     trust: bool
+    changed: bool
     named: frozenset[str]
 
 
@@ -42,14 +46,15 @@ class ForeignCodeError(RequestError):
 
 
 @contextmanager
-def recorded_code(*, trust: bool = False, named: Collection[str] = ()) -> Iterator[None]:
+def recorded_code(*, trust: bool = False, changed: bool = False, named: Collection[str] = ()) -> Iterator[None]:
     """Inside the block, names come from a record: `file.py:name` and `module:name` are imported only with consent.
 
     Args:
         trust: The user trusts whatever the record names.
+        changed: A file that the user named before may have changed since.
         named: Names that the user gave beside the record.
     """
-    token = _ASKING.set(_Asking(trust, frozenset(named)))
+    token = _ASKING.set(_Asking(trust, changed, frozenset(named)))
     try:
         yield
     finally:
@@ -62,15 +67,18 @@ def check_consent(name: str) -> None:
     Raises:
         ForeignCodeError: Only a record names it.
     """
-    asking, code = _ASKING.get(), code_named(name)
+    where = name.rpartition(":")[0]
+    asking, code, place = _ASKING.get(), code_named(name), place_of(where)
+    keys = {key for key in (code, None if place is None or is_installed(place) else f"file {place.resolve()}") if key}
     if asking is None or name in asking.named:
-        if code is not None:
-            _NAMED[code] = name
-    elif code is not None and (code in _NAMED or code in _AGREED or code in _remembered()):
+        _NAMED.update(dict.fromkeys(keys, name))
         return
-    elif asking.trust:
-        if code is not None:
-            _AGREED.add(code)
+    good = keys if asking.changed else keys & {code}
+    gone = where.endswith(".py") and place is None  # nothing can run; what is missing is said by the import
+    if gone or good & (_NAMED.keys() | _AGREED | _remembered().keys()):
+        return
+    if asking.trust:
+        _AGREED.update(keys & {code})
     else:
         raise ForeignCodeError(
             f"{name!r} is code that only the record names, and nothing of it was run. Look at it; if you trust it, say "
