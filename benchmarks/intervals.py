@@ -2,19 +2,25 @@
 
 An image is a success of a seed when `level + seed effect + image effect + rest` is positive, all three normal: seeds
 and images are crossed, as in a study, where all seeds see one test set. Two rows share part of their image effects.
+
+With `--skewed`, seeds that differ more: images are alike, and the logits of the seeds' shares are normal, or their
+normal deviates are, which is the longer tail.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.special import expit
 from scipy.stats import norm
 
-from bascule.measure.interval import Interval, student_t, together, wilson
-from bascule.measure.paired import score_interval
+from bascule.measure.interval import Interval, over_seeds, student_t, together, wilson
+from bascule.measure.paired import paired_over_seeds, score_interval
+from bascule.record.flags import NEAR_END
 
 
 @dataclass(frozen=True)
@@ -46,12 +52,24 @@ def of_one(world: World, seeds: int, n: int, draws: np.random.Generator) -> Cand
     """Intervals for the share, by three ways."""
     means = successes(world, seeds, n, draws, draws.standard_normal(n)).mean(axis=1)
     value = float(means.mean())
-    over_seeds = student_t(means) if seeds > 1 else wilson(value, n)
+    plain = student_t(means) if seeds > 1 else wilson(value, n)
     return {
         "pooled": wilson(value, n * seeds),
-        "seeds only": (max(0.0, over_seeds[0]), min(1.0, over_seeds[1])),
-        "both": together(value, wilson(value, n), list(means), 0.0),
+        "seeds only": (max(0.0, plain[0]), min(1.0, plain[1])),
+        "both": of_shares(means, n),
     }
+
+
+def of_shares(shares: Sequence[float] | np.ndarray, n: int) -> Interval:
+    """As `summarise` puts it together."""
+    value = float(np.mean(shares))
+    return together(value, [wilson(value, n), *([over_seeds(shares, n)] if len(shares) > 1 else [])], least=0.0)
+
+
+def by_student(shares: Sequence[float] | np.ndarray, n: int) -> Interval:
+    """The same with Student's t over the shares as they are, without logits."""
+    value = float(np.mean(shares))
+    return together(value, [wilson(value, n), student_t(shares)], least=0.0)
 
 
 def of_difference(
@@ -61,14 +79,15 @@ def of_difference(
     images = draws.standard_normal(n)
     others = shared * images + np.sqrt(1 - shared**2) * draws.standard_normal(n)
     old, new = successes(first, seeds, n, draws, images), successes(second, seeds, n, draws, others)
-    means = new.mean(axis=1) - old.mean(axis=1)
-    value = float(means.mean())
+    before, after = old.mean(axis=1), new.mean(axis=1)
+    value = float((after - before).mean())
     gained, lost = float((new & ~old).mean()), float((old & ~new).mean())
     over_images = score_interval(gained, lost, n)
+    parts = [over_images, *([paired_over_seeds(before, after, n)] if seeds > 1 else [])]
     return {
         "images only": over_images,
-        "seeds only": student_t(means) if seeds > 1 else over_images,
-        "both": together(value, over_images, list(means), -1.0),
+        "seeds only": student_t(after - before) if seeds > 1 else over_images,
+        "both": together(value, parts, least=-1.0),
     }
 
 
@@ -111,12 +130,114 @@ def differences(rounds: int, n: int, draws: np.random.Generator) -> None:
                 print("|", " | ".join([f"{old:g} to {new:g}", spread, str(seeds), *cells]), "|", flush=True)
 
 
+# --- seeds that differ more ------------------------------------------------------------------------------------------
+
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(81)
+_SEEDS, _SPREADS = (2, 3, 5, 10), (0.0, 0.2, 0.5, 1.0, 1.5)
+
+
+def logit_normal(share: float, spread: float, effects: np.ndarray) -> np.ndarray:
+    """Shares of seeds whose logits are normal, with this mean."""
+
+    def mean(level: float) -> float:
+        return float(_WEIGHTS @ expit(level + spread * _NODES) / _WEIGHTS.sum()) - share
+
+    return expit(brentq(mean, -40, 40) + spread * effects)
+
+
+def deviate_normal(share: float, spread: float, effects: np.ndarray) -> np.ndarray:
+    """Shares of seeds whose normal deviates are normal, with this mean."""
+    return norm.cdf(World(share, spread, 0.0).level + spread * effects)
+
+
+Link = Callable[[float, float, np.ndarray], np.ndarray]
+
+
+def skewed_shares(rounds: int, link: Link, sizes: Sequence[int], draws: np.random.Generator) -> None:
+    """Coverage by Student's t as it is, by the interval of the table, and of that or the flag `unseen seeds`."""
+    print(
+        f"\nOne number, seeds' shares {link.__name__}: Student's t, the interval, interval or flag; width in points\n"
+    )
+    print("| images | seeds | share |", " | ".join(f"spread {spread:g}" for spread in _SPREADS), "|")
+    print("| ---: | ---: | ---: |", " | ".join("---" for _ in _SPREADS), "|")
+    for n in sizes:
+        for seeds in _SEEDS:
+            for share in (0.002, 0.01, 0.02, 0.1, 0.5, 0.98):
+                cells = [_skewed_cell(link, share, spread, seeds, n, rounds, draws) for spread in _SPREADS]
+                print("|", " | ".join([f"{n:,}", str(seeds), f"{100 * share:g} %", *cells]), "|", flush=True)
+
+
+def _skewed_cell(
+    link: Link, share: float, spread: float, seeds: int, n: int, rounds: int, draws: np.random.Generator
+) -> str:
+    shares = draws.binomial(n, link(share, spread, draws.standard_normal((rounds, seeds)))) / n
+    plain, ends = (np.array([way(row, n) for row in shares]) for way in (by_student, of_shares))
+    near_end = (shares.max(axis=1) < NEAR_END) | (shares.min(axis=1) > 1 - NEAR_END)
+    before, held = ((part[:, 0] <= share) & (share <= part[:, 1]) for part in (plain, ends))
+    numbers = (f"{100 * float(part.mean()):.1f}" for part in (before, held, held | near_end))
+    return f"{', '.join(numbers)} ({100 * float(np.median(ends[:, 1] - ends[:, 0])):.1f})"
+
+
+_PAIRS = (
+    ((0.02, 0.0), (0.02, 0.0)), ((0.02, 0.5), (0.02, 0.5)), ((0.02, 0.0), (0.02, 1.5)), ((0.02, 1.5), (0.02, 1.5)),
+    ((0.01, 1.0), (0.1, 1.0)), ((0.1, 0.2), (0.1, 1.5)), ((0.5, 1.0), (0.02, 1.0)), ((0.98, 1.5), (0.9, 1.5)),
+    ((0.5, 0.5), (0.5, 0.5)),
+)  # fmt: skip
+"""Share and spread of two rows."""
+
+
+def skewed_differences(rounds: int, sizes: Sequence[int], draws: np.random.Generator) -> None:
+    """The same for a paired difference; seeds' effects correlated by 0 and 0.8 between the rows."""
+    print("\nA paired difference, seeds' logits normal: Student's t, the interval (width), how often it leaves out 0\n")
+    print("| images | seeds | from, to (spread) | correlation 0 | correlation 0.8 |")
+    print("| ---: | ---: | --- | --- | --- |")
+    for n in sizes:
+        for seeds in _SEEDS:
+            for old, new in _PAIRS:
+                cells = [_paired_cell(old, new, shared, seeds, n, rounds, draws) for shared in (0.0, 0.8)]
+                name = ", ".join(f"{100 * share:g} % ({spread:g})" for share, spread in (old, new))
+                print("|", " | ".join([f"{n:,}", str(seeds), name, *cells]), "|", flush=True)
+
+
+def _paired_cell(
+    old: tuple[float, float],
+    new: tuple[float, float],
+    shared: float,
+    seeds: int,
+    n: int,
+    rounds: int,
+    draws: np.random.Generator,
+) -> str:
+    first, rest = draws.standard_normal((2, rounds, seeds))
+    befores = logit_normal(*old, first)
+    afters = logit_normal(*new, shared * first + np.sqrt(1 - shared**2) * rest)
+    truth, ends, plain = new[0] - old[0], [], []
+    for before_, after_ in zip(befores, afters, strict=True):
+        before = draws.binomial(n, before_)
+        kept, gained = draws.binomial(before, after_), draws.binomial(n - before, after_)
+        olds, news = before / n, (kept + gained) / n
+        images = score_interval(float(gained.mean() / n), float((before - kept).mean() / n), n)
+        value = float((news - olds).mean())
+        for way, found in ((paired_over_seeds(olds, news, n), ends), (student_t(news - olds), plain)):
+            found.append(together(value, [images, way], least=-1.0))
+    inside = [100 * float(np.mean([low <= truth <= high for low, high in found])) for found in (plain, ends)]
+    clear = 100 * float(np.mean([low > 0 or high < 0 for low, high in ends]))
+    width = 100 * float(np.median([high - low for low, high in ends]))
+    return f"{inside[0]:.1f}, {inside[1]:.1f} ({width:.1f}), {clear:.1f}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=2000)
     parser.add_argument("--images", type=int, default=400)
+    parser.add_argument("--skewed", action="store_true", help="seeds that differ more, at 360, 1,000 and 10,000 images")
     options = parser.parse_args()
     draws = np.random.default_rng(0)
+    if options.skewed:
+        for link in (logit_normal, deviate_normal):
+            skewed_shares(options.rounds, link, (360, 1_000, 10_000), draws)
+        skewed_differences(options.rounds, (360, 10_000), draws)
+        return
     shares(options.rounds, options.images, draws)
     differences(options.rounds, options.images, draws)
 

@@ -63,14 +63,14 @@ def test_comments_and_docstrings_train_and_change_nothing(bascule: Callable, cel
 
 def test_a_changed_import_makes_another_model_and_a_warning_for_the_old_one(bascule: Callable, cell: str) -> None:
     Path("layers_of_changed.py").write_text(LAYERS.replace("ReLU", "GELU"))
-    said = bascule("evaluate", cell)
+    said = bascule("evaluate", cell, "--trust-code")
     assert said.code == 0
     assert said.err.startswith(f"bascule: warning: {WARNING}\n")
     assert f"! {WARNING}" in said.out
-    assert json.loads(bascule("evaluate", cell, "--format", "json").out)["flags"][0] == WARNING
+    assert json.loads(bascule("evaluate", cell, "--trust-code", "--format", "json").out)["flags"][0] == WARNING
     asked = ["--images", "20", "--output", "made.safetensors"]
     for words in (("scan", cell, "--with", "mm-bd", "--images", "20"), ("repair", cell, "--with", "fine-tune", *asked)):
-        said = bascule(*words)
+        said = bascule(*words, "--trust-code")
         assert (said.code, WARNING in said.err, f"! {WARNING}" in said.out) == (0, True, True)
     assert "1 cells, 0 of them done before" in bascule("run", "own.yaml").out
     assert len(list(Path("runs/own/cells").iterdir())) == 2
@@ -78,7 +78,7 @@ def test_a_changed_import_makes_another_model_and_a_warning_for_the_old_one(basc
 
 def test_weights_that_do_not_fit_the_changed_code_are_refused(bascule: Callable, cell: str) -> None:
     Path("layers_of_changed.py").write_text(LAYERS.replace("ReLU()", "Linear(64, 5)"))
-    said = bascule("evaluate", cell)
+    said = bascule("evaluate", cell, "--trust-code")
     assert (said.code, said.out) == (2, "")
     assert "does not fit this network" in said.err
     assert WARNING in said.err
@@ -91,6 +91,6 @@ def test_a_run_whose_code_is_gone_is_read(bascule: Callable, cell: str) -> None:
     assert bascule("export", "runs/own", "--format", "svg").code == 0
     assert bascule("report", "runs/own").code == 0
     assert "<dd>nets.py:small: file nets.py</dd>" in Path("runs/own/report.html").read_text(encoding="utf-8")
-    said = bascule("evaluate", cell)
+    said = bascule("evaluate", cell, "--trust-code")
     assert (said.code, said.out) == (2, "")
     assert "no file" in said.err

@@ -212,6 +212,7 @@ rows:
         ("detached", "{train: {objective: {name: pgd, eps: 0.1}}}", "pgd follows the gradient"),
         ("detached", "{train: {objective: lipschitz}}", "lipschitz follows the gradient"),
         ("detached", "{scan: mm-bd}", "mm-bd follows the gradient"),
+        ("rounded", "{scan: mm-bd}", "mm-bd follows the gradient"),
         ("outside", "{explain: [saliency]}", "saliency follows the gradient"),
         ("detached", "{repair: {name: unlearn, epochs: 1}}", "unlearn follows the gradient"),
         ("detached", "{repair: i-bau}", "i-bau follows the gradient"),

@@ -49,6 +49,15 @@ def test_the_last_layer_with_a_picture_is_chosen(name: str, layer: str) -> None:
         assert named_layer(model, layer, X) is model.get_submodule(layer)
 
 
+def test_strides_may_differ_between_rows_and_columns() -> None:
+    """Maps of 8 x 2 for images of 8 x 8: a convolution's output is a picture by definition."""
+    body = nn.Sequential(nn.Conv2d(1, 4, 3, (1, 4), padding=1), nn.BatchNorm2d(4), nn.ReLU())
+    model = nn.Sequential(body, nn.Flatten(), nn.Linear(64, 3)).eval()
+    with untouched(model):
+        assert last_picture(model, X) is body[0]
+        assert named_layer(model, "0.2", X) is body[2]
+
+
 @pytest.mark.parametrize("name", ["Attention", "Encoder", "Windows"])
 def test_where_the_convolution_only_cuts_patches_a_layer_is_asked_for(name: str) -> None:
     with pytest.raises(RequestError, match=r"^layer: behind the model's last convolution .*\('patch'\).*name a layer"):

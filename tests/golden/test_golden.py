@@ -59,7 +59,6 @@ def made_up_data(monkeypatch: pytest.MonkeyPatch) -> None:
         )
         monkeypatch.setattr(catalog.load("data", name), "facts", lambda source, roots, facts=facts: facts)
     monkeypatch.setattr("bascule.plan.checks.check_network", lambda *_, **__: None)
-    monkeypatch.setattr("bascule.plan.checks.is_differentiable", lambda *_, **__: True)
 
 
 @pytest.mark.usefixtures("made_up_data")

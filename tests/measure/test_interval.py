@@ -10,7 +10,7 @@ from scipy import stats
 
 from bascule.core.catalog import build
 from bascule.measure import Measure, Outcomes, Verdict
-from bascule.measure.interval import student_t, summarise, together, wilson
+from bascule.measure.interval import over_seeds, student_t, summarise, together, wilson
 from bascule.measure.ranking import auroc_interval
 
 
@@ -73,6 +73,39 @@ def test_student_by_hand() -> None:
     assert student_t([0.49, 0.51]) == pytest.approx((0.5 - 0.12706, 0.5 + 0.12706), abs=1e-4)
 
 
+# --- seeds' shares on the logit scale ---------------------------------------------------------------------------------
+
+
+def test_shares_around_a_half_are_students_bent_into_the_possible() -> None:
+    # Standard error 0.1 by the slope 0.25 is 0.4 on the logit scale, t = 12.7062, so the half is 5.08248; nothing is
+    # skewed at 0.5, and expit(5.08248) = 0.993834.
+    assert over_seeds([0.4, 0.6], 1000) == pytest.approx((1 - 0.993834, 0.993834), abs=1e-6)
+
+
+def test_shares_near_zero_by_hand() -> None:
+    # Of 1,000 images 10, 10 and 100: mean 0.04, middle 40.5 / 1001 = 0.0404595, its logit -3.166152.
+    # Variance by the slope 0.0027 / 0.0388226^2 = 1.791411; of the logits -4.547, -4.547 and -2.193 it is 1.847172.
+    # Weight (1 - 2 * 0.0404595)^2 = 0.844710, so 1.791411 + 0.844710 * 0.055761 = 1.838512 for one seed.
+    # Doubt sqrt(1.838512 / 3 + 0.844710 * 1.838512^2 / 4) = 1.151800; times t = 4.302653 it is 4.955798.
+    low, high = over_seeds([0.01, 0.01, 0.1], 1000)
+    assert low == 0  # 0.04 - 0.0404595 + expit(-3.166152 - 4.955798) = -0.0001627
+    assert high == pytest.approx(0.856424, abs=1e-6)  # expit(-3.166152 + 4.955798) less 0.0004595
+    assert high > 4 * student_t([0.01, 0.01, 0.1])[1]
+
+
+def test_shares_near_one_mirror_those_near_zero() -> None:
+    shares = [0.01, 0.013, 0.02]
+    low, high = over_seeds(shares, 5000)
+    assert over_seeds([1 - share for share in shares], 5000) == pytest.approx((1 - high, 1 - low))
+
+
+@pytest.mark.parametrize("shares", [(0.0, 0.0), (1.0, 1.0), (0.3, 0.3, 0.3), (0.0, 1.0), (0.0, 1e-4), (1.0, 0.9, 1.0)])
+def test_the_interval_over_seeds_holds_their_mean_and_stays_possible(shares: Sequence[float]) -> None:
+    low, high = over_seeds(shares, 10_000)
+    assert 0 <= low <= np.mean(shares) <= high <= 1
+    assert (high - low < 1e-12) == (len(set(shares)) == 1)
+
+
 # --- summaries -------------------------------------------------------------------------------------------------------
 
 
@@ -84,11 +117,10 @@ def test_one_seed_has_wilsons_interval() -> None:
 
 def test_several_seeds_have_both_doubts_added_in_squares() -> None:
     found = accuracy((30, 40), (34, 40), (32, 40))
-    # By hand: t = 4.302653 and s = 0.05, so Student's half is 4.302653 * 0.05 / sqrt(3) = 0.124207;
-    # Wilson's interval of 0.8 and 40 images is (0.8 + 0.048018 -+ 0.132935) / 1.096036.
-    t = 0.124207
-    below, above = 0.8 - (0.848018 - 0.132935) / 1.096036, (0.848018 + 0.132935) / 1.096036 - 0.8
-    expected = (0.8, 0.8 - (t**2 + below**2) ** 0.5, 0.8 + (t**2 + above**2) ** 0.5)
+    # By hand: Wilson's interval of 0.8 and 40 images is (0.8 + 0.048018 -+ 0.132935) / 1.096036.
+    left, right = 0.8 - (0.848018 - 0.132935) / 1.096036, (0.848018 + 0.132935) / 1.096036 - 0.8
+    low, high = over_seeds([0.75, 0.85, 0.8], 40)
+    expected = (0.8, 0.8 - ((0.8 - low) ** 2 + left**2) ** 0.5, 0.8 + ((high - 0.8) ** 2 + right**2) ** 0.5)
     assert (found.value, found.low, found.high) == pytest.approx(expected, abs=1e-5)
     assert found.n == 40
 
@@ -96,7 +128,7 @@ def test_several_seeds_have_both_doubts_added_in_squares() -> None:
 def test_the_parts_are_scipys() -> None:
     found = accuracy((70, 80), (75, 80), (66, 80), (71, 80))
     means = np.array([70, 75, 66, 71]) / 80
-    t = stats.t.interval(0.95, 3, loc=means.mean(), scale=stats.sem(means))
+    t = over_seeds(list(means), 80)
     images = stats.binomtest(282, 320).proportion_ci(method="wilson")
     below, above = (np.hypot(t[side] - means.mean(), wilson(means.mean(), 80)[side] - means.mean()) for side in (0, 1))
     assert (found.low, found.high) == pytest.approx((means.mean() - below, min(1, means.mean() + above)))
@@ -106,8 +138,9 @@ def test_the_parts_are_scipys() -> None:
 
 @pytest.mark.parametrize("least", [0.0, -1.0])
 def test_together_is_inside_what_is_possible(least: float) -> None:
-    assert together(0.5, (0.4, 0.6), [0.0, 1.0], least) == (max(least, 0.5 - np.hypot(0.1, 12.7062 / 2)), 1.0)
-    assert together(0.5, (0.4, 0.6), [0.5], least) == pytest.approx((0.4, 0.6))
+    assert together(0.5, [(0.4, 0.6), (-5.5, 6.5)], least=least) == (max(least, 0.5 - np.hypot(0.1, 6)), 1.0)
+    assert together(0.5, [(0.4, 0.6)], least=least) == pytest.approx((0.4, 0.6))
+    assert together(0.5, [(0.2, 0.6), (0.1, 0.5)], least=least) == pytest.approx((0.0, 0.6))
 
 
 def test_seeds_weigh_the_same_and_n_is_the_fewest() -> None:
@@ -205,6 +238,57 @@ def test_the_interval_covers_when_seeds_and_images_are_both_drawn_anew(
     assert least < np.mean(held) <= most
     assert np.mean(held) > max(np.mean(without_seeds), np.mean(without_images))
     assert np.mean(without_seeds) < 0.93
+
+
+def skewed(share: float, spread: float, count: int, n: int, draws: np.random.Generator) -> list[int]:
+    """Successes of seeds whose shares are skewed: a normal effect of the seed on the scale of normal deviates."""
+    level = stats.norm.ppf(share) * np.sqrt(1 + spread**2)
+    return draws.binomial(n, stats.norm.cdf(level + spread * draws.standard_normal(count))).tolist()
+
+
+@pytest.mark.parametrize(
+    ("share", "spread", "count", "n"),
+    [(0.01, 0.5, 2, 10_000), (0.01, 0.5, 3, 10_000), (0.99, 0.5, 5, 10_000), (0.02, 0.5, 10, 1_000), (0.1, 1, 3, 360)],
+)
+def test_the_interval_covers_where_shares_are_skewed_over_the_seeds(
+    share: float, spread: float, count: int, n: int
+) -> None:
+    draws = np.random.default_rng(1)
+    held, plain = [], []
+    for _ in range(800):
+        right = skewed(share, spread, count, n, draws)
+        found = accuracy_of([number / n for number in right], n)
+        held.append(found[0] <= share <= found[1])
+        student = together(np.mean(right) / n, [wilson(np.mean(right) / n, n), student_t(np.array(right) / n)], least=0)
+        plain.append(student[0] <= share <= student[1])
+    assert np.mean(held) > 0.91
+    assert np.mean(held) > np.mean(plain)
+
+
+def accuracy_of(shares: Sequence[float], n: int) -> tuple[float, float]:
+    """As `summarise` puts it together, without making the images."""
+    value = float(np.mean(shares))
+    return together(value, [wilson(value, n), over_seeds(shares, n)], least=0.0)
+
+
+def test_the_parts_are_those_of_the_summary() -> None:
+    found = accuracy((3, 400), (9, 400), (40, 400))
+    assert (found.low, found.high) == accuracy_of([3 / 400, 9 / 400, 40 / 400], 400)
+
+
+@pytest.mark.parametrize("count", [3, 10])
+def test_where_seeds_agree_the_interval_is_hardly_wider_than_students(count: int) -> None:
+    draws = np.random.default_rng(2)
+    widths = []
+    for share in (0.02, 0.1, 0.5, 0.9):
+        for _ in range(100):
+            right = draws.binomial(1000, share, count)
+            value = float(right.mean() / 1000)
+            low, high = accuracy_of(list(right / 1000), 1000)
+            student = together(value, [wilson(value, 1000), student_t(right / 1000)], least=0)
+            widths.append((high - low) / (student[1] - student[0]))
+    assert np.median(widths) < 1.02
+    assert np.quantile(widths, 0.9) < 1.25
 
 
 # --- one number per model --------------------------------------------------------------------------------------------

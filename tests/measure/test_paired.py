@@ -11,8 +11,8 @@ from scipy import optimize, stats
 
 from bascule.core.catalog import build
 from bascule.measure import Outcomes, Verdict
-from bascule.measure.interval import student_t
-from bascule.measure.paired import Difference, difference, score_interval
+from bascule.measure.interval import over_seeds, student_t, together
+from bascule.measure.paired import Difference, difference, paired_over_seeds, score_interval
 
 Z = float(stats.norm.ppf(0.975))
 ACCURACY = build("measure", "accuracy")
@@ -111,16 +111,42 @@ def test_one_seed_has_the_score_interval() -> None:
 def test_several_seeds_have_both_doubts() -> None:
     pairs = [table(50, 20, 4, 26), table(40, 24, 2, 34), table(55, 15, 3, 27)]
     found = of({seed: pair[0] for seed, pair in enumerate(pairs)}, {seed: pair[1] for seed, pair in enumerate(pairs)})
-    changes = [0.16, 0.22, 0.12]
+    before, after = [0.54, 0.42, 0.58], [0.7, 0.64, 0.7]
     # The paired t interval as SciPy has it, and the images' from the mean shares of 59/300 gained and 9/300 lost.
-    paired = stats.ttest_rel([p[1].mean() for p in pairs], [p[0].mean() for p in pairs]).confidence_interval(0.95)
-    assert student_t(changes) == pytest.approx((paired.low, paired.high))
+    paired = stats.ttest_rel(after, before).confidence_interval(0.95)
+    assert student_t([0.16, 0.22, 0.12]) == pytest.approx((paired.low, paired.high))
     images = score_interval(59 / 300, 9 / 300, 100)
+    seeds = paired_over_seeds(before, after, 100)
+    assert seeds[0] <= paired.low < paired.high <= seeds[1]
     value = 50 / 300
-    low = value - np.hypot(value - paired.low, value - images[0])
-    high = value + np.hypot(paired.high - value, images[1] - value)
+    low = value - np.hypot(value - seeds[0], value - images[0])
+    high = value + np.hypot(seeds[1] - value, images[1] - value)
     assert (found.value, found.low, found.high) == pytest.approx((value, low, high))
     assert found.seeds == 3
+
+
+def test_without_skew_the_doubt_in_the_seeds_is_students() -> None:
+    # Both rows are 0.5 in the mean, and two seeds' Student's interval is far wider than what is possible.
+    assert paired_over_seeds([0.4, 0.6], [0.7, 0.3], 1000) == pytest.approx(student_t([0.3, -0.3]))
+    assert paired_over_seeds([0.0, 0.0, 0.0], [0.2, 0.2, 0.2], 1000) == pytest.approx((0.2, 0.2))
+
+
+def test_what_a_rows_own_skew_adds_is_added_where_it_points() -> None:
+    after, n = [0.01, 0.01, 0.1], 1000
+    plain, bent, student = student_t(after), over_seeds(after, n), student_t([-0.49, -0.49, -0.4])
+    low, high = paired_over_seeds([0.5, 0.5, 0.5], after, n)
+    more = (bent[1] - 0.04) ** 2 - (plain[1] - 0.04) ** 2
+    assert high == pytest.approx(-0.46 + ((student[1] + 0.46) ** 2 + more) ** 0.5)
+    assert low == pytest.approx(student[0])  # below it, `over_seeds` is the shorter one
+    assert paired_over_seeds(after, [0.5, 0.5, 0.5], n) == pytest.approx((-high, -low))
+
+
+def test_skew_that_both_rows_share_is_not_in_the_difference() -> None:
+    before, n = [0.01, 0.01, 0.1], 1000
+    same = paired_over_seeds(before, before, n)
+    apart = paired_over_seeds(before, before[::-1], n)
+    assert same == (0, 0)
+    assert apart[1] > student_t([0.09, 0.0, -0.09])[1]
 
 
 def test_seeds_are_paired_by_number_whatever_their_order() -> None:
@@ -275,6 +301,32 @@ def test_the_interval_covers_when_seeds_and_images_are_both_drawn_anew(
         found = of(*rights)
         held.append(found.low <= new - old <= found.high)  # type: ignore[operator]
     assert 0.93 < np.mean(held) <= most
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "count"),
+    [((0.02, 0.0), (0.02, 0.7), 3), ((0.02, 0.7), (0.02, 0.7), 5), ((0.99, 0.5), (0.9, 0.7), 3)],
+)
+def test_the_difference_covers_where_shares_are_skewed_over_the_seeds(
+    old: tuple[float, float], new: tuple[float, float], count: int
+) -> None:
+    """Shares and spreads between seeds, on the scale of normal deviates; 10,000 images that fall independently."""
+    draws, n, truth = np.random.default_rng(0), 10_000, new[0] - old[0]
+    held, plain = [], []
+    for _ in range(500):
+        levels = [stats.norm.ppf(share) * (1 + spread**2) ** 0.5 + spread * draws.standard_normal(count)
+                  for share, spread in (old, new)]  # fmt: skip
+        before, after = (draws.binomial(n, stats.norm.cdf(level)) / n for level in levels)
+        value = float(np.mean(after - before))
+        images = score_interval(float(np.mean(after * (1 - before))), float(np.mean(before * (1 - after))), n)
+        for found, seeds in (
+            (held, paired_over_seeds(list(before), list(after), n)),
+            (plain, student_t(after - before)),
+        ):
+            low, high = together(value, [images, seeds], least=-1.0)
+            found.append(low <= truth <= high)
+    assert np.mean(held) > 0.9
+    assert np.mean(held) >= np.mean(plain)
 
 
 def test_numbers_per_model_are_compared_over_the_seeds() -> None:

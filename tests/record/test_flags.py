@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor, nn
 
 import bascule
 from bascule.audit.open import CHANGED_CODE
 from bascule.core.catalog import build
 from bascule.measure import MISSING, Outcomes
+from bascule.measure.interval import summarise
 from bascule.plan.document import parse_study
 from bascule.plan.overrides import parse_override
 from bascule.plan.resolve import make_plan
@@ -175,6 +177,50 @@ def outcomes(right: int, **more: Any) -> Outcomes:
 def test_poison_that_costs_accuracy_is_flagged(own: int, raised_: bool) -> None:
     found = list(flags._of_the_numbers([outcomes(own, twin=outcomes(185))], {}))
     assert [flag.startswith("poison costs accuracy: 12.5 points") for flag in found] == ([True] if raised_ else [])
+
+
+@pytest.mark.parametrize(
+    ("shares", "expected"),
+    [
+        ((0.0, 0.001, 0.09), "seeds disagree: ASR is 0.0 % in one seed and 9.0 % in another, so the mean describes "),
+        ((0.4, 0.6, 0.9), ""),
+        ((0.0, 0.015), ""),  # so little can be chance
+        ((0.0, 0.001, 0.009), "unseen seeds: ASR is under 1 % in all 3 seeds; that up to 63 % of trainings turn out "),
+        (
+            (1.0,) * 5,
+            "unseen seeds: ASR is over 99 % in all 5 seeds; that up to 45 % of trainings turn out otherwise is ",
+        ),
+        ((0.0,), ""),
+        ((0.0,) * 11, ""),
+    ],
+)
+def test_seeds_too_few_for_their_interval_are_flagged(shares: tuple[float, ...], expected: str) -> None:
+    label = np.zeros(1000, dtype=np.int64)
+    per_seed = [
+        Outcomes(label=label, triggered=np.where(np.arange(1000) < round(1000 * share), 7, 0), target=7)
+        for share in shares
+    ]
+    found = list(flags._of_the_seeds(per_seed))
+    assert len(found) == bool(expected)
+    assert "".join(found).startswith(expected)
+
+
+def test_in_the_world_where_a_backdoor_takes_in_some_seeds_only_the_interval_holds_or_a_flag_is_raised() -> None:
+    draws, n, share = np.random.default_rng(0), 1_000, 0.02
+    label, held, safe = np.zeros(n, dtype=np.int64), 0, 0
+    metric = build("measure", "asr")
+    for _ in range(150):
+        each = stats.norm.cdf(stats.norm.ppf(share) * (1 + 1.5**2) ** 0.5 + 1.5 * draws.standard_normal(3))
+        per_seed = [
+            Outcomes(label=label, triggered=np.where(np.arange(n) < right, 7, 0), target=7)
+            for right in draws.binomial(n, each)
+        ]
+        found = summarise(metric, per_seed)
+        inside = found.low <= share <= found.high  # type: ignore[operator]
+        held += inside
+        safe += inside or any(True for _ in flags._of_the_seeds(per_seed))
+    assert safe >= 0.95 * 150
+    assert held < 0.9 * 150  # which is why there is a flag
 
 
 def test_signs_of_an_exact_linear_model() -> None:

@@ -25,10 +25,7 @@ from bascule.train.settings import Training
 from bascule.train.standard import Standard
 from bascule.train.trades import Trades
 
-pytestmark = [  # of torch's compiler about itself
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler about itself
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler (g++)")
 
 

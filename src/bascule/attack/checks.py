@@ -100,7 +100,7 @@ _QUERIES = 100
 
 
 def _gradient(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> Tensor:
-    if not takes_gradients(model, x[:1]):
+    if not takes_gradients(model, x[:2]):
         return torch.zeros_like(x)
     with untouched(model):
         leaf = x.clone().requires_grad_(True)

@@ -60,7 +60,9 @@ def _propose(model: nn.Module, attack: Attack, x: Tensor, y: Tensor, generator: 
     """The attack's try; on a model that fails on images that want a gradient, with the gradient taken for zero."""
     try:
         return attack.perturb(model, x, y, generator=generator)
-    except RuntimeError:
-        if takes_gradients(model, x[:1]):
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # somebody's code may raise anything
+        if takes_gradients(model, x[:2]):
             raise
     return attack.perturb(WithoutGradient(model), x, y, generator=generator)

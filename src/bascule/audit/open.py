@@ -131,11 +131,7 @@ def open_model(
     if max_test is not None:
         source = replace(source, max_test=min(max_test, source.max_test or max_test))
     train, test = source.load(roots)
-    if model is None:
-        architecture = _recorded("models", settings["model"], changed, trust_code)
-    else:
-        with placed("model"):
-            architecture = build("models", model)
+    architecture = _architecture(model, settings.get("model"), changed, trust_code)
     # A cell draws as its run did. Any other model draws as it does from Python, where only the images are known.
     known = cell is not None and data is None
     identity = test_identity(source, source.facts(roots)) if known else content_identity(test)
@@ -152,6 +148,13 @@ def open_model(
         attacks=parts["attack"], certifiers=parts["certify"],
         poison=poison, flags=tuple(map(_changed_code, changed)),
     )  # fmt: skip
+
+
+def _architecture(given: Spec | Architecture | None, recorded: Any, changed: list[str], trust_code: bool) -> Any:
+    if given is None:
+        return _recorded("models", recorded, changed, trust_code)
+    with placed("model"):
+        return build("models", given)
 
 
 def _recorded(room: str, spec: Any, changed: list[str], trust_code: bool) -> Any:

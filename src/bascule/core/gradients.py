@@ -72,11 +72,20 @@ class WithoutGradient(nn.Module):
 def takes_gradients(model: nn.Module, x: Tensor) -> bool:
     """Whether the model can be called on images that want a gradient: not so where it leaves torch (NumPy, ONNX)."""
     with untouched(model):
-        try:
-            model(x.detach().clone().requires_grad_(True))
-        except RuntimeError:
-            return False
-    return True
+        return _called(model, x.detach().clone().requires_grad_(True)) is not None
+
+
+def _called(model: nn.Module, leaf: Tensor) -> Tensor | None:
+    """The answers, or None where the model fails on images that want a gradient."""
+    try:
+        logits: Tensor = model(leaf)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # somebody's code may raise anything
+        with torch.no_grad():
+            model(leaf.detach())  # one that fails on any images says why itself
+        return None
+    return logits
 
 
 def is_differentiable(model: nn.Module, x: Tensor, *, connected: bool = False) -> bool:
@@ -87,16 +96,13 @@ def is_differentiable(model: nn.Module, x: Tensor, *, connected: bool = False) -
         x: Floats in [0, 1], B x C x H x W; at most eight are looked at.
         connected: Whether a path is enough, be the gradient zero: a network that nobody trained may begin with zeros.
     """
-    x = x[:_LOOKED_AT].detach()
-    if not takes_gradients(model, x):
-        return False
     with untouched(model):
-        leaf = x.clone().requires_grad_(True)
-        logits = model(leaf)
-        if not logits.requires_grad:
+        leaf = x[:_LOOKED_AT].detach().clone().requires_grad_(True)
+        logits = _called(model, leaf)
+        if logits is None or not logits.requires_grad:
             return False
         # Not the sum, which is the same for all images where the outputs are probabilities.
-        weight = torch.arange(logits.numel(), device=x.device).cos().reshape(logits.shape).to(logits)
+        weight = torch.arange(logits.numel(), device=logits.device).cos().reshape(logits.shape).to(logits)
         (gradient,) = torch.autograd.grad(logits, leaf, weight, allow_unused=True)
     if gradient is None:
         return False

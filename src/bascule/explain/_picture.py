@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
@@ -12,6 +13,8 @@ from bascule.core.errors import RequestError, unknown
 
 _SLACK = 1.0
 """Rows or columns by which a map may miss the proportions of the images: padding and odd sizes."""
+_ALWAYS = (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d)
+"""Layers whose output is B x C x H x W by definition, also where a stride differs between rows and columns."""
 
 
 class _Event(NamedTuple):
@@ -24,18 +27,24 @@ class _Event(NamedTuple):
     over: bool
 
 
-def is_picture(shape: tuple[int, ...] | None, images: tuple[int, ...]) -> bool:
+def is_picture(shape: tuple[int, ...] | None, images: tuple[int, ...], sides: Collection[tuple[int, ...]] = ()) -> bool:
     """Whether this is the shape of one picture of several pixels per image and channel.
 
     Args:
         shape: Of a module's output.
         images: B x C x H x W.
+        sides: Heights and widths that are known to be of pictures, whatever the proportions of the images.
     """
     if shape is None or len(shape) != 4 or shape[0] != images[0]:
         return False
     (rows, columns), (height, width) = shape[2:], images[2:]
     fits = abs(rows * width - columns * height) <= _SLACK * max(height, width)
-    return rows * columns > 1 and fits
+    return rows * columns > 1 and (fits or (rows, columns) in sides)
+
+
+def _sides(events: list[_Event]) -> set[tuple[int, ...]]:
+    """Heights and widths of all maps that are pictures by definition."""
+    return {event.shape[2:] for event in events if event.over and isinstance(event.module, _ALWAYS) and event.shape}
 
 
 def named_layer(model: nn.Module, name: str, x: Tensor) -> nn.Module:
@@ -47,10 +56,12 @@ def named_layer(model: nn.Module, name: str, x: Tensor) -> nn.Module:
     modules = dict(model.named_modules())
     if name not in modules:
         raise RequestError(unknown("layer", name, filter(None, modules)), place=("layer",))
-    shapes = [event.shape for event in _run(model, {name: modules[name]}, x) if event.over]
+    watched = {key: module for key, module in modules.items() if key == name or isinstance(module, _ALWAYS)}
+    events = _run(model, watched, x)
+    shapes = [event.shape for event in events if event.over and event.name == name]
     if not shapes:
         raise RequestError(f"layer {name!r} does not run when the model is used; name another one", place=("layer",))
-    if not is_picture(shapes[-1], tuple(x.shape)):
+    if not is_picture(shapes[-1], tuple(x.shape), _sides(events)):
         raise RequestError(_no_picture(name, shapes[-1], x), place=("layer",))
     return modules[name]
 
@@ -79,9 +90,10 @@ def last_picture(model: nn.Module, x: Tensor) -> nn.Module:
     """
     size = tuple(x.shape)
     events = _run(model, {name: module for name, module in model.named_modules() if name}, x)
-    pictures = [place for place, event in enumerate(events) if event.over and is_picture(event.shape, size)]
+    sides = _sides(events)
+    pictures = [place for place, event in enumerate(events) if event.over and is_picture(event.shape, size, sides)]
     convolutions = [place for place in pictures if isinstance(events[place].module, nn.Conv2d)]
-    others = [place for place, event in enumerate(events) if not event.over and _works_elsewhere(event, size)]
+    others = [place for place, event in enumerate(events) if not event.over and _works_elsewhere(event, size, sides)]
     behind = max(others, default=-1)
     candidates = pictures if convolutions and others and convolutions[-1] < behind else convolutions
     if candidates and candidates[-1] > behind:
@@ -103,15 +115,15 @@ def last_picture(model: nn.Module, x: Tensor) -> nn.Module:
     )
 
 
-def _works_elsewhere(event: _Event, images: tuple[int, ...]) -> bool:
+def _works_elsewhere(event: _Event, images: tuple[int, ...], sides: Collection[tuple[int, ...]]) -> bool:
     """Whether a module with weights takes in positions that do not lie as a picture: tokens, windows, channels last."""
-    if not event.module._parameters or isinstance(event.module, nn.Conv2d) or event.shape is None:
+    if not event.module._parameters or isinstance(event.module, _ALWAYS) or event.shape is None:
         return False
     if len(event.shape) < 3 and event.shape[0] == images[0]:
         return False
     if isinstance(event.module, nn.Linear):
         return True
-    return not is_picture(event.shape, images) and event.shape[2:] != (1, 1)
+    return not is_picture(event.shape, images, sides) and event.shape[2:] != (1, 1)
 
 
 def _run(model: nn.Module, watched: dict[str, nn.Module], x: Tensor) -> list[_Event]:

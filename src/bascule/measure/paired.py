@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import hypot, sqrt
 from typing import Any, Literal
 
 import numpy as np
 
-from bascule.measure import Metric, Number, Outcomes
-from bascule.measure.interval import CONFIDENCE, Interval, quantile, share_of, student_t, together
+from bascule.measure import Estimate, Metric, Number, Outcomes
+from bascule.measure.interval import CONFIDENCE, Interval, over_seeds, quantile, share_of, student_t, together
 
 Seeds = Mapping[int, Outcomes]
 """The outcomes of one row by seed."""
@@ -68,14 +68,14 @@ def difference(metric: Metric, before: Seeds, after: Seeds) -> Difference:
 
     The mean over the seeds of the differences within a seed. Its interval holds the doubt from the finite test set
     (`score_interval`, with the discordant shares averaged over the seeds), and with several seeds also the doubt from
-    training anew (Student's t over the seeds' differences), put together as for a single number.
+    training anew (`paired_over_seeds`), put together as for a single number.
 
     Seeds without the needed outcomes in either row are left out. None when no seed is left, or when in one of them the
     images that count are not the same in both rows.
 
-    A metric that is one number per model has Student's interval alone: a difference without an interval where there is
-    one seed, or where the seeds' differences are all the same. One that answers yes or no has the score interval over
-    the seeds.
+    A metric that is one number per model has the interval over the seeds alone: a difference without an interval where
+    there is one seed, or where the seeds' differences are all the same. One that answers yes or no has the score
+    interval over the seeds.
     """
     if isinstance(metric, Number):
         return _of_numbers(metric, before, after)
@@ -91,37 +91,77 @@ def difference(metric: Metric, before: Seeds, after: Seeds) -> Difference:
     n = min(len(old) for old, _ in known)
     gained = float(np.mean([share_of(new & ~old) for old, new in known]))
     lost = float(np.mean([share_of(old & ~new) for old, new in known]))
-    means = [share_of(new) - share_of(old) for old, new in known]
-    value = float(np.mean(means))
-    low, high = together(value, score_interval(gained, lost, n), means, least=-1.0)
+    olds, news = [share_of(old) for old, _ in known], [share_of(new) for _, new in known]
+    value = float(np.mean([new - old for old, new in zip(olds, news, strict=True)]))
+    parts = [score_interval(gained, lost, n), *([paired_over_seeds(olds, news, n)] if len(known) > 1 else [])]
+    low, high = together(value, parts, least=-1.0)
     return Difference(
         value=value, low=low, high=high, n=n, seeds=len(known), unit=metric.unit, better=metric.better,
-        before=float(np.mean([share_of(old) for old, _ in known])),
-        after=float(np.mean([share_of(new) for _, new in known])),
+        before=float(np.mean(olds)), after=float(np.mean(news)),
     )  # fmt: skip
 
 
 def _of_numbers(metric: Number, before: Seeds, after: Seeds) -> Difference:
     common = [seed for seed in before if seed in after]
     answers = [(metric.number(before[seed]), metric.number(after[seed])) for seed in common]
-    known = [(old.value, new.value, new.n) for old, new in answers if old is not None and new is not None]
+    known = [(old, new) for old, new in answers if old is not None and new is not None]
     if not known:
         return Difference(
             value=None, low=None, high=None, before=None, after=None, n=None, seeds=0, unit=metric.unit,
             better=metric.better,
         )  # fmt: skip
-    means = [new - old for old, new, _ in known]
-    low, high = None, None
-    if metric.yes_or_no:
-        gained, lost = (share_of(np.array(means) * sign > 0) for sign in (1, -1))
-        low, high = score_interval(gained, lost, len(means))
-    elif len(set(means)) > 1:
-        low, high = student_t(means)
+    low, high = _interval_of_numbers(metric, known)
+    before_, after_ = (float(np.mean([pair[side].value for pair in known])) for side in (0, 1))
     return Difference(
-        value=float(np.mean(means)), low=low, high=high, n=min(n for _, _, n in known), seeds=len(known),
-        unit=metric.unit, better=metric.better,
-        before=float(np.mean([old for old, _, _ in known])), after=float(np.mean([new for _, new, _ in known])),
+        value=float(np.mean([new.value - old.value for old, new in known])), low=low, high=high,
+        n=min(new.n for _, new in known), seeds=len(known), unit=metric.unit, better=metric.better,
+        before=before_, after=after_,
     )  # fmt: skip
+
+
+def _interval_of_numbers(metric: Number, known: Sequence[tuple[Estimate, Estimate]]) -> Interval | tuple[None, None]:
+    changes = [new.value - old.value for old, new in known]
+    if metric.yes_or_no:
+        gained, lost = (share_of(np.array(changes) * sign > 0) for sign in (1, -1))
+        return score_interval(gained, lost, len(changes))
+    if len(set(changes)) == 1:
+        return None, None
+    if metric.unit != "fraction" or any(estimate.interval is None for pair in known for estimate in pair):
+        return student_t(changes)
+    n = min(estimate.n for pair in known for estimate in pair)
+    low, high = paired_over_seeds([old.value for old, _ in known], [new.value for _, new in known], n)
+    return max(-1.0, low), min(1.0, high)
+
+
+def paired_over_seeds(before: Sequence[float], after: Sequence[float], n: int) -> Interval:
+    """Interval of the mean difference of two rows' shares over at least two seeds, paired by seed; not clipped.
+
+    Student's t over the seeds' differences, which is too short where a row's own shares are skewed. What `over_seeds`
+    adds to Student's distances for each row is added here too, in squares: above the difference what it adds above the
+    later row and below the earlier one. It counts by the part of the rows' variances that their seeds do not share,
+    since what goes up and down in both alike leaves no skew in the difference.
+
+    Args:
+        before: The seeds' own shares in the earlier row, in [0, 1].
+        after: In the later row, in the same order.
+        n: What each is a share of.
+    """
+    changes = [new - old for old, new in zip(before, after, strict=True)]
+    value, (low, high) = float(np.mean(changes)), student_t(changes)
+    whole = float(np.var(before, ddof=1) + np.var(after, ddof=1))
+    own = sqrt(min(1.0, float(np.var(changes, ddof=1)) / whole)) if whole > 0 else 0.0
+    (before_below, before_above), (after_below, after_above) = (_skew(shares, n) for shares in (before, after))
+    return (
+        value - hypot(value - low, own * after_below, own * before_above),
+        value + hypot(high - value, own * after_above, own * before_below),
+    )
+
+
+def _skew(shares: Sequence[float], n: int) -> tuple[float, float]:
+    """How much farther below and above the mean `over_seeds` reaches than Student's interval, in squares."""
+    value, plain, bent = float(np.mean(shares)), student_t(shares), over_seeds(shares, n)
+    below, above = (sqrt(max(0.0, (bent[side] - value) ** 2 - (plain[side] - value) ** 2)) for side in (0, 1))
+    return below, above
 
 
 def same_images(first: Outcomes, second: Outcomes) -> bool:

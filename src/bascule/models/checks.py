@@ -11,16 +11,17 @@ from torch import Tensor, nn
 from bascule.core import rng
 from bascule.core.catalog import name_of
 from bascule.core.errors import RequestError
+from bascule.core.gradients import is_differentiable
 from bascule.core.lending import not_logits
 from bascule.core.restore import answer_in_training, evaluating
 from bascule.models import Architecture
 
 
-def check_network(model: Architecture, size: tuple[int, int, int], classes: int, *, trained: bool = False) -> nn.Module:
+def check_network(model: Architecture, size: tuple[int, int, int], classes: int, trained: bool = False) -> bool:
     """Try the network on one black image; one that is to be `trained` on two in train mode as well.
 
     Returns:
-        The network, freshly initialised, in eval mode.
+        Whether it is without gradients: none reaches the images from the answers. Not looked for unless `trained`.
 
     Raises:
         RequestError: It cannot take images of this size, or does not answer with one logit per class.
@@ -30,11 +31,26 @@ def check_network(model: Architecture, size: tuple[int, int, int], classes: int,
         with evaluating(network), torch.no_grad():
             logits = network(torch.zeros(1, *size))
     check_logits(name_of(model), logits, 1, classes)
-    if trained:
-        with _trying(model, "cannot be trained on", size), rng.borrowed_global_stream(0, "trial"):
-            logits = answer_in_training(network, torch.zeros(2, *size))
-        check_logits(f"{name_of(model)} in train mode", logits, 2, classes)
-    return network
+    if not trained:
+        return False
+    with _trying(model, "cannot be trained on", size), rng.borrowed_global_stream(0, "trial"):
+        logits = answer_in_training(network, torch.zeros(2, *size))
+    check_logits(f"{name_of(model)} in train mode", logits, 2, classes)
+    return not _has_gradients(network, size)
+
+
+def _has_gradients(network: nn.Module, size: tuple[int, int, int]) -> bool:
+    """Whether a gradient of the answers reaches the images of a fresh network, which is changed by the trial.
+
+    Random images and, in place of weights that begin with zeros, random ones: without them no gradient would come
+    through a network that has one as soon as it is trained a little.
+    """
+    generator = rng.stream(0, "trial", "gradient")
+    with torch.no_grad():
+        for p in network.parameters():
+            if p.ndim > 1 and p.is_floating_point() and not bool(p.any()):
+                p.copy_(torch.randn(p.shape, generator=generator))
+    return is_differentiable(network, torch.rand(2, *size, generator=generator))
 
 
 @contextmanager

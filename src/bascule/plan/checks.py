@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-import torch
-
 from bascule.core.catalog import name_of
 from bascule.core.errors import RequestError, placed
-from bascule.core.gradients import is_differentiable, no_gradients
+from bascule.core.gradients import no_gradients
 from bascule.core.text import quote
 from bascule.data import Facts, Source
 from bascule.explain import HeatMap
@@ -26,8 +24,8 @@ class Checks:
     def __init__(self, roots: Sequence[Path]) -> None:
         self._roots = roots
         self._facts: dict[str, Facts] = {}
-        self._differentiable: dict[str, bool] = {}
-        """Of the networks that fit, whether gradients reach the images."""
+        self._flat: dict[str, bool] = {}
+        """Of the networks that fit, whether they are without gradients."""
 
     def facts(self, source: Source) -> Facts:
         """Reading the labels of a large set takes a moment."""
@@ -49,12 +47,10 @@ class Checks:
                 )
         _check_defences(setup)
         key = repr((setup.model, facts.size, len(facts.classes)))
-        if key not in self._differentiable:
+        if key not in self._flat:
             with placed("model"):
-                network = check_network(setup.model, facts.size, len(facts.classes), trained=True)
-            # A path is enough: a network may begin with a last layer of zeros.
-            self._differentiable[key] = is_differentiable(network, torch.zeros(2, *facts.size), connected=True)
-        if not self._differentiable[key]:
+                self._flat[key] = check_network(setup.model, facts.size, len(facts.classes), True)
+        if self._flat[key]:
             _check_without_gradients(setup)
         return facts
 

@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from bascule.measure import MISSING, Labels, Measure, Outcomes
+from bascule.measure import MISSING, Labels, Measure, Metric, Outcomes
+from bascule.measure.accuracy import Accuracy
+from bascule.measure.asr import Asr
+from bascule.measure.interval import share_of
 from bascule.measure.robust_accuracy import RobustAccuracy
 from bascule.record.answers import Answers, Radii
 from bascule.record.cell import FILTERED
@@ -24,6 +27,14 @@ FEW_IMAGES = 100
 """With fewer test images an interval spans twenty points."""
 POISON_COST = 0.05
 """Poison that costs more accuracy than this would be noticed."""
+DISAGREE = 20.0
+"""Seeds whose odds differ by more than this factor are models of different kinds."""
+APART = 0.02
+"""... where their shares differ by at least this much."""
+NEAR_END = 0.01
+"""ASR nearer to 0 or 1 than this in every seed says little of seeds that were not drawn."""
+MANY_SEEDS = 10
+"""With more seeds than this what is rare is no longer missed easily."""
 _SIGNS = {
     "random": (0.0, "randomised outputs: two passes over the same image differ for {share} of the images"),
     "mixing": (0.0, "batch-dependent outputs: the answer depends on the other images of the batch for {share}"),
@@ -68,6 +79,7 @@ def flags_of_row(
     yield from _of_the_tries(tries)
     yield from _of_few_images(list(by_seed.values()))
     yield from _of_the_filters(run, row)
+    yield from _of_the_seeds(list(by_seed.values()))
     yield from _of_the_numbers(list(by_seed.values()), measures)
 
 
@@ -157,6 +169,29 @@ def _of_damage(run: RunRecord, row: RecordedRow) -> Iterator[str]:
             for error in () if cell is None else run.cell(cell.fingerprint).damaged():
                 file = error.path.relative_to(run.path).as_posix()
                 yield f"damaged: {who} {seed.seed}: {file}: {error.reason}; left out until `bascule run` makes it again"
+
+
+def _of_the_seeds(per_seed: Sequence[Outcomes]) -> Iterator[str]:
+    """Where several seeds are too few for the interval to be believed: docs/statistics.md."""
+    kinds: dict[str, Metric] = {"accuracy": Accuracy(), "robust accuracy": RobustAccuracy(), "ASR": Asr()}
+    for name, metric in kinds.items():
+        samples = [sample for one in per_seed if (sample := metric.per_sample(one)) is not None and len(sample)]
+        if len(samples) < 2:
+            continue
+        shares = [share_of(sample) for sample in samples]
+        odds = [(sample.sum() + 0.5) / (len(sample) - sample.sum() + 0.5) for sample in samples]
+        if max(odds) > DISAGREE * min(odds) and max(shares) - min(shares) > APART:
+            yield (
+                f"seeds disagree: {name} is {100 * min(shares):.1f} % in one seed and {100 * max(shares):.1f} % in "
+                f"another, so the mean describes neither"
+            )
+        low, high = max(shares) < NEAR_END, min(shares) > 1 - NEAR_END
+        if name == "ASR" and len(samples) <= MANY_SEEDS and (low or high):
+            unseen = 1 - 0.05 ** (1 / len(samples))
+            yield (
+                f"unseen seeds: ASR is {'under 1' if low else 'over 99'} % in all {len(samples)} seeds; that up to "
+                f"{100 * unseen:.0f} % of trainings turn out otherwise is not ruled out, nor in the interval"
+            )
 
 
 def _standing(outcomes: Outcomes | None) -> float:

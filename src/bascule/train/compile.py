@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -37,7 +38,9 @@ def compile_model(model: nn.Module, *, backend: str = "inductor", mode: str = "d
     # The names of torch 2.6, which later versions know as well.
     limits = torch._dynamo.config.patch(cache_size_limit=_VARIANTS, fail_on_cache_limit_hit=True)
     try:
-        with limits, torch._inductor.config.patch(fallback_random=True):
+        with limits, torch._inductor.config.patch(fallback_random=True), warnings.catch_warnings():
+            # The compiler looks at it in whatever it is given, and it is given copies (`core.lending`).
+            warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
             quick = torch.compile(model, dynamic=False, backend=backend, mode=mode)
             assert isinstance(quick, nn.Module)
             yield quick

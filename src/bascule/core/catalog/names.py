@@ -10,7 +10,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from bascule.core.catalog import identity
+import bascule.core.catalog.identity as identity
 from bascule.core.catalog.consent import check_consent
 from bascule.core.catalog.identity import origin_of_place
 from bascule.core.catalog.importing import import_place
