@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,8 @@ class AuditedModel:
     """Folders searched for data."""
     seed: int
     """Of everything that is drawn."""
-    identity: str
-    """Of the test images; for the data of a cell the same as in its run."""
+    on_data_of_its_run: bool = False
+    """Whether it is a cell, with the data of its run."""
     attacks: tuple[Attack, ...] = ()
     """Those that the cell was evaluated with, in order."""
     certifiers: tuple[Certifier, ...] = ()
@@ -62,6 +63,13 @@ class AuditedModel:
     """What was planted in the cell's training set."""
     flags: tuple[str, ...] = ()
     """Reasons not to trust what is measured of it: see docs/flags.md."""
+
+    @cached_property
+    def identity(self) -> str:
+        """Of the test images: a cell draws as its run did, any other model as from Python, by the images alone."""
+        if self.on_data_of_its_run:
+            return test_identity(self.source, self.source.facts(self.roots))
+        return content_identity(self.test)
 
     def generator(self, purpose: str) -> torch.Generator:
         """A stream of random numbers for one purpose."""
@@ -132,9 +140,6 @@ def open_model(
         source = replace(source, max_test=min(max_test, source.max_test or max_test))
     train, test = source.load(roots)
     architecture = _architecture(model, settings.get("model"), changed, trust_code)
-    # A cell draws as its run did. Any other model draws as it does from Python, where only the images are known.
-    known = cell is not None and data is None
-    identity = test_identity(source, source.facts(roots)) if known else content_identity(test)
     if seed is None:
         seed = int(info.get("seed") or 0)
     network = _network(architecture, train, weights, seed, device, changed)
@@ -144,7 +149,7 @@ def open_model(
     return AuditedModel(
         model=network,
         source=source, train=train, test=test, device=device, roots=tuple(roots), seed=seed,
-        identity=identity,
+        on_data_of_its_run=cell is not None and data is None,
         attacks=parts["attack"], certifiers=parts["certify"],
         poison=poison, flags=tuple(map(_changed_code, changed)),
     )  # fmt: skip

@@ -44,8 +44,7 @@ def evaluate_model(
     for question, answer in answer_questions(subject, questions):
         notes[question.key] = answer.notes
         if answer.arrays:
-            arrays = {name: values.cpu().numpy() for name, values in answer.arrays.items()}
-            findings[question.key] = Finding(arrays, answer.notes)
+            findings[question.key] = Finding(answer.numpy_arrays(), answer.notes)
         if answer.column is not None:
             column = answer.column.cpu().numpy()
             (predictions if column.dtype == np.int64 else radii)[question.key] = column

@@ -41,6 +41,10 @@ class Answer:
     arrays: dict[str, Tensor] = field(default_factory=dict)
     """What is not one value per test image."""
 
+    def numpy_arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays as a record keeps them."""
+        return {name: values.cpu().numpy() for name, values in self.arrays.items()}
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Subject:

@@ -122,11 +122,13 @@ def by_class(row: RowResult) -> dict[int, tuple[int, dict[str, Measure]]]:
 def read_rows(run: RunRecord) -> list[RowResult]:
     """Every row of a run, also of one that is not finished."""
     plan = run.plan()
-    metrics = metrics_of(plan)
-    return [_row(run, plan, row, metrics) for row in plan.rows]
+    metrics, left_out = metrics_of(plan), tuple(flags_of_metrics(metrics_left_out(plan)))
+    return [_row(run, plan, row, metrics, left_out) for row in plan.rows]
 
 
-def _row(run: RunRecord, plan: RecordedPlan, row: RecordedRow, metrics: dict[str, Metric]) -> RowResult:
+def _row(
+    run: RunRecord, plan: RecordedPlan, row: RecordedRow, metrics: dict[str, Metric], left_out: tuple[str, ...]
+) -> RowResult:
     part = counted_part(run, row)
     by_seed = {
         seed.seed: outcomes
@@ -134,7 +136,7 @@ def _row(run: RunRecord, plan: RecordedPlan, row: RecordedRow, metrics: dict[str
         if (outcomes := outcomes_of_seed(run, seed, row.target, part.hidden)) is not None
     }
     measures = {name: summarise(metric, list(by_seed.values())) for name, metric in metrics.items()}
-    flags = (*flags_of_metrics(metrics_left_out(plan)), *flags_of_row(run, row, by_seed, measures, part))
+    flags = (*left_out, *flags_of_row(run, row, by_seed, measures, part))
     infos = [run.cell(seed.cell.fingerprint).info() for seed in row.seeds]
     return RowResult(
         study=plan.study,

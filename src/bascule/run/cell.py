@@ -107,8 +107,7 @@ def _known(context: CellContext) -> dict[str, Labels]:
 
 def _keep(context: CellContext, question: Question, answer: Answer) -> None:
     if answer.arrays:
-        arrays = {name: values.cpu().numpy() for name, values in answer.arrays.items()}
-        context.record.add_finding(question.key, arrays, answer.notes)
+        context.record.add_finding(question.key, answer.numpy_arrays(), answer.notes)
     if answer.column is not None:
         ids, labels, values = (part.cpu().numpy() for part in (context.test.ids, context.test.labels, answer.column))
         context.record.add_outcomes(ids, labels, values, key=question.key, info=answer.notes)

@@ -220,7 +220,7 @@ def _filtered(context: CellContext, images: Images, truth: Truth | None) -> Imag
                 run_filter(judge, context.setup.filter, images, generator=context.generator("filter")), images, truth
             )
         info = {"kind": "filter", "seconds": round(time.monotonic() - began, 3), **answer.notes}
-        arrays = {name: values.cpu().numpy() for name, values in answer.arrays.items()}
+        arrays = answer.numpy_arrays()
         context.record.add_finding(FILTERED, arrays, info)
     else:
         arrays = judged.arrays
