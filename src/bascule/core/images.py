@@ -222,16 +222,19 @@ NEARLY_BLACK = (
 def only_marks(pixels: Tensor) -> str | None:
     """What to say of uint8 images that hold nothing but 0 and 1, which somebody meant for black and white; else None.
 
-    Reads no further than to the first brighter value. Black throughout is nothing but black.
+    Black throughout is nothing but black.
     """
+    return NEARLY_BLACK if brightest(pixels) == 1 else None
+
+
+def brightest(pixels: Tensor) -> int:
+    """The largest byte; reads no further than to the first images that hold one above 1."""
     highest = 0
     for part in pixels.split(_PART):
         highest = max(highest, int(part.max()))
         if highest > 1:
-            return None
-    if highest == 0:
-        return None
-    return NEARLY_BLACK
+            break
+    return highest
 
 
 _PART = 1000

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from bascule.core import catalog, rng
 from bascule.core.errors import RequestError
-from bascule.core.images import NEARLY_BLACK, Images, Pixels, Splits
+from bascule.core.images import NEARLY_BLACK, Images, Pixels, Splits, brightest
 from bascule.core.text import quote
 from bascule.data.download import Remote
 
@@ -98,7 +98,7 @@ class Source(ABC):
         check_same_size(catalog.name_of(self), train.size, test.size)
         if train.classes != test.classes:
             raise RequestError(f"{catalog.name_of(self)}: training and test images have different classes")
-        if isinstance(train.pixels, Tensor) and _largest(train.pixels) <= 1:
+        if isinstance(train.pixels, Tensor) and brightest(train.pixels) <= 1:
             warn_of_darkness(catalog.name_of(self))
         used, _ = self._shared(len(train))
         return Splits(train if len(used) == len(train) else train.at(used), _cut(test, self.max_test))
