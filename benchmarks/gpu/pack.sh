@@ -19,7 +19,7 @@ sed -i "s/^version = \"\(.*\)\"/version = \"\1+g$(git rev-parse --short=12 HEAD)
 # What an image with torch, pyarrow, scikit-learn and typer may lack.
 "$python" -m pip download -q --no-deps --only-binary=:all: --python-version "${TARGET_PYTHON:-3.12}" --implementation cp \
   --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 -d .gpu/wheels \
-  pydantic==2.14.3 pydantic-core==2.50.4 annotated-types typing-inspection typing-extensions
+  -c constraints.txt pydantic pydantic-core annotated-types typing-inspection typing-extensions typer captum filelock
 
 case $data in
   cifar10) cp -r "$BASCULE_DATA/cifar10" .gpu/data/ ;;

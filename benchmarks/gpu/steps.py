@@ -1,11 +1,13 @@
 """What a training step costs: as the loop takes it, and captured whole in a CUDA graph; and whether both end in the
 same bytes.
 
-    python benchmarks/gpu/steps.py [--device cuda|cpu] [--only TEXT] [--as-is] [--compile] [--steps 20] [--batch N]
+    python benchmarks/gpu/steps.py [--device cuda|cpu] [--only TEXT] [--as-is] [--compile] [--layout planes|pixels]
+        [--algorithms fixed|any|searched] [--profile] [--steps 20] [--batch N]
 
-On the CPU, where nothing can be captured, the same steps are taken one by one: a rehearsal. `--as-is` leaves the captured
-column out: several such processes at once show what sharing a device costs. With `--compile` the passes of the steps as
-they are are compiled.
+On the CPU, where nothing can be captured, the same steps are taken one by one: a rehearsal. `--as-is` leaves the
+captured column out: several such processes at once show what sharing a device costs. `--compile` compiles the passes,
+`--layout` is that of the images in memory, `--algorithms` what cuDNN may choose: deterministic ones, any, or the fastest
+found by trying. `--profile` lists the kernels that take longest instead.
 """
 
 from __future__ import annotations
@@ -14,8 +16,8 @@ import argparse
 import copy
 import statistics
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -173,32 +175,46 @@ def milliseconds(take: Callable[[int], object], count: int, device: torch.device
     return statistics.median(took[1:])
 
 
+def kernels(take: Callable[[int], object]) -> str:
+    """What takes the device longest in three steps."""
+    for number in range(3):
+        take(number)
+    with torch.profiler.profile() as profile:
+        for number in range(3):
+            take(number)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+    order = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+    return "\n" + profile.key_averages().table(sort_by=order, row_limit=40, max_name_column_width=90)
+
+
 def synchronise(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize()
 
 
-def measure(case: Case, device: torch.device, count: int, *, as_is: bool, compiled: bool) -> str:
-    """A line of the table: as it is, captured, whether the bytes agree after six steps."""
-    training, images = case.training, case.images(device)
+def measure(case: Case, given: argparse.Namespace) -> str:
+    """A line of the table: as it is, captured, whether the bytes agree after six steps; or the kernels."""
+    training, device, count = case.training, torch.device(given.device), given.steps
+    images = case.images(device)
     fresh = catalog.build("models", case.model).initialised(case.size, 10, seed=0)
+    layout = torch.channels_last if given.layout == "pixels" else torch.contiguous_format
 
-    def made() -> tuple[Steps, nn.Module]:
-        model = copy.deepcopy(fresh).to(device, memory_format=torch.channels_last).train()
-        return Steps(model, images, training, seed=0), mixed(model)
+    @contextmanager
+    def made() -> Iterator[tuple[Steps, nn.Module]]:
+        model = copy.deepcopy(fresh).to(device, memory_format=layout).train()
+        with compile_model(model) if given.compile else nullcontext(model) as passes:
+            net = (Mixed(passes) if training.precision == "bfloat16" else passes).train()
+            with lending(net, classes=10):
+                yield Steps(model, images, training, seed=0), net
 
-    def mixed(model: nn.Module) -> nn.Module:
-        return (Mixed(model) if training.precision == "bfloat16" else model).train()
-
-    steps, _ = made()
-    with compile_model(steps.model) if compiled else nullcontext(steps.model) as passes:
-        net = mixed(passes)
-        with lending(net, classes=10):
-            columns = [f"{milliseconds(lambda number: steps.take(net, number % 8), count, device):9.2f}"]
-    if as_is:
+    with made() as (steps, net):
+        if given.profile:
+            return kernels(lambda number: steps.take(net, number % 8))
+        columns = [f"{milliseconds(lambda number: steps.take(net, number % 8), count, device):9.2f}"]
+    if given.as_is:
         return columns[0]
-    (plain, plain_net), (other, other_net) = made(), made()
-    with lending(plain_net, classes=10), lending(other_net, classes=10):
+    with made() as (plain, plain_net), made() as (other, other_net):
         one_by_one, captured = Captured(plain, plain_net), Captured(other, other_net)
         if device.type == "cuda":
             captured.capture()
@@ -220,20 +236,24 @@ def main() -> None:
     parser.add_argument("--only", default="", help="cases whose title holds this")
     parser.add_argument("--as-is", action="store_true")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--layout", choices=["planes", "pixels"], default="pixels")
+    parser.add_argument("--algorithms", choices=["fixed", "any", "searched"], default="fixed")
+    parser.add_argument("--profile", action="store_true")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--batch", type=int, help="instead of the case's own: for a rehearsal")
     given = parser.parse_args()
     device = torch.device(given.device)
-    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.deterministic = given.algorithms == "fixed"
+    torch.backends.cudnn.benchmark = given.algorithms == "searched"
     name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
     print(f"torch {torch.__version__}, {name}\n{'ms per step':46s} {'as it is':>9s} {'captured':>9s}")
     for title, case in cases().items():
         if given.only not in title:
             continue
         if given.batch:
-            case = Case(case.model, case.objective, given.batch, case.size)  # noqa: PLW2901
+            case = Case(case.model, case.objective, given.batch, case.size)
         try:
-            line = measure(case, device, given.steps, as_is=given.as_is, compiled=given.compile)
+            line = measure(case, given)
         except Exception as error:  # a case that cannot be captured leaves the others be
             line = f"failed: {type(error).__name__}: {str(error).splitlines()[0][:100]}"
         print(f"{title:46s} {line}", flush=True)
