@@ -106,9 +106,9 @@ class _Worker:
         self._send(Order(pickle.dumps(cell), code_of_cell(cell)))
 
     def loss(self) -> str:
-        """How it ended, after it has gone."""
+        """How it ended, after `wait`."""
         assert self._process is not None
-        code = self._process.wait()
+        code = self._process.returncode
         if code >= 0:
             return f"its worker was lost: it ended with exit code {code}"
         with contextlib.suppress(ValueError):
@@ -118,11 +118,11 @@ class _Worker:
         return f"its worker was lost: it was killed by signal {-code}"
 
     def stop(self) -> None:
-        """Let it end at once: what it keeps is written whole. `gone` waits for that."""
+        """Let it end at once: what it keeps is written whole."""
         if self._process is not None:
             self._process.terminate()
 
-    def gone(self) -> None:
+    def wait(self) -> None:
         """Wait until it has ended."""
         if self._process is None:
             return
@@ -188,6 +188,7 @@ class _Team:
         cell = worker.cell
         if word is None:
             self._workers.remove(worker)
+            worker.wait()
         if cell is None:
             return None
         if isinstance(word, Heard):
@@ -207,7 +208,7 @@ class _Team:
         for worker in self._workers:
             worker.stop()
         for worker in self._workers:
-            worker.gone()
+            worker.wait()
 
     def _outcome(self, cell: Cell, word: Ended) -> str | None:
         if word.kind:
