@@ -118,6 +118,7 @@ class EvaluateOptions:
     max_images: int | None = None
     seed: int | None = None
     device: str = "auto"
+    jobs: int | None = None
     data_dir: Path | None = None
     trust_code: bool = False
 

@@ -116,7 +116,8 @@ def evaluate_run(record: RunRecord, given: EvaluateOptions) -> None:
         for text in texts
     ]
     plan = more_asked(record, additions, roots, trust_code=given.trust_code)
-    done = run_plan(plan, record, device=pick_device(given.device), roots=roots, train=False, warn=_warn)
+    device = pick_device(given.device)
+    done = run_plan(plan, record, device=device, roots=roots, jobs=given.jobs, train=False, warn=_warn)
     print_table([record], given.form)
     _end(done)
 

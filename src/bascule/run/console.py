@@ -30,14 +30,14 @@ class Bars(Progress):
 
     def begin(self, label: str) -> None:
         self._label = label
-        self._progress.update(self._cells, note=label)
+        self._progress.update(self._cells, note="" if self._stages else label)  # each of several has its own bar
         self._stages[label] = self._progress.add_task("", total=1, note="", visible=False)
 
     def end(self, label: str, seconds: float, failure: str | None) -> None:
         super().end(label, seconds, failure)
         if label in self._stages:
             self._progress.remove_task(self._stages.pop(label))
-        self._progress.update(self._cells, advance=1, note=label)
+        self._progress.update(self._cells, advance=1, note="" if self._stages else label)
 
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[None]:
