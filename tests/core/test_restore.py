@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bascule.core.restore import evaluating, frozen, full_precision, untouched, using_batch_statistics
+from bascule.core.restore import evaluating, frozen, full_precision, repeatable, untouched, using_batch_statistics
 
 MANAGERS = [frozen, evaluating, using_batch_statistics, untouched]
 Manager = Callable[[nn.Module], AbstractContextManager[None]]
@@ -216,6 +216,24 @@ def test_full_precision_on_cuda_whatever_is_allowed_outside(tf32: Callable[[], l
         broken_off(seen, tf32)
     assert seen == [[False, False]]
     assert tf32() == [True, True]
+
+
+@pytest.mark.parametrize("found", [(False, True), (True, False)], ids=["fast", "repeatable"])
+def test_repeatable_on_cuda_whatever_is_set_outside(tf32: Callable[[], list[bool]], found: tuple[bool, bool]) -> None:
+    cudnn = torch.backends.cudnn
+    with cudnn.flags(deterministic=found[0], benchmark=found[1], allow_tf32=True):
+        with repeatable(torch.device("cpu")):
+            assert (cudnn.deterministic, cudnn.benchmark) == found
+        with pytest.raises(StopHereError):
+            ends_inside(repeatable(torch.device("cuda")))
+        assert (cudnn.deterministic, cudnn.benchmark) == found
+        assert tf32() == [True, True]
+
+
+def ends_inside(manager: AbstractContextManager[None]) -> None:
+    with manager:
+        assert (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark) == (True, False)
+        raise StopHereError
 
 
 def test_full_precision_ends_autocast() -> None:

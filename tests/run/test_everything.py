@@ -69,6 +69,7 @@ def everything() -> str:
         "poison": {"trigger": {"name": "sticker", "size": 2}, "target": 7, "label": "dirty", "rate": 0.1},
         "model": {"name": "digits-cnn", "width": 4, "hidden": 16},
         "train": {"objective": "standard", "epochs": 10, "batch_size": 50, "lr": 1e-2},
+        "probe": {"images": 50, "every": 5},
         "attack": {"name": "fgsm", "eps": EPS},
     }
     return yaml.safe_dump({"title": "Everything", "base": base, "rows": rows, "seeds": 1, "twin": False})

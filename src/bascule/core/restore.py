@@ -110,6 +110,25 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def repeatable(device: torch.device) -> Iterator[None]:
+    """Inside the block cuDNN takes algorithms that give the same bytes each time, and none by a race between them.
+
+    A training that goes on after an interruption shall end as an uninterrupted one does; on CUDA that holds as far as
+    it rests on cuDNN (convolutions, pooling). TF32 stays as it is set: it rounds the same way each time.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = before
+
+
+@contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
     """No autocast, and no TF32 on CUDA, inside the block.
 

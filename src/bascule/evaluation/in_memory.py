@@ -20,7 +20,7 @@ from bascule.core.progress import Progress
 from bascule.core.restore import evaluating
 from bascule.evaluation.model import evaluate_model
 from bascule.evaluation.question import Asking, EvaluationSettings, Spec
-from bascule.evaluation.subject import BATCH, Subject, content_identity
+from bascule.evaluation.subject import Subject, batch_size, content_identity
 from bascule.models.checks import check_logits
 from bascule.poison import Trigger
 from bascule.record.evaluation import Evaluation, metrics_named
@@ -36,7 +36,7 @@ def perturb(model: nn.Module, x: Tensor, y: Tensor, attack: Spec | Attack, *, se
     asking = Asking(EvaluationSettings(test=content_identity(images), attack=(search,)))
     question = asking.ask("attack", search, [asking.ask("clean")])
     subject = Subject(model=model, test=images, seed=seed, questions=asking.questions)
-    right = predict(model, images, batch_size=BATCH) == images.labels.cpu()
+    right = predict(model, images, batch_size=batch_size(images)) == images.labels.cpu()
     perturbed, filled, generator = images.x.clone(), Filled(model), subject.generator(question)
     for index, part in subject.batches(question, right.numpy()):
         perturbed[index] = run_attack(filled, search, part, images.labels[index], generator=generator).x

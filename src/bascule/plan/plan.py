@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from bascule.attack import Attack
 from bascule.core.catalog import describe, name_of
 from bascule.core.fingerprint import fingerprint
 from bascule.data import Facts
@@ -14,8 +15,22 @@ from bascule.evaluation.question import EvaluationSettings, Question
 from bascule.evaluation.run import questions_of
 from bascule.measure import Metric
 from bascule.plan.document import Document
-from bascule.plan.schema import EVALUATIONS, Frame, Published, Setup
+from bascule.plan.schema import EVALUATIONS, Frame, Probe, Published, Setup
+from bascule.poison import Trigger
 from bascule.record.plan import PublishedValues, RecordedCell, RecordedPlan, RecordedRow, RecordedSeed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """What is looked at along the training of a model. A twin is looked at as the model beside it, without poison."""
+
+    probe: Probe
+    attack: Attack | None = None
+    """The first attack of the row."""
+    trigger: Trigger | None = None
+    """What test images are stamped with."""
+    target: int | None = None
+    """What the trigger aims at."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +45,8 @@ class Cell:
     """The settings that make the model, as written, before defaults."""
     seed: int
     questions: tuple[Question, ...]
+    watch: Watch | None = None
+    """Looks along the training, where the row asks for them."""
     base: Cell | None = None
     """The cell whose model this one repairs, or filters its training data with."""
     proxy: Cell | None = None
@@ -91,7 +108,8 @@ class Plan:
             known = models.get(cell.fingerprint)
             asked = (*(known.questions if known else ()), *cell.questions)
             questions = tuple({question.key: question for question in asked}.values())
-            models[cell.fingerprint] = replace(known or cell, questions=questions)
+            watch = _fuller(known.watch, cell.watch) if known else cell.watch
+            models[cell.fingerprint] = replace(known or cell, questions=questions, watch=watch)
 
         for place in range(max(len(row.cells) for row in self.rows)):
             for row in self.rows:
@@ -111,6 +129,13 @@ class Plan:
             metrics=tuple(map(name_of, self.metrics)),
             rows=tuple(map(_recorded_row, self.rows)),
         )
+
+
+def _fuller(first: Watch | None, second: Watch | None) -> Watch | None:
+    """Of the looks that two rows want at a model they share: the first ones, unless only the others know a trigger."""
+    if first is None or (first.trigger is None and second is not None and second.trigger is not None):
+        return second
+    return first
 
 
 # --- from one recipe to its cells -------------------------------------------------------------------------------------
@@ -156,15 +181,19 @@ def make_row(
     )
     questions = questions_of(settings)
     of_twin = questions_of(settings.for_twin())
+    watch = None
+    if setup.probe is not None:
+        attack = next(iter(setup.attack), None)
+        watch = Watch(probe=setup.probe, attack=attack, trigger=settings.trigger, target=settings.target)
     has_twin = frame.twin and poison is not None and poison.count(facts.train_labels, len(facts.classes)) > 0
     return Row(
         name=name,
         vary=varied,
         setup=setup,
         given=given,
-        cells=tuple(_cell(setup, facts, seed, f"{label} · seed {seed}", given, questions) for seed in seeds),
+        cells=tuple(_cell(setup, facts, seed, f"{label} · seed {seed}", given, questions, watch) for seed in seeds),
         twins=tuple(
-            _cell(control, facts, seed, f"{label} · seed {seed} · twin", {**given, "poison": None}, of_twin)
+            _cell(control, facts, seed, f"{label} · seed {seed} · twin", {**given, "poison": None}, of_twin, watch)
             for seed in seeds
             if has_twin
         ),
@@ -172,7 +201,13 @@ def make_row(
 
 
 def _cell(
-    setup: Setup, facts: Facts, seed: int, label: str, given: Mapping[str, Any], questions: tuple[Question, ...]
+    setup: Setup,
+    facts: Facts,
+    seed: int,
+    label: str,
+    given: Mapping[str, Any],
+    questions: tuple[Question, ...],
+    watch: Watch | None,
 ) -> Cell:
     # What only the test images meet must not lead to another model.
     data = {**content_settings(setup.data), "max_test": None}
@@ -182,7 +217,7 @@ def _cell(
     written = {key: value for key, value in given.items() if key not in EVALUATIONS}
 
     def needed(changed: Setup, what: str, **without: None) -> Cell:
-        return _cell(changed, facts, seed, f"{label} · {what}", {**given, **without}, ())
+        return _cell(changed, facts, seed, f"{label} · {what}", {**given, **without}, (), watch)
 
     base = proxy = None
     if setup.repair is not None:
@@ -200,6 +235,7 @@ def _cell(
         given=written,
         seed=seed,
         questions=questions,
+        watch=watch,
         base=base,
         proxy=proxy,
     )

@@ -33,6 +33,20 @@ MAX_MODELS = 10_000
 
 
 @component
+class Probe:
+    """Looks at a model along its training, on a few fixed images: what it gets right, withstands and has taken up.
+
+    It moves no draw of the training and so no weight. A model that is trained already is not trained again for it.
+    """
+
+    images: Annotated[int, Ge(1)] = 256
+    """How many images of each sort are looked at: of the test set, of the poisoned and of the clean training images;
+    all where there are fewer."""
+    every: Annotated[int, Ge(1)] = 1
+    """Epochs from one look to the next; the end of the last epoch is looked at in any case."""
+
+
+@component
 class Setup:
     """Everything that makes up a row of a study, but the seed."""
 
@@ -47,6 +61,8 @@ class Setup:
     """A model defence after training, on held-out images."""
     defender: Annotated[int, Ge(1)] | None = None
     """How many of the images held out (`data.held_out`) repairs and scanners are given; by default all."""
+    probe: Probe | None = None
+    """Looks at the model along its training; by default none."""
     attack: Annotated[tuple[Attack, ...], Of("attack", many=True)] = ()
     """Evasion attacks, in order; each meets only the images that withstood the ones before it."""
     curve: tuple[Eps, ...] = ()
@@ -60,7 +76,7 @@ class Setup:
     """Explanations: of test images with and without the trigger, or of the target class's training images."""
 
 
-EVALUATIONS = ("attack", "curve", "certify", "inspect", "scan", "explain")
+EVALUATIONS = ("probe", "attack", "curve", "certify", "inspect", "scan", "explain")
 """Keys of a setup that ask something of the model and have no part in making it."""
 
 

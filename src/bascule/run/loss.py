@@ -14,6 +14,8 @@ from bascule.record.run import RunRecord
 
 _REPLACED = ("curve",)
 """Kinds whose questions become others when more is asked of the same model: a curve starts from the attacks."""
+_ASKED = ("attack: ", "certify: ", "curve: ", "probe: ", "probe.")
+"""What changes of settings start with that lead to no other model and take nothing from the table."""
 _SHOWN = 3
 """Differences and rows that a message names."""
 
@@ -67,7 +69,7 @@ def _asked(cell: RecordedCell) -> frozenset[str]:
 def _reason(run: RunRecord, row: RecordedRow, today: Row, roots: Sequence[Path]) -> str:
     """What of settings, code and data is not what it was."""
     changes = list(_differences(row.settings, describe(today.setup)))
-    changes = [change for change in changes if not change.startswith(("attack: ", "certify: ", "curve: "))] or changes
+    changes = [change for change in changes if not change.startswith(_ASKED)] or changes
     if changes:
         more = f" and {len(changes) - _SHOWN} more settings" if len(changes) > _SHOWN else ""
         return "; ".join(changes[:_SHOWN]) + more

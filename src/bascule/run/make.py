@@ -21,6 +21,7 @@ from torch import nn
 
 from bascule.core import rng
 from bascule.core.images import Images, as_bytes
+from bascule.core.restore import repeatable
 from bascule.evaluation.truth import beside_truth
 from bascule.filter.run import run_filter
 from bascule.plan.plan import Cell
@@ -29,6 +30,7 @@ from bascule.record.cell import FILTERED, CellRecord
 from bascule.record.sums import DamagedError, check_sum, set_aside, write_summed
 from bascule.repair.run import run_repair
 from bascule.run.context import CellContext
+from bascule.run.probe import Looks
 from bascule.run.provenance import provenance
 from bascule.train.loop import train
 
@@ -186,12 +188,17 @@ def _train(context: CellContext, model: nn.Module) -> dict[str, Any]:
         images = _filtered(context, images, truth)
         notes["trained_on"] = len(images)
     training, progress = context.setup.train, context.run.progress
+    looks = _looks(context, model, images, truth)
+    if looks is not None:
+        notes["probe"] = looks.about()
 
     def report(step: int, total: int, loss: float, lr: float) -> None:
         epoch = min(training.epochs, 1 + step * training.epochs // total)
-        progress.update(step, f"epoch {epoch}/{training.epochs}  loss {loss:.3f}  lr {lr:.2g}")
+        seen = f"  {looks.told}" if looks is not None else ""
+        progress.update(step, f"epoch {epoch}/{training.epochs}  loss {loss:.3f}  lr {lr:.2g}{seen}")
 
-    with progress.stage("train", training.epochs * training.steps_per_epoch(len(images))):
+    steps = training.epochs * training.steps_per_epoch(len(images))
+    with progress.stage("train", steps), repeatable(context.device):
         curve = train(
             model,
             images,
@@ -200,11 +207,21 @@ def _train(context: CellContext, model: nn.Module) -> dict[str, Any]:
             checkpoints=_CheckpointFile(context.record.checkpoint_file),
             compile_passes=context.run.compile_passes,
             report=report,
+            look=looks or (lambda _: {}),
         )
     context.record.write_curve(curve)
     if all(math.isfinite(value) for entry in curve for value in entry.values()):
         notes["curve"] = curve  # a second time, since only another training would bring it back
     return notes
+
+
+def _looks(context: CellContext, model: nn.Module, images: Images, truth: Truth | None) -> Looks | None:
+    """The looks at a model along its training on `images`, where its row asks for them."""
+    watch, seed = context.cell.watch, context.cell.seed
+    if watch is None:
+        return None
+    test, epochs = context.splits.test, context.setup.train.epochs
+    return Looks(watch, model, images=images, truth=truth, test=test, epochs=epochs, seed=seed)
 
 
 def _filtered(context: CellContext, images: Images, truth: Truth | None) -> Images:

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from bascule.core.restore import repeatable
+
 
 def own_command() -> str:
     """The command line of this process, without the folder of the program."""
@@ -37,9 +39,27 @@ def provenance(device: torch.device, *, command: str, compiled: bool = False) ->
             "cpus": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "compiled": compiled,
+            "cuda": _cuda(device),
         },
         "command": command,
     }
+
+
+def _cuda(device: torch.device) -> dict[str, Any] | None:
+    """What decides beside the device how training computes on CUDA: versions, and torch's settings as training has
+    them; None elsewhere."""
+    if device.type != "cuda":
+        return None
+    cudnn = torch.backends.cudnn
+    with repeatable(device):
+        return {
+            "version": torch.version.cuda,
+            "cudnn": cudnn.version(),
+            "tf32_matmul": torch.backends.cuda.matmul.allow_tf32,
+            "tf32_cudnn": cudnn.allow_tf32,
+            "deterministic": cudnn.deterministic,
+            "benchmark": cudnn.benchmark,
+        }
 
 
 def _commit() -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -53,6 +53,10 @@ class NoCheckpoints:
 Report = Callable[[int, int, float, float], None]
 """(step, total steps, latest loss, learning rate), called now and then."""
 
+Look = Callable[[int], Mapping[str, float]]
+"""Called at the end of an epoch (from 1) with its number: what somebody sees of the model then, by name; nothing where
+nobody looks. It leaves the model as it is and draws from no stream of the training."""
+
 
 def train(
     model: nn.Module,
@@ -63,6 +67,7 @@ def train(
     checkpoints: Checkpoints | None = None,
     checkpoint_seconds: float = 30.0,
     report: Report = lambda *_: None,
+    look: Look = lambda _: {},
     compile_passes: bool = False,
 ) -> list[dict[str, float]]:
     """Train `model` in place on `images`; both are on the same device.
@@ -76,7 +81,8 @@ def train(
 
     Returns:
         The curve: one entry per epoch with `epoch` (from 1), `step`, `loss` (mean of the epoch), `lr` (of its last
-        step) and `seconds` since the start.
+        step) and `seconds` since the start, looks not counted. Where there was a `look`, with what it saw and
+        `probe_seconds`, its time. A training that continues keeps what was seen before.
 
     Raises:
         DivergedError: A loss, parameter or running statistic is not finite.
@@ -102,7 +108,7 @@ def train(
                 _check_finite(done.losses[: place + 1], model, step, place, steps.total)
                 report(step + 1, steps.total, float(done.losses[place]), lr)
             if last:
-                done.end_epoch(step // steps.per_epoch + 1, lr)
+                done.end_epoch(step // steps.per_epoch + 1, lr, look)
             if due and step + 1 < steps.total:
                 checkpoints.save(done.state(steps))
                 saved = time.monotonic()
@@ -172,13 +178,18 @@ class _Done:
     """Seconds spent before the last interruption."""
     began: float = field(default_factory=time.monotonic)
 
-    def end_epoch(self, epoch: int, lr: float) -> None:
+    def end_epoch(self, epoch: int, lr: float, look: Look) -> None:
         """One more point of the curve."""
         loss = float(self.losses.mean())
-        self.curve.append({"epoch": epoch, "step": self.steps, "loss": loss, "lr": lr, "seconds": self.seconds()})
+        entry = {"epoch": epoch, "step": self.steps, "loss": loss, "lr": lr, "seconds": self.seconds()}
+        began = time.monotonic()
+        seen = look(epoch)
+        spent = time.monotonic() - began
+        self.began += spent
+        self.curve.append({**entry, **seen, "probe_seconds": spent} if seen else entry)
 
     def seconds(self) -> float:
-        """Since the start, without interruptions."""
+        """Since the start, without interruptions and looks."""
         return self.earlier + time.monotonic() - self.began
 
     def state(self, steps: Steps) -> dict[str, Any]:

@@ -89,7 +89,21 @@ def _host(host: Mapping[str, Any] | None) -> str:
     parts = [str(host.get("system", "")), f"device {host.get('device', 'unknown')}"]
     parts += [count(int(host[key]), noun) for key, noun in (("cpus", "CPU"), ("threads", "thread")) if host.get(key)]
     parts += ["compiled training"] if host.get("compiled") else []
+    cuda = host.get("cuda")
+    parts += _cuda(cuda) if isinstance(cuda, Mapping) else []
     return ", ".join(filter(None, parts))
+
+
+def _cuda(cuda: Mapping[str, Any]) -> list[str]:
+    rounded = [word for key, word in _TF32.items() if cuda.get(key)]
+    return [
+        f"CUDA {cuda.get('version')}",
+        f"cuDNN {cuda.get('cudnn')} ({'' if cuda.get('deterministic') else 'not '}deterministic)",
+        f"TF32 in training: {' and '.join(rounded) or 'none'}",
+    ]
+
+
+_TF32 = {"tf32_matmul": "matrix products", "tf32_cudnn": "cuDNN"}
 
 
 def _started(infos: list[dict[str, Any]]) -> list[str]:
