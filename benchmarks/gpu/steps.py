@@ -6,8 +6,8 @@ same bytes.
 
 On the CPU, where nothing can be captured, the same steps are taken one by one: a rehearsal. `--as-is` leaves the
 captured column out: several such processes at once show what sharing a device costs. `--compile` compiles the passes,
-`--layout` is that of the images in memory, `--algorithms` what cuDNN may choose: deterministic ones, any, or the fastest
-found by trying. `--profile` lists the kernels that take longest instead.
+`--layout` is that of the images in memory, `--algorithms` what cuDNN may choose: deterministic, any, or the fastest
+found by trying them. `--profile` lists the kernels that take longest instead.
 """
 
 from __future__ import annotations
