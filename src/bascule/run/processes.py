@@ -19,7 +19,7 @@ from bascule.core.errors import RequestError
 from bascule.plan.plan import Cell
 from bascule.run.cell import Failure, is_done, record_failure
 from bascule.run.context import RunContext
-from bascule.run.worker import Ended, Heard, Order, Refused
+from bascule.run.worker import Ended, Order, Reached, Refused
 from bascule.run.workplace import Workplace, code_of_cell
 
 _PROGRAM = """\
@@ -191,7 +191,7 @@ class _Team:
             worker.wait()
         if cell is None:
             return None
-        if isinstance(word, Heard):
+        if isinstance(word, Reached):
             self._run.progress.told(cell.label, word.stage, word.total, word.done, word.note)
             return None
         worker.cell = None

@@ -31,7 +31,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Heard:
+class Reached:
     """How far the current cell is; no stage between two of them."""
 
     stage: str
@@ -129,4 +129,4 @@ class _Telling(Progress):
 
     def _tell(self, done: int, note: str) -> None:
         self._told = time.monotonic()
-        _say(self._answers, Heard(self._name, self._total, done, note))
+        _say(self._answers, Reached(self._name, self._total, done, note))
