@@ -13,9 +13,9 @@ from rich.console import Console
 from bascule.run.console import Bars, Lines, console_progress
 
 
-def console(*, terminal: bool = False) -> tuple[Console, io.StringIO]:
+def console(*, terminal: bool = False, width: int = 20) -> tuple[Console, io.StringIO]:
     file = io.StringIO()
-    return Console(file=file, force_terminal=terminal, width=20), file
+    return Console(file=file, force_terminal=terminal, width=width), file
 
 
 def until(file: io.StringIO, pattern: str) -> str:
@@ -73,6 +73,21 @@ def test_the_stage_of_a_failed_cell_is_not_the_next_ones() -> None:
         until(file, r"; B, \d+ s so far$")
 
 
+def test_of_several_cells_each_says_how_far_it_is() -> None:
+    log, file = console()
+    lines = Lines(log, 8, every=0.01)
+    lines.begin("A")
+    lines.begin("B")
+    lines.told("A", "train", 300, 50, "epoch 1/6  loss 2.302  lr 0.01")
+    lines.told("B", "scan", 1, 0, "")
+    with lines.kept_up():
+        until(file, r"^bascule: 0 of 8 cells done; A: train 50/300, \d+ s so far; B: scan, \d+ s so far$")
+        lines.told("B", "", 0, 0, "")
+        until(file, r"A: train 50/300, \d+ s so far; B, \d+ s so far$")
+        lines.end("A", 1.0, None)
+        until(file, r"^bascule: 1 of 8 cells done; B, \d+ s so far$")
+
+
 def test_lines_keep_their_distance() -> None:
     log, file = console()
     lines = Lines(log, 2, every=0.2)
@@ -108,3 +123,19 @@ def test_a_terminal_shows_bars_and_no_lines() -> None:
         progress.end("A", 1.0, None)
     assert "bascule: " not in file.getvalue()
     assert "\x1b[" in file.getvalue()
+
+
+def test_a_terminal_shows_one_bar_for_each_of_several_cells() -> None:
+    log, file = console(terminal=True, width=120)
+    with console_progress(log, 3) as progress:
+        assert isinstance(progress, Bars)
+        for label in "AB":
+            progress.begin(label)
+        progress.told("A", "train", 300, 50, "epoch 1/6")
+        progress.told("B", "", 0, 0, "")
+        progress.told("B", "scan", 7, 2, "")
+        written = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", until(file, r"2/7"))
+        assert re.search(r"train .*50/300 .* A  epoch 1/6\s*\n\s*scan .* 2/7 .* B\s", written)
+        progress.end("B", 1.0, "it failed")
+        progress.begin("C")
+        progress.end("A", 1.0, None)

@@ -23,6 +23,7 @@ from bascule.run import ray as module
 from bascule.run.cell import is_done
 from bascule.run.context import RunContext
 from bascule.run.run import run_plan
+from bascule.run.workplace import Workplace
 
 MAIN = [sys.executable, "-c", "from bascule.cli import main; main()"]
 
@@ -159,7 +160,7 @@ def test_workers_get_absolute_folders_and_the_same_code(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     run = RunContext(record=RunRecord(Path("runs/a")), device=torch.device("cpu"), roots=(Path("data"), Path()))
-    there = module._Workplace.of(run)
+    there = Workplace.of(run)
     assert there.run.record.path == tmp_path / "runs" / "a"
     assert there.run.roots == (tmp_path / "data", tmp_path)
     (tmp_path / "nets.py").write_text(NETS)

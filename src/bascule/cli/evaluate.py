@@ -16,6 +16,7 @@ from bascule.cli.options import (
     DeviceOption,
     EvaluateOptions,
     Format,
+    JobsOption,
     RunsOption,
     TrustCodeOption,
 )
@@ -66,6 +67,7 @@ def evaluate(
         typer.Option(min=0, metavar="N", help="Model only: of everything that is drawn; by default its cell's, or 0."),
     ] = None,
     device: DeviceOption = "auto",
+    jobs: JobsOption = None,
     data_dir: DataDirOption = None,
     trust_code: TrustCodeOption = False,
 ) -> None:
@@ -73,12 +75,13 @@ def evaluate(
     given = EvaluateOptions(
         attack=attack or (), certify=certify or (), measure=measure or (), form=format_, curve=curve, data=data,
         model=architecture, trigger=trigger, target=target, max_images=max_images, seed=seed, device=device,
-        data_dir=data_dir, trust_code=trust_code,
+        jobs=jobs, data_dir=data_dir, trust_code=trust_code,
     )  # fmt: skip
     record = _run_or_model(what, runs)
     if record is None:
         why = f"{what} is one model: a curve is asked of a run; here give one `attack` a radius"
         given.refuse("curve", why=why)
+        given.refuse("jobs", why=f"{what} is one model: the cells of a run are done side by side")
         evaluate_model(what, given)
     else:
         why = f"{record.path} is a run, which has its own; it is for one model"

@@ -85,6 +85,15 @@ ArchitectureOption = Annotated[
 ]
 SeedOption = Annotated[int, typer.Option(min=0, metavar="N", help="Of everything that is drawn.")]
 DeviceOption = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")]
+JobsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Cells at the same time, each in a process of its own with one thread (on CUDA they share the device); by "
+        "default one after another in this process.",
+    ),
+]
 TrustCodeOption = Annotated[
     bool, typer.Option("--trust-code", help="Import code of somebody's own (own.py:Name) that only the record names.")
 ]
@@ -109,6 +118,7 @@ class EvaluateOptions:
     max_images: int | None = None
     seed: int | None = None
     device: str = "auto"
+    jobs: int | None = None
     data_dir: Path | None = None
     trust_code: bool = False
 

@@ -15,6 +15,7 @@ from bascule.cli.options import (
     Engine,
     EvaluateOptions,
     Format,
+    JobsOption,
     RunsOption,
     ScaleOption,
     SeedsOption,
@@ -40,6 +41,7 @@ def run(
     seeds: SeedsOption = None,
     device: DeviceOption = "auto",
     engine: Annotated[Engine, typer.Option(help="Run cells here, or on a Ray cluster.")] = Engine.local,
+    jobs: JobsOption = None,
     data_dir: DataDirOption = None,
     compile_: Annotated[
         bool, typer.Option("--compile", help="Compile the passes of training, where the objective allows it.")
@@ -62,8 +64,8 @@ def run(
         plan = _plan(study, set_, scale, seeds, data_dir)
     with _kept_current(record, wanted=report_) as changed:
         done = run_plan(
-            plan, record, device=where, roots=roots, engine=engine.value, compile_passes=compile_, changed=changed,
-            warn=_warn,
+            plan, record, device=where, roots=roots, engine=engine.value, jobs=jobs,
+            compile_passes=compile_, changed=changed, warn=_warn,
         )  # fmt: skip
     print_table([record], Format.text)
     cells = len(plan.cells())
@@ -114,7 +116,8 @@ def evaluate_run(record: RunRecord, given: EvaluateOptions) -> None:
         for text in texts
     ]
     plan = more_asked(record, additions, roots, trust_code=given.trust_code)
-    done = run_plan(plan, record, device=pick_device(given.device), roots=roots, train=False, warn=_warn)
+    device = pick_device(given.device)
+    done = run_plan(plan, record, device=device, roots=roots, jobs=given.jobs, train=False, warn=_warn)
     print_table([record], given.form)
     _end(done)
 

@@ -17,7 +17,7 @@ class Progress:
         self._ended = ended
 
     def begin(self, label: str) -> None:
-        """Work on a cell begins here. Not told of cells that other processes work on."""
+        """Work on a cell begins. Not told of cells that Ray works on."""
 
     def end(self, label: str, seconds: float, failure: str | None) -> None:
         """A cell has ended, after so long, well or with this failure."""
@@ -30,3 +30,6 @@ class Progress:
 
     def update(self, done: int, note: str = "") -> None:
         """Steps of the current stage that are done, and what to say beside them."""
+
+    def told(self, label: str, stage: str, total: int, done: int, note: str) -> None:
+        """How far another process is with a cell that has begun: its stage, none for now if empty, as in `update`."""

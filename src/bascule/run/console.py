@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from threading import Event, Thread
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
 from bascule.core.progress import Progress, nothing
@@ -18,29 +19,63 @@ EVERY = 60.0
 
 
 class Bars(Progress):
-    """Two bars on a terminal: cells, and the stage of the current one."""
+    """Bars on a terminal: one for the cells, and one for each cell that is being worked on."""
 
     def __init__(self, progress: RichProgress, cells: int, ended: Callable[[], object]) -> None:
         super().__init__(ended)
         self._progress = progress
         self._cells = progress.add_task("cells", total=cells, note="")
-        self._stage = progress.add_task("", total=1, note="", visible=False)
+        self._stages: dict[str, TaskID] = {}
+        self._label = ""
 
     def begin(self, label: str) -> None:
-        self._progress.update(self._cells, note=label)
+        self._label = label
+        self._progress.update(self._cells, note="" if self._stages else label)  # each of several has its own bar
+        self._stages[label] = self._progress.add_task("", total=1, note="", visible=False)
 
     def end(self, label: str, seconds: float, failure: str | None) -> None:
         super().end(label, seconds, failure)
-        self._progress.update(self._cells, advance=1, note=label)
+        if label in self._stages:
+            self._progress.remove_task(self._stages.pop(label))
+        self._progress.update(self._cells, advance=1, note="" if self._stages else label)
 
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[None]:
-        self._progress.reset(self._stage, total=total, visible=True, description=name, note="")
+        bar = self._stages[self._label]
+        self._progress.reset(bar, total=total, visible=True, description=name, note="")
         yield
-        self._progress.update(self._stage, visible=False)
+        self._progress.update(bar, visible=False)
 
     def update(self, done: int, note: str = "") -> None:
-        self._progress.update(self._stage, completed=done, note=note)
+        self._progress.update(self._stages[self._label], completed=done, note=note)
+
+    def told(self, label: str, stage: str, total: int, done: int, note: str) -> None:
+        bar, note = self._stages[label], f"{label}  {note}"
+        if self._progress.tasks[self._progress.task_ids.index(bar)].description != stage:
+            self._progress.reset(bar, visible=True)
+        self._progress.update(bar, description=stage, total=total, completed=done, note=note)
+
+
+@dataclass
+class _Doing:
+    """A cell that is being worked on, and how far it is."""
+
+    label: str
+    began: float = field(default_factory=time.monotonic)
+    stage: str = ""
+    total: int = 0
+    steps: str = ""
+    note: str = ""
+
+    def at(self, stage: str, total: int, steps: str = "", note: str = "") -> None:
+        self.stage, self.total, self.steps, self.note = stage, total, steps, note
+
+    def told(self, *, with_note: bool) -> str:
+        """The cell, where it is and since when."""
+        note = self.note.split() if with_note else ()
+        where = " ".join(filter(None, (self.stage, self.steps, *note)))
+        what = ": ".join(filter(None, (self.label, where))) or "working"
+        return f"{what}, {time.monotonic() - self.began:.0f} s so far"
 
 
 class Lines(Progress):
@@ -52,29 +87,35 @@ class Lines(Progress):
         super().__init__(ended)
         self._console, self._cells, self._every = console, cells, every
         self._done = 0
-        self._label, self._stage, self._steps, self._note = "", "", "", ""
-        self._total = 0
-        self._began = self._told = time.monotonic()
+        self._current = _Doing("")
+        self._open: dict[str, _Doing] = {}
+        self._told = time.monotonic()
         self._over = Event()
 
     def begin(self, label: str) -> None:
-        self._label, self._began = label, time.monotonic()
-        self._stage = self._steps = self._note = ""  # a failed cell leaves its stage open
+        self._open[label] = self._current = _Doing(label)  # a failed cell leaves its stage open
 
     def end(self, label: str, seconds: float, failure: str | None) -> None:
         super().end(label, seconds, failure)
-        self._done, self._label = self._done + 1, ""
+        self._done += 1
+        ended = self._open.pop(label, None)
+        if ended is self._current:
+            self._current = _Doing("", ended.began)
         how = f"{seconds:.1f} s" if failure is None else f"failed after {seconds:.1f} s: {failure}"
         self._tell(f"{self._done} of {self._cells} cells: {label}: {how}")
 
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[None]:
-        self._stage, self._total, self._steps, self._note = name, total, "", ""
+        self._current.at(name, total)
         yield
-        self._stage = self._steps = self._note = ""
+        self._current.at("", 0)
 
     def update(self, done: int, note: str = "") -> None:
-        self._steps, self._note = f"{done}/{self._total}", note
+        doing = self._current
+        doing.steps, doing.note = f"{done}/{doing.total}", note
+
+    def told(self, label: str, stage: str, total: int, done: int, note: str) -> None:
+        self._open[label].at(stage, total, f"{done}/{total}" if done else "", note)
 
     @contextmanager
     def kept_up(self) -> Iterator[None]:
@@ -93,9 +134,8 @@ class Lines(Progress):
                 self._tell(f"{self._done} of {self._cells} cells done; {self._doing()}")
 
     def _doing(self) -> str:
-        where = " ".join(filter(None, (self._stage, self._steps, *self._note.split())))
-        what = ": ".join(filter(None, (self._label, where))) or "working"
-        return f"{what}, {time.monotonic() - self._began:.0f} s so far"
+        doing = list(self._open.values()) or [self._current]
+        return "; ".join(one.told(with_note=len(doing) == 1) for one in doing)
 
     def _tell(self, text: str) -> None:
         self._told = time.monotonic()

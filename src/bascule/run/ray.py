@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import pickle
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bascule.core import catalog
-from bascule.core.catalog import describe
 from bascule.core.errors import RequestError
-from bascule.core.progress import Progress
 from bascule.plan.plan import Cell
-from bascule.record.run import RunRecord
-from bascule.run.cell import Failure, is_done, record_failure, try_cell
+from bascule.run.cell import Failure, is_done, record_failure
 from bascule.run.context import RunContext
+from bascule.run.workplace import SHARED, Workplace, code_of_cell
 
-_SHARED = "must be on storage that every node shares, at the same place"
 _PATIENCE = 5.0
 """Seconds that a record may take from one node to another over a network drive."""
 
@@ -36,7 +29,7 @@ def run_cells(cells: Sequence[Cell], run: RunContext) -> list[Failure]:
         RequestError: Ray is not installed or cannot be reached, or a cell found that the request is wrong.
     """
     ray = _started()
-    there = _Workplace.of(run)
+    there = Workplace.of(run)
 
     @ray.remote(num_cpus=1, num_gpus=1 if run.device.type == "cuda" else 0, max_retries=2)  # type: ignore[untyped-decorator]
     def work(content: bytes, code: Mapping[str, str], *needed: object) -> tuple[str | None, float]:
@@ -47,7 +40,7 @@ def run_cells(cells: Sequence[Cell], run: RunContext) -> list[Failure]:
     tasks: dict[str, Any] = {}
     for cell in cells:
         needed = [tasks[other.fingerprint] for other in cell.needs if other.fingerprint in tasks]
-        tasks[cell.fingerprint] = work.remote(pickle.dumps(cell), _code_of(cell), *needed)
+        tasks[cell.fingerprint] = work.remote(pickle.dumps(cell), code_of_cell(cell), *needed)
     waiting = {tasks[cell.fingerprint]: cell for cell in cells}
     failures = []
     while waiting:
@@ -106,7 +99,7 @@ def _answer(ray: Any, ready: Any, cell: Cell, run: RunContext) -> tuple[str | No
     except ray.exceptions.RayError as error:
         return _failed(cell, run, error, "its worker was lost: "), 0.0
     if message is None and not _visible(cell, run):
-        message = f"its record cannot be seen here: the run folder {run.record.path} {_SHARED}"
+        message = f"its record cannot be seen here: the run folder {run.record.path} {SHARED}"
     return message, seconds
 
 
@@ -126,63 +119,3 @@ def _visible(cell: Cell, run: RunContext) -> bool:
             return False
         time.sleep(0.5)
     return True
-
-
-def _code_of(cell: Cell) -> dict[str, str]:
-    """The user's code that a cell needs: its names, with what identifies each."""
-    names = dict.fromkeys(_names(describe(cell.setup)))
-    return {name: catalog.code_of(catalog.load("models", name), name) for name in names}
-
-
-def _names(settings: Any) -> Iterator[str]:
-    """Names `module:attribute` among the settings."""
-    if isinstance(settings, Mapping):
-        name = settings.get("name")
-        if isinstance(name, str) and ":" in name:
-            yield name
-        for value in settings.values():
-            yield from _names(value)
-    elif isinstance(settings, list):
-        for value in settings:
-            yield from _names(value)
-
-
-@dataclass(frozen=True)
-class _Workplace:
-    """What a worker, wherever it runs, needs to work like this process: nothing depends on the folder it started in."""
-
-    run: RunContext
-    home: str
-    """The current folder of this process, which relative paths in a study start from."""
-
-    @classmethod
-    def of(cls, run: RunContext) -> _Workplace:
-        """That of this process; data and progress stay here."""
-        shared = replace(
-            run,
-            record=RunRecord(run.record.path.absolute()),
-            roots=tuple(root.absolute() for root in run.roots),
-            progress=Progress(),
-            _splits=None,
-            _held_out=None,
-            _key="",
-        )
-        return cls(shared, str(Path.cwd()))
-
-    def do(self, content: bytes, code: Mapping[str, str]) -> str | None:
-        """Do the cell in `content`; the reason if it fails.
-
-        Args:
-            content: The cell, still packed: its classes may be those of the user's code.
-            code: That code's names, with what identifies each.
-        """
-        with contextlib.suppress(OSError):  # a node without this folder can do what names no file in it
-            os.chdir(self.home)
-        for name, identity in code.items():
-            try:
-                same = catalog.code_of(catalog.load("models", name), name) == identity
-            except RequestError as error:
-                return f"its code cannot be read on a worker ({error}): it {_SHARED}"
-            if not same:
-                return f"{name} is another one on a worker: it {_SHARED}"
-        return try_cell(pickle.loads(content), replace(self.run))

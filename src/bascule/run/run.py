@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -65,6 +66,7 @@ def run_plan(
     device: torch.device,
     roots: Sequence[Path],
     engine: Engine = "local",
+    jobs: int | None = None,
     console: Console | None = None,
     train: bool = True,
     compile_passes: bool = False,
@@ -74,18 +76,21 @@ def run_plan(
     """Do what the record does not hold yet. A cell that fails is recorded as failed and tried again next time.
 
     With `train=False` only cells whose model is there are worked on, and only evaluated; the table shows what it showed
-    before until all of them have answered. Files of the record that are damaged are set aside and made again, which
-    `warn` is told (by default a warning). With `compile_passes` the
+    before until all of them have answered. With `jobs` above 1 so many cells are done at the same time, each in a
+    process of its own with one torch thread; else one after another in this process. Files of the record that are
+    damaged are set aside and made again, which `warn` is told (by default a warning). With `compile_passes` the
     passes of training are compiled, where the objective allows it. `changed` is called when there is something new in
     the record: before the first cell, and whenever one has ended. `console`, by default standard error, is told how far
     the work is: with bars on a terminal, else with plain lines.
 
     Raises:
-        RequestError: The data cannot be read, the engine is not installed, nothing can be compiled here, another
-            process works on this run, or, with `train=False`, its models and answers are not those of the plan.
+        RequestError: The data cannot be read, the engine is not installed or takes no `jobs`, nothing can be compiled
+            here, another process works on this run, or, with `train=False`, its models and answers are not those of
+            the plan.
         Interrupted: Instead of KeyboardInterrupt.
     """
     warn = warn or _warn
+    do = _engine(engine, jobs)
     remember_named()  # the plan names it
     if compile_passes:
         check_compiles(device)
@@ -109,7 +114,7 @@ def run_plan(
                 context = RunContext(
                     record=run, device=device, roots=tuple(roots), progress=progress, compile_passes=compile_passes
                 )
-                failures = _ENGINES[engine](pending, context)
+                failures = do(pending, context)
         except KeyboardInterrupt:
             done = sum(is_done(cell, record) for cell, record in records)
             problem = f"interrupted: {done} of {len(records)} cells are done and kept in {run.path}"
@@ -129,6 +134,25 @@ def _warn(text: str) -> None:
     warnings.warn(text, stacklevel=3)
 
 
+def _engine(engine: Engine, jobs: int | None) -> Callable[[Sequence[Cell], RunContext], list[Failure]]:
+    """What does cells, `jobs` at a time.
+
+    Raises:
+        RequestError: It cannot.
+    """
+    if jobs is None:
+        return _ENGINES[engine]
+    if jobs < 1:
+        raise RequestError(f"at least one cell at a time; got {jobs}", place=("jobs",))
+    if engine != "local":
+        raise RequestError(
+            f"not with `engine` {engine}, which does as many cells at a time as it has cores or GPUs; leave out one of "
+            "the two",
+            place=("jobs",),
+        )
+    return _run_here if jobs == 1 else functools.partial(_run_in_processes, jobs=jobs)
+
+
 def _run_here(cells: Sequence[Cell], run: RunContext) -> list[Failure]:
     failures = []
     for cell in cells:
@@ -139,6 +163,12 @@ def _run_here(cells: Sequence[Cell], run: RunContext) -> list[Failure]:
         if message is not None:
             failures.append(Failure(cell.label, message))
     return failures
+
+
+def _run_in_processes(cells: Sequence[Cell], run: RunContext, *, jobs: int) -> list[Failure]:
+    from bascule.run.processes import run_cells
+
+    return run_cells(cells, run, jobs)
 
 
 def _run_on_ray(cells: Sequence[Cell], run: RunContext) -> list[Failure]:

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Records that came back, put into run folders that `bascule table` reads; cells that are there stay.
+#   bash benchmarks/gpu/merge.sh RUNS PARTS...      for example: merge.sh runs records.tgz.*
+set -euo pipefail
+runs=$1; shift
+mkdir -p "$runs"
+cat "$@" | tar xz -C "$runs"
+find "$runs" -name study.json -printf '%h\n' | sort | while read -r run; do
+  echo "$run: $(find "$run/cells" -mindepth 2 -name outcomes.parquet | wc -l) cells with answers"
+done
