@@ -7,7 +7,7 @@ runs/<study>/cells/<fingerprint>/
     model.safetensors                    the trained model
     outcomes.parquet                     one row per test image, one column per evaluation
     findings/<key>.npz                   what evaluations found that is not about test images one by one
-    curve.jsonl                          one line per epoch
+    curve.jsonl                          one line per epoch, with what `probe` saw after it
     checkpoint.pt                        only while training
     artefacts/                           poisoned indices, trigger pictures
     NAME.sha256                          beside every file: its sum (`record.sums`)

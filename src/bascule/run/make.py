@@ -44,11 +44,12 @@ def make_model(context: CellContext) -> nn.Module:
         RequestError: The data cannot be read, or a defence does not fit them.
     """
     started, began = datetime.now(UTC), time.monotonic()
-    if context.setup.repair is not None:
-        model, notes = _repaired(context)
-    else:
-        model = context.empty_model()
-        notes = _train(context, model)
+    with repeatable(context.device):
+        if context.setup.repair is not None:
+            model, notes = _repaired(context)
+        else:
+            model = context.empty_model()
+            notes = _train(context, model)
     notes |= {
         "started": started.isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - began, 3),
@@ -197,8 +198,7 @@ def _train(context: CellContext, model: nn.Module) -> dict[str, Any]:
         seen = f"  {looks.told}" if looks is not None else ""
         progress.update(step, f"epoch {epoch}/{training.epochs}  loss {loss:.3f}  lr {lr:.2g}{seen}")
 
-    steps = training.epochs * training.steps_per_epoch(len(images))
-    with progress.stage("train", steps), repeatable(context.device):
+    with progress.stage("train", training.epochs * training.steps_per_epoch(len(images))):
         curve = train(
             model,
             images,

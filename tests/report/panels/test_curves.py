@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bascule.record.run import RunRecord
 from bascule.report.export import export
+from bascule.report.panels import curves
 from bascule.report.words import SPACE
 from pages import page_of, read_page
 from records import PAIR, Spec, record_of
@@ -58,6 +60,14 @@ def test_what_was_seen_along_training_is_drawn_and_told(tmp_path: Path) -> None:
     )
     numbers = page.section("curves").replace(SPACE, " ").split()
     assert " ".join(numbers).endswith("None90 %25 %70 %3100 %, 0.12—")  # ASR of one half and more after epoch 3
+
+
+@pytest.mark.parametrize(
+    ("asr", "taken"), [([0.9, 0.1, 0.5, 0.7], 3), ([0.9, 0.1, 0.2, 0.4], None), ([0.6, 0.6, 0.6, 0.6], 1), ([], None)]
+)
+def test_a_backdoor_is_taken_up_when_it_stays(asr: list[float], taken: int | None) -> None:
+    row: Any = None
+    assert curves.Seen(row, 1, {"asr": dict(enumerate(asr, start=1))}).taken == taken
 
 
 def test_what_was_seen_is_exported(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,11 @@ _SEEN: dict[str, tuple[str, dict[str, Any]]] = {
     "asr": ("ASR", {"linewidth": 2.5}),
 }
 """What is drawn of what a probe saw: its name for people, and how."""
+_KEY: dict[str, Any] = {
+    "loc": "lower left", "bbox_to_anchor": (-0.12, 1), "ncols": 3, "frameon": False, "borderpad": 0.2,
+    "handlelength": 1.5, "handletextpad": 0.4, "columnspacing": 1.0, "fontsize": svg.TEXT_SIZE - 1,
+}  # fmt: skip
+"""Of the lines, above them."""
 _TAKEN = 0.5
 """ASR from which on a backdoor is said to have been taken up."""
 
@@ -50,8 +56,12 @@ class Seen:
 
     @property
     def taken(self) -> int | None:
-        """The first epoch looked at after which the ASR is at least one half."""
-        return next((epoch for epoch, value in self.medians.get("asr", {}).items() if value >= _TAKEN), None)
+        """The epoch from which on the ASR is at least one half; None where it is not in the end.
+
+        A network that has learnt nothing yet may take everything for the target: that is no backdoor.
+        """
+        later = itertools.takewhile(lambda look: look[1] >= _TAKEN, reversed([*self.medians.get("asr", {}).items()]))
+        return min((epoch for epoch, _ in later), default=None)
 
 
 def context(view: View) -> Mapping[str, Any] | None:
@@ -86,9 +96,9 @@ def _lines(row: RowView) -> list[Line]:
     return lines
 
 
-def _axes(last: float, **settings: Any) -> Axes:
+def _axes(last: float, *, left: int = 44, top: int = 10, **settings: Any) -> Axes:
     """Axes over the epochs up to the last."""
-    axes = svg.axes_of(_WIDTH, _HEIGHT, left=44, right=10, top=10, bottom=42)
+    axes = svg.axes_of(_WIDTH, _HEIGHT, left=left, right=10, top=top, bottom=42)
     axes.set(xlim=(0, last * 1.02), xlabel="epoch", **settings)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
     return axes
@@ -139,11 +149,13 @@ def _seen(row: RowView) -> Seen | None:
 def _picture_of_seen(seen: Seen, number: int) -> svg.Drawing:
     lines = {name: seen.medians[name] for name in _SEEN if name in seen.medians}
     with svg.drawing():
-        axes = _axes(max(map(max, lines.values())), ylim=(-3, 103), yticks=range(0, 101, 25), ylabel="%")
+        axes = _axes(max(map(max, lines.values())), left=54, top=30, ylim=(-3, 103), yticks=[0, 50, 100], ylabel="%")
         for name, values in lines.items():
             dot = "." if len(values) == 1 else ""
             shares = [100 * value for value in values.values()]
-            axes.plot(list(values), shares, color=seen.row.mark.colour, marker=dot, clip_on=False, **_SEEN[name][1])
+            title, style = _SEEN[name]
+            axes.plot(list(values), shares, color=seen.row.mark.colour, marker=dot, clip_on=False, label=title, **style)
+        axes.legend(**_KEY)
         return svg.svg(axes, name=f"probe-{number}", label=_spoken_of_seen(seen, lines))
 
 
@@ -165,7 +177,7 @@ def _numbers(seen: Seen) -> list[str]:
     taken = "asr" in seen.medians
     return [
         *(UNKNOWN if share is None else percent(share) for share in shares[:3]),
-        UNKNOWN if not taken else "never" if seen.taken is None else str(seen.taken),
+        UNKNOWN if not taken else "not" if seen.taken is None else str(seen.taken),
         *(
             UNKNOWN if share is None or loss is None else f"{percent(share)}, {loss:.2g}"
             for share, loss in zip(shares[3:], losses, strict=True)
