@@ -1,18 +1,28 @@
 #!/usr/bin/env bash
 # On the GPU machine, in the tree that pack.sh was run in: OUT=FOLDER bash benchmarks/gpu/run.sh STAGE SECONDS [OPTIONS OF bascule run...]
-#   timing      every component once on the device, what a training step costs (steps.py), a first epoch of every row
-#   cifar10     tables 1a, then 1b and 2, of CIFAR-10 at scale gpu
-#   imagenette  table 1a on Imagenette at 128 pixels; mnist: MNIST's tables at the scale of the paper
+#   timing      every component once on the device, a first epoch of every row, what a training step costs (steps.py)
+#   contracts   every component once on the device
+#   quick       the quick studies of CIFAR-10: all six rows, and the triggers
+#   cifar10     table 1a of CIFAR-10 with the network of the study, at scale gpu; then 1b and 2 at scale fast
+#   imagenette  table 1a on Imagenette at 128 pixels
+#   mnist       MNIST's tables at the scale of the paper
+# Several stages run side by side: contracts+quick+cifar10. What is not finished continues from .gpu/back/ (see pack.sh).
 # It stops in time and leaves in $OUT the records as records.tgz.* (at most 15 MiB each), logs, and the device's load.
 set -uo pipefail
-stage=$1 limit=${2:-560}; shift 2
+stages=$1 limit=${2:-560}; shift 2
 here=$(cd "$(dirname "$0")" && pwd)
 temp=${TMPDIR:-/tmp}
 site=$temp/site runs=$temp/runs
-device=${DEVICE:-cuda} jobs=${JOBS:-9}
+device=${DEVICE:-cuda}
 export PYTHONPATH=$site BASCULE_DATA=$PWD/.gpu/data PYTHONUNBUFFERED=1 XDG_STATE_HOME=$temp/state
 left() { echo $((limit - SECONDS)); }
-bascule() { python3 -c 'import sys; sys.argv[0] = "bascule"; from bascule.cli import main; main()' "$@"; }
+# A shell's background processes ignore Ctrl-C's signal, which is how a study is stopped: it is listened to again.
+bascule() {
+  python3 -c 'import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.argv[0] = "bascule"
+from bascule.cli import main
+main()' "$@"
+}
 export -f bascule
 
 if [ ! -d "$site/bascule" ]; then
@@ -25,26 +35,41 @@ echo "ready after $SECONDS s"
 
 # study NAME OPTIONS...: as far as it comes in the time that is left, less what packing takes.
 study() {
-  local seconds=$(($(left) - ${PACKING:-25})) log
+  local seconds=$(($(left) - ${PACKING:-22})) log
   [ "$seconds" -lt 30 ] && { echo "no time left for $1"; return; }
   log=$OUT/$(basename "$1").log
-  timeout --signal=INT --kill-after=15 "$seconds" bash -c 'bascule "$@"' - run "$@" --device "$device" --runs "$runs" >> "$log" 2>&1
-  echo "$1: exit $? after $SECONDS s"; tail -n 12 "$log"
+  timeout --signal=INT --kill-after=12 "$seconds" bash -c 'bascule "$@"' - run "$@" --device "$device" --runs "$runs" "${options[@]}" >> "$log" 2>&1
+  echo "$1: exit $? after $SECONDS s"
 }
+options=("$@")
+untwinned=(--set twin=false)
 
-case $stage in
-  timing) source "$here/timing.sh" "$@" ;;
-  cifar10)
-    study paper/cifar10-1a --scale gpu --set twin=false --jobs "$jobs" "$@"
-    study paper/cifar10-1b --scale gpu --set twin=false --jobs "$jobs" "$@"
-    study paper/cifar10-2 --scale gpu --set twin=false --jobs "$jobs" "$@" ;;
-  imagenette) study paper/imagenet-1a --scale gpu --set data.path=imagenette-128 --set twin=false --jobs "$jobs" "$@" ;;
-  mnist)
-    study paper/mnist-1a --scale paper --set twin=false --jobs "$jobs" "$@"
-    study paper/mnist-1b --scale paper --set twin=false --jobs "$jobs" "$@"
-    study paper/mnist-2 --scale paper --set twin=false --jobs "$jobs" "$@" ;;
-  *) echo "stage: timing, cifar10, imagenette or mnist; got $stage" >&2; exit 2 ;;
-esac
-(cd "$runs" && tar cz --exclude='checkpoint.pt*' --exclude=report.html --exclude='.lock*' . | split -b 15m - "$OUT/records.tgz.")
-ls -la "$OUT"
+stage() {
+  case $1 in
+    timing) source "$here/timing.sh" ;;
+    contracts)
+      timeout $(($(left) - 30)) python3 -m pytest -q -p no:cacheprovider -k "$device" tests/run/test_everything.py > "$OUT/contracts.txt" 2>&1
+      echo "contracts: exit $? after $SECONDS s" ;;
+    quick)
+      study cifar10-quick --scale all-rows "${untwinned[@]}" --jobs "${JOBS:-7}" &
+      study cifar10-triggers-quick --jobs 5
+      wait $! ;;
+    cifar10)
+      study paper/cifar10-1a --scale gpu "${untwinned[@]}" --jobs "${JOBS_PAPER:-3}"
+      study paper/cifar10-1b --scale fast "${untwinned[@]}" --jobs "${JOBS_PAPER:-3}"
+      study paper/cifar10-2 --scale fast "${untwinned[@]}" --jobs "${JOBS_PAPER:-3}" ;;
+    imagenette) study paper/imagenet-1a --scale fast --set data.path=imagenette-128 "${untwinned[@]}" --jobs "${JOBS:-3}" ;;
+    mnist)
+      for table in 1a 1b 2; do study "paper/mnist-$table" --scale paper "${untwinned[@]}" --jobs "${JOBS:-8}"; done ;;
+    *) echo "stage: timing, contracts, quick, cifar10, imagenette or mnist; got $1" >&2; return 2 ;;
+  esac
+}
+pids=()
+for one in ${stages//+/ }; do
+  stage "$one" &
+  pids+=($!)
+done
+wait "${pids[@]}"
+(cd "$runs" && tar cz --exclude=report.html --exclude='.lock*' . | split -b 15m - "$OUT/records.tgz.")
+tail -n 3 "$OUT"/*.log; ls -la "$OUT"
 echo "all done after $SECONDS s"

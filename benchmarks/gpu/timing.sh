@@ -3,7 +3,7 @@ export OMP_NUM_THREADS=2
 (timeout 90 python3 -m pytest -q -x -p no:cacheprovider -k "${TESTS:-cuda}" tests/run/test_everything.py > "$OUT/contracts.txt" 2>&1; echo "contracts: exit $? after $SECONDS s") &
 for rows in "${STUDIES[@]:-paper/cifar10-1a}"; do
   (timeout 90 bash -c 'bascule "$@"' - run "$rows" --scale "${SCALE:-gpu}" --seeds 1 --device "$device" --runs "$temp/first" --set twin=false \
-    --set train.epochs=1 --set data.max_train="${IMAGES:-10240}" --set data.max_test="${TEST_IMAGES:-2000}" "$@" > "$OUT/first-$(basename "$rows").txt" 2>&1
+    --set train.epochs=1 --set data.max_train="${IMAGES:-10240}" --set data.max_test="${TEST_IMAGES:-2000}" "${options[@]}" > "$OUT/first-$(basename "$rows").txt" 2>&1
    echo "first epochs of $rows: exit $? after $SECONDS s") &
 done
 (timeout 90 python3 "$here/steps.py" --device "$device" --as-is --compile ${STEPS:---only "PGD-5, batch 512"} > "$OUT/compiled.txt" 2>&1; echo "compiled: exit $? after $SECONDS s") &
