@@ -6,5 +6,5 @@ runs=$1; shift
 mkdir -p "$runs"
 cat "$@" | tar xz -C "$runs"
 find "$runs" -name study.json -printf '%h\n' | sort | while read -r run; do
-  echo "$run: $(find "$run/cells" -mindepth 2 -name outcomes.parquet | wc -l) cells with answers"
+  echo "$run: $(find "$run" -mindepth 3 -name outcomes.parquet | wc -l) cells with answers"
 done
