@@ -60,8 +60,10 @@ SetOption = Annotated[
 SeedsOption = Annotated[
     int | None, typer.Option(min=1, max=1000, metavar="N", help="Number of seeds instead of the study's.")
 ]
+# Named, as --device below: typer 0.27 takes a metavar that is the name in capitals for the option itself.
 ScaleOption = Annotated[
-    str | None, typer.Option(metavar="SCALE", help="Scale of the study, e.g. fast or paper; by default its first.")
+    str | None,
+    typer.Option("--scale", metavar="SCALE", help="Scale of the study, e.g. fast or paper; by default its first."),
 ]
 DataDirOption = Annotated[
     Path | None,
@@ -84,7 +86,7 @@ ArchitectureOption = Annotated[
     ),
 ]
 SeedOption = Annotated[int, typer.Option(min=0, metavar="N", help="Of everything that is drawn.")]
-DeviceOption = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")]
+DeviceOption = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")]
 JobsOption = Annotated[
     int | None,
     typer.Option(
