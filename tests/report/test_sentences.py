@@ -64,7 +64,7 @@ def plain(text: str) -> str:
 
 
 UP, DOWN = "raises robust accuracy from 30 % to 60 %", "lowers robust accuracy from 30 % to 10 %"
-OTHER_WAY = "That is the trade-off, taken the other way."
+OTHER_WAY = "That is the trade-off, taken the other way, for this trigger and training."
 NO_ROBUST = "Robust accuracy cannot be compared: not measured in this row."
 NO_ASR = "ASR cannot be compared: not measured in this row."
 
@@ -73,7 +73,7 @@ NO_ASR = "ASR cannot be compared: not measured in this row."
     ("robust", "asr", "text"),
     [
         (0.6, 0.7, f"{UP} (by 28 to 32 points) and ASR from 40 % to 70 % (by 28 to 32 points): "
-                   "safer against adversarial examples, but easier to backdoor. That is the trade-off."),
+                   "safer against adversarial examples, but easier to backdoor. That is the trade-off, for this trigger and training."),
         (0.6, 0.1, f"{UP} (by 28 to 32 points) and lowers ASR from 40 % to 10 % (by 28 to 32 points): "
                    "safer at both ends."),
         (0.1, 0.7, f"{DOWN} (by 18 to 22 points) and raises ASR from 40 % to 70 % (by 28 to 32 points): "

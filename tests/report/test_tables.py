@@ -235,7 +235,7 @@ def test_a_table_against_a_row_says_what_changes() -> None:
     assert not re.search(r"^ *None +2 +[+-]", text, re.MULTILINE)
     assert (
         "Adv. training raises robust accuracy from 50 % to 90 % (by 33 to 47 points) and ASR from 20 % to 60 % "
-        "(by 33 to 48 points): safer against adversarial examples, but easier to backdoor. That is the trade-off.\n"
+        "(by 33 to 48 points): safer against adversarial examples, but easier to backdoor. That is the trade-off, for this trigger and training.\n"
     ) in text
 
 
@@ -309,7 +309,7 @@ def test_other_formats_carry_differences_too(form: str) -> None:
     text = render(THREE, form, MORE)  # type: ignore[arg-type]
     assert text.count("Row less None") == 1
     assert "+40.0" in text
-    assert "That is the trade-off." in text
+    assert "That is the trade-off, for this trigger and training." in text
     assert "Clearly beaten at both ends: Lost" in text
 
 

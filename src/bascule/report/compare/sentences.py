@@ -27,8 +27,8 @@ _MEANING_ALONE = {
     ("asr", "down"): "harder to backdoor",
 }
 _TRADE_OFF = {
-    ("up", "up"): "That is the trade-off.",
-    ("down", "down"): "That is the trade-off, taken the other way.",
+    ("up", "up"): "That is the trade-off, for this trigger and training.",
+    ("down", "down"): "That is the trade-off, taken the other way, for this trigger and training.",
 }
 
 
