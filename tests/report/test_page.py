@@ -38,7 +38,8 @@ def test_the_page_answers_first(tmp_path: Path) -> None:
     assert page.section("verdict") == (
         "In short Compared with None, the first row: Adv. training is safer against adversarial examples, but easier "
         "to backdoor. It raises robust accuracy from 0 % to 35 % (by 29 to 42 points) and ASR from 10 % to 60 % "
-        "(by 43 to 57 points). That is the trade-off, for this trigger and training. Accuracy falls from 90 % to 80 % (by 7 to 15 points). "
+        "(by 43 to 57 points). That is the trade-off, for this trigger and training. "
+        "Accuracy falls from 90 % to 80 % (by 7 to 15 points). "
         "Robust accuracy is the share of test images that a model still gets right under attack: higher is safer. "
         "ASR, the attack success rate, is the share of images with the trigger that are taken for the attacker's "
         "class: lower is safer. In brackets: the 95 % interval of the change, over 2 seeds and 200 test images."

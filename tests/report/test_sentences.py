@@ -73,7 +73,8 @@ NO_ASR = "ASR cannot be compared: not measured in this row."
     ("robust", "asr", "text"),
     [
         (0.6, 0.7, f"{UP} (by 28 to 32 points) and ASR from 40 % to 70 % (by 28 to 32 points): "
-                   "safer against adversarial examples, but easier to backdoor. That is the trade-off, for this trigger and training."),
+                   "safer against adversarial examples, but easier to backdoor. "
+                   "That is the trade-off, for this trigger and training."),
         (0.6, 0.1, f"{UP} (by 28 to 32 points) and lowers ASR from 40 % to 10 % (by 28 to 32 points): "
                    "safer at both ends."),
         (0.1, 0.7, f"{DOWN} (by 18 to 22 points) and raises ASR from 40 % to 70 % (by 28 to 32 points): "

@@ -235,7 +235,8 @@ def test_a_table_against_a_row_says_what_changes() -> None:
     assert not re.search(r"^ *None +2 +[+-]", text, re.MULTILINE)
     assert (
         "Adv. training raises robust accuracy from 50 % to 90 % (by 33 to 47 points) and ASR from 20 % to 60 % "
-        "(by 33 to 48 points): safer against adversarial examples, but easier to backdoor. That is the trade-off, for this trigger and training.\n"
+        "(by 33 to 48 points): safer against adversarial examples, but easier to backdoor. "
+        "That is the trade-off, for this trigger and training.\n"
     ) in text
 
 
