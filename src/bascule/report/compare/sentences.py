@@ -60,8 +60,7 @@ def describe(comparison: Comparison) -> Statement:
         notes += [_TRADE_OFF[pair]] if (pair := tuple(changes.values())) in _TRADE_OFF else []
         notes += [_unclear_note(name, differences[name]) for name in unclear]
     elif unclear:
-        each = joined([f"{NAMES[name]} ({_both(differences[name])})" for name in unclear], "or")
-        facts, meaning = f"does not clearly differ in {each} {_at_seeds(comparison.seeds)}", ""
+        facts, meaning = f"{_unclear(differences, unclear)} {_at_seeds(comparison.seeds)}", ""
     else:
         facts, meaning = "cannot be compared", ""
     notes += _missing_notes(comparison, missing, both)
@@ -104,6 +103,18 @@ def _clear(differences: Mapping[str, Difference], changes: Mapping[str, str], cl
         return joined(parts), _MEANING[first, second]
     end = "asr" if clear[0] == "asr" else "robust"
     return joined(parts), _MEANING_ALONE[end, changes[clear[0]]]
+
+
+def _unclear(differences: Mapping[str, Difference], names: list[str]) -> str:
+    """What may differ, and what does not for all that is known."""
+    held_back = [name for name in names if _held_back(differences[name])]
+    rest = [name for name in names if name not in held_back]
+    parts = [
+        f"{verb} in {joined([f'{NAMES[name]} ({_both(differences[name])})' for name in group], word)}"
+        for verb, word, group in (("perhaps differs", "and", held_back), ("does not clearly differ", "or", rest))
+        if group
+    ]
+    return joined(parts, "but")
 
 
 def _values(difference: Difference) -> tuple[str, str]:
@@ -183,7 +194,8 @@ def _accuracy_note(difference: Difference | None) -> list[str]:
     if difference is None or difference.change == "missing":
         return []
     if difference.change == "unclear":
-        return [f"Accuracy does not clearly differ ({_both(difference)})."]
+        verb = "perhaps differs" if _held_back(difference) else "does not clearly differ"
+        return [f"Accuracy {verb} ({_both(difference)})."]
     return [f"Accuracy {'rises' if difference.change == 'up' else 'falls'} {_from_to(difference)}."]
 
 
