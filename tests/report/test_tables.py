@@ -254,9 +254,7 @@ def test_one_common_seed_makes_nothing_clear() -> None:
     text = render(rows, "text", MORE)
     assert "Perhaps beaten, but not clearly: None (by Better)\n" in text
     assert "Clearly" not in text
-    assert re.search(
-        r"Better perhaps differs in robust accuracy \(30 % and 90 %, \d+ to \d+ points higher\)", text
-    )
+    assert re.search(r"Better perhaps differs in robust accuracy \(30 % and 90 %, \d+ to \d+ points higher\)", text)
     assert "At one seed no difference is clear" in text
     assert "Not separated by 1 seed" in text
     assert "At one seed" not in render(THREE, "text", MORE)
