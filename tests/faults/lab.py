@@ -69,12 +69,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, trial in experiments(counts, seed=given["seed"], workers=given["workers"]):
         tally.setdefault(name, Counter())[trial.outcome] += 1
         if trial.outcome in BAD:
-            bad.append((name, trial))
+            bad.append(f"{name}: {trial.outcome}: {trial.fault}: {trial.note}")
+            print(bad[-1], file=sys.stderr, flush=True)  # noqa: T201  (the long part takes long)
     lines = ["| experiment | tried | served | refused | " + " | ".join(BAD) + " |", "|---|" + "---|" * (3 + len(BAD))]
     for name, outcomes in tally.items():
         figures = [outcomes.total(), *(outcomes[kind] for kind in ("served", "refused", *BAD))]
         lines.append(f"| {name} | " + " | ".join(f"{number:,}" for number in figures) + " |")
-    lines += [f"{name}: {trial.outcome}: {trial.fault}: {trial.note}" for name, trial in bad[:60]]
+    lines += bad[:60]
     tried = sum(outcomes.total() for outcomes in tally.values())
     lines.append(f"{len(bad)} of {tried:,} went wrong, {time.monotonic() - began:.0f} s")
     sys.stdout.write("\n".join(lines) + "\n")
