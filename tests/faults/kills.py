@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from faults.trials import BAD, Trial
+from faults.trials import BAD, WAITING, Trial
 
 TINY = """\
 base:
@@ -64,8 +64,8 @@ def spawn(folder: Path) -> multiprocessing.process.BaseProcess:
 
 
 def finish(process: multiprocessing.process.BaseProcess) -> int | None:
-    """Wait for a child; its exit code, None after a minute, which is many times what it needs."""
-    process.join(60)
+    """Wait for a child; its exit code, None after a time that is many times what it needs."""
+    process.join(2 * WAITING)
     if process.exitcode is None:
         process.kill()
         process.join()
@@ -109,7 +109,7 @@ def ended(code: int | None, folder: Path, expected: dict[str, object]) -> tuple[
     """What became of a run that was killed and has ended."""
     leftovers = [path.name for path in folder.rglob(".*") if path.name not in (".lock", ".holder")]
     if code is None:
-        return "slow", "it did not end within a minute"
+        return "slow", f"it did not end within {2 * WAITING:.0f} s"
     if code:
         return "crash", f"it ended with {code}"
     if content(folder) != expected:

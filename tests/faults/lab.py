@@ -1,11 +1,13 @@
 """The fault lab: kills, damage and nonsense, and what came of it. `python tests/faults/lab.py` is the long part.
 
-Four experiments, each repeatable by its seed:
+Five experiments, each repeatable by its seed:
 
 - `kills`: a run is killed (SIGKILL) at random moments and continued, again and again; in the end its weights and its
   table must be those of a run that nobody disturbed.
 - `records`: files of a finished record are damaged; whoever reads it must get the same numbers or be told what is
   wrong, and the same command again must make it whole.
+- `hostile`: what a record says is replaced by nonsense, with sums that fit; it is shown or refused in one message, and
+  no code that it names is run.
 - `studies`: study files are garbled; each is planned, or refused in one message.
 - `data`: data files are garbled; each is read, or refused in one message.
 
@@ -28,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from faults.damage import record_trial
 from faults.data import data_trial
+from faults.hostile import hostile_trial
 from faults.kills import finish, kills, spawn
 from faults.studies import study_trial
 from faults.trials import BAD, Trial, try_all
@@ -47,10 +50,11 @@ def experiments(counts: dict[str, int], *, seed: int, workers: int) -> Iterator[
         yield "kills", trial
     with tempfile.TemporaryDirectory() as place:
         whole = Path(place) / "whole"
-        if counts["records"]:
+        if counts["records"] or counts["hostile"]:
             finish(spawn(whole))
         first = seed * 1_000_000
-        trials = {"records": partial(record_trial, whole=whole), "studies": study_trial, "data": data_trial}
+        trials = {"records": partial(record_trial, whole=whole), "hostile": partial(hostile_trial, whole=whole),
+                  "studies": study_trial, "data": data_trial}  # fmt: skip
         for name, experiment in trials.items():
             for trial in try_all(experiment, range(first, first + counts[name]), workers=workers):
                 yield name, trial
@@ -59,13 +63,13 @@ def experiments(counts: dict[str, int], *, seed: int, workers: int) -> Iterator[
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the long part, or as many trials as asked for, and print the figures; 1 when anything went wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    for name, count in (("kills", 500), ("records", 2000), ("studies", 3000), ("data", 1000)):
+    for name, count in (("kills", 500), ("records", 2000), ("hostile", 500), ("studies", 3000), ("data", 1000)):
         parser.add_argument(f"--{name}", type=int, default=count, metavar="N")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     given = vars(parser.parse_args(arguments))
     began, tally, bad = time.monotonic(), {}, []
-    counts = {name: given[name] for name in ("kills", "records", "studies", "data")}
+    counts = {name: given[name] for name in ("kills", "records", "hostile", "studies", "data")}
     for name, trial in experiments(counts, seed=given["seed"], workers=given["workers"]):
         tally.setdefault(name, Counter())[trial.outcome] += 1
         if trial.outcome in BAD:

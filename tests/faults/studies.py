@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import random
+from collections.abc import Sequence
 
 from faults.kills import TINY
 from faults.trials import Trial, attempt
@@ -38,22 +40,29 @@ def twisted(text: str, chance: random.Random) -> tuple[str, str]:
     """A study file with one or two of its values or keys replaced by nonsense, and where."""
     import yaml
 
-    content, done = yaml.safe_load(text), []
+    content = yaml.safe_load(text)
+    done = twist(content, chance, NONSENSE)
+    return yaml.safe_dump(content, allow_unicode=True), done
+
+
+def twist(content: object, chance: random.Random, nonsense: Sequence[object]) -> str:
+    """Put nonsense in the place of one or two values or keys, wherever they are; says where."""
+    done = []
     for _ in range(chance.randint(1, 2)):
         holder, key, path = content, None, []
         value = content
-        while isinstance(value, (dict, list)) and value and (not path or chance.random() < 0.8):
+        while isinstance(value, (dict, list)) and value and (not path or chance.random() < 0.9):
             holder = value
             key = chance.choice(list(value)) if isinstance(value, dict) else chance.randrange(len(value))
             value = value[key]
             path.append(str(key))
-        nonsense = chance.choice(NONSENSE)
+        other = copy.deepcopy(chance.choice(nonsense))
         if isinstance(holder, dict) and chance.random() < 0.2:
-            holder[str(nonsense)[:50]] = holder.pop(key)
+            holder[str(other)[:50]] = holder.pop(key)
         elif key is not None:
-            holder[key] = nonsense
-        done.append(f"{'.'.join(path)} = {str(nonsense)[:20]!r}")
-    return yaml.safe_dump(content, allow_unicode=True), ", ".join(done)
+            holder[key] = other
+        done.append(f"{'.'.join(path)} = {str(other)[:20]!r}")
+    return ", ".join(done)
 
 
 def garbled(text: str, chance: random.Random) -> tuple[str, str]:
