@@ -230,6 +230,14 @@ def test_a_cell_that_says_nonsense_is_damaged(tmp_path: Path, info: object) -> N
     load(str(run.path))
 
 
+def test_a_cell_may_not_know_how_long_it_took(tmp_path: Path) -> None:
+    run = RunRecord(Path(shutil.copytree(GOLDEN, tmp_path / "run")))
+    cell = run.cell(run.plan().rows[0].seeds[0].cell.fingerprint)
+    cell.info_file.write_text(json.dumps({**cell.info(), "seconds": None}))
+    write_page([run], tmp_path / "page.html")
+    assert not cell.damaged()
+
+
 def test_leftovers_of_killed_processes_are_cleared_away(tmp_path: Path) -> None:
     ended = subprocess.Popen(["true"])
     ended.wait()
