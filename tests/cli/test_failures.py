@@ -169,6 +169,8 @@ def test_our_warnings_are_one_line(bascule: Callable) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         text = warnings.formatwarning(UserWarning("a\x1bb"), UserWarning, decode.__file__, 1)
+        again = warnings.formatwarning(UserWarning("a\x1bb"), UserWarning, decode.__file__, 1)
         other = warnings.formatwarning(UserWarning("a"), UserWarning, "elsewhere.py", 1)
     assert text == "bascule: warning: a\\x1bb\n"
+    assert again == "", "said once by each command, whatever libraries do to Python's own memory of it"
     assert other.startswith("elsewhere.py:1")

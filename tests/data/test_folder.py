@@ -287,9 +287,22 @@ def test_pictures_of_zeros_and_ones_get_a_word(root: Path, kept: str) -> None:
         save(root / "set" / "train" / name / "a.png", np.array([[[0, 1, 0]] * 3] * 2, np.uint8))
     with pytest.warns(UserWarning, match="folder: all pixels are 0 or 1 on a scale from 0 to 255"):
         Folder(path="set").check([root], deep=True)
-    if kept == "in memory":
-        with pytest.warns(UserWarning, match="folder: all pixels are 0 or 1"):
-            Folder(path="set").load([root])
+    few = "in the 2 pictures looked at, "
+    with pytest.warns(UserWarning, match=f"^folder: {few}all pixels are 0 or 1"):
+        Folder(path="set").check([root])
+    with pytest.warns(UserWarning, match=f"^folder: {'' if kept == 'in memory' else few}all pixels are 0 or 1"):
+        Folder(path="set").load([root])
+
+
+def test_one_bright_picture_among_dark_ones_is_enough(root: Path) -> None:
+    save(root / "set" / "train" / "cat" / "a.png", 0)
+    Folder(path="set").check([root])  # a warning would be an error
+
+
+def test_pictures_with_16_bits_get_a_word_from_their_headers(root: Path) -> None:
+    Image.fromarray(np.full((2, 3), 40000, np.uint16)).save(root / "set" / "train" / "dog" / "wide.png")
+    with pytest.warns(UserWarning, match="16 bits per channel are scaled to 8 bits"):
+        Folder(path="set").check([root])
 
 
 @pytest.mark.parametrize(

@@ -266,3 +266,27 @@ def test_real_cifar10_as_any_parquet_set(data_root: Path) -> None:
     assert facts.classes[3] == "cat"
     assert len(facts.train_labels) == 50_000
     assert facts.test_labels.bincount().tolist() == [1000] * 10
+
+
+def test_a_check_reads_the_header_of_every_picture(root: Path) -> None:
+    source, path = Parquet(path="set"), root / "set" / "test-00000-of-00001.parquet"
+    source.check([root])
+    write(path, [flat(60), b"hello"], [1, 0])
+    with pytest.raises(RequestError, match=r"test-00000-of-00001.parquet: row 1: damaged, or not of a known format"):
+        source.check([root])
+    write(path, [flat(60), flat(60, height=4)], [1, 0])
+    with pytest.raises(RequestError, match=r"row 1: picture of 4 x 3 pixels .* where 2 x 3 is expected"):
+        source.check([root])
+    Parquet(path="set", size=2).check([root])
+    wide = BytesIO()
+    Image.fromarray(np.full((2, 3), 40000, np.uint16)).save(wide, "PNG")
+    write(path, [flat(60), wide.getvalue()], [1, 0])
+    with pytest.warns(UserWarning, match="16 bits per channel are scaled to 8 bits"):
+        source.check([root])
+
+
+@pytest.mark.parametrize(("deep", "of"), [(False, "in the 2 pictures looked at, "), (True, "")])
+def test_pictures_of_zeros_and_ones_get_a_word(root: Path, deep: bool, of: str) -> None:
+    write(root / "set" / "train-00000-of-00001.parquet", [flat(0), flat(1)], [0, 1])
+    with pytest.warns(UserWarning, match=f"^parquet: {of}all pixels are 0 or 1"):
+        Parquet(path="set").check([root], deep=deep)

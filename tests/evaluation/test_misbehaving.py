@@ -191,6 +191,25 @@ def test_other_commands_refuse(weights: Path, words: tuple[str, ...], said: str)
     assert said in str(done.exception)
 
 
+def test_bounds_that_cannot_follow_the_model_are_refused_before_attacks(
+    weights: Path, fitted: Fitted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fgsm = {"name": "fgsm", "eps": 0.1}
+
+    def attacked(*_: object, **__: object) -> None:
+        raise AssertionError("it was attacked")
+
+    monkeypatch.setattr("bascule.evaluation.run.answer_questions", attacked)
+    bound = "{name: interval, eps: 0.1}"
+    done = run("evaluate", *of(weights, "in_place"), "--attack", "{name: fgsm, eps: 0.1}", "--certify", bound)
+    assert isinstance(done.exception, RequestError), (done.output, done.exception)
+    assert "cannot follow the method .sub_() in the model's own forward pass" in str(done.exception)
+    with pytest.raises(RequestError, match=r"^certify: certified bounds cannot follow the method \.sub_\(\)"):
+        bascule.evaluate(
+            fitted.model("in_place"), fitted.x, fitted.y, attack=fgsm, certify={"name": "interval", "eps": 0.1}
+        )
+
+
 STUDY = """\
 title: Tiny
 base:
@@ -216,8 +235,14 @@ rows:
         ("outside", "{explain: [saliency]}", "saliency follows the gradient"),
         ("detached", "{repair: {name: unlearn, epochs: 1}}", "unlearn follows the gradient"),
         ("detached", "{repair: i-bau}", "i-bau follows the gradient"),
+        ("Encoder", "{certify: {name: interval, eps: 0.1}}", "rows.A.certify: certified bounds cannot follow the layer "
+         "TransformerEncoderLayer at 'block'"),
+        ("Attention", "{certify: {name: crown-ibp, eps: 0.1}}",
+         "cannot follow the forward pass of Attention (networks.py, line "),
+        ("Encoder", "{train: {objective: {name: ibp, eps: 0.1}}}", "rows.A.train: certified bounds cannot follow the"),
+        ("in_place", "{train: {objective: {name: crown-ibp, eps: 0.1}}}", "cannot follow the method .sub_()"),
     ],
-)
+)  # fmt: skip
 def test_validate_refuses_before_work(tmp_path: Path, name: str, more: str, said: str) -> None:
     study = tmp_path / "study.yaml"
     study.write_text(STUDY.format(networks=NETWORKS, name=name, more=more))
@@ -226,9 +251,16 @@ def test_validate_refuses_before_work(tmp_path: Path, name: str, more: str, said
     assert said in str(done.exception)
 
 
-@pytest.mark.parametrize("name", ["plain", "in_place", "detached", "sigmoid", "Windows"])
-def test_validate_takes_what_can_be_measured(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        *((name, "{}") for name in ("plain", "in_place", "detached", "sigmoid", "Windows")),
+        ("plain", "{certify: {name: crown-ibp, eps: 0.1}, train: {objective: {name: ibp, eps: 0.1}}}"),
+        ("Encoder", "{certify: {name: smoothing, eps: 0.1}, train: {objective: {name: ibp, eps: 0}}}"),
+    ],
+)
+def test_validate_takes_what_can_be_measured(tmp_path: Path, name: str, more: str) -> None:
     study = tmp_path / "study.yaml"
-    study.write_text(STUDY.format(networks=NETWORKS, name=name, more="{}"))
+    study.write_text(STUDY.format(networks=NETWORKS, name=name, more=more))
     done = run("validate", study)
     assert done.exit_code == 0, (done.output, done.exception)

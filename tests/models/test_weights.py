@@ -183,6 +183,30 @@ def test_damaged_files_are_refused(tmp_path: Path, file: str) -> None:
         load_weights(small(), str(tmp_path / file))
 
 
+@pytest.mark.parametrize("file", ["net.pth", "net.safetensors"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "the file is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4\n", "it is a Git LFS pointer"),
+        (b"\n<!DOCTYPE html><html>", "it is a web page"),
+    ],
+    ids=["empty", "pointer", "page"],
+)
+def test_what_stands_in_for_a_file_is_named(tmp_path: Path, file: str, content: bytes, said: str) -> None:
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(RequestError, match=f"weights: cannot read the weights '.*{file}': {said}"):
+        load_weights(small(), str(tmp_path / file))
+
+
+def test_data_parallel_weights_in_safetensors_are_found(tmp_path: Path) -> None:
+    first, second = small(), small()
+    state = {f"module.{name}": value for name, value in first.state_dict().items()}
+    safetensors.torch.save_file(state, tmp_path / "net.safetensors")
+    load_weights(second, str(tmp_path / "net.safetensors"))
+    assert same(first.state_dict(), second.state_dict())
+
+
 # --- as a setting ----------------------------------------------------------------------------------------------------
 
 

@@ -50,3 +50,31 @@ def test_what_is_no_plan_is_refused(tmp_path: Path, change: dict[str, object]) -
     run.plan_file.write_text(json.dumps(json.loads(GOLDEN.read_text()) | change))
     with pytest.raises(RequestError, match=r"cannot read .*study\.json: it holds no plan"):
         run.plan()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("target", value) for value in ([1, [2, [3]]], "7", 0.5, -1, 10**30)),
+        ("published", {"metrics": {"accuracy": "high"}}),
+    ],
+    ids=str,
+)
+def test_a_row_that_says_nonsense_is_no_plan(tmp_path: Path, key: str, value: object) -> None:
+    content = json.loads(GOLDEN.read_text())
+    content["rows"][2][key] = value
+    run = RunRecord(tmp_path)
+    run.plan_file.write_text(json.dumps(content))
+    with pytest.raises(RequestError, match="it holds no plan: "):
+        run.plan()
+
+
+@pytest.mark.parametrize(("key", "value"), [("balls", {"norm": "linf", "eps": "wide"}), ("values", [1])])
+def test_a_question_that_says_nonsense_is_no_plan(tmp_path: Path, key: str, value: object) -> None:
+    content = json.loads(GOLDEN.read_text())
+    seed = content["rows"][0]["cells"][0]
+    seed[key] = dict.fromkeys(seed["columns"]["attack"], value)
+    run = RunRecord(tmp_path)
+    run.plan_file.write_text(json.dumps(content))
+    with pytest.raises(RequestError, match="it holds no plan: "):
+        run.plan()

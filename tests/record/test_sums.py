@@ -21,6 +21,7 @@ from bascule.record.mending import clear_leftovers, mend_cell, mend_run
 from bascule.record.rows import read_rows
 from bascule.record.run import RunRecord
 from bascule.record.sums import DamagedError, read_checked, set_aside, sum_file, sums_of, write_summed
+from bascule.report.frames import load
 from bascule.report.page.page import write_page
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "run"
@@ -213,7 +214,12 @@ def test_an_earlier_format_is_brought_up_to_date(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize(
-    "info", [[], {"data": 3}, {"data": {}}, {"failure": "x"}, {"host": []}, {"seconds": "soon"}, {"base": 7}], ids=str
+    "info",
+    [
+        *([], {"data": 3}, {"data": {}}, {"failure": "x"}, {"host": []}, {"seconds": "soon"}, {"base": 7}),
+        *({"parameters": {}}, {"poisoned": 0.05}, {"seed": "010"}, {"parameters": 10**30}),
+    ],
+    ids=str,
 )
 def test_a_cell_that_says_nonsense_is_damaged(tmp_path: Path, info: object) -> None:
     run = RunRecord(Path(shutil.copytree(GOLDEN, tmp_path / "run")))
@@ -221,6 +227,15 @@ def test_a_cell_that_says_nonsense_is_damaged(tmp_path: Path, info: object) -> N
     cell.info_file.write_text(json.dumps(info))
     assert any("cell.json" in flag for flag in read_rows(run)[0].flags)
     write_page([run], tmp_path / "page.html")
+    load(str(run.path))
+
+
+def test_a_cell_may_not_know_how_long_it_took(tmp_path: Path) -> None:
+    run = RunRecord(Path(shutil.copytree(GOLDEN, tmp_path / "run")))
+    cell = run.cell(run.plan().rows[0].seeds[0].cell.fingerprint)
+    cell.info_file.write_text(json.dumps({**cell.info(), "seconds": None}))
+    write_page([run], tmp_path / "page.html")
+    assert not cell.damaged()
 
 
 def test_leftovers_of_killed_processes_are_cleared_away(tmp_path: Path) -> None:

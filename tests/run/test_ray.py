@@ -18,6 +18,7 @@ import ray
 import torch
 
 from bascule.core.errors import RequestError
+from bascule.record.rows import read_rows
 from bascule.record.run import RunRecord
 from bascule.run import ray as module
 from bascule.run.cell import is_done
@@ -47,6 +48,10 @@ def call(folder: Path, *words: str, cluster: str = "") -> subprocess.CompletedPr
     return subprocess.run([*MAIN, *words], capture_output=True, text=True, cwd=folder, env=environment, timeout=300)
 
 
+def table(folder: Path) -> list[dict[str, Any]]:
+    return [row.as_dict() for row in read_rows(RunRecord(folder))]
+
+
 def test_same_table_on_ray(tmp_path: Path, finished, cluster: str) -> None:
     (tmp_path / "tiny.yaml").write_text(finished.plan().text)
     tables = []
@@ -55,7 +60,7 @@ def test_same_table_on_ray(tmp_path: Path, finished, cluster: str) -> None:
         assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stderr
         assert re.findall(r"^bascule: (\d) of 4 cells: .+: \d+\.\d s$", done.stderr, re.MULTILINE) == [*"1234"]
-        tables.append(json.loads(call(tmp_path, "table", "tiny", "--runs", engine, "--format", "json").stdout))
+        tables.append(table(tmp_path / engine / "tiny"))
     assert tables[0] == tables[1]
     assert tables[0][0]["seeds"] == 1
     # The record names what was asked for, not what a worker was started with.
@@ -109,7 +114,7 @@ def test_a_lost_worker_fails_its_cell_and_the_users_code_is_there_for_the_others
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "bascule: failed: Dead · seed 0: its worker was lost: WorkerCrashedError" in done.stderr
-    dead, good = json.loads(call(tmp_path, "table", "own", "--format", "json").stdout)
+    dead, good = table(tmp_path / "runs" / "own")
     assert good["seeds"] == 1
     assert any("its worker was lost" in flag for flag in dead["flags"])
 

@@ -272,7 +272,7 @@ def settings_for(
         target=poison.target if target is None and poison is not None else target,
         metrics=metrics,
     )
-    settings.check(audited.test, len(audited.train.classes))
+    settings.check(audited.test, len(audited.train.classes), audited.model)
     return settings
 
 

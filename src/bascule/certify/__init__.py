@@ -48,3 +48,14 @@ class Certifier(ABC):
         Raises:
             RequestError: The bound cannot follow an operation of the model.
         """
+
+    def check_model(self, model: nn.Module, x: Tensor) -> None:  # noqa: B027  (most take any model)
+        """Refuse, before any work, a model that `radius` would refuse; here none is. `run.check_certifier` calls it.
+
+        Args:
+            model: As for `radius`.
+            x: One image or two, as for `radius`.
+
+        Raises:
+            RequestError: The bound cannot follow an operation of the model.
+        """

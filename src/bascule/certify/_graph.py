@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import operator
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 from weakref import WeakKeyDictionary
 
@@ -81,17 +83,31 @@ def trace(model: nn.Module) -> Trace:
     Raises:
         RequestError: They depend on the values of the image, or one changes in place what another one uses later.
     """
-    shell = _Shell(_bare(model))
+    shell, tracer = _Shell(_bare(model)), _Tracer()
     try:
-        graph = _Tracer().trace(shell)
+        graph = tracer.trace(shell)
     except Exception as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = str(error).strip().partition("\n")[0].partition(". ")[0]
         raise RequestError(
-            f"certified bounds cannot follow the forward pass of {type(model).__name__}: "
-            f"{type(error).__name__}: {reason}. It must make the same calls for every image: no `if` or loop on values"
+            f"certified bounds cannot follow {_where(tracer, model, error)}: {type(error).__name__}: {reason}. "
+            "It must make the same calls for every image: no `if` or loop on values"
         ) from error
     _check_in_place(graph, shell)
     return Trace(graph, {name: value for name, value in vars(shell).items() if isinstance(value, Tensor)})
+
+
+def _where(tracer: fx.Tracer, model: nn.Module, error: Exception) -> str:
+    """The layer in whose forward pass tracing stopped, and the line of its file."""
+    inside = [(path.removeprefix(_PREFIX).removeprefix("."), kind) for path, kind in tracer.module_stack.values()]
+    path, kind = inside[-1] if inside else ("", type(model))
+    torchs = str(Path(torch.__file__).parent)
+    lines = [
+        f" ({Path(frame.filename).name}, line {frame.lineno})"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.name == "forward" and not frame.filename.startswith(torchs) and frame.filename != __file__
+    ]
+    name = getattr(kind, "__name__", str(kind))
+    return f"the forward pass of {name}{f' at {path!r}' if path else ''}{lines[-1] if lines else ''}"
 
 
 _IN_PLACE = {

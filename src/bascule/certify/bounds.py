@@ -288,6 +288,18 @@ def bound_for_training(model: nn.Module, x: Tensor, *, eps: float) -> Bounds:
     return bound(model, x, eps=eps, nominal=True, traced=kept_trace(model))
 
 
+def followed(model: nn.Module, x: Tensor) -> tuple[Trace, Bounds]:
+    """The model's operations, and bounds of it at a few images themselves.
+
+    Raises:
+        RequestError: The model cannot be bounded, or the traced operations give other answers than the model.
+    """
+    traced = trace(model)
+    bounds = bound(model, x, eps=0.0, traced=traced)
+    _check_same(bounds.answers.lower, model(x))
+    return traced, bounds
+
+
 def proved_radius(
     model: nn.Module,
     x: Tensor,
@@ -303,9 +315,7 @@ def proved_radius(
     Raises:
         RequestError: The model cannot be bounded, or the traced operations give other answers than the model.
     """
-    traced = trace(model)
-    probe = bound(model, x[:_PROBED], eps=0.0, traced=traced)
-    _check_same(probe.answers.lower, model(x[:_PROBED]))
+    traced, probe = followed(model, x[:_PROBED])
     label = F.one_hot(y, probe.answers.lower.shape[1]) == 1
     proved = torch.zeros_like(y, dtype=torch.bool)
     for number in range(1 + linear):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bascule.certify import Certifier
-from bascule.certify.bounds import Intermediate, proved_radius
+from bascule.certify.bounds import Intermediate, followed, proved_radius
 from bascule.core.catalog import component
 
 
@@ -27,3 +27,6 @@ class CrownIbp(Certifier):
 
     def radius(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:
         return proved_radius(model, x, y, norm=self.norm, eps=self.eps, linear=True, intermediate=self.intermediate)
+
+    def check_model(self, model: nn.Module, x: Tensor) -> None:
+        followed(model, x)

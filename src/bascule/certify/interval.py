@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bascule.certify import Certifier
-from bascule.certify.bounds import proved_radius
+from bascule.certify.bounds import followed, proved_radius
 from bascule.core.catalog import component
 
 
@@ -23,3 +23,6 @@ class Interval(Certifier):
 
     def radius(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:
         return proved_radius(model, x, y, norm=self.norm, eps=self.eps)
+
+    def check_model(self, model: nn.Module, x: Tensor) -> None:
+        followed(model, x)

@@ -57,6 +57,21 @@ def run_certifier(
     return Certified(radius, right & (radius >= asked))
 
 
+def check_certifier(model: nn.Module, certifier: Certifier, x: Tensor) -> None:
+    """Try before any work whether `certifier` can say anything of `model`, which is found as it was afterwards.
+
+    Args:
+        model: As for `run_certifier`.
+        certifier: The bound.
+        x: One image or two, as for `run_certifier`.
+
+    Raises:
+        RequestError: As `run_certifier`.
+    """
+    with evaluating(model), frozen(model), torch.no_grad(), full_precision(x.device):
+        certifier.check_model(model, _as_computed(model, certifier, x))
+
+
 def _as_computed(model: nn.Module, certifier: Certifier, x: Tensor) -> Tensor:
     """The images in the type in which bounds on this model are computed.
 

@@ -66,6 +66,7 @@ def settle_streams() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=errors)
     warnings.formatwarning = _format_warning
+    _said.clear()
 
 
 def flush() -> None:
@@ -95,11 +96,17 @@ def silence() -> None:
 
 
 _plain_warning = warnings.formatwarning
+_said: set[str] = set()
+"""Warnings printed by this command; Python itself forgets them whenever a library sets filters of its own."""
 
 
 def _format_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
     if category is UserWarning and Path(filename).is_relative_to(_ROOT):
-        return f"bascule: warning: {as_message(str(message))}\n"
+        text = f"bascule: warning: {as_message(str(message))}\n"
+        if text in _said:
+            return ""
+        _said.add(text)
+        return text
     return _plain_warning(message, category, filename, lineno, line)

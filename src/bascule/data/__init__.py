@@ -27,6 +27,8 @@ from bascule.data.download import Remote
 
 _BATCH = 256
 """Pictures decoded at once when all are looked at."""
+LOOKED = 64
+"""Most pictures decoded to tell whether a set is dark, when not all are."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -98,8 +100,11 @@ class Source(ABC):
         check_same_size(catalog.name_of(self), train.size, test.size)
         if train.classes != test.classes:
             raise RequestError(f"{catalog.name_of(self)}: training and test images have different classes")
-        if isinstance(train.pixels, Tensor) and brightest(train.pixels) <= 1:
-            warn_of_darkness(catalog.name_of(self))
+        if isinstance(train.pixels, Tensor):
+            if brightest(train.pixels) <= 1:
+                warn_of_darkness(catalog.name_of(self))
+        else:
+            look_for_darkness(catalog.name_of(self), train.pixels)
         used, _ = self._shared(len(train))
         return Splits(train if len(used) == len(train) else train.at(used), _cut(test, self.max_test))
 
@@ -144,9 +149,20 @@ def _largest(pixels: Pixels) -> int:
     return max(int(pixels[index].max()) for index in torch.arange(pixels.shape[0]).split(_BATCH))
 
 
-def warn_of_darkness(name: str) -> None:
+def warn_of_darkness(name: str, of: str = "") -> None:
     """Bytes that are all 0 or 1 are masks, or floats that somebody has cast; to a model they are black."""
-    warnings.warn(f"{name}: {NEARLY_BLACK}", stacklevel=1)  # at one place, so that Python says it once
+    warnings.warn(f"{name}: {of}{NEARLY_BLACK}", stacklevel=1)  # at one place, so that Python says it once
+
+
+def look_for_darkness(name: str, pixels: Pixels) -> None:
+    """`warn_of_darkness` after a quick look at pictures from everywhere in a set, one at a time until one is bright.
+
+    Raises:
+        RequestError: One of those looked at is damaged.
+    """
+    places = torch.linspace(0, pixels.shape[0] - 1, min(pixels.shape[0], LOOKED)).long()
+    if all(int(pixels[place].max()) <= 1 for place in places.split(1)):
+        warn_of_darkness(name, f"in the {len(places)} pictures looked at, ")
 
 
 def _subset(size: int, most: int | None) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bascule.core.errors import RequestError, unknown
 from bascule.data._files import content_digest, contents_of, reading
-from bascule.data.decode import SET_SIZE, allocate, decode, picture
+from bascule.data.decode import SET_SIZE, allocate, check_headers, decode, picture
 
 IMAGE_COLUMNS = ("image", "img")
 """Columns looked for when none is named, in this order."""
@@ -51,6 +51,22 @@ class ParquetFiles:
         except RequestError as error:
             raise RequestError(f"{name(0)}: {error.problem}") from error.__cause__
         return channels, image.height, image.width
+
+    def check(self, size: tuple[int, int] | None) -> None:
+        """Read the header of every picture.
+
+        Raises:
+            RequestError: The first row whose picture is missing, is none or, where one is given, not of this size.
+        """
+        for name, contents in self._batches(_ROWS):
+            check_headers(contents, size, name=name)
+
+    def first(self, most: int, size: tuple[int, int, int], *, resize: int | None = None) -> Tensor:
+        """The first pictures of all, at most `most`, decoded as by `pixels`."""
+        name, contents = next(self._batches(most))
+        out = allocate(len(contents), *size)
+        decode(contents, out, name=name, resize=resize)
+        return torch.from_numpy(out)
 
     def pixels(self, size: tuple[int, int, int], *, resize: int | None = None, remedy: str = SET_SIZE) -> Tensor:
         """All pictures decoded, uint8, N x C x H x W for `size` = (C, H, W).

@@ -147,22 +147,24 @@ def decode(
     _each(len(contents), one, name)
 
 
-def check_headers(folder: Path, files: Sequence[str], size: tuple[int, int] | None) -> None:
-    """Read the header of every picture: `files` are paths below `folder`.
+def check_headers(
+    contents: Sequence[bytes | Path], size: tuple[int, int] | None, *, name: Callable[[int], str]
+) -> None:
+    """Read the header of every picture; `contents` and `name` as for `decode`.
 
     Raises:
-        RequestError: The first file, in order, that is no picture, or not of this height and width where one is given.
+        RequestError: The first, in order, that is no picture, or not of this height and width where one is given.
     """
 
     def one(i: int) -> None:
-        with _opened(folder / files[i]) as image:
+        with _opened(contents[i]) as image:
             if size is not None:
                 _check(image, *size, SET_SIZE)
             if _is_wide(image):
                 wide.append(i)
 
     wide: list[int] = []
-    _each(len(files), one, lambda i: str(folder / files[i]))
+    _each(len(contents), one, name)
     if wide:
         _warn_of_width()
 

@@ -12,10 +12,10 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from bascule.core.catalog import component
+from bascule.core.catalog import component, name_of
 from bascule.core.errors import RequestError
 from bascule.core.images import Images, Pixels, Splits
-from bascule.data import Facts, Source, find
+from bascule.data import Facts, Source, find, look_for_darkness
 from bascule.data._files import content_digest
 from bascule.data._listing import Split, find_splits
 from bascule.data.decode import allocate, check_headers, decode, picture
@@ -71,6 +71,8 @@ class Folder(Source):
             self._streamed(split, size).check()
         if deep:
             super().check(roots, deep=True)
+        else:
+            look_for_darkness(name_of(self), self._streamed(train, size))
 
     def _streamed(self, split: Split, size: tuple[int, int, int]) -> _Streamed:
         return _Streamed(split.folder, split.files, size, self.size)
@@ -109,7 +111,9 @@ class _Streamed:
 
     def check(self) -> None:
         """Find now, from the headers, the picture that would stop a training later."""
-        check_headers(self.folder, self.files, None if self.resize else (self.shape[2], self.shape[3]))
+        paths = [self.folder / file for file in self.files]
+        size = None if self.resize else (self.shape[2], self.shape[3])
+        check_headers(paths, size, name=lambda i: str(paths[i]))
 
 
 def _digest(*splits: Split) -> str:

@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 import torch
 from annotated_types import Ge
 
-from bascule.core.catalog import component
+from bascule.core.catalog import component, name_of
 from bascule.core.images import Images, Splits
-from bascule.data import Facts, Source, class_names, find
+from bascule.data import LOOKED, Facts, Source, class_names, find, look_for_darkness
 from bascule.data._parquet import ParquetFiles, digest, find_splits
 
 
@@ -52,6 +52,16 @@ class Parquet(Source):
             test_labels=test.labels,
             digest=digest(train, test),
         )
+
+    def check(self, roots: Sequence[Path], *, deep: bool = False) -> None:
+        train, test, _ = self._open(roots)
+        size = train.first_size(channels=self.channels, resize=self.size)
+        for split in (train, test):
+            split.check(None if self.size else size[1:])
+        if deep:
+            super().check(roots, deep=True)
+        else:
+            look_for_darkness(name_of(self), train.first(LOOKED, size, resize=self.size))
 
     def _open(self, roots: Sequence[Path]) -> tuple[ParquetFiles, ParquetFiles, tuple[str, ...]]:
         folder = find(roots, self.path)

@@ -65,7 +65,7 @@ def evaluate(
     settings = EvaluationSettings(
         test=content_identity(images), attack=attacks, certify=certifiers, trigger=mark, target=target, metrics=metrics
     )
-    settings.check(images, classes)
+    settings.check(images, classes, model)
     return evaluate_model(model, images, settings, seed=seed, progress=Progress())
 
 

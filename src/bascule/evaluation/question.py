@@ -7,9 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from bascule.attack import Attack
 from bascule.certify import Certifier
+from bascule.certify.run import check_certifier
 from bascule.core import rng
 from bascule.core.catalog import describe
 from bascule.core.errors import RequestError, placed
@@ -108,11 +110,12 @@ class EvaluationSettings:
         """The attacks one by one, also those that are parts of another."""
         return [part for attack in self.attack for part in attack.parts()]
 
-    def check(self, images: Shown, classes: int) -> None:
+    def check(self, images: Shown, classes: int, model: nn.Module) -> None:
         """Refuse now what would fail after hours of attacks.
 
         Raises:
-            RequestError: A trigger without target, a target that is no class, a trigger that does not fit the images.
+            RequestError: A trigger without target, a target that is no class, a trigger that does not fit the images, a
+                bound that cannot follow the model.
         """
         if self.trigger is not None and self.target is None:
             raise RequestError("a trigger aims at a class: name it with `target`")
@@ -122,6 +125,10 @@ class EvaluationSettings:
             with placed("trigger"):
                 first = images.batch(torch.arange(1, device=images.device))
                 stamp(self.trigger, first, generator=rng.stream(0, "check", device=images.device))
+        for certifier in self.certify:
+            with placed("certify"):
+                few = images.batch(torch.arange(min(2, len(images)), device=images.device))
+                check_certifier(model, certifier, few.to(next(model.parameters(), few).device))
 
 
 class Asking:

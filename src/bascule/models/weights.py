@@ -77,10 +77,13 @@ def _problem(kind: str, names: Iterable[str]) -> str:
 
 def _read(path: str) -> dict[str, Tensor]:
     file = Path(path).expanduser()
+    if problem := _no_weights(file):
+        raise RequestError(f"cannot read the weights {path!r}: {problem}", place=_PLACE)
     try:
         if file.suffix == ".safetensors":
-            return safetensors.torch.load_file(file)
-        content: Any = torch.load(file, map_location="cpu", weights_only=True)
+            content: Any = safetensors.torch.load_file(file)
+        else:
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         # What torch says of unsafe files is to load them all the same.
         unsafe = isinstance(error, pickle.UnpicklingError)
@@ -96,3 +99,19 @@ def _read(path: str) -> dict[str, Tensor]:
         raise RequestError(f"the file {path!r} holds no state dict: a mapping from names to tensors", place=_PLACE)
     prefix = "module." if all(name.startswith("module.") for name in content) else ""
     return {name.removeprefix(prefix): value for name, value in content.items()}
+
+
+def _no_weights(file: Path) -> str:
+    """What a file is that downloads and clones leave in the place of weights; empty when it is none of these."""
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(64).lstrip()
+    except OSError:
+        return ""  # reading it says why
+    if not start:
+        return "the file is empty"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer, not the file it stands for; run: git lfs pull"
+    if start[:14].lower().startswith((b"<!doctype html", b"<html")):
+        return "it is a web page; get the file itself"
+    return ""

@@ -6,6 +6,11 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
+import torch
+
+from bascule.certify import Certifier
+from bascule.certify.run import check_certifier
+from bascule.core import rng
 from bascule.core.catalog import name_of
 from bascule.core.errors import RequestError, placed
 from bascule.core.gradients import no_gradients
@@ -16,6 +21,7 @@ from bascule.measure import Metric
 from bascule.models.checks import check_network
 from bascule.plan.plan import Row
 from bascule.plan.schema import Setup
+from bascule.train import Objective
 
 
 class Checks:
@@ -26,6 +32,8 @@ class Checks:
         self._facts: dict[str, Facts] = {}
         self._flat: dict[str, bool] = {}
         """Of the networks that fit, whether they are without gradients."""
+        self._bounded: set[str] = set()
+        """Bounds and the networks that they can follow."""
 
     def facts(self, source: Source) -> Facts:
         """Reading the labels of a large set takes a moment."""
@@ -52,7 +60,29 @@ class Checks:
                 self._flat[key] = check_network(setup.model, facts.size, len(facts.classes), True)
         if self._flat[key]:
             _check_without_gradients(setup)
+        self._check_bounds(setup, facts)
         return facts
+
+    def _check_bounds(self, setup: Setup, facts: Facts) -> None:
+        """Bounds look into the network, and some of its layers they may not know.
+
+        Raises:
+            RequestError: One of them cannot follow the network.
+        """
+        asking: list[tuple[str, Certifier | Objective]] = [("certify", part) for part in setup.certify]
+        for place, part in [*asking, ("train", setup.train.objective)]:
+            key = repr((part, setup.model, facts.size, len(facts.classes)))
+            looks = part.of_model if isinstance(part, Certifier) else part.needs_float32
+            if not looks or key in self._bounded:
+                continue
+            network = setup.model.initialised(facts.size, len(facts.classes), seed=0)
+            images = torch.rand(2, *facts.size, generator=rng.stream(0, "trial", "bounds"))
+            with placed(place), rng.borrowed_global_stream(0, "trial"), torch.no_grad():
+                if isinstance(part, Certifier):
+                    check_certifier(network, part, images)
+                else:
+                    part.check_model(network.train(), images)
+            self._bounded.add(key)
 
 
 def _check_without_gradients(setup: Setup) -> None:

@@ -264,7 +264,13 @@ class _Notes(Mapping[str, Mapping[str, Any]]):
 
 # --- reading ---------------------------------------------------------------------------------------------------------
 
-_INFO = {"failure": Mapping, "data": Mapping, "host": Mapping, "versions": Mapping, "settings": Mapping, "base": str}
+_WHOLE = ("poisoned", "parameters", "seed")
+_INFO = {
+    **dict.fromkeys(("failure", "data", "host", "versions", "settings"), Mapping),
+    **dict.fromkeys(_WHOLE, int),
+    "seconds": int | float,
+    "base": str,
+}
 """Types of entries of `cell.json` that are read, where they are there and not null."""
 
 
@@ -276,9 +282,9 @@ def _checked_info(info: dict[str, Any]) -> dict[str, Any]:
         str(info["failure"]["message"])
     if "data" in info:
         tuple(map(str, info["data"]["classes"])), tuple(map(int, info["data"]["size"])), int(info["data"]["train"])
-    for key in ("seconds", "poisoned", "seed"):
-        if info.get(key) is not None:
-            float(info[key])
+    for key in _WHOLE:
+        if abs(info.get(key) or 0) >= 2**63:
+            raise ValueError(f"{key!r} is beyond the whole numbers of 64 bits")
     return info
 
 

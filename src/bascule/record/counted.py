@@ -7,7 +7,7 @@ attack has reached, or whose file is whole.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from bascule.record.answers import Answers
@@ -41,7 +41,8 @@ def counted_part(run: RunRecord, row: RecordedRow) -> Counted:
     own = _missing(run, [seed.cell for seed in seeds])
     twins = [seed.twin for seed in seeds if seed.twin is not None]
     of_twin = _missing(run, twins)
-    hidden = [key for key in (FILTERED,) if 0 < sum(_has(run, seed.cell, key) for seed in seeds) < len(seeds)]
+    filtered = sum(len(_answered(run, seed.cell, (FILTERED,))) for seed in seeds)
+    hidden = [FILTERED] if 0 < filtered < len(seeds) else []
     flags = [
         *_flags(run, [seed.cell for seed in seeds], own, "", whole=bool(finished)),
         *_flags(run, twins, of_twin, " of the twin", whole=bool(finished)),
@@ -68,7 +69,7 @@ def flags_of_asked(run: RunRecord, row: RecordedRow, seeds: Sequence[int]) -> It
         return
     known = {key for seed in row.seeds for cell in _cells(seed) for key in cell.keys}
     counts = [
-        all(_has(run, cell, key) for cell in _cells(seed) for key in cell.keys - known)
+        all(_answered(run, cell, cell.keys - known) == cell.keys - known for cell in _cells(seed))
         for seed in whole.seeds
         if seed.seed in seeds
     ]
@@ -101,15 +102,17 @@ def _finished(run: RunRecord, seed: RecordedSeed) -> bool:
     return all(record.finished() or (record.failure() is not None) for record in records[1:]) and records[0].finished()
 
 
-def _has(run: RunRecord, cell: RecordedCell, key: str) -> bool:
+def _answered(run: RunRecord, cell: RecordedCell, keys: Iterable[str]) -> set[str]:
+    """Those of some questions that a model has answered."""
     answers = run.cell(cell.fingerprint).answers()
-    return key in answers.predictions or key in answers.radii or key in answers.findings
+    return {key for key in keys if key in answers.predictions or key in answers.radii or key in answers.findings}
 
 
 def _missing(run: RunRecord, cells: Sequence[RecordedCell]) -> Counter[str]:
     """Questions that not all of these models have answered, each with the number of those that have."""
     questions = list({question.key: question for cell in cells for question in cell.questions}.values())
-    counts = Counter({question.key: sum(_has(run, cell, question.key) for cell in cells) for question in questions})
+    keys = [question.key for question in questions]
+    counts = Counter(key for cell in cells for key in _answered(run, cell, keys))
     missing = {question.key for question in questions if counts[question.key] < len(cells)}
     missing |= {question.key for question in _following(questions, missing)}
     return Counter({question.key: counts[question.key] for question in questions if question.key in missing})

@@ -191,11 +191,30 @@ def _row_from(content: Mapping[str, Any]) -> RecordedRow:
         row=str(content["row"]),
         data=str(content["data"]),
         vary=dict(content["vary"]),
-        target=content["target"],
+        target=_label(content["target"]),
         settings=dict(content["settings"]),
         given=dict(content.get("given", {})),
-        published=None if published is None else PublishedValues(**published),
+        published=None if published is None else _published_from(published),
         seeds=tuple(map(_seed_from, content["cells"])),
+    )
+
+
+def _label(value: Any) -> int | None:
+    if value is not None and not (isinstance(value, int) and 0 <= value < 2**31):
+        raise ValueError(f"{value!r} is no label")
+    return value
+
+
+def _published_from(content: Mapping[str, Any]) -> PublishedValues:
+    metrics, printed = (
+        {str(name): float(value) for name, value in content.get(key, {}).items()} for key in ("metrics", "printed")
+    )
+    return PublishedValues(
+        metrics=metrics,
+        printed=printed,
+        note=str(content.get("note", "")),
+        row=str(content.get("row", "")),
+        vary=dict(content.get("vary", {})),
     )
 
 
@@ -203,12 +222,17 @@ def _seed_from(content: Mapping[str, Any]) -> RecordedSeed:
     asked, twin = content["columns"], content["twin"]
     # Runs recorded before twins had evaluations of their own asked them all but the attacks.
     of_twin = content.get("twin_columns", {kind: keys for kind, keys in asked.items() if kind != "attack"})
-    reaches = {key: Reach(**reach) for key, reach in content.get("balls", {}).items()}
+    reaches = {key: _reach_from(reach) for key, reach in content.get("balls", {}).items()}
+    values = {key: float(value) for key, value in content.get("values", {}).items()}
     return RecordedSeed(
         seed=int(content["seed"]),
-        cell=_cell_from(content["cell"], asked, reaches, content.get("values", {})),
+        cell=_cell_from(content["cell"], asked, reaches, values),
         twin=None if twin is None else _cell_from(twin, of_twin, {}, {}),
     )
+
+
+def _reach_from(content: Mapping[str, Any]) -> Reach:
+    return Reach(**{**content, "norm": str(content["norm"]), "eps": float(content["eps"])})
 
 
 def _cell_from(

@@ -49,6 +49,17 @@ class Objective(ABC):
             generator: On the device of `x`.
         """
 
+    def check_model(self, model: nn.Module, x: Tensor) -> None:  # noqa: B027  (most take any model)
+        """Refuse, before any training, a model that `loss` cannot work on; here none is.
+
+        Args:
+            model: A fresh one that is thrown away, in train mode.
+            x: Two images, as for `loss`. Called without gradients.
+
+        Raises:
+            RequestError: It asks for what the model does not give.
+        """
+
 
 @catalog.component
 class CrossEntropy(Objective):

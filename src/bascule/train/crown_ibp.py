@@ -49,3 +49,7 @@ class CrownIbp(Objective):
         if beta > 0:
             margins = beta * bounds.crown_margins(y) + (1 - beta) * margins
         return mixed_loss(bounds.logits, margins, y, kappa=kappa)
+
+    def check_model(self, model: nn.Module, x: Tensor) -> None:
+        if self.eps:
+            bound_for_training(model, x, eps=0.0)

@@ -48,3 +48,7 @@ class Ibp(Objective):
             return F.cross_entropy(model(x), y)
         bounds = bound_for_training(model, x, eps=eps)
         return mixed_loss(bounds.logits, bounds.interval_margins(y), y, kappa=kappa)
+
+    def check_model(self, model: nn.Module, x: Tensor) -> None:
+        if self.eps:
+            bound_for_training(model, x, eps=0.0)

@@ -6,6 +6,7 @@ import functools
 import importlib
 import inspect
 import re
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,13 @@ def _holds_component(path: Path) -> bool:
 
 
 def plugins_of(room: str) -> Plugins:
-    """What other packages announce for a room, and what of it is ignored."""
+    """What other packages announce for a room, and what of it is ignored; looked for once on each import path."""
+    return _plugins_on(tuple(map(str, sys.path)), _ROOT, room)
+
+
+@functools.cache
+def _plugins_on(path: tuple[str, ...], root: Path, room: str) -> Plugins:
+    """Reading what all installed distributions announce takes milliseconds, and parts are loaded by the dozen."""
     return plugins(room, functools.partial(is_built_in, room))
 
 

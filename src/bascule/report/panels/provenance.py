@@ -115,7 +115,7 @@ def _started(infos: list[dict[str, Any]]) -> list[str]:
 
 
 def _taken(cells: Iterable[CellView]) -> list[str]:
-    trained = [float(cell.info["seconds"]) for cell in cells if "seconds" in cell.info]
+    trained = [float(cell.info["seconds"]) for cell in cells if cell.info.get("seconds") is not None]
     evaluated = sum(_evaluation_seconds(cell) for cell in cells)
     if not trained:
         return []
