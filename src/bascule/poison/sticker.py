@@ -34,8 +34,8 @@ class Sticker(Trigger):
     margin: Annotated[int, Ge(0)] = 0
     """Pixels between the patch and the border, for all named positions."""
     pattern: Literal["solid", "checker", "coarse-checker"] = "solid"
-    """`checker` alternates `color` (upper left and every second pixel) with black, `coarse-checker` blocks of two by two
-    pixels with black, cut off at the right and below where the size is odd."""
+    """`checker` alternates `color` (upper left and every second pixel) with black; `coarse-checker` does so in blocks
+    of two by two pixels, cut off at the right and below where the size is odd."""
     color: Level | tuple[Level, Level, Level] = 1.0
     """Grey level, or red, green and blue, in [0, 1]."""
     picture: str | None = None
