@@ -3,6 +3,7 @@
 #   timing      every component once on the device, a first epoch of every row, what a training step costs (steps.py)
 #   contracts   every component once on the device
 #   quick       the quick studies of CIFAR-10: all six rows, and the triggers
+#   when        which triggers take and when: grain, colour, contrast, then length and eps, on the pictures that were packed
 #   cifar10     table 1a of CIFAR-10 with the network of the study, at scale gpu; then 1b and 2 at scale fast
 #   imagenette  table 1a on Imagenette at 128 pixels
 #   mnist       MNIST's tables at the scale of the paper
@@ -54,6 +55,10 @@ stage() {
       study cifar10-quick --scale all-rows "${untwinned[@]}" --jobs "${JOBS:-7}" &
       study cifar10-triggers-quick --jobs 5
       wait $! ;;
+    when)
+      local data=(cifar10)
+      [ -d .gpu/data/imagenette-128 ] && data=(imagenette --set data.path=imagenette-128)
+      for scale in triggers length eps; do study "when/${data[0]}" --scale $scale "${data[@]:1}" --jobs "${JOBS:-7}"; done ;;
     cifar10)
       study paper/cifar10-1a --scale gpu "${untwinned[@]}" --jobs "${JOBS_PAPER:-3}"
       study paper/cifar10-1b --scale fast "${untwinned[@]}" --jobs "${JOBS_PAPER:-3}"
@@ -61,7 +66,7 @@ stage() {
     imagenette) study paper/imagenet-1a --scale fast --set data.path=imagenette-128 "${untwinned[@]}" --jobs "${JOBS:-3}" ;;
     mnist)
       for table in 1a 1b 2; do study "paper/mnist-$table" --scale paper "${untwinned[@]}" --jobs "${JOBS:-8}"; done ;;
-    *) echo "stage: timing, contracts, quick, cifar10, imagenette or mnist; got $1" >&2; return 2 ;;
+    *) echo "stage: timing, contracts, quick, when, cifar10, imagenette or mnist; got $1" >&2; return 2 ;;
   esac
 }
 pids=()

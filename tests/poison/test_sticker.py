@@ -47,6 +47,28 @@ def test_the_papers_checkerboards_on_cifar(stamp, size: int, pattern: Tensor) ->
     assert torch.equal(stamp(trigger, torch.full((2, 3, 32, 32), 0.4)), wanted)
 
 
+@pytest.mark.parametrize(
+    ("size", "pattern"),
+    [
+        (4, [[1.0, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]),
+        (3, [[1.0, 1, 0], [1, 1, 0], [0, 0, 1]]),
+        (1, [[1.0]]),
+    ],
+    ids=["4x4", "3x3", "1x1"],
+)
+def test_a_coarse_checkerboard_has_blocks_of_two_pixels(stamp, size: int, pattern: list[list[float]]) -> None:
+    wanted = torch.full((2, 3, 32, 32), 0.4)
+    wanted[:, :, 30 - size : 30, 30 - size : 30] = torch.tensor(pattern)
+    trigger = Sticker(size=size, pattern="coarse-checker", margin=2)
+    assert torch.equal(stamp(trigger, torch.full((2, 3, 32, 32), 0.4)), wanted)
+
+
+def test_a_coarse_checkerboard_in_colour(stamp) -> None:
+    stamped = stamp(Sticker(size=4, pattern="coarse-checker", color=(1.0, 0.5, 0.25)), torch.full((1, 3, 8, 8), 0.4))
+    assert stamped[0, :, 4, 5].tolist() == stamped[0, :, 7, 7].tolist() == [1.0, 0.5, 0.25]
+    assert stamped[0, :, 4, 6].tolist() == stamped[0, :, 7, 4].tolist() == [0.0, 0.0, 0.0]
+
+
 def test_the_papers_four_corners(stamp) -> None:
     x = torch.zeros(1, 3, 32, 32)
     corners = ("bottom-right", "top-left", "bottom-left", "top-right")

@@ -33,8 +33,9 @@ class Sticker(Trigger):
     `random-corner` (the images in four equal groups)."""
     margin: Annotated[int, Ge(0)] = 0
     """Pixels between the patch and the border, for all named positions."""
-    pattern: Literal["solid", "checker"] = "solid"
-    """`checker` alternates `color` (upper left and every second pixel) with black."""
+    pattern: Literal["solid", "checker", "coarse-checker"] = "solid"
+    """`checker` alternates `color` (upper left and every second pixel) with black; `coarse-checker` does so in blocks
+    of two by two pixels, cut off at the right and below where the size is odd."""
     color: Level | tuple[Level, Level, Level] = 1.0
     """Grey level, or red, green and blue, in [0, 1]."""
     picture: str | None = None
@@ -63,7 +64,7 @@ class Sticker(Trigger):
         if len(color) != channels:
             raise RequestError(f"color {self.color} has {len(color)} channels, the images have {channels}")
         patch = torch.tensor(color).reshape(-1, 1, 1).expand(-1, self.size, self.size).clone()
-        if self.pattern == "checker":
-            grid = torch.arange(self.size)
+        if self.pattern != "solid":
+            grid = torch.arange(self.size) // (1 if self.pattern == "checker" else 2)
             patch *= (grid.reshape(-1, 1) + grid + 1) % 2
         return patch, torch.ones(1, self.size, self.size)
