@@ -66,7 +66,7 @@ def _poisoned(view: View) -> Iterator[tuple[RowView, dict[str, Any], bytes]]:
 
 
 def _picture(data: bytes, row: RowView, *, number: int) -> tuple[Picture | None, bool]:
-    """The picture, None for a file that is none, and whether a grey image stands last: photographs hide some triggers."""
+    """None for a file that is no picture; and whether a grey image stands last, as photographs hide some triggers."""
     try:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             sheet = image.convert("RGBA")
