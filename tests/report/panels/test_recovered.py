@@ -47,6 +47,14 @@ def test_recovered_triggers_stand_on_grey_beside_the_true_one(page: dict[str, st
     assert true[..., 0].tolist() == [[128, 128], [128, 255]]
 
 
+def test_bars_are_explained_where_there_are_some(tmp_path: Path) -> None:
+    for name, anomaly in (("searched", (0, 0, 0, 3)), ("given", (np.nan,) * 4)):
+        row = row_with("None", {"scan:1": finding(scan(anomaly), SCAN, suspects=[3])})
+        text = said(sections(run_of(tmp_path / name, row), tmp_path)["recovered"])
+        assert ("Bars: filled for the model" in text) == (name == "searched")
+        assert "Triggers are drawn as what they make of a grey image" in text
+
+
 def test_rows_that_share_only_some_models_say_which(tmp_path: Path) -> None:
     rows = [row_with("None", full(), cells=cells, vary={"x": value}) for cells, value in (("a", 1), ("a", 2), ("b", 3))]
     text = said(sections(run_of(tmp_path / "run", *rows), tmp_path)["recovered"])
