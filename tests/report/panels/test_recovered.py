@@ -34,17 +34,25 @@ def test_verdicts_over_seeds(tmp_path: Path) -> None:
 def test_recovered_triggers_stand_on_grey_beside_the_true_one(page: dict[str, str]) -> None:
     text = said(page["recovered"])
     assert "| 4.5 | 1 | 37.5 |" in text
-    assert "overlap with the target's 38 %" in text
+    assert "overlap with the target's 38 %, cosine 1.00" in text
     assert "class 3, the target | anomaly 4.5, moves 75 % of images" in text
     assert "most in class 3, 4.5; most in the twin 1; suspicious above 2." in page["recovered"]
     found = pictures(page["recovered"])
     assert [name.partition(" under")[0] for name in found] == [
         *(f"Trigger recovered for class {label}" for label in (3, 2, 0)),
-        "The true trigger of None: what it changes in one test image, on grey",
+        "The true trigger of None: what it makes of a grey image",
     ]  # fmt: skip
     recovered, *_, true = found.values()
     assert recovered[..., 0].tolist() == [[128, 128], [128, 200]]
     assert true[..., 0].tolist() == [[128, 128], [128, 255]]
+
+
+def test_bars_are_explained_where_there_are_some(tmp_path: Path) -> None:
+    for name, anomaly in (("searched", (0, 0, 0, 3)), ("given", (np.nan,) * 4)):
+        row = row_with("None", {"scan:1": finding(scan(anomaly), SCAN, suspects=[3])})
+        text = said(sections(run_of(tmp_path / name, row), tmp_path)["recovered"])
+        assert ("Bars: filled for the model" in text) == (name == "searched")
+        assert "Triggers are drawn as what they make of a grey image" in text
 
 
 def test_rows_that_share_only_some_models_say_which(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ def test_a_trigger_is_shown_once(tmp_path: Path) -> None:
     assert pixels[8, :, 3].max() == 0
     assert (image["width"], image["height"]) == ("546", "357")
     section = page.section("triggers")
+    assert "grey image" not in section
     assert "sticker: size 2, position bottom-right" in section
     assert "A square patch pasted over the image." in section
     assert (
@@ -32,6 +33,24 @@ def test_a_trigger_is_shown_once(tmp_path: Path) -> None:
         "(clean-label)." in section
     )
     assert "No poison is planted in: Clean." in section
+
+
+def test_photographs_are_followed_by_a_grey_image(tmp_path: Path) -> None:
+    clean = np.random.default_rng(0).integers(0, 200, (8, 24, 3), dtype=np.uint8)
+    faint = clean.copy()
+    faint[2:6] += 40
+    buffer = io.BytesIO()
+    Image.fromarray(np.concatenate([clean, faint])).save(buffer, format="PNG")
+    info = {"data": {"train": 1437, "test": 200, "size": [3, 8, 8], "classes": list("0123456789")}}
+    page = page_of(tmp_path, Spec(picture=buffer.getvalue(), info=info))
+    (image,) = page.all("img")
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(image["src"].partition(",")[2]))))
+    assert pixels.shape == (17, 35, 4)  # four images of 8 x 8 above four
+    assert (pixels[:8, 27:, :3] == 128).all()
+    assert (pixels[11:15, 27:, :3] == 168).all()
+    assert (pixels[15:, 27:, :3] == 128).all()
+    assert image["alt"].endswith("; last a grey image")
+    assert "Last: what the trigger makes of a grey image." in page.section("triggers")
 
 
 def test_different_triggers_are_shown_apart(tmp_path: Path) -> None:

@@ -21,10 +21,15 @@ Pixels = NDArray[np.uint8]
 
 
 def tile(pixels: Pixels) -> Image.Image:
+    """An image of shape C x H x W, made smaller where it is large."""
+    return _reduced(full_size(pixels))
+
+
+def full_size(pixels: Pixels) -> Image.Image:
     """An image of shape C x H x W."""
     visible = pixels if len(pixels) in (1, 3) else pixels.mean(0, keepdims=True).astype(np.uint8)
     image = Image.fromarray(visible[0] if len(visible) == 1 else np.ascontiguousarray(visible.transpose(1, 2, 0)))
-    return _reduced(image.convert("RGBA"))
+    return image.convert("RGBA")
 
 
 def heat(values: NDArray[Any]) -> Image.Image:

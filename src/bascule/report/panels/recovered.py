@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,12 +11,13 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
-from PIL import Image
+from PIL.Image import Image
 
 from bascule.record.answers import Finding
 from bascule.record.outcomes import verdict_of
 from bascule.report.drawing import svg, tiles
 from bascule.report.drawing.picture import Picture
+from bascule.report.drawing.trigger import Pairs, likeness, on_grey, read_pairs
 from bascule.report.evidence import Evidence, evidence, measure_of
 from bascule.report.tables.grid import TableCell
 from bascule.report.tables.tables import table_cell
@@ -210,14 +210,14 @@ def _tiles_of(place: int, part: Evidence, finding: Finding) -> list[Tile]:
     cells = [cell for cell in part.cells if cell.seed in part.models]
     true = _true(cells[0]) if cells else None
     if true is not None and part.target is not None:
-        words = f"The true trigger of {part.row.name}: what it changes in one test image, on grey"
-        overlap = finding.info.get("overlap")
-        note = "" if overlap is None else f"overlap with the target's {percent(float(overlap))}"
-        pictures.append(Tile(Picture(true, f"true-{place}", words, most=_side(true)), "the true trigger", note))
+        words = f"The true trigger of {part.row.name}: what it makes of a grey image"
+        image = tiles.tile(on_grey(true))
+        picture = Picture(image, f"true-{place}", words, most=_side(image))
+        pictures.append(Tile(picture, "the true trigger", _likeness(true, part.target, finding)))
     return pictures
 
 
-def _side(image: Image.Image) -> int:
+def _side(image: Image) -> int:
     """Tiles stand beside each other: about as wide as a thumb."""
     return max(image.width, 112)
 
@@ -245,23 +245,22 @@ def _numbers(parts: Mapping[str, NDArray[Any]], label: int) -> str:
     return ", ".join(words)
 
 
-def _true(cell: CellView) -> Image.Image | None:
-    """The pixels that the trigger changes in one test image, the others grey; from the picture kept with the poison."""
+def _likeness(true: Pairs, target: int, finding: Finding) -> str:
+    """How much the trigger recovered for the target is like the true one; nothing where none was recovered for it."""
+    overlap, parts = finding.info.get("overlap"), finding.arrays
+    if overlap is None:
+        return ""
+    words = f"overlap with the target's {percent(float(overlap))}"
+    if parts["pattern"].shape[1:] != true.clean.shape[1:]:
+        return words
+    cosine = likeness(true, parts["pattern"][target], parts["mask"][target])
+    return words if cosine is None else f"{words}, cosine {cosine:.2f}"
+
+
+def _true(cell: CellView) -> Pairs | None:
+    """Test images without and with the true trigger, from the picture kept with the poison."""
     # A repaired model has no poison of its own but that of the model it was made from.
     base = cell.record.base()
     data = cell.record.picture() or (base and base.picture())
     size = (cell.info.get("data") or {}).get("size")
-    if not data or not size:
-        return None
-    try:
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-            pixels = np.asarray(image.convert("L" if size[0] == 1 else "RGB"))
-    except OSError:
-        return None
-    _, height, width = size
-    if pixels.shape[0] < 2 * height or pixels.shape[1] < width:
-        return None
-    pixels = pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)
-    clean, stamped = pixels[:, :height, :width], pixels[:, height : 2 * height, :width]
-    changed = (clean != stamped).any(0, keepdims=True)
-    return tiles.over_grey(stamped, np.where(changed, 255, 0).astype(np.uint8))
+    return read_pairs(data, tuple(size)) if data and size else None

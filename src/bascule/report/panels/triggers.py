@@ -8,17 +8,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from bascule.core.catalog import documentation
 from bascule.core.errors import RequestError
 from bascule.report.drawing import tiles
-from bascule.report.drawing.picture import Picture
+from bascule.report.drawing.picture import WIDTH, Picture
+from bascule.report.drawing.trigger import on_grey, read_pairs
 from bascule.report.view import RowView, View
 from bascule.report.words import component, count, percent
 
 TITLE = "Triggers"
 PLACE = 60
+
+_WIDTH = 620
+"""Most pixels that a sheet is wide: eight test images of CIFAR-10 and the grey one, at twice their size."""
 
 
 @dataclass
@@ -26,6 +31,8 @@ class Entry:
     """Rows that share a trigger and its picture."""
 
     picture: Picture | None
+    on_grey: bool
+    """Whether a grey image stands last in the picture."""
     trigger: str
     summary: str
     poisons: dict[str, list[RowView]] = field(default_factory=dict)
@@ -43,7 +50,8 @@ def context(view: View) -> Mapping[str, Any] | None:
             place = next((known for known in entries if known[:2] == place[:2]), place)
         if place not in entries:
             summary = _summary(poison["test_trigger"] or poison["trigger"])
-            entries[place] = Entry(_picture(data, row, number=len(entries)), words, summary)
+            picture, grey = _picture(data, row, number=len(entries))
+            entries[place] = Entry(picture, grey, words, summary)
         entries[place].poisons.setdefault(_poison(row, poison), []).append(row)
     if not entries:
         return None
@@ -57,19 +65,25 @@ def _poisoned(view: View) -> Iterator[tuple[RowView, dict[str, Any], bytes]]:
             yield row, row.poison, row.cells[0].record.picture() or b""
 
 
-def _picture(data: bytes, row: RowView, *, number: int) -> Picture | None:
-    """None for a file that is no picture."""
+def _picture(data: bytes, row: RowView, *, number: int) -> tuple[Picture | None, bool]:
+    """None for a file that is no picture; and whether a grey image stands last, as photographs hide some triggers."""
     try:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             sheet = image.convert("RGBA")
     except OSError:
-        return None
-    info = row.cells[0].info
-    if "data" in info:
-        _, height, width = info["data"]["size"]
-        sheet = tiles.sheet(tiles.cut(sheet, width=width, height=height))
+        return None, False
     label = "A row of test images as they are, and below them the same images with the trigger"
-    return Picture(sheet, f"trigger-{number}", label)
+    info, pairs = row.cells[0].info, None
+    if "data" in info:
+        channels, height, width = info["data"]["size"]
+        cells = tiles.cut(sheet, width=width, height=height)
+        pairs = read_pairs(data, (channels, height, width)) if channels == 3 else None
+        if pairs is not None:
+            for line, pixels in zip(cells, (np.full_like(pairs.clean[0], tiles.GREY), on_grey(pairs)), strict=False):
+                line.append(tiles.full_size(pixels.astype(np.uint8)))
+            label += "; last a grey image"
+        sheet = tiles.sheet(cells)
+    return Picture(sheet, f"trigger-{number}", label, most=_WIDTH if pairs is not None else WIDTH), pairs is not None
 
 
 def _trigger(poison: Mapping[str, Any]) -> str:
