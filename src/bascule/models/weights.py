@@ -24,7 +24,7 @@ from bascule.models.normalise import Normalise
 _PLACE = ("weights",)
 _USUAL = ("state_dict", "model_state_dict", "model", "net", "network", "params", "weights", "module", "teacher")
 """Keys and prefixes of weights, the best first. In self-distillation the teacher is the average of the student."""
-_AVERAGED = frozenset(("ema", "swa", "avg", "averaged", "average", "polyak"))
+_AVERAGED = frozenset(("ema", "swa", "avg", "average", "averaged", "averages", "polyak"))
 """Words in keys and prefixes of averaged weights."""
 _BOOKKEEPING = frozenset(("num_batches_tracked", "n_averaged", "total_ops", "total_params"))
 """Last parts of names of numbers that no answer depends on."""
