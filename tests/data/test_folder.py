@@ -308,9 +308,8 @@ def test_pictures_with_16_bits_get_a_word_from_their_headers(root: Path) -> None
 @pytest.mark.parametrize(
     ("there", "said"),
     [
-        (("Train/a", "Test/a"), "it holds the folders Test, Train"),
-        (("train/a", "valid/a"), "it holds the folders train, valid"),
-        (("training/a", "testing/a"), "it holds the folders testing, training"),
+        (("Train/a", "Tset/a"), "it holds the folders Train, Tset"),
+        (("train/a", "values/a"), "it holds the folders train, values"),
         (
             tuple(f"class{i}" for i in range(20)),
             "it holds the folders class0, class1, class10, class11, .* and 12 more",
@@ -323,7 +322,6 @@ def test_a_refusal_names_what_is_there(tmp_path: Path, there: tuple[str, ...], s
     for name in there:
         (tmp_path / "set" / name).mkdir(parents=True)
     refused(tmp_path, f"needs a folder train and a folder test, val or validation.*; {said}")
-    (tmp_path / "set" / "train").mkdir(exist_ok=True)
     save(tmp_path / "set" / "test" / "deeper" / "a" / "1.png", 1)
     save(tmp_path / "set" / "train" / "deeper" / "a" / "1.png", 1)
     if not there:

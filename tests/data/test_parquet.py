@@ -112,6 +112,39 @@ def test_several_files_in_name_order_inside_data(tmp_path: Path) -> None:
     assert greys(test.pixels) == [40]
 
 
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("plain_text/train-00000-of-00001.parquet", "plain_text/test-00000-of-00001.parquet"),
+        ("default/train-00000-of-00001.parquet", "default/validation-00000-of-00001.parquet"),
+        ("train/0000.parquet", "test/0000.parquet"),
+        ("train/train-00000-of-00001.parquet", "valid/valid-00000-of-00001.parquet"),
+        ("data/train/0000.parquet", "data/validation/0000.parquet"),
+        ("plain_text/train/0000.parquet", "plain_text/test/0000.parquet"),
+    ],
+)
+def test_clones_of_the_hub(tmp_path: Path, train: str, test: str) -> None:
+    write(tmp_path / train, [flat(10), flat(20)], [0, 1])
+    write(tmp_path / test, [flat(30)], [0])
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "README.md").write_text("x")
+    found = Parquet(path=".").load([tmp_path])
+    assert (greys(found.train.pixels), greys(found.test.pixels)) == ([10, 20], [30])
+
+
+def test_several_sets_in_one_clone_are_named(tmp_path: Path) -> None:
+    for name in ("coarse", "fine"):
+        write(tmp_path / "set" / name / "train.parquet", [flat(10)], [0])
+    refused(tmp_path, "set: several sub-folders hold training files: coarse, fine; give one of them as the path")
+
+
+def test_files_in_the_folder_itself_go_first(root: Path) -> None:
+    for name in ("train/0000", "test/0000", "other/train-00000-of-00001"):
+        write(root / "set" / f"{name}.parquet", [flat(99)], [0])
+    found = Parquet(path="set").load([root])
+    assert (greys(found.train.pixels), greys(found.test.pixels)) == ([10, 20, 30, 40, 50], [60, 70])
+
+
 def test_test_files_go_before_validation_files(root: Path) -> None:
     write(root / "set" / "validation.parquet", [flat(99)], [0])
     assert greys(Parquet(path="set").load([root]).test.pixels) == [60, 70]

@@ -113,7 +113,7 @@ def open_model(
 
     Args:
         path: The folder of a cell of a run, which tells architecture and data; or a file of weights (safetensors, or
-            a state dict saved by torch; no code in it is run).
+            by `torch.save` with a state dict in it; no code in it is run).
         data: A source; by default the cell's own.
         model: An architecture, also as `module:factory`; needed for a file of weights.
         device: Where to work.

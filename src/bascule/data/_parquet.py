@@ -23,6 +23,9 @@ IMAGE_COLUMNS = ("image", "img")
 """Columns looked for when none is named, in this order."""
 LABEL_COLUMNS = ("label", "labels", "fine_label")
 
+_TRAIN_FILES = ("train*.parquet", "train/*.parquet")
+_TEST_FILES = ("test*.parquet", "val*.parquet", "test/*.parquet", "val*/*.parquet")
+"""Looked for in this order."""
 _ROWS = 512
 """Rows whose compressed pictures are held at once."""
 
@@ -109,33 +112,54 @@ def digest(train: ParquetFiles, test: ParquetFiles) -> str:
 def find_splits(
     folder: Path, *inside: str, image: str | None = None, label: str | None = None
 ) -> tuple[ParquetFiles, ParquetFiles]:
-    """Training and test files in `folder` or the first of its sub-folders `inside` that has training files.
+    """Training and test files in `folder`, or in one of its sub-folders.
 
-    Training files are `train*.parquet`; test files are `test*.parquet`, or else `val*.parquet`.
+    Training files are `train*.parquet`; test files are `test*.parquet`, or else `val*.parquet`. They lie in `folder`,
+    in the first of the sub-folders `inside` that has training files, or else in the only sub-folder that has. Folders
+    `train` and `test` or `val*` of parquet files, as the hub writes them on conversion, do as well.
 
     Args:
         folder: Where to look.
-        inside: Names of sub-folders to look in next.
+        inside: Names of sub-folders to look in first.
         image: Column of the pictures; by default the first there is of `IMAGE_COLUMNS`.
         label: Column of the labels; by default the first there is of `LABEL_COLUMNS`.
 
     Raises:
         RequestError: A file, part or column is missing, damaged or of a wrong type; the two splits name other classes.
     """
-    places = [folder, *(folder / name for name in inside)]
-    place = next((place for place in places if any(place.glob("train*.parquet"))), None)
-    if place is None:
-        raise RequestError(f"no train*.parquet in {' or '.join(map(str, places))}; {contents_of(folder)}")
-    patterns = ("test*.parquet", "val*.parquet")
-    tests = next((files for files in (sorted(place.glob(pattern)) for pattern in patterns) if files), None)
-    if tests is None:
-        raise RequestError(f"{place}: training files but neither {' nor '.join(patterns)}; {contents_of(place)}")
-    train, test = (_split(files, image, label) for files in (sorted(place.glob("train*.parquet")), tests))
+    place, trains = _training_files(folder, inside)
+    tests = _first_of(place, _TEST_FILES)
+    if not tests:
+        neither = " nor ".join(_TEST_FILES[:2])
+        raise RequestError(f"{place}: training files but neither {neither}; {contents_of(place)}")
+    train, test = (_split(files, image, label) for files in (trains, tests))
     if train.names and test.names and train.names != test.names:
         raise RequestError(
             f"{place}: training files name the classes {_some(train.names)}, test files {_some(test.names)}"
         )
     return train, test
+
+
+def _training_files(folder: Path, inside: Sequence[str]) -> tuple[Path, list[Path]]:
+    """The folder that has training files, and these."""
+    places = [folder, *(folder / name for name in inside)]
+    for pattern in _TRAIN_FILES:
+        for place in places:
+            if files := _first_of(place, (pattern,)):
+                return place, files
+    below = sorted(place for place in folder.glob("[!.]*") if place.is_dir())
+    found = [(place, files) for place in below if (files := _first_of(place, _TRAIN_FILES))]
+    if len(found) > 1:
+        names = ", ".join(place.name for place, _ in found[:8])
+        raise RequestError(f"{folder}: several sub-folders hold training files: {names}; give one of them as the path")
+    if not found:
+        where = " or ".join(map(str, places))
+        raise RequestError(f"no {_TRAIN_FILES[0]} in {where}; {contents_of(folder)}")
+    return found[0]
+
+
+def _first_of(place: Path, patterns: Sequence[str]) -> list[Path]:
+    return next((files for files in (sorted(place.glob(pattern)) for pattern in patterns) if files), [])
 
 
 def _some(names: Sequence[str]) -> str:

@@ -30,15 +30,17 @@ HASHED = 2**30
 class Folder(Source):
     """Folders of pictures, `split/class/*.{png,jpg,jpeg,bmp,webp,gif,tif,ppm}`, as ImageNet and many others have them.
 
-    Training pictures are in `train`, test pictures in `test`, or else `val` or `validation`. The classes are the
-    sub-folders in sorted order, the same in both. Pictures are sorted by class and name; this position is their id.
+    Training pictures are in `train` or `training`, test pictures in `test`, or else `val`, `validation`, `valid` or
+    `testing`, in any case of letters. Without these, `class/picture` is split: 20 % of each class, drawn by a fixed
+    seed, are the test set, and a warning says so. All that may lie deeper, in the only folder there is. The classes are
+    the sub-folders in sorted order, the same in both. Pictures are sorted by class and name; this position is their id.
     Whatever else lies there (sub-folders of a class, links that lead nowhere, hidden files, other endings) is left out
     and counted in a warning. A split that takes more than 1 GiB as uint8 is decoded batch by batch. Orientation tags
     are not applied and transparency is dropped, as in torchvision's `ImageFolder`.
     """
 
     path: str
-    """Folder that holds `train` and `test`, under the data folder or absolute."""
+    """Folder that holds `train` and `test`, or the classes, under the data folder or absolute."""
     size: Annotated[int, Ge(1)] | None = None
     """Height and width in pixels: the short side is resized to it (bilinear, antialiased), then the centre is cut out.
     By default pictures stay as they are and must all have one size."""
@@ -121,7 +123,7 @@ def _digest(*splits: Split) -> str:
     known = hashlib.sha256()
     for split in splits:
         for file, size in zip(split.files, split.sizes, strict=True):
-            known.update(os.fsencode(f"{split.folder.name}/{file}\0{size}\n"))
+            known.update(os.fsencode(f"{split.name}/{file}\0{size}\n"))
     if sum(sum(split.sizes) for split in splits) <= HASHED:
         for split in splits:
             known.update(content_digest([split.folder / file for file in split.files]).encode())

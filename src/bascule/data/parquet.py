@@ -20,7 +20,8 @@ class Parquet(Source):
     """Parquet files as found on the Hugging Face hub, decoded into memory.
 
     Training files are `train*.parquet`, test files `test*.parquet` or else `validation*.parquet` or `val*.parquet`, in
-    the folder or in its sub-folder `data`. A picture is a cell of bytes (PNG, JPEG, ...) or a struct with `bytes`.
+    the folder, in its sub-folder `data`, or else in the only sub-folder that has training files; `train/*.parquet` and
+    `test/*.parquet` do as well. A picture is a cell of bytes (PNG, JPEG, ...) or a struct with `bytes`.
     Format: https://huggingface.co/docs/datasets/about_dataset_features (Image, ClassLabel).
     """
 

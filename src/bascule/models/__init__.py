@@ -51,8 +51,8 @@ class Pretrainable(Architecture):
     std: Annotated[tuple[Annotated[float, Gt(0)], ...], MinLen(1)] = (0.229, 0.224, 0.225)
     """Divides the difference: a value for each channel, or one for all. The default is ImageNet's."""
     weights: str | None = None
-    """A safetensors file or a state dict saved by torch to start from; no code in it is run. The last linear layer
-    starts fresh when the file's has another number of classes."""
+    """A safetensors file, or one by `torch.save` with a state dict anywhere in it, to start from; no code in it is run.
+    The last linear layer starts fresh when the file's has another number of classes."""
     weights_sha256: str | None = None
     """Filled in from the file."""
 

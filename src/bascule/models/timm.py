@@ -56,5 +56,5 @@ class Timm(Pretrainable):
             size,
             classes,
         )
-        self.with_weights(net.net)
+        self.with_weights(net)
         return net

@@ -50,5 +50,5 @@ class Torchvision(Pretrainable):
             size,
             classes,
         )
-        self.with_weights(net.net)
+        self.with_weights(net)
         return net

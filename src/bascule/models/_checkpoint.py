@@ -1,0 +1,162 @@
+"""What lies in a file of weights, read without running any code in it."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, serialization
+
+from bascule.core.errors import RequestError
+from bascule.core.text import quote
+
+_PLACE = ("weights",)
+_WEIGHTS_ALONE = "save its weights alone: model.state_dict()"
+_UNSAFE = f"it holds more than tensors, or is damaged. Where you trust it, {_WEIGHTS_ALONE}"
+_KINDS = (
+    (rb"version https://git-lfs", "it is a Git LFS pointer, not the file it stands for; run: git lfs pull"),
+    (rb"(?i)<(!doctype html|html|\?xml)", "it is a web page; get the file itself"),
+    (rb"\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf|\x28\xb5\x2f\xfd|Rar!", "it is a compressed archive; unpack it first"),
+    (rb"\x89HDF", "it is an HDF5 file, as Keras writes it; a state dict of PyTorch is needed"),
+    (rb"\x93NUMPY", "it is a NumPy array; a state dict of PyTorch is needed"),
+    (rb'[{\[]\s*["{\[}]', "it is JSON text, not the weights"),
+)
+"""How files begin that downloads and clones leave in the place of weights, and what they are."""
+_DEEPEST = 6
+_WIDEST = 64
+"""Most entries of a list that are looked into."""
+_NO_WEIGHTS = re.compile(r"optim|sched|scaler|grad|moment|exp_avg", re.IGNORECASE)
+"""Keys of what belongs to a training: an optimiser's averages may have the names of the network."""
+_RUNS = re.compile(
+    r"(os|posix|nt|sys|subprocess|commands|builtins|importlib|runpy|shutil|socket|ctypes|code|pty|webbrowser|pickle|"
+    r"_pickle|operator|functools|pip|pydoc|timeit|cProfile|pdb|asyncio|multiprocessing|threading)\."
+    r"(?!(?<=builtins\.)(object|frozenset|slice|range)$)"
+)
+"""Modules of Python whose functions a file has no honest use for."""
+
+
+class Unread:
+    """Stands for an object in a file whose class is not imported; nothing of it is run."""
+
+    origin = ""
+    """Name of the class in the file."""
+    state: Any = None
+
+    def __new__(cls, *_: Any) -> Unread:
+        """Whatever the class would have been made of is dropped."""
+        return super().__new__(cls)
+
+    def __init__(self, *_: Any) -> None:
+        return
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+def read_state_dicts(path: str) -> list[tuple[tuple[str, ...], dict[str, Tensor]]]:
+    """All mappings from names to tensors in a file, each with the keys that lead to it.
+
+    Objects of classes that torch does not know (settings of a training, paths, numbers of NumPy) are stood for by
+    `Unread`. What an optimiser keeps is left out.
+
+    Raises:
+        RequestError: The file cannot be read, is no file of weights, holds none, or asks for what could run code.
+    """
+    file = Path(path).expanduser()
+    start = _start(file)
+    if problem := _no_weights(file, start):
+        raise RequestError(f"cannot read the weights {path!r}: {problem}", place=_PLACE)
+    try:
+        if start[8:9] == b"{" or (file.suffix == ".safetensors" and start[:2] not in (b"PK", b"\x80\x02")):
+            content: Any = safetensors.torch.load_file(file)
+        else:
+            content = _unpickled(file)
+    except Exception as error:
+        if isinstance(error, RequestError):
+            reason = error.problem
+        elif isinstance(error, pickle.UnpicklingError):
+            reason = _UNSAFE  # what torch says of unsafe files is to load them all the same
+        else:
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        problem = f"cannot read the weights {path!r} as a {file.suffix or 'torch'} file: {reason}"
+        raise RequestError(problem, place=_PLACE) from error
+    if content == {}:
+        return [((), {})]
+    found = list(_state_dicts(content, ()))
+    if not found:
+        raise RequestError(f"the file {path!r} holds no state dict: {_instead(content)}", place=_PLACE)
+    return found
+
+
+def _start(file: Path) -> bytes:
+    try:
+        with file.open("rb") as opened:
+            return opened.read(512)
+    except OSError:
+        return b" "  # reading it says why
+
+
+def _no_weights(file: Path, start: bytes) -> str:
+    """What a file is that is none of weights; empty when it may be one."""
+    if not start.strip():
+        return "" if start == b" " else "the file is empty"
+    for pattern, kind in _KINDS:
+        if re.match(pattern, start.lstrip()):
+            return kind
+    if start.startswith(b"PK") and zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            inside = {name.rpartition("/")[2] for name in archive.namelist()}
+        if "constants.pkl" in inside:
+            return (
+                "it is a TorchScript program; opening it runs it. "
+                "Where you trust it, save its weights alone: torch.jit.load(FILE).state_dict()"
+            )
+        if "data.pkl" not in inside:
+            return "it is a zip archive; unpack it first"
+    return ""
+
+
+def _unpickled(file: Path) -> Any:
+    """The content of a file by `torch.save`, with `Unread` for every class that torch does not allow by itself."""
+    unknown: list[str] = []
+    if zipfile.is_zipfile(file):
+        unknown = sorted(serialization.get_unsafe_globals_in_checkpoint(file))
+    for name in unknown:
+        if _RUNS.match(name):
+            asks = f"it asks for {quote(name)}, which could run code"
+            raise RequestError(f"it holds more than tensors: {asks}. Nothing in it was run; do not open it with pickle")
+    stands: list[Any] = [(type("Unread", (Unread,), {"origin": name}), name) for name in unknown]
+    with serialization.safe_globals(stands), file.open("rb") as opened:  # opened, as torch looks at endings
+        return torch.load(opened, map_location="cpu", weights_only=True)
+
+
+def _state_dicts(content: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
+    if len(keys) > _DEEPEST:
+        return
+    if isinstance(content, list | tuple):
+        content = {str(place): value for place, value in enumerate(content[:_WIDEST]) if not isinstance(value, Tensor)}
+    if not isinstance(content, Mapping):
+        return
+    named = {key: value for key, value in content.items() if isinstance(key, str)}
+    tensors = {key: value.detach() for key, value in named.items() if isinstance(value, Tensor)}
+    if tensors:
+        yield keys, tensors
+    for key, value in named.items():
+        if not isinstance(value, Tensor) and not _NO_WEIGHTS.search(key):
+            yield from _state_dicts(value, (*keys, key))
+
+
+def _instead(content: Any) -> str:
+    """What a file holds that has no state dict."""
+    values = content.values() if isinstance(content, Mapping) else content if isinstance(content, list) else [content]
+    for value in (content, *values):
+        if isinstance(value, Unread) and isinstance(value.state, Mapping) and "_modules" in value.state:
+            whole = f"it holds a whole pickled network ({quote(value.origin)}), which is code"
+            return f"{whole}. Where you trust it, {_WEIGHTS_ALONE}"
+    return "a mapping from names to tensors"
