@@ -2,7 +2,8 @@
 # Records that came back, put into run folders that `bascule table` reads; cells that are there stay.
 #   bash benchmarks/gpu/merge.sh RUNS PARTS...      for example: merge.sh runs records.tgz.*
 set -euo pipefail
-runs=$1; shift
+runs=${1:?RUNS PARTS...} first=${2:?RUNS PARTS...}; shift
+[ -r "$first" ] || { echo "no such part: $first" >&2; exit 2; }
 mkdir -p "$runs"
 cat "$@" | tar xz -C "$runs"
 find "$runs" -name study.json -printf '%h\n' | sort | while read -r run; do

@@ -10,7 +10,9 @@
 # Several stages run side by side: contracts+quick+cifar10. What is not finished continues from .gpu/back/ (see pack.sh).
 # It stops in time and leaves in $OUT the records as records.tgz.* (at most 15 MiB each), logs, and the device's load.
 set -uo pipefail
-stages=$1 limit=${2:-560}; shift 2
+usage='OUT=FOLDER bash benchmarks/gpu/run.sh STAGE SECONDS [OPTIONS OF bascule run...]'
+stages=${1:?$usage} limit=${2:-560}; shift; [ $# -eq 0 ] || shift
+mkdir -p "${OUT:?$usage}" || exit 2
 here=$(cd "$(dirname "$0")" && pwd)
 temp=${TMPDIR:-/tmp}
 site=$temp/site runs=$temp/runs

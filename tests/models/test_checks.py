@@ -60,6 +60,22 @@ def test_only_who_is_to_be_trained_is_tried_in_train_mode(name: str, said: str) 
     assert torch.equal(torch.get_rng_state(), state)
 
 
+class Leaving(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise SystemExit(3)
+
+
+def leaving(*_: object) -> nn.Module:
+    raise SystemExit(3)
+
+
+@pytest.mark.parametrize("make", [lambda *_: Leaving(), leaving])
+def test_code_that_ends_the_program_is_an_error_like_any_other(make: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(networks, "leaving", make, raising=False)
+    with pytest.raises(RequestError, match="SystemExit: 3"):
+        check_network(architecture("leaving"), SIZE, 3)
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [

@@ -45,7 +45,7 @@ rows:
 measure: [accuracy]
 """
 NETS = """\
-import os, signal
+import os, signal, sys
 from torch import nn
 from bascule.core.errors import RequestError
 
@@ -57,6 +57,15 @@ def deadly(size, num_classes):
     if os.getpid() != DRIVER:
         os.kill(os.getpid(), signal.SIGKILL)
     return small(size, num_classes)
+
+class Leaving(nn.Sequential):
+    def __init__(self, size, num_classes):
+        super().__init__(*small(size, num_classes))
+
+    def forward(self, x):
+        if os.getpid() != DRIVER:
+            sys.exit(3)
+        return super().forward(x)
 
 def wrong(size, num_classes):
     if os.getpid() != DRIVER:
@@ -71,6 +80,7 @@ base:
 rows:
   Dead: {model: "nets.py:deadly"}
   Needs it: {model: "nets.py:deadly", repair: {name: fine-tune, epochs: 1}}
+  Leaving: {model: "nets.py:Leaving"}
   Diverged: {model: {name: digits-cnn, width: 2, hidden: 8}, train: {lr: 1e30}}
   Good: {}
   Mended: {repair: {name: fine-tune, epochs: 1}}
@@ -117,15 +127,16 @@ def test_a_lost_worker_or_a_failure_leaves_the_other_cells_be(
     run = RunRecord(Path("runs/own"))
     failures = {failure.label: failure.message for failure in side_by_side(OWN, run).failures}
     lost = "its worker was lost: it was killed by SIGKILL, perhaps for want of memory"
-    assert failures.keys() == {"Dead · seed 0", "Needs it · seed 0", "Diverged · seed 0"}
+    assert failures.keys() == {"Dead · seed 0", "Needs it · seed 0", "Leaving · seed 0", "Diverged · seed 0"}
     assert failures["Dead · seed 0"] == lost
     assert failures["Needs it · seed 0"] == (
         f"it needs the model of 'Needs it · seed 0 · before repair', which was not made: {lost}"
     )  # fmt: skip
+    assert failures["Leaving · seed 0"] == "SystemExit(3)"
     assert failures["Diverged · seed 0"].startswith("training diverged at step")
     rows = {row.row: row for row in read_rows(run)}
     assert {name: row.seeds for name, row in rows.items()} == {
-        "Dead": 0, "Needs it": 0, "Diverged": 0, "Good": 1, "Mended": 1,
+        "Dead": 0, "Needs it": 0, "Leaving": 0, "Diverged": 0, "Good": 1, "Mended": 1,
     }  # fmt: skip
     assert any("its worker was lost" in flag for flag in rows["Dead"].as_dict()["flags"])
     assert "Traceback" not in capfd.readouterr().err

@@ -100,7 +100,7 @@ class UserModel(Architecture):
             model = factory(size, classes, **self.settings)
         except RequestError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             problem = f"{self.factory}({size}, {classes}, **{self.settings}) failed: {type(error).__name__}: {error}"
             raise RequestError(problem) from error
         if not isinstance(model, nn.Module):

@@ -60,7 +60,7 @@ def _trying(model: Architecture, what: str, size: tuple[int, int, int]) -> Itera
         yield
     except RequestError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         kind = "" if isinstance(error, RuntimeError) else f"{type(error).__name__}: "
         images = " x ".join(map(str, size))
         raise RequestError(f"{name_of(model)} {what} images of {images}: {kind}{error}") from error

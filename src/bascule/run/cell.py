@@ -58,9 +58,10 @@ def try_cell(cell: Cell, run: RunContext) -> str | None:
         do_cell(cell, run)
     except RequestError:
         raise
-    except Exception as error:
-        # Whatever breaks one cell (a diverged training, no memory left, a bug in a user's model) leaves the others be.
-        message = f"{error}" if str(error) else type(error).__name__
+    except (Exception, SystemExit) as error:
+        # Whatever breaks one cell (a diverged training, no memory left, a bug in a user's model) leaves the others be;
+        # Ctrl-C is no SystemExit.
+        message = repr(error) if isinstance(error, SystemExit) else f"{error}" or type(error).__name__
         record_failure(cell, run, type(error).__name__, message)
         return message
     info = record.info()

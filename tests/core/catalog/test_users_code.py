@@ -96,8 +96,9 @@ def test_a_wrong_factory_is_refused(workplace: Path, room: str, name: str, said:
         ("import a_module_that_is_nowhere", "ModuleNotFoundError: No module named 'a_module_that_is_nowhere'"),
         ("def linear(:", "SyntaxError"),
         ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("import sys; sys.exit(2)", "SystemExit: 2"),
     ],
-    ids=["import", "syntax", "runtime"],
+    ids=["import", "syntax", "runtime", "exit"],
 )
 @pytest.mark.parametrize("where", ["own_nets.py", "own_nets"], ids=["file", "module"])
 def test_an_error_in_the_users_file_is_one_message(workplace: Path, code: str, said: str, where: str) -> None:

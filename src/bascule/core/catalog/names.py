@@ -124,7 +124,7 @@ def _load_plugin(plugin: Plugin) -> Any:
     try:
         module = import_place(plugin.entry.module, plugin.entry.dist)
         thing = functools.reduce(getattr, filter(None, (plugin.entry.attr or "").split(".")), module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         problem = f"cannot load {room}/{name} from {value!r}: {type(error).__name__}: {error}"
         raise RequestError(problem) from error
     identity.loaded(thing, name, plugin)
@@ -138,7 +138,7 @@ def _load_foreign(name: str) -> Any:
         module = import_place(where)
     except RequestError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise RequestError(f"cannot import {where!r}: {type(error).__name__}: {error}") from error
     if not hasattr(module, attribute):
         public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
