@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Records that came back, put into run folders that `bascule table` reads; cells that are there stay.
+# Records that came back, put into run folders that `bascule table` reads. Of the same cell the parts given win: merge in the order of time.
 #   bash benchmarks/gpu/merge.sh RUNS PARTS...      for example: merge.sh runs records.tgz.*
 set -euo pipefail
 runs=${1:?RUNS PARTS...} first=${2:?RUNS PARTS...}; shift
