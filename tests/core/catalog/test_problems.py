@@ -39,7 +39,11 @@ TRIGGER_PROBLEMS: dict[str, tuple[Any, tuple[str, ...], str]] = {
         ("position",),
         "unknown value 'botom-right'. Did you mean 'bottom-right'? Allowed: bottom-left, bottom-right, center, random,",
     ),
-    "word-expected": ({"name": "sticker", "pattern": 3}, ("pattern",), "must be 'solid', 'checker' or 'coarse-checker'; got 3"),
+    "word-expected": (
+        {"name": "sticker", "pattern": 3},
+        ("pattern",),
+        "must be 'solid', 'checker' or 'coarse-checker'; got 3",
+    ),
     "no-name": ({"size": 3}, (), "expected a mapping with the key 'name', got {'size': 3}"),
     "name-not-a-word": ({"name": 3}, (), "expected a mapping with the key 'name', got {'name': 3}"),
     "number": (5, (), "expected a name or a mapping with the key 'name', got 5. Names: channel, "),
