@@ -17,6 +17,7 @@ from bascule.core.catalog import remember_named
 from bascule.core.errors import Interrupted, RequestError
 from bascule.core.progress import nothing
 from bascule.plan.plan import Cell, Plan
+from bascule.record.cell import CellRecord
 from bascule.record.lock import lock_run
 from bascule.record.mending import clear_leftovers, mend_cell, mend_run
 from bascule.record.run import RunRecord
@@ -95,12 +96,10 @@ def run_plan(
     if compile_passes:
         check_compiles(device)
     with lock_run(run.path, own_command()):
-        clear_leftovers(run.path)
         if not train:
             refuse_loss(run, plan, roots)
         records = [(cell, run.cell(cell.fingerprint)) for cell in plan.cells()]
-        for damage in [*mend_run(run), *(damage for _, record in records for damage in mend_cell(record))]:
-            warn(f"{damage}. It was set aside (*.damaged); `bascule run` makes it again")
+        _mend(run, [record for _, record in records], warn)
         if train and (dropped := _no_longer_asked(run, plan)):
             warn(f"not in the study, and so not in its table any more, but kept: {', '.join(dropped)}")
         pending = [cell for cell, record in records if not is_done(cell, record) and (train or record.trained)]
@@ -122,6 +121,13 @@ def run_plan(
         if not train and all(is_done(cell, run.cell(cell.fingerprint)) for cell in pending):
             run.write_plan(plan.recorded())
     return Ran(len(pending), tuple(failures))
+
+
+def _mend(run: RunRecord, cells: Sequence[CellRecord], warn: Callable[[str], object]) -> None:
+    """Clear what killed processes left, set aside what is damaged, and say so."""
+    clear_leftovers(run.path)
+    for damage in [*mend_run(run), *(damage for cell in cells for damage in mend_cell(cell))]:
+        warn(f"{damage}. It was set aside (*.damaged); `bascule run` makes it again")
 
 
 def _no_longer_asked(run: RunRecord, plan: Plan) -> list[str]:
