@@ -6,43 +6,16 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
 
 from bascule.core.errors import RequestError
 from bascule.data.folder import Folder
-
-
-def save(path: Path, value: int, height: int = 2, width: int = 3) -> None:
-    """A picture of one grey; the kind follows from the name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.full((height, width, 3), value, np.uint8)).save(path)
+from folders import greys, save, two_classes
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Two classes, lossless pictures of one grey each; the order of writing is not the sorted order."""
-    place = tmp_path / "set"
-    save(place / "train" / "dog" / "b.png", 40)
-    save(place / "train" / "dog" / "a.BMP", 30)
-    save(place / "train" / "cat" / "10.png", 10)
-    save(place / "train" / "cat" / "9.ppm", 20)
-    save(place / "val" / "cat" / "x.png", 50)
-    save(place / "val" / "dog" / "x.tif", 60)
-    return tmp_path
-
-
-def whole(pixels: Any) -> torch.Tensor:
-    return pixels[torch.arange(pixels.shape[0])]
-
-
-def greys(pixels: Any) -> list[int]:
-    """The grey of each picture, which must be the same everywhere in it."""
-    flat = whole(pixels).flatten(1)
-    assert bool((flat == flat[:, :1]).all())
-    return flat[:, 0].tolist()
+    return two_classes(tmp_path)
 
 
 def refused(root: Path, text: str) -> None:

@@ -26,13 +26,8 @@ from bascule.record.lock import is_locked
 from bascule.record.rows import read_rows
 from bascule.record.run import RunRecord
 from bascule.run.run import Ran, run_plan
+from interruptible import PROGRAM
 
-PROGRAM = """\
-import signal
-signal.signal(signal.SIGINT, signal.default_int_handler)
-from bascule.cli import main
-main()
-"""
 LONG = """\
 base:
   data: {name: digits, max_train: 200, max_test: 40}

@@ -22,14 +22,8 @@ from bascule.record.lock import is_locked, lock_run
 from bascule.record.rows import read_rows
 from bascule.record.run import RunRecord
 from bascule.run.run import run_plan
+from interruptible import PROGRAM
 
-# Whoever runs the tests in the background may have Ctrl-C ignored, which would be inherited.
-PROGRAM = """\
-import signal
-signal.signal(signal.SIGINT, signal.default_int_handler)
-from bascule.cli import main
-main()
-"""
 STUDY = """\
 base:
   data: {name: digits, max_train: 200, max_test: 40}
