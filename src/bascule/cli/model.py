@@ -27,6 +27,7 @@ from bascule.cli.options import (
 )
 from bascule.cli.output import complain, echo, echo_json
 from bascule.core.errors import RequestError
+from bascule.core.text import count
 
 if TYPE_CHECKING:
     from bascule.audit.open import AuditedModel
@@ -101,12 +102,12 @@ def filter_(
     judged, files = filter_images(audited, method, writable_folder(output))
     train = audited.train
     echo(f"the model is {_accuracy(audited, train.to(audited.device))} that it is taken to be trained on")
-    echo(f"{len(judged.score)} images judged by {with_}: its rule would remove {int(judged.removed.sum())}.")
+    echo(f"{count(len(judged.score), 'image')} judged by {with_}: its rule would remove {int(judged.removed.sum())}.")
     for label, name in enumerate(train.classes):
         members = train.labels == label
-        count = int(judged.removed[members].sum())
-        if count:
-            echo(f"  class {label} ({name}): {count} of {int(members.sum())}")
+        removed = int(judged.removed[members].sum())
+        if removed:
+            echo(f"  class {label} ({name}): {removed} of {int(members.sum())}")
     for note in judged.notes:
         echo(f"note: {note}")
     _print_flags(audited)
@@ -230,4 +231,4 @@ def _print_flags(audited: AuditedModel) -> None:
 def _accuracy(audited: AuditedModel, images: Images) -> str:
     """How often the model is right on these images: weights read wrongly, or a model that expects other pixels, are
     seen here first."""
-    return f"right on {100 * audited.accuracy(images):.1f} % of {len(images):,} images"
+    return f"right on {100 * audited.accuracy(images):.1f} % of {count(len(images), 'image')}"
