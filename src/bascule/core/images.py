@@ -22,6 +22,10 @@ class Shown(Protocol):
     def device(self) -> torch.device:
         """Where batches come out."""
 
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
+
     def __len__(self) -> int: ...
 
     def batch(self, index: Tensor) -> Tensor:
@@ -185,6 +189,12 @@ class Floats:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
+        _, channels, height, width = self.x.shape
+        return channels, height, width
 
     @property
     def device(self) -> torch.device:
