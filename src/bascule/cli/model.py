@@ -32,6 +32,7 @@ from bascule.core.text import count
 if TYPE_CHECKING:
     from bascule.audit.open import AuditedModel
     from bascule.core.images import Images
+    from bascule.record.evaluation import Evaluation
 
 _AIMED = "not measured: --trigger, --target"
 """What to say of a metric that needs a trigger, where there is none."""
@@ -40,6 +41,27 @@ _AIMED = "not measured: --trigger, --target"
 def evaluate_model(name: str, given: EvaluateOptions) -> None:
     """Measure one model at both ends, and print its numbers."""
     import json
+
+    from bascule.report.single import one_model
+
+    if given.form not in (Format.text, Format.json):
+        raise RequestError(f"--format {given.form.value}: one model is shown as text or as json")
+    evaluation, data = measure_model(name, given)
+    if given.form is Format.json:
+        about = {"study": "", "row": name, "data": data, "vary": {}, "seeds": 1}
+        echo_json(json.dumps({**about, **evaluation.as_dict()}, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        return
+    hints = {
+        "robust_accuracy": f"not measured: --attack {ATTACK_EXAMPLE}",
+        "certified_accuracy": "not measured: --certify",
+        "asr": _AIMED,
+        "triggered_accuracy": _AIMED,
+    }
+    echo(one_model(evaluation, f"test images of {data}", hints), nl=False)
+
+
+def measure_model(name: str, given: EvaluateOptions) -> tuple[Evaluation, str]:
+    """The numbers of one model at both ends, and what its data are called."""
     from dataclasses import replace
 
     from rich.console import Console
@@ -47,11 +69,8 @@ def evaluate_model(name: str, given: EvaluateOptions) -> None:
     from bascule.audit.open import settings_for
     from bascule.core.catalog import name_of
     from bascule.evaluation.model import evaluate_model as evaluate
-    from bascule.report.single import one_model
     from bascule.run.console import console_progress
 
-    if given.form not in (Format.text, Format.json):
-        raise RequestError(f"--format {given.form.value}: one model is shown as text or as json")
     audited = _open(
         name, given.data, given.model, given.seed, given.device, given.data_dir,
         trust_code=given.trust_code, max_test=given.max_images,
@@ -64,19 +83,7 @@ def evaluate_model(name: str, given: EvaluateOptions) -> None:
         progress.begin(name)
         images = audited.test.to(audited.device)
         evaluation = evaluate(audited.model, images, settings, seed=audited.seed, progress=progress)
-    evaluation = replace(evaluation, flags=(*audited.flags, *evaluation.flags))
-    data = name_of(audited.source)
-    if given.form is Format.json:
-        about = {"study": "", "row": name, "data": data, "vary": {}, "seeds": 1}
-        echo_json(json.dumps({**about, **evaluation.as_dict()}, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-        return
-    hints = {
-        "robust_accuracy": f"not measured: --attack {ATTACK_EXAMPLE}",
-        "certified_accuracy": "not measured: --certify",
-        "asr": _AIMED,
-        "triggered_accuracy": _AIMED,
-    }
-    echo(one_model(evaluation, f"test images of {data}", hints), nl=False)
+    return replace(evaluation, flags=(*audited.flags, *evaluation.flags)), name_of(audited.source)
 
 
 def filter_(
