@@ -37,7 +37,7 @@ def check(
     conditions: Annotated[
         list[str],
         typer.Argument(
-            metavar="CONDITION...",
+            metavar="CONDITION",
             help="A metric of the table, METRIC.low or METRIC.high (its 95 % interval), one of < <= > >=, and a "
             "number, e.g. 'asr.high < 5 %' or 'asr.high < 0.05'.",
         ),

@@ -113,7 +113,9 @@ def _check_defences(setup: Setup) -> None:
             place=("data", "held_out"),
         )
     if setup.defender is not None and setup.defender > held_out:
-        raise RequestError(f"{count(setup.defender, 'image')} asked for, {held_out:,} held out", place=("defender",))
+        raise RequestError(
+            f"{count(setup.defender, 'image')} asked for, {count(held_out, 'is', 'are')} held out", place=("defender",)
+        )
     if setup.inspect is not None and setup.filter is not None:
         raise RequestError(
             "the row's own filter judges the training set already; leave one of `inspect` and `filter` out",
