@@ -15,7 +15,6 @@ from bascule.core.ball import Norm
 from bascule.core.catalog import Of, component
 from bascule.core.errors import RequestError
 from bascule.core.images import Images, as_bytes, as_floats
-from bascule.core.text import count
 from bascule.poison import Trigger
 
 _CHUNK = 1024
@@ -108,21 +107,21 @@ class Poison:
         whole = len(labels) if self.rate_of == "all" else in_target
         if whole == 0 and self.rate > 0:
             raise RequestError(f"no training image is of the target class {self.target}", place=("target",))
-        number = round(self.rate * whole)
-        if number > available:
+        count = round(self.rate * whole)
+        if count > available:
             who = "the target class has" if self.label == "clean" else "the other classes have"
             raise RequestError(
-                f"rate {self.rate} of {count(whole, 'image')} is {number}, but {who} only {available}. "
+                f"rate {self.rate} of {whole} images is {count}, but {who} only {available}. "
                 f"The largest possible rate is {_rounded_down(available / whole):g}.",
                 place=("rate",),
             )
-        if self.rate > 0 and number == 0:
+        if self.rate > 0 and count == 0:
             raise RequestError(
-                f"rate {self.rate} of {count(whole, 'image')} rounds to no image. A rate of {1 / whole:.2g} poisons "
-                f"one; 0 plants nothing.",
+                f"rate {self.rate} of {whole} images rounds to no image. A rate of {1 / whole:.2g} poisons one; "
+                f"0 plants nothing.",
                 place=("rate",),
             )
-        return number
+        return count
 
     def check(self, size: tuple[int, int, int], labels: Tensor, classes: int) -> None:
         """Refuse settings that cannot work on images of this size with these training labels."""
