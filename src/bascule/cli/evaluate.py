@@ -77,7 +77,7 @@ def evaluate(
         model=architecture, trigger=trigger, target=target, max_images=max_images, seed=seed, device=device,
         jobs=jobs, data_dir=data_dir, trust_code=trust_code,
     )  # fmt: skip
-    record = _run_or_model(what, runs)
+    record = run_or_model(what, runs)
     if record is None:
         why = f"{what} is one model: a curve is asked of a run; here give one `attack` a radius"
         given.refuse("curve", why=why)
@@ -89,7 +89,7 @@ def evaluate(
         evaluate_run(record, given)
 
 
-def _run_or_model(what: str, runs: Path) -> RunRecord | None:
+def run_or_model(what: str, runs: Path) -> RunRecord | None:
     """The run that is meant, or None for one model.
 
     Raises:

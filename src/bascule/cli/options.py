@@ -131,7 +131,7 @@ class EvaluateOptions:
             RequestError: One of them is.
         """
         for name in names:
-            if getattr(self, name) is not None:
+            if getattr(self, name) not in (None, ()):
                 raise RequestError(why, place=(name,))
 
 
@@ -160,15 +160,15 @@ def component_of(room: str, text: str) -> Any:
         return build(room, spec)
 
 
-def writable_file(path: Path) -> Path:
-    """The FILE of `--output`, which can be written: what it leads to, where it is a link.
+def writable_file(path: Path, option: str = "--output") -> Path:
+    """The FILE of an option, which can be written: what it leads to, where it is a link.
 
     Raises:
         RequestError: A folder, a device or a pipe, or a place where nothing can be written.
     """
     from bascule.core.files import check_writable
 
-    problem = f"--output {path}"
+    problem = f"{option} {path}"
     try:
         target = path.resolve() if path.is_symlink() else path  # what a link leads to is written, and the link stays
     except (OSError, RuntimeError) as error:  # RuntimeError: links that lead in a circle

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,8 +42,7 @@ def batch_size(images: Shown) -> int:
     """
     if images.device.type != "cuda":
         return BATCH
-    values = images.batch(torch.arange(1, device=images.device))[0].numel()
-    return BATCH_ON_CUDA if values <= 3 * 32 * 32 else BATCH
+    return BATCH_ON_CUDA if math.prod(images.size) <= 3 * 32 * 32 else BATCH
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from bascule.core import rng
 from bascule.core.catalog import name_of
 from bascule.core.errors import RequestError, placed
 from bascule.core.gradients import no_gradients
-from bascule.core.text import quote
+from bascule.core.text import count, quote
 from bascule.data import Facts, Source
 from bascule.explain import HeatMap
 from bascule.measure import Metric
@@ -113,7 +113,9 @@ def _check_defences(setup: Setup) -> None:
             place=("data", "held_out"),
         )
     if setup.defender is not None and setup.defender > held_out:
-        raise RequestError(f"{setup.defender} images asked for, {held_out} are held out", place=("defender",))
+        raise RequestError(
+            f"{count(setup.defender, 'image')} asked for, {count(held_out, 'is', 'are')} held out", place=("defender",)
+        )
     if setup.inspect is not None and setup.filter is not None:
         raise RequestError(
             "the row's own filter judges the training set already; leave one of `inspect` and `filter` out",
@@ -133,12 +135,12 @@ def check_metrics(metrics: Sequence[Metric]) -> None:
 
 
 def check_rows_differ(rows: Sequence[Row]) -> None:
-    """Two rows with the same settings are one too many."""
-    seen: dict[str, str] = {}
+    """Two rows with the same settings are one too many; what `probe` sees of their models is the same too."""
+    seen: dict[str, Row] = {}
     for row in rows:
-        key = repr((row.setup, row.vary))
-        if key in seen:
-            raise RequestError(
-                f"is the same as row {quote(seen[key])}: every setting is equal. Remove one.", place=("rows", row.name)
-            )
-        seen[key] = row.name
+        key = repr((replace(row.setup, probe=None), row.vary))
+        other = seen.setdefault(key, row)
+        if other is not row:
+            but = "" if other.setup.probe == row.setup.probe else " but `probe`, which changes no result,"
+            problem = f"is the same as row {quote(other.name)}: every setting{but} is equal. Remove one."
+            raise RequestError(problem, place=("rows", row.name))

@@ -16,6 +16,7 @@ from rich.console import Console
 from bascule.core.catalog import remember_named
 from bascule.core.errors import Interrupted, RequestError
 from bascule.core.progress import nothing
+from bascule.core.text import count
 from bascule.plan.plan import Cell, Plan
 from bascule.record.cell import CellRecord
 from bascule.record.lock import lock_run
@@ -55,8 +56,8 @@ def pick_device(name: str) -> torch.device:
     if device is None or device.type not in ("cpu", "cuda"):
         raise RequestError(f"allowed are auto, cpu, cuda and cuda:N; got {name!r}", place=("device",))
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
-        raise RequestError(f"this machine has {count} CUDA device(s); got {name!r}", place=("device",))
+        devices = torch.cuda.device_count()
+        raise RequestError(f"this machine has {count(devices, 'CUDA device')}; got {name!r}", place=("device",))
     return device
 
 
@@ -102,6 +103,8 @@ def run_plan(
         _mend(run, [record for _, record in records], warn)
         if train and (dropped := _no_longer_asked(run, plan)):
             warn(f"not in the study, and so not in its table any more, but kept: {', '.join(dropped)}")
+        if train and (unseen := _without_looks(records)):
+            warn(f"{unseen}; make them anew in another run folder to see it")
         pending = [cell for cell, record in records if not is_done(cell, record) and (train or record.trained)]
         keep = run.write_plan if train or not pending else run.write_asked
         keep(plan.recorded())
@@ -116,7 +119,9 @@ def run_plan(
                 failures = do(pending, context)
         except KeyboardInterrupt:
             done = sum(is_done(cell, record) for cell, record in records)
-            problem = f"interrupted: {done} of {len(records)} cells are done and kept in {run.path}"
+            problem = (
+                f"interrupted: {done} of {count(len(records), 'cell is', 'cells are')} done and kept in {run.path}"
+            )
             raise Interrupted(f"{problem}; the same command continues") from None
         if not train and all(is_done(cell, run.cell(cell.fingerprint)) for cell in pending):
             run.write_plan(plan.recorded())
@@ -134,6 +139,19 @@ def _no_longer_asked(run: RunRecord, plan: Plan) -> list[str]:
     """What was added to the recorded plan, after its study was run, and is not in this one."""
     known = run.plan().overrides if run.plan_file.is_file() else ()
     return [text for text in known if "+=" in text.partition("=")[0] + "=" and text not in plan.overrides]
+
+
+def _without_looks(records: Sequence[tuple[Cell, CellRecord]]) -> str:
+    """Which models that shall be looked at along their training are trained without that; "" if none is."""
+    wanted = [
+        (cell.watch.probe, record) for cell, record in records if cell.watch is not None and cell.setup.repair is None
+    ]
+    seen = [(probe, record.info().get("probe") or {}) for probe, record in wanted if record.trained]
+    other = sum(any(about.get(name) != value for name, value in vars(probe).items()) for probe, about in seen)
+    if not other:
+        return ""
+    what = count(other, "model is trained already and is", "models are trained already and are")
+    return f"{what} not trained again for probe, which looks at models while they are trained"
 
 
 def _warn(text: str) -> None:
