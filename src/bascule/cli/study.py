@@ -89,9 +89,10 @@ def validate(
     _check_data(plan, data_dir, deep=deep)
     cells = plan.cells()
     questions = sum(len(cell.questions) for cell in cells)
-    echo(
-        f"{study}: good. {len(plan.rows)} rows, {len(cells)} models to train (twins included), {questions} evaluations."
-    )
+    given = sum(cell.setup.train is None and cell.setup.repair is None for cell in cells)
+    ready = f" and {given} that come with their weights" if given else ""
+    models = f"{len(cells) - given} models to train (twins included){ready}"
+    echo(f"{study}: good. {len(plan.rows)} rows, {models}, {questions} evaluations.")
     for row in plan.rows:
         settings = "".join(f" · {path} {value}" for path, value in row.vary.items())
         counts = ", ".join(f"{n} {word}{'' if n == 1 else 's'}" for n, word in _models_of(row) if n)
