@@ -160,7 +160,7 @@ def test_a_network_of_ones_own_takes_weights_too(
     [
         (
             "{}",
-            r"base\.train: trains nothing, so that the model must bring its weights: model: \{name: digits-cnn, weights: FILE\}",
+            r"base\.train: trains nothing, so that .*: model: \{name: digits-cnn, weights: FILE\}",
         ),
         ("{filter: spectral-signatures, model: {weights: FILE}}", r"filter: nothing is trained.*`inspect`"),
         ("{probe: {}, model: {weights: FILE}}", r"probe: nothing is trained \(`train: none`\); leave it out"),

@@ -153,7 +153,8 @@ def _held_back(difference: Difference) -> bool:
 
 
 def _unclear_note(name: str, difference: Difference) -> str:
-    return f"The difference in {NAMES[name]} ({_both(difference)}) is not clear {_doubt(difference.seeds, difference.least_seeds)}."
+    doubt = _doubt(difference.seeds, difference.least_seeds)
+    return f"The difference in {NAMES[name]} ({_both(difference)}) is not clear {doubt}."
 
 
 def _doubt(seeds: int, least: int) -> str:
