@@ -90,10 +90,10 @@ def validate(
     _check_data(plan, data_dir, deep=deep)
     cells = plan.cells()
     questions = sum(len(cell.questions) for cell in cells)
-    echo(
-        f"{study}: good. {count(len(plan.rows), 'row')}, {count(len(cells), 'model')} to train (twins included), "
-        f"{count(questions, 'evaluation')}."
-    )
+    given = sum(cell.setup.train is None and cell.setup.repair is None for cell in cells)
+    ready = f" and {given} that come with their weights" if given else ""
+    models = f"{count(len(cells) - given, 'model')} to train (twins included){ready}"
+    echo(f"{study}: good. {count(len(plan.rows), 'row')}, {models}, {count(questions, 'evaluation')}.")
     for row in plan.rows:
         settings = "".join(f" · {path} {value}" for path, value in row.vary.items())
         counts = ", ".join(count(n, word) for n, word in _models_of(row) if n)

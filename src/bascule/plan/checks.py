@@ -54,10 +54,15 @@ class Checks:
                     "every test image is of the target class; nothing can be attacked", place=("poison",)
                 )
         _check_defences(setup)
-        key = repr((setup.model, facts.size, len(facts.classes)))
+        if setup.train is None:
+            _check_as_it_is(setup)
+        key = repr((setup.model, facts.size, len(facts.classes), setup.train is None))
         if key not in self._flat:
             with placed("model"):
-                self._flat[key] = check_network(setup.model, facts.size, len(facts.classes), True)
+                trained = setup.train is not None
+                self._flat[key] = check_network(
+                    setup.model, facts.size, len(facts.classes), trained=trained, complete=not trained
+                )
         if self._flat[key]:
             _check_without_gradients(setup)
         self._check_bounds(setup, facts)
@@ -70,7 +75,8 @@ class Checks:
             RequestError: One of them cannot follow the network.
         """
         asking: list[tuple[str, Certifier | Objective]] = [("certify", part) for part in setup.certify]
-        for place, part in [*asking, ("train", setup.train.objective)]:
+        asking += [] if setup.train is None else [("train", setup.train.objective)]
+        for place, part in asking:
             key = repr((part, setup.model, facts.size, len(facts.classes)))
             looks = part.of_model if isinstance(part, Certifier) else part.needs_float32
             if not looks or key in self._bounded:
@@ -85,14 +91,42 @@ class Checks:
             self._bounded.add(key)
 
 
+def _check_as_it_is(setup: Setup) -> None:
+    """A model that nobody trains must come with its weights, and has no use for what belongs to a training.
+
+    Raises:
+        RequestError: It has no weights, or something would change its training.
+    """
+    if setup.model.weights is None:
+        name = name_of(setup.model)
+        raise RequestError(
+            f"trains nothing, so that the model must bring its weights: model: {{name: {name}, weights: FILE}}",
+            place=("train",),
+        )
+    if setup.model.weights_sha256 is None:
+        raise RequestError(
+            f"{type(setup.model).__name__}.__post_init__ must call super().__post_init__(), which looks at the file",
+            place=("model", "weights"),
+        )
+    without = "nothing is trained (`train: none`); leave it out"
+    prepared = setup.poison is not None and setup.poison.prepare is not None
+    for given, place, instead in (
+        (setup.filter is not None, ("filter",), ", or judge the training set with `inspect`"),
+        (setup.probe is not None, ("probe",), ""),
+        (prepared, ("poison", "prepare"), ": poisoned images are prepared on a model that is trained for it"),
+    ):
+        if given:
+            raise RequestError(f"{without}{instead}", place=place)
+
+
 def _check_without_gradients(setup: Setup) -> None:
     """What follows gradients has no use for a network that has none; attacks go on, and are flagged.
 
     Raises:
         RequestError: The objective, scanner or explanation would work on noise.
     """
-    objective = setup.train.objective
-    asking: list[tuple[str, object]] = [("train", objective)] if objective.follows_gradients else []
+    objective = None if setup.train is None else setup.train.objective
+    asking: list[tuple[str, object]] = [("train", objective)] if objective and objective.follows_gradients else []
     asking += [("scan", setup.scan)] if setup.scan is not None and setup.scan.follows_gradients else []
     asking += [("repair", setup.repair)] if setup.repair is not None and setup.repair.follows_gradients else []
     asking += [("explain", part) for part in setup.explain if isinstance(part, HeatMap) and part.follows_gradients]
@@ -138,7 +172,7 @@ def check_rows_differ(rows: Sequence[Row]) -> None:
     """Two rows with the same settings are one too many; what `probe` sees of their models is the same too."""
     seen: dict[str, Row] = {}
     for row in rows:
-        key = repr((replace(row.setup, probe=None), row.vary))
+        key = repr((*(replace(cell.setup, probe=None) for cell in row.cells), row.vary))
         other = seen.setdefault(key, row)
         if other is not row:
             but = "" if other.setup.probe == row.setup.probe else " but `probe`, which changes no result,"

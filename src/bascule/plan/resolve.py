@@ -21,6 +21,8 @@ from bascule.plan.overrides import Override, RowChanges, apply_overrides
 from bascule.plan.plan import Plan, Row, make_row
 from bascule.plan.schema import KEYS, MAX_MODELS, MAX_ROWS, MAX_SEEDS, METRICS, SCALED, Frame, Published, Setup
 
+_SEED = "{seed}"
+"""Stands for the seed in the name of a file of weights."""
 _FRAME = {field.name for field in fields(Frame)}
 
 
@@ -52,9 +54,10 @@ def make_plan(
     for recipe in recipes:
         with recipe.settings.trace_errors(f"in row {recipe.row!r}"):
             given = recipe.settings.values
-            setup = construct(Setup, given)
-            facts = checks.check(setup)
-            rows.append(make_row(recipe.row, recipe.varied, setup, given, facts, seeds, frame))
+            setups = _setups(given, seeds)
+            for setup in setups.values():
+                facts = checks.check(setup)
+            rows.append(make_row(recipe.row, recipe.varied, setups, given, facts, frame))
     with study.trace_errors():
         check_rows_differ(rows)
         published = _published(study, frame.measure)
@@ -104,6 +107,21 @@ def _seeds(frame: Frame) -> tuple[int, ...]:
     if distinct != given or not 0 < distinct <= MAX_SEEDS:  # before a range of them is made
         raise RequestError(f"expected 1 to {MAX_SEEDS} different seeds, got {quote(frame.seeds)}", place=("seeds",))
     return tuple(range(frame.seeds)) if isinstance(frame.seeds, int) else frame.seeds
+
+
+def _setups(given: Mapping[str, Any], seeds: Sequence[int]) -> dict[int, Setup]:
+    """A row's settings for each of its seeds: the same for all, unless `{seed}` stands in the name of the weights.
+
+    One file that is measured as it is gives one model, whatever the number of seeds.
+    """
+    model = given.get("model")
+    model = model if isinstance(model, Mapping) else {}
+    file = model.get("weights")
+    if isinstance(file, str) and _SEED in file:
+        files = {seed: {**model, "weights": file.replace(_SEED, str(seed))} for seed in seeds}
+        return {seed: construct(Setup, {**given, "model": own}) for seed, own in files.items()}
+    setup = construct(Setup, given)
+    return dict.fromkeys(seeds if setup.train is not None else seeds[:1], setup)
 
 
 def _check_extent(study: Layer, changes: RowChanges, seeds: int) -> None:

@@ -18,7 +18,7 @@ from bascule.measure.robust_accuracy import RobustAccuracy
 from bascule.record.answers import Answers, Radii
 from bascule.record.cell import FILTERED
 from bascule.record.counted import Counted, counted_part, flags_of_asked
-from bascule.record.plan import Reach, RecordedQuestion, RecordedRow, RecordedSeed
+from bascule.record.plan import Reach, RecordedQuestion, RecordedRow, RecordedSeed, came_as_it_is
 from bascule.record.run import RunRecord
 from bascule.record.sums import DamagedError
 
@@ -150,6 +150,8 @@ def _of_the_run(run: RunRecord, row: RecordedRow, seeds: int) -> Iterator[str]:
             failure = None if cell is None else run.cell(cell.fingerprint).failure()
             if failure is not None:
                 yield f"failed: {who} {seed.seed}: {failure}"
+    if came_as_it_is(row.settings):
+        return
     if planned == 1 and seeds == 1:
         yield "one seed: the interval leaves out the doubt from training anew"
     elif seeds == 2:

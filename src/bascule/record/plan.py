@@ -145,6 +145,11 @@ def plain_name(value: Any) -> str:
     return name
 
 
+def came_as_it_is(settings: Mapping[str, Any]) -> bool:
+    """Whether the models of a row with these settings came with their weights, and nothing was trained or changed."""
+    return "train" in settings and settings["train"] is None and settings.get("repair") is None
+
+
 def plan_from(content: Mapping[str, Any]) -> RecordedPlan:
     """The plan in the content of `study.json`, of this version or an earlier one.
 
