@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
 from bascule.core import rng
 from bascule.core.images import Images
@@ -146,7 +147,7 @@ class Steps:
         index = self._batch(step)
         number = rng.derive(self.seed, "step", step)
         self._generator.manual_seed(number)
-        torch.manual_seed(number)  # dropout; the caller puts the global stream back
+        rng.seed_global(number, self.images.device)  # dropout; the caller puts the global stream back
         x = self.training.augment.apply(self.images.batch(index), generator=self._generator)
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.training.objective.loss(
@@ -222,11 +223,18 @@ def _passes(model: nn.Module, training: Training, *, compile_passes: bool) -> It
 
 
 def _check_finite(losses: Tensor, model: nn.Module, step: int, place: int, total: int) -> None:
+    """Look at the losses, and at all parameters and statistics at once: each look waits for the device."""
     bad = (~losses.isfinite()).nonzero()
     if len(bad):
         raise DivergedError(step - place + int(bad[0]), total, "the loss")
-    statistics = [item for item in model.named_buffers() if item[0].endswith(("running_mean", "running_var"))]
-    for kind, items in (("parameter", model.named_parameters()), ("statistic", statistics)):
-        for name, values in items:
-            if not bool(values.isfinite().all()):
-                raise DivergedError(step, total, f"{kind} {name}")
+    watched: dict[str, Tensor] = {f"parameter {name}": value for name, value in model.named_parameters()}
+    for name, value in model.named_buffers():
+        if name.endswith(("running_mean", "running_var")):
+            watched[f"statistic {name}"] = value
+    # The largest size of an entry is finite exactly where all are; a sum of squares could overflow.
+    floats = [value.detach() for value in watched.values() if value.is_floating_point() and value.numel()]
+    if bool(get_total_norm(floats, norm_type=torch.inf).isfinite()):
+        return
+    for name, value in watched.items():
+        if not bool(value.isfinite().all()):
+            raise DivergedError(step, total, name)
