@@ -49,6 +49,10 @@ class Lipschitz(Objective):
                 place=("inner",),
             )
 
+    @property
+    def steady_from(self) -> float | None:
+        return self.inner.steady_from
+
     def inputs(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
         return self.inner.inputs(model, x, y, progress=progress, generator=generator)
 
