@@ -236,8 +236,11 @@ class CudaGraphs:
                 yield
         finally:
             torch.cuda.set_sync_debug_mode(before)
-        waits = [w for w in told if "synchronizing CUDA operation" in str(w.message)]
+        waits = [one for one in told if "synchronizing CUDA operation" in str(one.message)]
         self._waits = f"{waits[0].filename}:{waits[0].lineno}" if waits else ""
+        for one in told:
+            if one not in waits and "Synchronization debug mode" not in str(one.message):
+                warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
     def _release(self) -> None:
         """A capture that ends well lets go of the generators that a failed one holds (pytorch issue 171263)."""
