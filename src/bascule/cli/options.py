@@ -193,6 +193,7 @@ def writable_folder(path: Path) -> Path:
 # --- names of options in messages ------------------------------------------------------------------------------------
 
 _OPTIONS = {
+    "capture_steps": "--capture",
     "compile_passes": "--compile",
     "place": "--from URL",
     "roots": "--data-dir",

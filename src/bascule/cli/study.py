@@ -47,6 +47,10 @@ def run(
     compile_: Annotated[
         bool, typer.Option("--compile", help="Compile the passes of training, where the objective allows it.")
     ] = False,
+    capture: Annotated[
+        bool,
+        typer.Option("--capture", help="Capture the steps of training as CUDA graphs, where the objective allows it."),
+    ] = False,
     report_: Annotated[
         bool, typer.Option("--report", help="Keep report.html in the run folder current, to be watched in a browser.")
     ] = False,
@@ -66,7 +70,7 @@ def run(
     with _kept_current(record, wanted=report_) as changed:
         done = run_plan(
             plan, record, device=where, roots=roots, engine=engine.value, jobs=jobs,
-            compile_passes=compile_, changed=changed, warn=_warn,
+            compile_passes=compile_, capture_steps=capture, changed=changed, warn=_warn,
         )  # fmt: skip
     print_table([record], Format.text)
     cells = len(plan.cells())

@@ -212,6 +212,7 @@ def _train(context: CellContext, model: nn.Module) -> dict[str, Any]:
             seed=context.cell.seed,
             checkpoints=_CheckpointFile(context.record.checkpoint_file),
             compile_passes=context.run.compile_passes,
+            capture_steps=context.run.capture_steps,
             report=report,
             look=looks or (lambda _: {}),
         )

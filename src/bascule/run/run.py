@@ -27,6 +27,7 @@ from bascule.run.console import console_progress
 from bascule.run.context import RunContext
 from bascule.run.loss import refuse_loss
 from bascule.run.provenance import own_command
+from bascule.train.capture import check_captures
 from bascule.train.compile import check_compiles
 
 Engine = Literal["local", "ray"]
@@ -72,6 +73,7 @@ def run_plan(
     console: Console | None = None,
     train: bool = True,
     compile_passes: bool = False,
+    capture_steps: bool = False,
     changed: Callable[[], object] = nothing,
     warn: Callable[[str], object] | None = None,
 ) -> Ran:
@@ -81,21 +83,22 @@ def run_plan(
     before until all of them have answered. With `jobs` above 1 so many cells are done at the same time, each in a
     process of its own with one torch thread; else one after another in this process. Files of the record that are
     damaged are set aside and made again, which `warn` is told (by default a warning). With `compile_passes` the
-    passes of training are compiled, where the objective allows it. `changed` is called when there is something new in
-    the record: before the first cell, and whenever one has ended. `console`, by default standard error, is told how far
-    the work is: with bars on a terminal, else with plain lines.
+    passes of training are compiled, with `capture_steps` its steps captured as CUDA graphs, where the objective allows
+    it. `changed` is called when there is something new in the record: before the first cell, and whenever one has
+    ended. `console`, by default standard error, is told how far the work is: with bars on a terminal, else with lines.
 
     Raises:
         RequestError: The data cannot be read, the engine is not installed or takes no `jobs`, nothing can be compiled
-            here, another process works on this run, or, with `train=False`, its models and answers are not those of
-            the plan.
+            or captured here, another process works on this run, or, with `train=False`, its models and answers are not
+            those of the plan.
         Interrupted: Instead of KeyboardInterrupt.
     """
     warn = warn or _warn
     do = _engine(engine, jobs)
     remember_named()  # the plan names it
-    if compile_passes:
-        check_compiles(device)
+    for wanted, check in ((compile_passes, check_compiles), (capture_steps, check_captures)):
+        if wanted:
+            check(device)
     with lock_run(run.path, own_command()):
         if not train:
             refuse_loss(run, plan, roots)
@@ -114,8 +117,9 @@ def run_plan(
         try:
             with console_progress(console or Console(stderr=True), len(pending), changed) as progress:
                 context = RunContext(
-                    record=run, device=device, roots=tuple(roots), progress=progress, compile_passes=compile_passes
-                )
+                    record=run, device=device, roots=tuple(roots), progress=progress,
+                    compile_passes=compile_passes, capture_steps=capture_steps,
+                )  # fmt: skip
                 failures = do(pending, context)
         except KeyboardInterrupt:
             done = sum(is_done(cell, record) for cell, record in records)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -48,6 +49,10 @@ class Lipschitz(Objective):
                 place=("inner",),
             )
 
+    @property
+    def steady_from(self) -> float | None:
+        return self.inner.steady_from
+
     def inputs(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
         return self.inner.inputs(model, x, y, progress=progress, generator=generator)
 
@@ -79,9 +84,16 @@ def _roughness(logits: Tensor, x: Tensor, directions: Tensor) -> Tensor:
 def _all_directions(logits: Tensor) -> Tensor:
     """Orthonormal vectors orthogonal to (1, ..., 1), Helmert's: K - 1 of them, the same for all images."""
     batch, classes = logits.shape
-    ones = torch.ones(classes, classes, dtype=torch.float64)
-    rows = ones.tril(-1)[1:] - torch.diag(torch.arange(classes, dtype=torch.float64))[1:]
-    return (rows / rows.norm(dim=1, keepdim=True)).to(logits).unsqueeze(1).expand(-1, batch, -1)
+    return _helmert(classes, logits.dtype, logits.device).unsqueeze(1).expand(-1, batch, -1)
+
+
+@functools.lru_cache(maxsize=8)
+def _helmert(classes: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """K - 1 x K; made once, since every step wants them on the device."""
+    with torch.inference_mode(False):
+        ones = torch.ones(classes, classes, dtype=torch.float64)
+        rows = ones.tril(-1)[1:] - torch.diag(torch.arange(classes, dtype=torch.float64))[1:]
+        return (rows / rows.norm(dim=1, keepdim=True)).to(device, dtype)
 
 
 def _one_direction(logits: Tensor, generator: torch.Generator) -> Tensor:
