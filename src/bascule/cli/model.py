@@ -78,6 +78,7 @@ def measure_model(name: str, given: EvaluateOptions) -> tuple[Evaluation, str]:
     settings = settings_for(
         audited, attack=specs_of(given.attack, "attack"), certify=specs_of(given.certify, "certify"),
         trigger=spec_of(given.trigger, "trigger"), target=given.target, measure=given.measure,
+        attack_precision=None if given.attack_precision is None else given.attack_precision.value,
     )  # fmt: skip
     with console_progress(Console(stderr=True), 1) as progress:
         progress.begin(name)

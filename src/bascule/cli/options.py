@@ -31,6 +31,13 @@ class Format(StrEnum):
     latex = "latex"
 
 
+class AttackPrecision(StrEnum):
+    """Precisions of the attacks' searches."""
+
+    float32 = "float32"
+    mixed = "mixed"
+
+
 class FigureForm(StrEnum):
     """Formats of figures."""
 
@@ -118,6 +125,7 @@ class EvaluateOptions:
     trigger: str | None = None
     target: int | None = None
     max_images: int | None = None
+    attack_precision: AttackPrecision | None = None
     seed: int | None = None
     device: str = "auto"
     jobs: int | None = None

@@ -166,7 +166,8 @@ class Subject:
         with self.progress.stage(str(question.settings["name"]), int(wanted.sum())):
             for index, x in self.batches(question, wanted):
                 y = labels[index]
-                prediction = run_attack(filled, attack, x, y, generator=generator).prediction
+                attacked = run_attack(filled, attack, x, y, generator=generator, precision=question.precision)
+                prediction = attacked.prediction
                 predictions[index.cpu()] = prediction.cpu()
                 done, fooled = done + len(index), fooled + int((prediction != y).sum())
                 self.progress.update(done, f"fooled {fooled}")

@@ -48,11 +48,15 @@ def one_model(evaluation: Evaluation, about: str, hints: Mapping[str, str]) -> s
     ]
     below = [f"On {len(evaluation.outcomes.label):,} {about}. 95 % intervals over these images (Wilson)."]
     below += [
-        f"{part.name} ({part.norm}, eps {part.eps:.4g}): fooled {100 * part.fooled:.1f} % of the images; "
-        f"{100 * part.left:.1f} % are left"
+        f"{part.name} ({part.norm}, eps {part.eps:.4g}{_searched(part.precision)}): "
+        f"fooled {100 * part.fooled:.1f} % of the images; {100 * part.left:.1f} % are left"
         for part in evaluation.attacks
     ]
     return grid.render([Grid([""], ["Value"], lines)], [[*below, *(f"! {flag}" for flag in evaluation.flags)]], "text")
+
+
+def _searched(precision: str) -> str:
+    return "" if precision == "float32" else f", {precision} precision"
 
 
 def _end(metric: Metric, measures: Sequence[Measure], hint: str, *more: TableCell) -> list[TableCell]:

@@ -15,7 +15,7 @@ from bascule.record.run import RunRecord
 
 _REPLACED = ("curve",)
 """Kinds whose questions become others when more is asked of the same model: a curve starts from the attacks."""
-_ASKED = ("attack: ", "certify: ", "curve: ", "probe: ", "probe.")
+_ASKED = ("attack: ", "certify: ", "curve: ", "probe: ", "probe.", "attack_precision: None then")
 """What changes of settings start with that lead to no other model and take nothing from the table."""
 _SHOWN = 3
 """Differences and rows that a message names."""
