@@ -24,9 +24,9 @@ class Preactresnet18(Pretrainable):
 
     Departure of theirs from the paper: no batch norm and no ReLU between the last block and the pooling.
 
-    Their networks see images that are normalised before: CIFAR-10's as by default here. For their other data sets `mean`
-    and `std`: CIFAR-100 (0.5071, 0.4865, 0.4409) and (0.2673, 0.2564, 0.2762), Tiny-ImageNet (0.4802, 0.4481, 0.3975)
-    and (0.2302, 0.2265, 0.2262), MNIST 0.5 and 0.5, GTSRB and CelebA 0 and 1.
+    Their networks see images that are normalised before: CIFAR-10's as by default here. For their other data sets
+    `mean` and `std`: CIFAR-100 (0.5071, 0.4865, 0.4409) and (0.2673, 0.2564, 0.2762), Tiny-ImageNet (0.4802, 0.4481,
+    0.3975) and (0.2302, 0.2265, 0.2262), MNIST 0.5 and 0.5, GTSRB and CelebA 0 and 1.
     """
 
     mean: Annotated[tuple[float, ...], MinLen(1)] = (0.4914, 0.4822, 0.4465)
