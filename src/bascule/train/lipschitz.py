@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bascule.core.catalog import Of, component, name_of
 from bascule.core.errors import RequestError
-from bascule.core.gradients import gradient_of, second_derivatives
+from bascule.core.gradients import check_second_derivatives, gradient_of, second_derivatives
 from bascule.train import CrossEntropy, Objective
 from bascule.train.standard import Standard
 
@@ -47,6 +47,10 @@ class Lipschitz(Objective):
                 f"standard or pgd; {name_of(self.inner)} is not one",
                 place=("inner",),
             )
+
+    def check_model(self, model: nn.Module, x: Tensor) -> None:
+        if self.weight:
+            check_second_derivatives(model, x)
 
     def inputs(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
         return self.inner.inputs(model, x, y, progress=progress, generator=generator)
