@@ -25,11 +25,11 @@ from bascule.core.restore import untouched
 from bascule.core.rng import stream
 from bascule.train import Objective
 from bascule.train.compile import compile_model
-from bascule.train.loop import Steps
 from bascule.train.pgd import Pgd
 from bascule.train.precision import Mixed
 from bascule.train.settings import Training
 from bascule.train.standard import Standard
+from bascule.train.steps import Steps
 
 FLOOR, BY_HAND = "floor (bare passes)", "hand-written loop"
 DIGITS = (1, 8, 8), Pgd(eps=0.2, steps=5)
