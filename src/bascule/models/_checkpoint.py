@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import pickletools
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import safetensors.torch
 import torch
@@ -31,14 +33,19 @@ _KINDS = (
 _DEEPEST = 6
 _WIDEST = 64
 """Most entries of a list that are looked into."""
-_NO_WEIGHTS = re.compile(r"optim|sched|scaler|grad|moment|exp_avg", re.IGNORECASE)
-"""Keys of what belongs to a training: an optimiser's averages may have the names of the network."""
+_NO_WEIGHTS = re.compile(r"optim|sched|scaler|grad|moment|exp_avg|callback", re.IGNORECASE)
+"""Keys of what belongs to a training: an optimiser's averages may have the names of the network, and what Lightning's
+callbacks keep has other running statistics."""
 _RUNS = re.compile(
     r"(os|posix|nt|sys|subprocess|commands|builtins|importlib|runpy|shutil|socket|ctypes|code|pty|webbrowser|pickle|"
     r"_pickle|operator|functools|pip|pydoc|timeit|cProfile|pdb|asyncio|multiprocessing|threading)\."
     r"(?!(?<=builtins\.)(object|frozenset|slice|range)$)"
 )
 """Modules of Python whose functions a file has no honest use for."""
+
+
+_HEADERS = 3
+"""Pickles before the content in a file of the format before torch 1.6: magic number, version, machine."""
 
 
 class Unread:
@@ -117,6 +124,8 @@ def _no_weights(file: Path, start: bytes) -> str:
                 "it is a TorchScript program; opening it runs it. "
                 "Where you trust it, save its weights alone: torch.jit.load(FILE).state_dict()"
             )
+        if any(name.endswith(".npy") for name in inside):
+            return "it is an archive of NumPy arrays; a state dict of PyTorch is needed"
         if "data.pkl" not in inside:
             return "it is a zip archive; unpack it first"
     return ""
@@ -124,9 +133,8 @@ def _no_weights(file: Path, start: bytes) -> str:
 
 def _unpickled(file: Path) -> Any:
     """The content of a file by `torch.save`, with `Unread` for every class that torch does not allow by itself."""
-    unknown: list[str] = []
-    if zipfile.is_zipfile(file):
-        unknown = sorted(serialization.get_unsafe_globals_in_checkpoint(file))
+    given = file if zipfile.is_zipfile(file) else _rewrapped(file)
+    unknown = sorted(serialization.get_unsafe_globals_in_checkpoint(given)) if given else []
     for name in unknown:
         if _RUNS.match(name):
             asks = f"it asks for {quote(name)}, which could run code"
@@ -134,6 +142,35 @@ def _unpickled(file: Path) -> Any:
     stands: list[Any] = [(type("Unread", (Unread,), {"origin": name}), name) for name in unknown]
     with serialization.safe_globals(stands), file.open("rb") as opened:  # opened, as torch looks at endings
         return torch.load(opened, map_location="cpu", weights_only=True)
+
+
+def _rewrapped(file: Path) -> io.BytesIO | None:
+    """The fourth pickle of a file as torch wrote them before 1.6, which holds the content, as torch packs it today.
+
+    So that it can be asked which classes it names; None where it is no such file.
+    """
+    with file.open("rb") as opened:
+        try:
+            for _ in range(_HEADERS):
+                _skip_pickle(opened)
+            start = opened.tell()
+            _skip_pickle(opened)
+            length = opened.tell() - start
+        except Exception:  # pickletools has no error of its own
+            return None
+        opened.seek(start)
+        content = opened.read(length)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("archive/data.pkl", content)
+        archive.writestr("archive/version", "3\n")
+    packed.seek(0)
+    return packed
+
+
+def _skip_pickle(opened: IO[bytes]) -> None:
+    for _ in pickletools.genops(opened):
+        pass
 
 
 def _state_dicts(content: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from bascule.measure import MISSING, Labels
 from bascule.record.answers import Answers, Column, Finding
 from bascule.record.arrays import read_arrays
-from bascule.record.plan import RecordedCell
+from bascule.record.plan import RecordedCell, plain_name
 from bascule.record.reading import FORMAT, Readings, parse_formatted
 from bascule.record.sums import DamagedError, set_aside, sum_file, sums_of, write_summed
 
@@ -278,6 +278,8 @@ def _checked_info(info: dict[str, Any]) -> dict[str, Any]:
     for key, kind in _INFO.items():
         if not isinstance(value := info.get(key), kind | None):
             raise TypeError(f"{key!r} holds {type(value).__name__}")
+    if info.get("base"):
+        plain_name(info["base"])
     if info.get("failure") is not None:
         str(info["failure"]["message"])
     if "data" in info:

@@ -135,7 +135,8 @@ def make_lost_parts(context: CellContext, model: nn.Module) -> None:
 
 def _compiled(context: CellContext) -> bool:
     """Whether the passes of the cell's training were compiled."""
-    return context.run.compile_passes and context.setup.repair is None and context.setup.train.objective.compiles
+    training = None if context.setup.repair is not None else context.setup.train
+    return context.run.compile_passes and training is not None and training.objective.compiles
 
 
 # --- repair ----------------------------------------------------------------------------------------------------------
@@ -180,7 +181,10 @@ class _CheckpointFile:
 
 
 def _train(context: CellContext, model: nn.Module) -> dict[str, Any]:
-    """Train `model` in place on what the cell's recipe leaves of the planted set; what to note about it."""
+    """Train `model` in place on what the cell's recipe leaves of the planted set; what to note about it.
+
+    One that came with its weights stays as it is.
+    """
     images, truth = context.training_set
     if truth is not None:
         _keep_poison(context, truth)
@@ -189,7 +193,9 @@ def _train(context: CellContext, model: nn.Module) -> dict[str, Any]:
         images = _filtered(context, images, truth)
         notes["trained_on"] = len(images)
     training, progress = context.setup.train, context.run.progress
-    looks = _looks(context, model, images, truth)
+    if training is None:
+        return notes
+    looks = _looks(context, model, images, truth, training.epochs)
     if looks is not None:
         notes["probe"] = looks.about()
 
@@ -206,6 +212,7 @@ def _train(context: CellContext, model: nn.Module) -> dict[str, Any]:
             seed=context.cell.seed,
             checkpoints=_CheckpointFile(context.record.checkpoint_file),
             compile_passes=context.run.compile_passes,
+            capture_steps=context.run.capture_steps,
             report=report,
             look=looks or (lambda _: {}),
         )
@@ -215,12 +222,12 @@ def _train(context: CellContext, model: nn.Module) -> dict[str, Any]:
     return notes
 
 
-def _looks(context: CellContext, model: nn.Module, images: Images, truth: Truth | None) -> Looks | None:
+def _looks(context: CellContext, model: nn.Module, images: Images, truth: Truth | None, epochs: int) -> Looks | None:
     """The looks at a model along its training on `images`, where its row asks for them."""
     watch, seed = context.cell.watch, context.cell.seed
     if watch is None:
         return None
-    test, epochs = context.splits.test, context.setup.train.epochs
+    test = context.splits.test
     return Looks(watch, model, images=images, truth=truth, test=test, epochs=epochs, seed=seed)
 
 

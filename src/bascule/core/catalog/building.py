@@ -123,7 +123,8 @@ def _plain_component(hint: Any) -> type | None:
     """The component class that a field holds, unless the field's value names one of a room."""
     if any(isinstance(extra, Of) for extra in getattr(hint, "__metadata__", ())):
         return None
-    options = (hint, *typing.get_args(hint))
+    parts = typing.get_args(hint)
+    options = (hint, *parts, *(inner for part in parts for inner in typing.get_args(part)))
     return next((o for o in options if isinstance(o, type) and dataclasses.is_dataclass(o)), None)
 
 
@@ -138,10 +139,19 @@ def _tuples(value: Any) -> Any:
 def describe(value: Any) -> Any:
     """Plain JSON-ready settings of a component, nested ones included, defaults filled in.
 
+    Fields that a class names in its `later` came after records had been written: their defaults are left out, so that
+    the fingerprints of before stay.
+
     `build(room, describe(x)) == x` for every component `x` of a room.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        later = getattr(value, "later", ())
+        known = {field: getattr(value, field.name) for field in dataclasses.fields(value)}
+        fields = {
+            field.name: describe(own)
+            for field, own in known.items()
+            if not (field.name in later and own == field.default)
+        }
         if not is_named(value):
             return fields
         # A user's code is part of what makes the result; ours is covered by the versions.
