@@ -41,15 +41,16 @@ class Part:
     """So little that it only shows that the benchmark runs."""
 
 
+LARGE = "--layout channels-last --rounds 3"
 PARTS = {
     "pgd": Part(
         pgd,
         [
             "--network digits-cnn",
             "--network mnist-fast",
-            "--network mnist-paper --rounds 5",
-            "--network resnet18 --batch 32 --rounds 5",
-            "--network resnet50 --batch 16 --rounds 3",
+            f"--network mnist-paper --batch 128 {LARGE}",
+            f"--network resnet18 --batch 8 {LARGE}",
+            f"--network resnet50 --batch 4 {LARGE}",
         ],
         ["--network digits-cnn --batch 64 --rounds 1"],
     ),
@@ -60,8 +61,8 @@ PARTS = {
         [
             "--network digits-cnn --network mnist-fast",
             "--network digits-cnn --network mnist-fast --objective standard",
-            "--network mnist-paper --rounds 3",
-            "--network resnet18 --batch 32 --rounds 3",
+            "--network mnist-paper --batch 32 --rounds 3",
+            "--network resnet18 --batch 8 --rounds 3",
         ],
         ["--network digits-cnn --batch 8 --attack-steps 1 --rounds 1"],
     ),
