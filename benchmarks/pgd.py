@@ -105,6 +105,12 @@ def bascule_attacked(job: Job) -> Callable[[], Tensor]:
     return lambda: run_attack(job.model, attack, job.x, job.y, generator=generator).x
 
 
+def bascule_mixed(job: Job) -> Callable[[], Tensor]:
+    """The same with gradients in bfloat16; float32 decides."""
+    attack, generator = bascule_attack(job), stream(0, "benchmark")
+    return lambda: run_attack(job.model, attack, job.x, job.y, generator=generator, precision="mixed").x
+
+
 def foolbox(job: Job) -> Callable[[], Tensor]:
     """Its documented call, which counts success with a forward pass of its own."""
     from foolbox import PyTorchModel
@@ -148,6 +154,7 @@ CONTESTANTS: dict[str, Contestant] = {
     "hand-written loop": hand_loop,
     "bascule perturb": bascule_perturb,
     "bascule attacked": bascule_attacked,
+    "bascule attacked, mixed": bascule_mixed,
     "foolbox": foolbox,
     "torchattacks": torchattacks,
     "ART": art,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import copy
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from bascule.attack.pgd import Pgd
 from bascule.attack.run import run_attack
+from bascule.attack.two_precisions import Precision
 from bascule.core.rng import stream
 
 STEPS, RESTARTS = 40, 5
@@ -39,9 +41,9 @@ def floor(model: nn.Module, eps: float) -> Call:
     return call
 
 
-def bascule(model: nn.Module, eps: float) -> Call:
+def bascule(model: nn.Module, eps: float, precision: Precision = "float32") -> Call:
     attack = Pgd(eps=eps, steps=STEPS, step_size=eps / 6, restarts=RESTARTS)
-    return lambda x, y: run_attack(model, attack, x, y, generator=stream(0, "benchmark")).x
+    return lambda x, y: run_attack(model, attack, x, y, generator=stream(0, "benchmark"), precision=precision).x
 
 
 def foolbox(model: nn.Module, eps: float) -> Call:
@@ -87,6 +89,7 @@ def art(model: nn.Module, eps: float) -> Call:
 CONTESTANTS: dict[str, Callable[[nn.Module, float], Call]] = {
     FLOOR: floor,
     "bascule": bascule,
+    "bascule, mixed": partial(bascule, precision="mixed"),
     "foolbox": foolbox,
     "torchattacks": torchattacks,
     "ART": art,
