@@ -89,10 +89,10 @@ def whole(train: Any, test: Any, model: dict[str, Tensor] | None = None) -> dict
     }  # fmt: skip
 
 
-def write_in_file(attack: Attack, folder: Path, target: int = 7) -> Path:
+def write_in_file(attack: Attack, folder: Path, target: int = 7, model: dict[str, Tensor] | None = None) -> Path:
     """An `attack_result.pt` with the pictures in it."""
     file = folder / "attack_result.pt"
-    torch.save(whole(*(state(*part) for part in parts_of(attack, target))), file)
+    torch.save(whole(*(state(*part) for part in parts_of(attack, target)), model), file)
     return file
 
 
@@ -108,7 +108,7 @@ def write_beside(attack: Attack, folder: Path, target: int = 7) -> Path:
 
 
 def write_old(attack: Attack, folder: Path, target: int = 7) -> Path:
-    """As it was before June 2022: tensors, test images without numbers."""
+    """As the first version had it: tensors, test images without numbers."""
     file, (train, test) = folder / "attack_result.pt", parts_of(attack, target)
     pixels = [_pixels(part[0], part[1]).float() for part in (train, test)]
     torch.save(

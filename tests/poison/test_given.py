@@ -118,6 +118,15 @@ def test_pictures_that_keep_their_label_are_replaced_and_not_poisoned(
     assert torch.equal(train.pixels[torch.arange(len(train))], attack.train.pixels[torch.arange(len(train))])
 
 
+def test_pictures_that_are_not_used_are_not_taken(attack: Attack, digits: Splits, tmp_path: Path) -> None:
+    train, test = parts_of(attack, 7)
+    made = state(*train)
+    made["poison_indicator"][train[1][0]] = 0
+    torch.save(whole(made, state(*test)), tmp_path / "attack_result.pt")
+    _, truth = planted(given(tmp_path / "attack_result.pt"), digits)
+    assert truth.ids.tolist() == train[1][1:]
+
+
 def test_data_that_are_poisoned_already(digits: Splits, facts: Facts, tmp_path: Path) -> None:
     listed = tmp_path / "poisoned.txt"
     listed.write_text("1\n2\n\n7\n")
@@ -259,6 +268,7 @@ def changed(attack: Attack, path: Path, **changes: Callable[[Any], Any]) -> Path
         entries[number] = entry
     if "numbers" in changes:
         made["bd_data_container"]["data_dict"] = {changes["numbers"](key): entry for key, entry in entries.items()}
+        made["poison_indicator"] = np.ones(10_000)
     torch.save(whole(made, state(*test)), path)
     return path
 

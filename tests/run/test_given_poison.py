@@ -11,6 +11,7 @@ import torch
 
 from attack_results import attack_on, write_in_file
 from bascule.audit.open import open_model, settings_for
+from bascule.core.images import Splits
 from bascule.plan.plan import Plan
 from bascule.record.rows import RowResult, read_rows
 from bascule.record.run import RunRecord
@@ -101,6 +102,19 @@ def test_a_cell_of_it_is_looked_at_alone(finished: tuple[Plan, RunRecord, dict[s
     settings = settings_for(audited)
     assert settings.target == 7
     assert settings.trigger == audited.poison.trigger_at_test
+
+
+def test_their_model_and_their_poison_in_one_file(
+    plan_of: PlanMaker, run_here: Runner, planted: Callable, digits: Splits, tmp_path: Path
+) -> None:
+    model = {name: value.clone() for name, value in planted(2, True).model.state_dict().items()}
+    file = write_in_file(attack_on(digits), tmp_path, model=model)
+    theirs = f"{{train: none, model: {{weights: '{file}'}}, data: {{held_out: 0}}}}"
+    run = RunRecord(tmp_path / "run")
+    assert not run_here(plan_of(text=study(f"{{name: given, path: '{file}'}}", Theirs=theirs)), run).failures
+    (row,) = read_rows(run)
+    assert row.metrics["asr"].value is not None
+    assert row.metrics["asr"].value > 0.95
 
 
 def test_filters_rank_where_nobody_knows_the_truth(plan_of: PlanMaker, run_here: Runner, tmp_path: Path) -> None:

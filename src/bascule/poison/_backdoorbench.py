@@ -73,12 +73,18 @@ def _contained(state: Mapping[Any, Any], key: str, folder: Path) -> Pictures | N
     pictures = container.get("data_dict") if isinstance(container, Mapping) else None
     if not isinstance(pictures, Mapping):
         raise RequestError(f"{key}: bd_data_container has no data_dict")
+    indicator = state.get("poison_indicator")
+    used = None if indicator is None else _array(indicator, f"{key}: poison_indicator", kinds="iufb")
     entries: dict[int, tuple[Bytes, int | None, int | None]] = {}
     for number, entry in pictures.items():
         place = _whole(number, f"{key}: the number of a picture")
         what = f"{key}: picture {place}"
         if place in entries:
             raise RequestError(f"{what} comes twice")
+        if used is not None and not 0 <= place < len(used):
+            raise RequestError(f"{what}: poison_indicator tells of {len(used)} images")
+        if used is not None and not used[place]:
+            continue  # BackdoorBench takes the clean image then
         if isinstance(entry, Mapping):
             image, labels = _on_disk(entry.get("path"), folder, what), entry.get("other_info")
         else:
@@ -140,19 +146,19 @@ def _tensors(state: Mapping[Any, Any], key: str) -> Pictures:
 # --- what NumPy wrote -------------------------------------------------------------------------------------------------
 
 
-def _array(value: Any, what: str) -> NDArray[Any]:
-    """An array of whole numbers that NumPy wrote, or a tensor of them, or a list."""
+def _array(value: Any, what: str, kinds: str = "iu") -> NDArray[Any]:
+    """An array of numbers that NumPy wrote, or a tensor, or a list; whole numbers unless `kinds` of NumPy says else."""
     if isinstance(value, Tensor):
         value = value.numpy()
     elif isinstance(value, Unread) and value.origin in [f"{start}_reconstruct" for start in _NUMPY]:
         _, shape, dtype, fortran, content = value.state
-        kind = _dtype(dtype, what)
+        kind = _dtype(dtype, what, kinds)
         if not isinstance(content, (bytes, bytearray)) or math.prod(shape) * kind.itemsize != len(content):
             raise RequestError(f"{what} is damaged")
         value = np.frombuffer(bytes(content), kind).reshape(shape, order="F" if fortran else "C")
     elif isinstance(value, (list, tuple)):
         value = np.array([_whole(one, what) for one in value], dtype=np.int64)
-    if not isinstance(value, np.ndarray) or value.dtype.kind not in "iu" or value.ndim != 1:
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in kinds or value.ndim != 1:
         raise RequestError(f"{what} holds {_kind(value)}; needed are whole numbers, shape (N,)")
     return value
 
@@ -170,11 +176,11 @@ def _whole(value: Any, what: str) -> int:
     return int(value)
 
 
-def _dtype(value: Any, what: str) -> np.dtype[Any]:
-    """The type of an array: whole numbers of up to 64 bits."""
+def _dtype(value: Any, what: str, kinds: str = "iu") -> np.dtype[Any]:
+    """The type of an array: numbers of up to 64 bits, whole ones unless `kinds` says else."""
     code = value.args[0] if isinstance(value, Unread) and value.origin == "numpy.dtype" and value.args else None
     big = isinstance(value, Unread) and isinstance(value.state, tuple) and value.state[1:2] == (">",)
-    if not isinstance(code, str) or code not in [f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)]:
+    if not isinstance(code, str) or code not in [f"{kind}{size}" for kind in kinds for size in (1, 2, 4, 8)]:
         raise RequestError(f"{what} holds {quote(code)}; needed are whole numbers")
     return np.dtype(f"{'>' if big else '<'}{code}")
 

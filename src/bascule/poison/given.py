@@ -67,12 +67,12 @@ class GivenPoison:
         if self.indices is not None and (self._stored.train is not None or self._stored.poisoned is not None):
             raise RequestError(f"{self.path!r} says which images are poisoned; leave it out", place=("indices",))
 
-    @cached_property
+    @property
     def _stored(self) -> Stored:
         if self.path is None:
             return Stored()
         assert self.sha256 is not None
-        return read_stored(self.path, self.sha256)
+        return read_stored(self.path, self.sha256)  # kept there, not here: this is sent to other processes
 
     @cached_property
     def trigger_at_test(self) -> Trigger:
@@ -92,7 +92,7 @@ class GivenPoison:
         others = ("path", "trigger", "indices")
         return {key: value for key, value in describe(self).items() if key not in others}
 
-    @cached_property
+    @property
     def _poisoned(self) -> Tensor | None:
         """Ids of the images that are poisoned in the data; None where nobody knows."""
         if self.indices is not None:

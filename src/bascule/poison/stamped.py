@@ -33,7 +33,7 @@ class Stamped(Trigger):
     sha256: str | None = None
     """Filled in from what lies there."""
     target: Annotated[int, Ge(0)] | None = None
-    """Label that the pictures aim at; needed where they have no numbers (BackdoorBench of before June 2022) and the
+    """Label that the pictures aim at; needed where they have no numbers (the first version of BackdoorBench) and the
     file does not tell it."""
 
     def __post_init__(self) -> None:
