@@ -1,9 +1,9 @@
 """`attack_result.pt` of BackdoorBench, read without running anything in it.
 
 It is a mapping by `torch.save` with, among others, `bd_train` and `bd_test`. Each is today the state of a data set: a
-container of pictures by number, (picture, poisoned label, true label), in the file or on disk beside it. Before June
-2022 it was tensors `x`, `y` and for training images `original_index`. Facts of the format: `utils/save_load_attack.py`
-and `utils/bd_dataset_v2.py` of https://github.com/SCLBD/BackdoorBench.
+container of pictures by number, (picture, poisoned label, true label), in the file or on disk beside it. In the first
+version it was tensors `x`, `y` and for training images `original_index`. Facts of the format:
+`utils/save_load_attack.py` and `utils/bd_dataset_v2.py` of https://github.com/SCLBD/BackdoorBench.
 """
 
 from __future__ import annotations
