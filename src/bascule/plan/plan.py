@@ -227,7 +227,7 @@ def _cell(
 ) -> Cell:
     # What only the test images meet must not lead to another model.
     data = {**content_settings(setup.data), "max_test": None}
-    poison = replace(setup.poison, test_trigger=None) if setup.poison else None
+    poison = setup.poison.planting if setup.poison else None
     repaired = (setup.repair, setup.defender) if setup.repair else None
     # A model that came as it is has the same name wherever its file lies.
     model = setup.model if setup.train is not None else replace(setup.model, weights=None)
