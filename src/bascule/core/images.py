@@ -20,6 +20,10 @@ class Shown(Protocol):
         """int64, shape (N,)."""
 
     @property
+    def ids(self) -> Tensor:
+        """int64, shape (N,), unique."""
+
+    @property
     def device(self) -> torch.device:
         """Where batches come out."""
 
@@ -188,6 +192,11 @@ class Floats:
             )
         if int(self.labels.min()) < 0:
             raise RequestError(f"labels count from 0, found {int(self.labels.min())}", place=("y",))
+
+    @property
+    def ids(self) -> Tensor:
+        """int64, shape (N,): their positions, as nothing else is known of them."""
+        return torch.arange(len(self.labels), device=self.device)
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -43,6 +43,12 @@ class Facts:
     test_labels: Tensor
     digest: str
     """Identity of the content: the same data in another folder have the same digest, changed data another."""
+    train_ids: Tensor | None = None
+    """int64, ids of the training images; None: 0, 1, ..., as many as there are labels."""
+    test_ids: Tensor | None = None
+    """The same of the test images."""
+    left_out: Tensor | None = None
+    """int64, ids of training images that are held out, or that `max_train` cuts off; None: there are none."""
 
 
 @catalog.contract("data")
@@ -123,12 +129,21 @@ class Source(ABC):
         """`peek`, of the images that `load` gives."""
         whole = self.peek(roots)
         used, _ = self._shared(len(whole.train_labels))
+        tested = _subset(len(whole.test_labels), self.max_test)
+        train_ids, test_ids = (
+            torch.arange(len(labels)) if ids is None else ids
+            for labels, ids in ((whole.train_labels, whole.train_ids), (whole.test_labels, whole.test_ids))
+        )
+        unused = torch.ones(len(train_ids), dtype=torch.bool).index_fill(0, used, value=False)
         return Facts(
             size=whole.size,
             classes=whole.classes,
             train_labels=whole.train_labels[used],
-            test_labels=whole.test_labels[_subset(len(whole.test_labels), self.max_test)],
+            test_labels=whole.test_labels[tested],
             digest=whole.digest,
+            train_ids=train_ids[used],
+            test_ids=test_ids[tested],
+            left_out=train_ids[unused],
         )
 
     def _shared(self, total: int) -> tuple[Tensor, Tensor]:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import pickle
-import pickletools
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import safetensors.torch
-import torch
-from torch import Tensor, serialization
+from torch import Tensor
 
 from bascule.core.errors import RequestError
 from bascule.core.text import quote
+from bascule.core.unread import Unread, load_unread
 
 _PLACE = ("weights",)
 _WEIGHTS_ALONE = "save its weights alone: model.state_dict()"
@@ -36,34 +34,6 @@ _WIDEST = 64
 _NO_WEIGHTS = re.compile(r"optim|sched|scaler|grad|moment|exp_avg|callback", re.IGNORECASE)
 """Keys of what belongs to a training: an optimiser's averages may have the names of the network, and what Lightning's
 callbacks keep has other running statistics."""
-_RUNS = re.compile(
-    r"(os|posix|nt|sys|subprocess|commands|builtins|importlib|runpy|shutil|socket|ctypes|code|pty|webbrowser|pickle|"
-    r"_pickle|operator|functools|pip|pydoc|timeit|cProfile|pdb|asyncio|multiprocessing|threading)\."
-    r"(?!(?<=builtins\.)(object|frozenset|slice|range)$)"
-)
-"""Modules of Python whose functions a file has no honest use for."""
-
-
-_HEADERS = 3
-"""Pickles before the content in a file of the format before torch 1.6: magic number, version, machine."""
-
-
-class Unread:
-    """Stands for an object in a file whose class is not imported; nothing of it is run."""
-
-    origin = ""
-    """Name of the class in the file."""
-    state: Any = None
-
-    def __new__(cls, *_: Any) -> Unread:
-        """Whatever the class would have been made of is dropped."""
-        return super().__new__(cls)
-
-    def __init__(self, *_: Any) -> None:
-        return
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
 
 
 def read_state_dicts(path: str) -> list[tuple[tuple[str, ...], dict[str, Tensor]]]:
@@ -83,7 +53,7 @@ def read_state_dicts(path: str) -> list[tuple[tuple[str, ...], dict[str, Tensor]
         if start[8:9] == b"{" or (file.suffix == ".safetensors" and start[:2] not in (b"PK", b"\x80\x02")):
             content: Any = safetensors.torch.load_file(file)
         else:
-            content = _unpickled(file)
+            content = load_unread(file)
     except Exception as error:
         if isinstance(error, RequestError):
             reason = error.problem
@@ -129,48 +99,6 @@ def _no_weights(file: Path, start: bytes) -> str:
         if "data.pkl" not in inside:
             return "it is a zip archive; unpack it first"
     return ""
-
-
-def _unpickled(file: Path) -> Any:
-    """The content of a file by `torch.save`, with `Unread` for every class that torch does not allow by itself."""
-    given = file if zipfile.is_zipfile(file) else _rewrapped(file)
-    unknown = sorted(serialization.get_unsafe_globals_in_checkpoint(given)) if given else []
-    for name in unknown:
-        if _RUNS.match(name):
-            asks = f"it asks for {quote(name)}, which could run code"
-            raise RequestError(f"it holds more than tensors: {asks}. Nothing in it was run; do not open it with pickle")
-    stands: list[Any] = [(type("Unread", (Unread,), {"origin": name}), name) for name in unknown]
-    with serialization.safe_globals(stands), file.open("rb") as opened:  # opened, as torch looks at endings
-        return torch.load(opened, map_location="cpu", weights_only=True)
-
-
-def _rewrapped(file: Path) -> io.BytesIO | None:
-    """The fourth pickle of a file as torch wrote them before 1.6, which holds the content, as torch packs it today.
-
-    So that it can be asked which classes it names; None where it is no such file.
-    """
-    with file.open("rb") as opened:
-        try:
-            for _ in range(_HEADERS):
-                _skip_pickle(opened)
-            start = opened.tell()
-            _skip_pickle(opened)
-            length = opened.tell() - start
-        except Exception:  # pickletools has no error of its own
-            return None
-        opened.seek(start)
-        content = opened.read(length)
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr("archive/data.pkl", content)
-        archive.writestr("archive/version", "3\n")
-    packed.seek(0)
-    return packed
-
-
-def _skip_pickle(opened: IO[bytes]) -> None:
-    for _ in pickletools.genops(opened):
-        pass
 
 
 def _state_dicts(content: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:

@@ -59,7 +59,8 @@ class Checks:
         facts = self.facts(setup.data)
         if setup.poison is not None:
             with placed("poison"):
-                setup.poison.check(facts.size, facts.train_labels, len(facts.classes))
+                setup.poison.check_data(facts)
+            assert setup.poison.target is not None
             if not bool((facts.test_labels != setup.poison.target).any()):
                 raise RequestError(
                     "every test image is of the target class; nothing can be attacked", place=("poison",)

@@ -164,21 +164,7 @@ def make_row(
     """
     setup = next(iter(setups.values()))
     label = " · ".join((name, *(f"{path} {value}" for path, value in varied.items())))
-    poison = setup.poison
-    settings = EvaluationSettings(
-        test=test_identity(setup.data, facts),
-        attack=setup.attack,
-        attack_precision=setup.attack_precision,
-        curve=setup.curve,
-        certify=setup.certify,
-        inspect=setup.inspect,
-        scan=setup.scan,
-        defender=setup.defender,
-        explain=setup.explain,
-        trigger=poison.trigger_at_test if poison else None,
-        target=poison.target if poison else None,
-        metrics={name_of(metric): metric for metric in frame.measure},
-    )
+    poison, settings = setup.poison, _asked(setup, facts, frame)
     questions = questions_of(settings)
     of_twin = questions_of(settings.for_twin())
     watch = None
@@ -211,6 +197,25 @@ def make_row(
     )
 
 
+def _asked(setup: Setup, facts: Facts, frame: Frame) -> EvaluationSettings:
+    """What is to be known about the models of a row."""
+    poison = setup.poison
+    return EvaluationSettings(
+        test=test_identity(setup.data, facts),
+        attack=setup.attack,
+        attack_precision=setup.attack_precision,
+        curve=setup.curve,
+        certify=setup.certify,
+        inspect=setup.inspect,
+        scan=setup.scan,
+        defender=setup.defender,
+        explain=setup.explain,
+        trigger=poison.trigger_at_test if poison else None,
+        target=poison.target if poison else None,
+        metrics={name_of(metric): metric for metric in frame.measure},
+    )
+
+
 def _cell(
     setup: Setup,
     facts: Facts,
@@ -222,7 +227,7 @@ def _cell(
 ) -> Cell:
     # What only the test images meet must not lead to another model.
     data = {**content_settings(setup.data), "max_test": None}
-    poison = replace(setup.poison, test_trigger=None) if setup.poison else None
+    poison = setup.poison.planting if setup.poison else None
     repaired = (setup.repair, setup.defender) if setup.repair else None
     # A model that came as it is has the same name wherever its file lies.
     model = setup.model if setup.train is not None else replace(setup.model, weights=None)

@@ -17,6 +17,7 @@ from bascule.explain import HeatMap, Projection, Spectrum
 from bascule.filter import Filter
 from bascule.measure import Metric
 from bascule.models import Architecture
+from bascule.poison.given import GivenPoison
 from bascule.poison.placement import Poison
 from bascule.repair import Repair
 from bascule.scan import Scanner
@@ -57,7 +58,8 @@ class Setup:
     """Everything that makes up a row of a study, but the seed."""
 
     data: Annotated[Source, Of("data")]
-    poison: Poison | None = None
+    poison: Poison | GivenPoison | None = None
+    """Planted here, or by others: `{name: given, ...}`."""
     filter: Annotated[Filter | None, Of("filter")] = None
     """A data defence: the recipe is trained once, the filter judges the training set by that model, and what it leaves
     is trained on from the start."""

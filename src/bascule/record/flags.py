@@ -234,18 +234,21 @@ def _of_the_tries(tried: Sequence[Tried]) -> Iterator[str]:
 def _of_the_filters(run: RunRecord, row: RecordedRow) -> Iterator[str]:
     """Filters that removed nothing, or could not."""
     notes: dict[str, int] = {}
-    idle = 0
+    idle, unknown = 0, False
     for seed in row.seeds:
         known = run.cell(seed.cell.fingerprint).evaluations()
         made = known.get(FILTERED, {})
         idle += made.get("removed") == 0
         asked = [known.get(question.key, {}) for question in seed.cell.of("inspect")]
+        unknown = unknown or any("truth" in part and part["truth"] is None for part in [made, *asked])
         for note in dict.fromkeys(itertools.chain.from_iterable(part.get("notes", []) for part in [made, *asked])):
             notes[note] = notes.get(note, 0) + 1
     seeds = len(row.seeds)
     if idle:
         many = f"{idle} of {count(seeds, 'seed')}"
         yield f"filter removed nothing: {many} were trained on the whole set, as without a filter"
+    if unknown:
+        yield "truth unknown: nobody says which training images are poisoned, so what filters find cannot be measured"
     for note, times in notes.items():
         yield f"filter rule could not act: {note} ({times} of {count(seeds, 'seed')})"
 
