@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from bascule.attack import Attack
+from bascule.attack.two_precisions import Precision
 from bascule.certify import Certifier
 from bascule.core import rng
-from bascule.core.catalog import build, changes_noted, construct, name_of, names, recorded_code
+from bascule.core.catalog import build, changes_noted, construct_one_of, name_of, names, recorded_code
 from bascule.core.errors import RequestError, placed
 from bascule.core.images import Images
 from bascule.core.inference import predict
@@ -26,6 +27,7 @@ from bascule.models import Architecture
 from bascule.models.checks import check_network
 from bascule.models.weights import load_weights
 from bascule.poison import Trigger
+from bascule.poison.given import GivenPoison
 from bascule.poison.placement import Poison
 from bascule.record.cell import CellRecord
 from bascule.record.evaluation import metrics_named
@@ -57,9 +59,11 @@ class AuditedModel:
     """Whether it is a cell, with the data of its run."""
     attacks: tuple[Attack, ...] = ()
     """Those that the cell was evaluated with, in order."""
+    attack_precision: Precision = "float32"
+    """Of their searches."""
     certifiers: tuple[Certifier, ...] = ()
     """Those that the cell was evaluated with."""
-    poison: Poison | None = None
+    poison: Poison | GivenPoison | None = None
     """What was planted in the cell's training set."""
     flags: tuple[str, ...] = ()
     """Reasons not to trust what is measured of it: see docs/flags.md."""
@@ -145,12 +149,13 @@ def open_model(
     network = _network(architecture, train, weights, seed, device, changed)
     parts = {kind: _evaluated_with(cell, kind, changed, trust_code) for kind in ("attack", "certify")}
     with changes_noted(changed), recorded_code(trust=trust_code, changed=True):
-        poison = None if settings.get("poison") is None else construct(Poison, settings["poison"])
+        spec = settings.get("poison")
+        poison = None if spec is None else construct_one_of((Poison, GivenPoison), spec)
     return AuditedModel(
         model=network,
         source=source, train=train, test=test, device=device, roots=tuple(roots), seed=seed,
         on_data_of_its_run=cell is not None and data is None,
-        attacks=parts["attack"], certifiers=parts["certify"],
+        attacks=parts["attack"], attack_precision=_precision(cell), certifiers=parts["certify"],
         poison=poison, flags=tuple(map(_changed_code, changed)),
     )  # fmt: skip
 
@@ -242,6 +247,12 @@ def _evaluated_with(cell: CellRecord | None, kind: str, changed: list[str], trus
     return tuple(dict.fromkeys(_recorded(kind, spec, changed, trust_code) for spec in specs))
 
 
+def _precision(cell: CellRecord | None) -> Precision:
+    """Of the searches of the attacks that a cell was evaluated with."""
+    infos = [] if cell is None else cell.evaluations().values()
+    return "mixed" if any(info.get("precision") == "mixed" for info in infos) else "float32"
+
+
 def settings_for(
     audited: AuditedModel,
     *,
@@ -250,8 +261,10 @@ def settings_for(
     trigger: Spec | Trigger | None = None,
     target: int | None = None,
     measure: Sequence[str] = (),
+    attack_precision: Precision | None = None,
 ) -> EvaluationSettings:
-    """What is to be measured of a model; by default with the attacks, certifiers and trigger of its cell.
+    """What is to be measured of a model; by default with the attacks, their precision, certifiers and trigger of its
+    cell.
 
     Raises:
         RequestError: A wrong name or value, a trigger that has no target or does not fit the images; its place is the
@@ -267,6 +280,7 @@ def settings_for(
     settings = EvaluationSettings(
         test=audited.identity,
         attack=_all_of("attack", attack) or audited.attacks,
+        attack_precision=attack_precision or audited.attack_precision,
         certify=_all_of("certify", certify) or audited.certifiers,
         trigger=mark,
         target=poison.target if target is None and poison is not None else target,

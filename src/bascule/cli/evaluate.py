@@ -11,13 +11,19 @@ from bascule.cli.model import evaluate_model
 from bascule.cli.options import (
     ATTACK_EXAMPLE,
     ArchitectureOption,
+    AttackPrecision,
+    CertifyOption,
     DataDirOption,
     DataOption,
     DeviceOption,
     EvaluateOptions,
     Format,
     JobsOption,
+    MaxImagesOption,
     RunsOption,
+    SeedOfModelOption,
+    TargetOption,
+    TriggerOption,
     TrustCodeOption,
 )
 from bascule.cli.study import evaluate_run
@@ -39,9 +45,7 @@ def evaluate(
             f"e.g. {ATTACK_EXAMPLE}; by default its cell's. Repeatable.",
         ),
     ] = None,
-    certify: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Certifier, written like an attack. Repeatable.")
-    ] = None,
+    certify: CertifyOption = None,
     measure: Annotated[list[str] | None, typer.Option(metavar="METRIC", help="A further metric. Repeatable.")] = None,
     format_: Annotated[Format, typer.Option("--format", help="Output format; of a model, text or json.")] = Format.text,
     curve: Annotated[
@@ -50,22 +54,17 @@ def evaluate(
     runs: RunsOption = Path("runs"),
     data: DataOption = None,
     architecture: ArchitectureOption = None,
-    trigger: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Model only: a trigger to measure ASR with; by default its cell's."),
+    trigger: TriggerOption = None,
+    target: TargetOption = None,
+    max_images: MaxImagesOption = None,
+    attack_precision: Annotated[
+        AttackPrecision | None,
+        typer.Option(
+            help="Model only: of the attacks' searches. mixed: gradients in bfloat16, success in float32; by default "
+            "its cell's, or float32."
+        ),
     ] = None,
-    target: Annotated[
-        int | None,
-        typer.Option(min=0, metavar="N", help="Model only: the class that the trigger aims at; by default its cell's."),
-    ] = None,
-    max_images: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Model only: a random part of the test images; by default all."),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(min=0, metavar="N", help="Model only: of everything that is drawn; by default its cell's, or 0."),
-    ] = None,
+    seed: SeedOfModelOption = None,
     device: DeviceOption = "auto",
     jobs: JobsOption = None,
     data_dir: DataDirOption = None,
@@ -74,10 +73,11 @@ def evaluate(
     """Measure one model at both ends; or ask more of the trained models of a run. Nothing is trained."""
     given = EvaluateOptions(
         attack=attack or (), certify=certify or (), measure=measure or (), form=format_, curve=curve, data=data,
-        model=architecture, trigger=trigger, target=target, max_images=max_images, seed=seed, device=device,
-        jobs=jobs, data_dir=data_dir, trust_code=trust_code,
+        model=architecture, trigger=trigger, target=target, max_images=max_images,
+        attack_precision=attack_precision, seed=seed, device=device, jobs=jobs, data_dir=data_dir,
+        trust_code=trust_code,
     )  # fmt: skip
-    record = _run_or_model(what, runs)
+    record = run_or_model(what, runs)
     if record is None:
         why = f"{what} is one model: a curve is asked of a run; here give one `attack` a radius"
         given.refuse("curve", why=why)
@@ -85,11 +85,11 @@ def evaluate(
         evaluate_model(what, given)
     else:
         why = f"{record.path} is a run, which has its own; it is for one model"
-        given.refuse("data", "model", "trigger", "target", "max_images", "seed", why=why)
+        given.refuse("data", "model", "trigger", "target", "max_images", "attack_precision", "seed", why=why)
         evaluate_run(record, given)
 
 
-def _run_or_model(what: str, runs: Path) -> RunRecord | None:
+def run_or_model(what: str, runs: Path) -> RunRecord | None:
     """The run that is meant, or None for one model.
 
     Raises:

@@ -26,6 +26,7 @@ from bascule.cli.options import (
 )
 from bascule.cli.output import complain, echo
 from bascule.cli.report import print_table
+from bascule.core.text import count
 
 if TYPE_CHECKING:
     from bascule.plan.plan import Plan, Row
@@ -73,7 +74,7 @@ def run(
         )  # fmt: skip
     print_table([record], Format.text)
     cells = len(plan.cells())
-    echo(f"\n{record.path}: {cells} cells, {cells - done.cells} of them done before.")
+    echo(f"\n{record.path}: {count(cells, 'cell')}, {cells - done.cells} of them done before.")
     echo(f"Report: {_page(record)}" if report_ else f"Report: bascule report {record.path}")
     _end(done)
 
@@ -93,13 +94,16 @@ def validate(
     _check_data(plan, data_dir, deep=deep)
     cells = plan.cells()
     questions = sum(len(cell.questions) for cell in cells)
-    echo(
-        f"{study}: good. {len(plan.rows)} rows, {len(cells)} models to train (twins included), {questions} evaluations."
-    )
+    given = sum(cell.setup.train is None and cell.setup.repair is None for cell in cells)
+    ready = f" and {given} that come with their weights" if given else ""
+    models = f"{count(len(cells) - given, 'model')} to train (twins included){ready}"
+    echo(f"{study}: good. {count(len(plan.rows), 'row')}, {models}, {count(questions, 'evaluation')}.")
     for row in plan.rows:
         settings = "".join(f" · {path} {value}" for path, value in row.vary.items())
-        counts = ", ".join(f"{n} {word}{'' if n == 1 else 's'}" for n, word in _models_of(row) if n)
+        counts = ", ".join(count(n, word) for n, word in _models_of(row) if n)
         echo(f"  {row.name}{settings}: {counts}")
+    if any(row.setup.probe is not None for row in plan.rows):
+        echo("  probe looks at models while they are trained; one that is trained already is not trained again for it.")
 
 
 def evaluate_run(record: RunRecord, given: EvaluateOptions) -> None:

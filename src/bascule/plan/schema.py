@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from annotated_types import Ge
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from bascule.attack import Attack
+from bascule.attack.two_precisions import Precision
 from bascule.certify import Certifier
 from bascule.core.ball import Eps
 from bascule.core.catalog import Of, component
@@ -16,6 +17,7 @@ from bascule.explain import HeatMap, Projection, Spectrum
 from bascule.filter import Filter
 from bascule.measure import Metric
 from bascule.models import Architecture
+from bascule.poison.given import GivenPoison
 from bascule.poison.placement import Poison
 from bascule.repair import Repair
 from bascule.scan import Scanner
@@ -46,17 +48,24 @@ class Probe:
     """Epochs from one look to the next; the end of the last epoch is looked at in any case."""
 
 
+def _nothing(value: Any) -> Any:
+    """`train: none`, as text: in YAML 1.2 this word is no null."""
+    return None if value == "none" else value
+
+
 @component
 class Setup:
     """Everything that makes up a row of a study, but the seed."""
 
     data: Annotated[Source, Of("data")]
-    poison: Poison | None = None
+    poison: Poison | GivenPoison | None = None
+    """Planted here, or by others: `{name: given, ...}`."""
     filter: Annotated[Filter | None, Of("filter")] = None
     """A data defence: the recipe is trained once, the filter judges the training set by that model, and what it leaves
     is trained on from the start."""
     model: Annotated[Architecture, Of("models")]
-    train: Training
+    train: Annotated[Training | None, BeforeValidator(_nothing)]
+    """How the model is trained; `none` for one that `model` brings with its weights, which is measured as it is."""
     repair: Annotated[Repair | None, Of("repair")] = None
     """A model defence after training, on held-out images."""
     defender: Annotated[int, Ge(1)] | None = None
@@ -65,6 +74,9 @@ class Setup:
     """Looks at the model along its training; by default none."""
     attack: Annotated[tuple[Attack, ...], Of("attack", many=True)] = ()
     """Evasion attacks, in order; each meets only the images that withstood the ones before it."""
+    attack_precision: Precision = "float32"
+    """Of the attacks' searches. `mixed` takes gradients in bfloat16 and asks whoever seems fooled again in float32, in
+    attacks for which that is good enough; the others stay in float32. Success, signs and bounds always are."""
     curve: tuple[Eps, ...] = ()
     """Further radii for the security curve: robust accuracy under the same attacks in smaller and larger balls."""
     certify: Annotated[tuple[Certifier, ...], Of("certify", many=True)] = ()
@@ -76,7 +88,7 @@ class Setup:
     """Explanations: of test images with and without the trigger, or of the target class's training images."""
 
 
-EVALUATIONS = ("probe", "attack", "curve", "certify", "inspect", "scan", "explain")
+EVALUATIONS = ("probe", "attack", "attack_precision", "curve", "certify", "inspect", "scan", "explain")
 """Keys of a setup that ask something of the model and have no part in making it."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from bascule.record.answers import Answers
 from bascule.record.counted import counted_part
 from bascule.record.flags import flags_of_metrics, flags_of_row
 from bascule.record.outcomes import outcomes_of
-from bascule.record.plan import PublishedValues, RecordedPlan, RecordedRow, RecordedSeed
+from bascule.record.plan import PublishedValues, RecordedPlan, RecordedRow, RecordedSeed, came_as_it_is
 from bascule.record.run import RunRecord
 
 
@@ -56,6 +56,11 @@ class RowResult:
         return " · ".join(filter(None, (self.row, self.run)))
 
     @property
+    def attack_precision(self) -> str:
+        """Of the attacks' searches."""
+        return str(self.settings.get("attack_precision", "float32")) if self.settings.get("attack") else "float32"
+
+    @property
     def label(self) -> str:
         """`name` and what varies."""
         return " · ".join((self.name, *(f"{path} {value}" for path, value in self.vary.items())))
@@ -65,7 +70,8 @@ class RowResult:
         return self.classes[label] if 0 <= label < len(self.classes) else str(label)
 
     def as_dict(self) -> dict[str, Any]:
-        """The table format of `bascule table --format json`; `run` and `published` only where there is something."""
+        """The table format of `bascule table --format json`; `run`, `published` and `attack_precision` only where there
+        is something to say."""
         published = {} if self.published is None else {"published": dict(self.published.metrics)}
         return {
             **({"run": self.run} if self.run else {}),
@@ -78,6 +84,7 @@ class RowResult:
             "flags": list(self.flags),
             **({"curve": [{"eps": eps, **measure.as_dict()} for eps, measure in self.curve]} if self.curve else {}),
             **published,
+            **({"attack_precision": self.attack_precision} if self.attack_precision != "float32" else {}),
         }
 
 
@@ -130,8 +137,9 @@ def _row(
     run: RunRecord, plan: RecordedPlan, row: RecordedRow, metrics: dict[str, Metric], left_out: tuple[str, ...]
 ) -> RowResult:
     part = counted_part(run, row)
+    given = came_as_it_is(row.settings)
     by_seed = {
-        seed.seed: outcomes
+        seed.seed: replace(outcomes, given=given)
         for seed in part.row.seeds
         if (outcomes := outcomes_of_seed(run, seed, row.target, part.hidden)) is not None
     }

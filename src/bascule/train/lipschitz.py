@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bascule.core.catalog import Of, component, name_of
 from bascule.core.errors import RequestError
-from bascule.core.gradients import gradient_of, second_derivatives
+from bascule.core.gradients import check_second_derivatives, gradient_of, second_derivatives
 from bascule.train import CrossEntropy, Objective
 from bascule.train.standard import Standard
 
@@ -52,6 +52,10 @@ class Lipschitz(Objective):
     @property
     def steady_from(self) -> float | None:
         return self.inner.steady_from
+
+    def check_model(self, model: nn.Module, x: Tensor) -> None:
+        if self.weight:
+            check_second_derivatives(model, x)
 
     def inputs(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
         return self.inner.inputs(model, x, y, progress=progress, generator=generator)

@@ -9,7 +9,6 @@ from bascule.core.inference import Filled, labels_of
 from bascule.core.restore import evaluating
 from bascule.evaluation.question import Asking, Question
 from bascule.evaluation.subject import Answer, Subject
-from bascule.poison.placement import stamp
 
 FOLLOWS = "away"
 
@@ -33,8 +32,9 @@ def answer(question: Question, subject: Subject) -> Answer:
             chosen = right[index]
             if bool(chosen.any()):
                 y = subject.test.labels[index[chosen]]
-                x[chosen] = run_attack(filled, question.component, x[chosen], y, generator=attacking).x
-            x = stamp(stamped.component, x, generator=stamping)
+                attack, precision = question.component, question.precision
+                x[chosen] = run_attack(filled, attack, x[chosen], y, generator=attacking, precision=precision).x
+            x = subject.stamped_at(stamped.component, index, x, generator=stamping)
             with evaluating(subject.model), torch.no_grad():
                 columns.append(labels_of(subject.model(x)).cpu())
             subject.progress.update(int(index[-1]) + 1)

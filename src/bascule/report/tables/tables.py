@@ -12,7 +12,7 @@ from typing import Any, Literal
 from bascule.core.errors import RequestError
 from bascule.core.text import csv_field, json_text
 from bascule.measure import Measure
-from bascule.measure.paired import LEAST_SEEDS, Difference
+from bascule.measure.paired import Difference
 from bascule.record.rows import RowResult, by_class
 from bascule.report.compare import pairwise
 from bascule.report.compare.comparable import apart
@@ -20,7 +20,7 @@ from bascule.report.compare.pairwise import Comparison
 from bascule.report.compare.sentences import describe
 from bascule.report.tables import grid
 from bascule.report.tables.grid import Grid, TableCell
-from bascule.report.words import SPACE
+from bascule.report.words import SPACE, joined
 
 Format = Literal["text", "json", "csv", "markdown", "latex"]
 ARROWS = {"higher": "↑", "lower": "↓"}
@@ -84,7 +84,7 @@ def render(rows: Sequence[RowResult], form: Format, more: More | None = None, *,
         below[0] += [note for free, beaten in pairwise.pareto(rows) for note in (free, *beaten)]
     if more.compares:
         grids.append(_differences(comparisons, "the same models before" if more.before else ""))
-        alone = any(0 < comparison.seeds < LEAST_SEEDS for comparison in comparisons)
+        alone = any(comparison.too_few_seeds for comparison in comparisons)
         below.append([PAIRED, *([ONE_SEED] * alone), *(_sentence(comparison) for comparison in comparisons)])
     return grid.render(grids, below, form, width=width)
 
@@ -223,7 +223,16 @@ def _notes(rows: Sequence[RowResult], form: Format) -> list[str]:
             title, why = row.kinds[name].title, published.note
             notes.append(f"{row.label}: {title} is printed as {100 * value:.1f} %. {why}".rstrip())
     notes = [f"! {note}" if form == "text" else note for note in notes]
-    return [*pairwise.unseparated(rows), *apart(rows), *notes]
+    return [*pairwise.unseparated(rows), *apart(rows), *_searched(rows), *notes]
+
+
+def _searched(rows: Sequence[RowResult]) -> list[str]:
+    """Which rows' attacks searched in two precisions, if any did."""
+    mixed = [row.label for row in rows if row.attack_precision == "mixed"]
+    if not mixed:
+        return []
+    whose = "all rows" if len(mixed) == len(rows) else joined(mixed)
+    return [f"Attacks on {whose}: gradients in bfloat16 where the attack can, success in float32 (mixed precision)."]
 
 
 def _sentence(comparison: Comparison) -> str:
