@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from bascule.certify import Certifier
     from bascule.poison import Trigger
     from bascule.record.evaluation import Evaluation
+    from bascule.report.check.checked import Checked
     from bascule.report.frames import Frames
 
 __version__ = version("bascule")
-__all__ = ["__version__", "evaluate", "load", "perturb"]
+__all__ = ["__version__", "check", "evaluate", "load", "perturb"]
 
 
 def perturb(
@@ -108,6 +109,35 @@ def evaluate(
         attack_precision=attack_precision,
         seed=seed,
     )
+
+
+def check(
+    what: str | Path | Evaluation,
+    *conditions: str,
+    row: str | Sequence[str] = (),
+    runs: str | Path = "runs",
+) -> Checked:
+    """Whether conditions on the numbers of a run hold: `assert bascule.check("digits", "asr.high < 5 %")`.
+
+    A condition compares a metric by its name in tables, or an end of its 95 % interval, with a number: `asr < 0.05`,
+    `asr.high < 5 %`, `robust_accuracy.low >= 0.4`. What cannot be told does not hold: a row that is not finished, a
+    metric that was not measured, an interval that is not there.
+
+    Args:
+        what: A run folder, or the name of a study that was run; or what `evaluate` found of one model.
+        conditions: At least one.
+        row: Names of rows; by default the conditions must hold on all.
+        runs: Folder that holds the runs.
+
+    Returns:
+        What is true when all conditions hold, and as text says what was found, with the interval, line by line.
+
+    Raises:
+        RequestError: There is no such run, row or metric, or a condition cannot be read.
+    """
+    from bascule.report.check import checked
+
+    return checked.check(what, conditions, row=row, runs=runs)
 
 
 def load(run: str | Path, *, runs: str | Path = "runs") -> Frames:

@@ -22,7 +22,10 @@ NEEDED: dict[str, dict[str, Any]] = {}
 SIDES = (12, 9)
 """Height and width: not square, and neither side a power of two."""
 
-names = pytest.mark.parametrize("name", catalog.names("poison"))
+NUMBERED = {"stamped"}
+"""Triggers that know their images by number, and can stamp no others: tests/poison/test_given.py."""
+
+names = pytest.mark.parametrize("name", [name for name in catalog.names("poison") if name not in NUMBERED])
 dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 
 
@@ -67,6 +70,11 @@ def check_trigger(trigger: Trigger, x: Tensor) -> None:
 
 def test_the_room_is_not_empty() -> None:
     assert {"sticker", "watermark", "channel"} <= set(catalog.names("poison"))
+
+
+@pytest.mark.parametrize("name", catalog.names("poison"))
+def test_only_those_listed_here_know_their_images_by_number(name: str) -> None:
+    assert catalog.load("poison", name).numbered == (name in NUMBERED)
 
 
 @names

@@ -26,8 +26,11 @@ from bascule.train.pgd import Pgd
 from bascule.train.settings import Augment, Training
 from bascule.train.standard import Standard
 
-REQUIRED = {"eps": 0.125, "model": "resnet18", "path": "somewhere"}
-"""A value for every setting without a default, by its name."""
+REQUIRED = {"eps": 0.125, "model": "resnet18", "path": __file__}
+"""A value for every setting without a default, by its name; some look at what lies at a path."""
+
+DEPENDENT = {"stamped": {"path", "sha256"}}
+"""Settings that cannot be changed alone, by component."""
 
 
 def test_the_golden_value_is_the_hash_of_the_written_settings() -> None:
@@ -42,7 +45,7 @@ def examples() -> Iterator[tuple[str, Any, set[str]]]:
     for room in catalog.ROOMS:
         for name in catalog.names(room):
             required = {f.name: REQUIRED[f.name] for f in catalog.documentation(room, name).fields if f.default is None}
-            yield f"{room}/{name}", catalog.build(room, {"name": name, **required}), set()
+            yield f"{room}/{name}", catalog.build(room, {"name": name, **required}), DEPENDENT.get(name, set())
     yield "models/user", UserModel(factory="nets:net", settings={"width": 4}, code="0"), set()
     yield "poison", Poison(trigger=Sticker(), target=7, rate=0.05), set()
     yield "augment", Augment(), set()

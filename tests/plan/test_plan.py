@@ -357,7 +357,7 @@ def test_a_metric_with_settings_is_refused(plan_of, tmp_path: Path) -> None:
         (f"vary: {{train.epochs: {list(range(1, 1002))}}}", "1,001 rows of a table"),
         (
             f"vary: {{train.epochs: {list(range(1, 900))}, train.lr: {list(range(1, 900))}}}",
-            "1 rows x 899 values of train.epochs x 899 values of train.lr x 1 seeds are 808,201 rows",
+            "1 row x 899 values of train.epochs x 899 values of train.lr x 1 seed are 808,201 rows",
         ),
         ("scales: {'/../X': {}}", "'/../X': a run folder is called after its scale"),
         ("scales: {'..': {}}", "'..': a run folder is called after its scale"),
@@ -383,3 +383,17 @@ def test_a_key_that_python_knows_is_an_unknown_key(key: str) -> None:
     )
     with pytest.raises(RequestError, match=f"unknown key '{key}'"):
         make_plan(parse_study(text.replace("KEY", key), name="s", source="s.yaml"))
+
+
+@pytest.mark.parametrize("change", ["scales={}", "scales.fast={seeds: 1}", "scales.fast.seeds=1"])
+def test_scales_are_not_set(plan_of, change: str) -> None:
+    text = plan_of().document.text + "scales: {fast: {seeds: 1}, slow: {seeds: 2}}\n"
+    said = "the scales of a study stand in its file alone: choose one with `scale`, and change single settings"
+    with pytest.raises(RequestError, match=f"^--set scales.*: {said}.*: about, base, measure, published, rows, seeds,"):
+        plan_of(change, text=text)
+
+
+def test_what_is_no_mapping_is_shown_as_it_was_written(plan_of) -> None:
+    with pytest.raises(RequestError) as refused:
+        plan_of("probe=[]")
+    assert str(refused.value) == "--set probe: in row 'None': probe: must be a mapping of settings; got []"

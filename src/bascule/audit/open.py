@@ -15,7 +15,7 @@ from bascule.attack import Attack
 from bascule.attack.two_precisions import Precision
 from bascule.certify import Certifier
 from bascule.core import rng
-from bascule.core.catalog import build, changes_noted, construct, name_of, names, recorded_code
+from bascule.core.catalog import build, changes_noted, construct_one_of, name_of, names, recorded_code
 from bascule.core.errors import RequestError, placed
 from bascule.core.images import Images
 from bascule.core.inference import predict
@@ -27,6 +27,7 @@ from bascule.models import Architecture
 from bascule.models.checks import check_network
 from bascule.models.weights import load_weights
 from bascule.poison import Trigger
+from bascule.poison.given import GivenPoison
 from bascule.poison.placement import Poison
 from bascule.record.cell import CellRecord
 from bascule.record.evaluation import metrics_named
@@ -62,7 +63,7 @@ class AuditedModel:
     """Of their searches."""
     certifiers: tuple[Certifier, ...] = ()
     """Those that the cell was evaluated with."""
-    poison: Poison | None = None
+    poison: Poison | GivenPoison | None = None
     """What was planted in the cell's training set."""
     flags: tuple[str, ...] = ()
     """Reasons not to trust what is measured of it: see docs/flags.md."""
@@ -148,7 +149,8 @@ def open_model(
     network = _network(architecture, train, weights, seed, device, changed)
     parts = {kind: _evaluated_with(cell, kind, changed, trust_code) for kind in ("attack", "certify")}
     with changes_noted(changed), recorded_code(trust=trust_code, changed=True):
-        poison = None if settings.get("poison") is None else construct(Poison, settings["poison"])
+        spec = settings.get("poison")
+        poison = None if spec is None else construct_one_of((Poison, GivenPoison), spec)
     return AuditedModel(
         model=network,
         source=source, train=train, test=test, device=device, roots=tuple(roots), seed=seed,

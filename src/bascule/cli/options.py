@@ -92,6 +92,38 @@ ArchitectureOption = Annotated[
         "--model", metavar="NETWORK", help="Architecture of a file of weights: a name, a mapping, module:factory."
     ),
 ]
+AttackOfModelOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--attack", metavar="NAME", help=f"Model only, e.g. {ATTACK_EXAMPLE}; by default its cell's. Repeatable."
+    ),
+]
+CertifyOption = Annotated[
+    list[str] | None,
+    typer.Option("--certify", metavar="NAME", help="Certifier, written like an attack. Repeatable."),
+]
+TriggerOption = Annotated[
+    str | None,
+    typer.Option("--trigger", metavar="NAME", help="Model only: a trigger to measure ASR with; by default its cell's."),
+]
+TargetOption = Annotated[
+    int | None,
+    typer.Option(
+        "--target", min=0, metavar="N", help="Model only: the class that the trigger aims at; by default its cell's."
+    ),
+]
+MaxImagesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max-images", min=1, metavar="N", help="Model only: a random part of the test images; by default all."
+    ),
+]
+SeedOfModelOption = Annotated[
+    int | None,
+    typer.Option(
+        "--seed", min=0, metavar="N", help="Model only: of everything that is drawn; by default its cell's, or 0."
+    ),
+]
 SeedOption = Annotated[int, typer.Option(min=0, metavar="N", help="Of everything that is drawn.")]
 DeviceOption = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")]
 JobsOption = Annotated[
@@ -139,7 +171,7 @@ class EvaluateOptions:
             RequestError: One of them is.
         """
         for name in names:
-            if getattr(self, name) is not None:
+            if getattr(self, name) not in (None, ()):
                 raise RequestError(why, place=(name,))
 
 
@@ -168,15 +200,15 @@ def component_of(room: str, text: str) -> Any:
         return build(room, spec)
 
 
-def writable_file(path: Path) -> Path:
-    """The FILE of `--output`, which can be written: what it leads to, where it is a link.
+def writable_file(path: Path, option: str = "--output") -> Path:
+    """The FILE of an option, which can be written: what it leads to, where it is a link.
 
     Raises:
         RequestError: A folder, a device or a pipe, or a place where nothing can be written.
     """
     from bascule.core.files import check_writable
 
-    problem = f"--output {path}"
+    problem = f"{option} {path}"
     try:
         target = path.resolve() if path.is_symlink() else path  # what a link leads to is written, and the link stays
     except (OSError, RuntimeError) as error:  # RuntimeError: links that lead in a circle
@@ -201,6 +233,7 @@ def writable_folder(path: Path) -> Path:
 # --- names of options in messages ------------------------------------------------------------------------------------
 
 _OPTIONS = {
+    "capture_steps": "--capture",
     "compile_passes": "--compile",
     "place": "--from URL",
     "roots": "--data-dir",

@@ -42,6 +42,8 @@ class Digits(Source):
             train_labels=train.labels,
             test_labels=test.labels,
             digest="scikit-learn digits",
+            train_ids=train.ids,
+            test_ids=test.ids,
         )
 
 

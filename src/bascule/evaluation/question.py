@@ -22,7 +22,7 @@ from bascule.explain import HeatMap, Projection, Spectrum
 from bascule.filter import Filter
 from bascule.measure import OF_TWIN, Metric
 from bascule.poison import Trigger
-from bascule.poison.placement import stamp
+from bascule.poison.placement import stamp_at
 from bascule.record.plan import Reach, RecordedQuestion
 from bascule.scan import Scanner
 
@@ -130,8 +130,10 @@ class EvaluationSettings:
             raise RequestError(f"there is no class {self.target}; the classes are 0..{classes - 1}", place=("target",))
         if self.trigger is not None:
             with placed("trigger"):
-                first = images.batch(torch.arange(1, device=images.device))
-                stamp(self.trigger, first, generator=rng.stream(0, "check", device=images.device))
+                first = torch.arange(1, device=images.device)
+                stamp_at(self.trigger, images, first, generator=rng.stream(0, "check", device=images.device))
+                assert self.target is not None
+                self.trigger.check_test(images.ids.cpu(), images.labels.cpu(), self.target)
         for certifier in self.certify:
             with placed("certify"):
                 few = images.batch(torch.arange(min(2, len(images)), device=images.device))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +23,8 @@ from bascule.core.inference import Filled, chunks, predict
 from bascule.core.progress import Progress
 from bascule.evaluation.question import Question
 from bascule.measure import MISSING, Labels
-from bascule.poison.placement import Truth, stamp
+from bascule.poison import Trigger
+from bascule.poison.placement import Truth, stamp_at
 
 BATCH = 500
 """Images per pass."""
@@ -41,8 +43,7 @@ def batch_size(images: Shown) -> int:
     """
     if images.device.type != "cuda":
         return BATCH
-    values = images.batch(torch.arange(1, device=images.device))[0].numel()
-    return BATCH_ON_CUDA if values <= 3 * 32 * 32 else BATCH
+    return BATCH_ON_CUDA if math.prod(images.size) <= 3 * 32 * 32 else BATCH
 
 
 @dataclass(frozen=True)
@@ -114,9 +115,14 @@ class Subject:
         """Images that none of these questions has shown wrong."""
         return np.logical_and.reduce([self.predictions[key] == self.labels for key in keys])
 
-    def predictions_on(self, change: Callable[[Tensor], Tensor] | None = None) -> Answer:
-        """What the model takes all test images for, once changed."""
-        return Answer(predict(self.model, self.test, batch_size=batch_size(self.test), change=change))
+    def predictions_on(self, change: Callable[[Tensor, Tensor], Tensor] | None = None) -> Answer:
+        """What the model takes all test images for, once changed: from positions and images, in order."""
+        shown = self.test if change is None else _Changed(self.test, change)
+        return Answer(predict(self.model, shown, batch_size=batch_size(self.test)))
+
+    def stamped_at(self, trigger: Trigger, index: Tensor, x: Tensor, *, generator: torch.Generator) -> Tensor:
+        """The test images at these positions, as they are or perturbed (x), with the trigger on them."""
+        return stamp_at(trigger, self.test, index, x=x, generator=generator)
 
     def first(self, wanted: NDArray[np.bool_], count: int) -> tuple[Tensor, Tensor]:
         """The first images of those wanted, `count` at most, with their labels."""
@@ -141,7 +147,7 @@ class Subject:
         """A trigger may draw: all images are stamped, in the order in which they are when `stamped` is answered."""
         keep, generator = torch.from_numpy(wanted).to(self.test.device), self.generator(stamped)
         for index, x in self.all_batches():
-            x = stamp(stamped.component, x, generator=generator)
+            x = self.stamped_at(stamped.component, index, x, generator=generator)
             chosen = keep[index]
             if bool(chosen.any()):
                 yield index[chosen], x[chosen]
@@ -180,7 +186,37 @@ class Subject:
         assert target is not None
         index = (self.test.labels != target).nonzero().squeeze(1)[:count]
         x = self.test.batch(index)
-        return x, stamp(trigger, x, generator=self.generator(question, "shown"))
+        return x, self.stamped_at(trigger, index, x, generator=self.generator(question, "shown"))
+
+
+@dataclass(frozen=True)
+class _Changed:
+    """Test images that are changed before a model sees them."""
+
+    images: Shown
+    change: Callable[[Tensor, Tensor], Tensor]
+
+    @property
+    def labels(self) -> Tensor:
+        return self.images.labels
+
+    @property
+    def ids(self) -> Tensor:
+        return self.images.ids
+
+    @property
+    def device(self) -> torch.device:
+        return self.images.device
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        return self.images.size
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, index: Tensor) -> Tensor:
+        return self.change(index, self.images.batch(index))
 
 
 def content_identity(images: Shown) -> str:

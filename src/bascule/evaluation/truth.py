@@ -18,14 +18,18 @@ def beside_truth(judged: Judged, images: Images, truth: Truth | None) -> Answer:
             "label": images.labels,
             "score": judged.score,
             "removed": judged.removed,
-            "poisoned": poisoned(images, truth),
+            **poisoned(images, truth),
         },
-        notes={"removed": int(judged.removed.sum()), "notes": list(judged.notes)},
+        notes={
+            "removed": int(judged.removed.sum()),
+            "notes": list(judged.notes),
+            **({} if truth is None or truth.known else {"truth": None}),
+        },
     )
 
 
-def poisoned(images: Images, truth: Truth | None) -> torch.Tensor:
-    """Which images are poisoned, shape (N,), on the CPU."""
+def poisoned(images: Images, truth: Truth | None) -> dict[str, torch.Tensor]:
+    """Under `poisoned`, which images are, shape (N,), on the CPU; nothing where nobody knows."""
     if truth is None:
-        return torch.zeros(len(images), dtype=torch.bool)
-    return torch.isin(images.ids.cpu(), truth.ids.cpu())
+        return {"poisoned": torch.zeros(len(images), dtype=torch.bool)}
+    return {"poisoned": torch.isin(images.ids.cpu(), truth.ids.cpu())} if truth.known else {}

@@ -84,6 +84,8 @@ class Outcomes:
     """Share of the first heat map's heat that lies on the trigger, for M triggered images; NaN where there is none."""
     more: Mapping[str, Sequence[tuple[float | None, Labels]]] = field(default_factory=dict)
     """Answers to every further kind of question, by its name, in order: the question's `value` and the predictions."""
+    given: bool = False
+    """Whether the model came as it is: no training anew stands behind its seed."""
     twin: Outcomes | None = None
     """What the twin (same recipe and seed, unpoisoned data) answered on the same images."""
 

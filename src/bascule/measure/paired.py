@@ -16,9 +16,17 @@ Seeds = Mapping[int, Outcomes]
 """The outcomes of one row by seed."""
 
 LEAST_SEEDS = 2
-"""Common seeds without which no difference is clear: one seed says nothing of what training anew would change."""
+"""Common seeds without which no difference is clear: one seed says nothing of what training anew would change.
+
+Of two models that came as they are nothing is trained anew: what is asked is how these two differ, and one is enough.
+"""
 _HALVINGS = 60
 """Until the ends of an interval are known to 1e-18."""
+
+
+def least_seeds(*rows: Seeds) -> int:
+    """Common seeds without which no difference between these rows is clear."""
+    return 1 if all(outcomes.given for row in rows for outcomes in row.values()) else LEAST_SEEDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +47,20 @@ class Difference:
     """Seeds for which both rows have the metric."""
     unit: str
     better: str
+    least_seeds: int = LEAST_SEEDS
+    """Common seeds without which it is not clear."""
+
+    @property
+    def too_few_seeds(self) -> bool:
+        """Whether it is known, at fewer seeds than make a difference clear."""
+        return 0 < self.seeds < self.least_seeds
 
     @property
     def change(self) -> Literal["up", "down", "unclear", "missing"]:
-        """Where the metric goes; unclear while the interval holds 0, without one, and at fewer than two seeds."""
+        """Where the metric goes; unclear while the interval holds 0, without one, and at too few seeds."""
         if self.value is None:
             return "missing"
-        if self.low is None or self.high is None or self.seeds < LEAST_SEEDS:
+        if self.low is None or self.high is None or self.too_few_seeds:
             return "unclear"
         if self.low > 0:
             return "up"
@@ -60,7 +75,7 @@ class Difference:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
-        return dict(vars(self))
+        return {name: value for name, value in vars(self).items() if name != "least_seeds"}
 
 
 def difference(metric: Metric, before: Seeds, after: Seeds) -> Difference:
@@ -97,7 +112,7 @@ def difference(metric: Metric, before: Seeds, after: Seeds) -> Difference:
     low, high = together(value, parts, least=-1.0)
     return Difference(
         value=value, low=low, high=high, n=n, seeds=len(known), unit=metric.unit, better=metric.better,
-        before=float(np.mean(olds)), after=float(np.mean(news)),
+        before=float(np.mean(olds)), after=float(np.mean(news)), least_seeds=least_seeds(before, after),
     )  # fmt: skip
 
 

@@ -5,9 +5,10 @@ Every network takes images in [0, 1] (normalisation is its first layer) and retu
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Gt, MinLen
@@ -24,35 +25,12 @@ from bascule.models.weights import load_weights
 class Architecture(ABC):
     """Settings of a network."""
 
-    @abstractmethod
-    def build(self, size: tuple[int, int, int], classes: int) -> nn.Module:
-        """A freshly initialised network from [0, 1] images, B x C x H x W of this size, to B x classes logits.
+    later: ClassVar[tuple[str, ...]] = ("weights", "weights_sha256")
 
-        Raises:
-            RequestError: The network cannot take images of this size.
-        """
-
-    def initialised(self, size: tuple[int, int, int], classes: int, *, seed: int) -> nn.Module:
-        """`build`, with weights drawn from the stream (seed, "init")."""
-        with rng.borrowed_global_stream(seed, "init"):
-            model = self.build(size, classes)
-            if any(nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
-                with torch.no_grad():
-                    model(torch.zeros(2, *size))  # gives lazy layers their shapes
-            return model
-
-
-@catalog.component
-class Pretrainable(Architecture):
-    """Settings of a network that may start from a file of weights, and the normalisation these were trained with."""
-
-    mean: Annotated[tuple[float, ...], MinLen(1)] = (0.485, 0.456, 0.406)
-    """Subtracted from images in [0, 1]: a value for each channel, or one for all. The default is ImageNet's."""
-    std: Annotated[tuple[Annotated[float, Gt(0)], ...], MinLen(1)] = (0.229, 0.224, 0.225)
-    """Divides the difference: a value for each channel, or one for all. The default is ImageNet's."""
     weights: str | None = None
-    """A safetensors file, or one by `torch.save` with a state dict anywhere in it, to start from; no code in it is run.
-    The last linear layer starts fresh when the file's has another number of classes."""
+    """A safetensors file, or one by `torch.save` with a state dict anywhere in it, to start from, or with `train: none`
+    to measure; no code in it is run. In training the last linear layer starts fresh when the file's has another number
+    of classes. `{seed}` in the name stands for the row's seed."""
     weights_sha256: str | None = None
     """Filled in from the file."""
 
@@ -61,19 +39,54 @@ class Pretrainable(Architecture):
             digest = checked_digest(self.weights, self.weights_sha256, what="file", place="weights")
             object.__setattr__(self, "weights_sha256", digest)
 
-    def with_weights(self, net: nn.Module, *, fresh: Iterable[str] = ()) -> nn.Module:
-        """`net`, started from the file of weights if there is one.
+    @abstractmethod
+    def build(self, size: tuple[int, int, int], classes: int) -> nn.Module:
+        """A freshly initialised network from [0, 1] images, B x C x H x W of this size, to B x classes logits.
 
-        Args:
-            net: The network; its layers are named as in the file.
-            fresh: Names of modules that may be missing in the file and then keep their fresh weights.
+        The file of weights is not its business, but `initialised`'s.
 
         Raises:
-            RequestError: The file cannot be read, or names or shapes do not fit.
+            RequestError: The network cannot take images of this size.
         """
+
+    @property
+    def fresh(self) -> tuple[str, ...]:
+        """Names of modules that may be missing in the file of weights and then keep their fresh ones."""
+        return ()
+
+    def initialised(self, size: tuple[int, int, int], classes: int, *, seed: int, complete: bool = False) -> nn.Module:
+        """`build`, with weights drawn from the stream (seed, "init"), and then those of the file, if there is one.
+
+        Args:
+            size: Of the images: channels, height, width.
+            classes: Number of classes.
+            seed: Of what is drawn.
+            complete: Whether the file is the whole model, one to be judged, so that nothing may start fresh.
+
+        Raises:
+            RequestError: The network cannot take such images, or the file of weights does not fit it.
+        """
+        with rng.borrowed_global_stream(seed, "init"):
+            model = self.build(size, classes)
+            if any(nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
+                with torch.no_grad():
+                    model(torch.zeros(2, *size))  # gives lazy layers their shapes
         if self.weights is not None:
-            load_weights(net, self.weights, fresh=fresh)
-        return net
+            fresh = () if complete else self.fresh
+            load_weights(model, self.weights, fresh=fresh, other_classes=not complete)
+        return model
+
+
+@catalog.component
+class Pretrainable(Architecture):
+    """Settings of a network that often starts from a file of weights, and the normalisation these were trained with."""
+
+    later: ClassVar[tuple[str, ...]] = ()
+
+    mean: Annotated[tuple[float, ...], MinLen(1)] = (0.485, 0.456, 0.406)
+    """Subtracted from images in [0, 1]: a value for each channel, or one for all. The default is ImageNet's."""
+    std: Annotated[tuple[Annotated[float, Gt(0)], ...], MinLen(1)] = (0.229, 0.224, 0.225)
+    """Divides the difference: a value for each channel, or one for all. The default is ImageNet's."""
 
 
 @catalog.component
@@ -81,7 +94,8 @@ class UserModel(Architecture):
     """A network of the user's own: `module:factory` or `path/to/file.py:factory`.
 
     The factory is called as `factory(size, classes, **settings)` with `size` = (channels, height, width), and returns
-    an `nn.Module` from images in [0, 1] to logits.
+    an `nn.Module` from images in [0, 1] to logits. A setting `weights` is the file of weights as for other networks,
+    unless the factory has an argument of this name.
     """
 
     factory: str
@@ -117,8 +131,20 @@ def adopt(name: str, settings: Mapping[str, Any]) -> Architecture:
     """
     factory = catalog.load("models", name)
     code = catalog.code_of(factory, name)
+    weights: dict[str, Any] = {}
+    if not _takes(factory, "weights"):
+        weights = {key: settings[key] for key in Architecture.later if key in settings}
+        settings = {key: value for key, value in settings.items() if key not in weights}
     if settings.keys() == {"factory", "settings", "code"}:  # as `describe` writes it
         catalog.check_code(factory, name, settings["code"], what="the factory")
         code = settings["code"] if catalog.has_code(factory, name, settings["code"]) else code
         settings = settings["settings"]
-    return UserModel(factory=name, settings=dict(settings), code=code)
+    return UserModel(factory=name, settings=dict(settings), code=code, **weights)
+
+
+def _takes(factory: Any, argument: str) -> bool:
+    """Whether a function or class has an argument of this name."""
+    try:
+        return argument in inspect.signature(factory).parameters
+    except (TypeError, ValueError):  # one without a signature
+        return False

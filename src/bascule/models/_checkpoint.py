@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-import torch
-from torch import Tensor, serialization
+from torch import Tensor
 
 from bascule.core.errors import RequestError
 from bascule.core.text import quote
+from bascule.core.unread import Unread, load_unread
 
 _PLACE = ("weights",)
 _WEIGHTS_ALONE = "save its weights alone: model.state_dict()"
@@ -31,32 +31,9 @@ _KINDS = (
 _DEEPEST = 6
 _WIDEST = 64
 """Most entries of a list that are looked into."""
-_NO_WEIGHTS = re.compile(r"optim|sched|scaler|grad|moment|exp_avg", re.IGNORECASE)
-"""Keys of what belongs to a training: an optimiser's averages may have the names of the network."""
-_RUNS = re.compile(
-    r"(os|posix|nt|sys|subprocess|commands|builtins|importlib|runpy|shutil|socket|ctypes|code|pty|webbrowser|pickle|"
-    r"_pickle|operator|functools|pip|pydoc|timeit|cProfile|pdb|asyncio|multiprocessing|threading)\."
-    r"(?!(?<=builtins\.)(object|frozenset|slice|range)$)"
-)
-"""Modules of Python whose functions a file has no honest use for."""
-
-
-class Unread:
-    """Stands for an object in a file whose class is not imported; nothing of it is run."""
-
-    origin = ""
-    """Name of the class in the file."""
-    state: Any = None
-
-    def __new__(cls, *_: Any) -> Unread:
-        """Whatever the class would have been made of is dropped."""
-        return super().__new__(cls)
-
-    def __init__(self, *_: Any) -> None:
-        return
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
+_NO_WEIGHTS = re.compile(r"optim|sched|scaler|grad|moment|exp_avg|callback", re.IGNORECASE)
+"""Keys of what belongs to a training: an optimiser's averages may have the names of the network, and what Lightning's
+callbacks keep has other running statistics."""
 
 
 def read_state_dicts(path: str) -> list[tuple[tuple[str, ...], dict[str, Tensor]]]:
@@ -76,7 +53,7 @@ def read_state_dicts(path: str) -> list[tuple[tuple[str, ...], dict[str, Tensor]
         if start[8:9] == b"{" or (file.suffix == ".safetensors" and start[:2] not in (b"PK", b"\x80\x02")):
             content: Any = safetensors.torch.load_file(file)
         else:
-            content = _unpickled(file)
+            content = load_unread(file)
     except Exception as error:
         if isinstance(error, RequestError):
             reason = error.problem
@@ -117,23 +94,11 @@ def _no_weights(file: Path, start: bytes) -> str:
                 "it is a TorchScript program; opening it runs it. "
                 "Where you trust it, save its weights alone: torch.jit.load(FILE).state_dict()"
             )
+        if any(name.endswith(".npy") for name in inside):
+            return "it is an archive of NumPy arrays; a state dict of PyTorch is needed"
         if "data.pkl" not in inside:
             return "it is a zip archive; unpack it first"
     return ""
-
-
-def _unpickled(file: Path) -> Any:
-    """The content of a file by `torch.save`, with `Unread` for every class that torch does not allow by itself."""
-    unknown: list[str] = []
-    if zipfile.is_zipfile(file):
-        unknown = sorted(serialization.get_unsafe_globals_in_checkpoint(file))
-    for name in unknown:
-        if _RUNS.match(name):
-            asks = f"it asks for {quote(name)}, which could run code"
-            raise RequestError(f"it holds more than tensors: {asks}. Nothing in it was run; do not open it with pickle")
-    stands: list[Any] = [(type("Unread", (Unread,), {"origin": name}), name) for name in unknown]
-    with serialization.safe_globals(stands), file.open("rb") as opened:  # opened, as torch looks at endings
-        return torch.load(opened, map_location="cpu", weights_only=True)
 
 
 def _state_dicts(content: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:

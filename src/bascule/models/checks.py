@@ -17,20 +17,38 @@ from bascule.core.restore import answer_in_training, evaluating
 from bascule.models import Architecture
 
 
-def check_network(model: Architecture, size: tuple[int, int, int], classes: int, trained: bool = False) -> bool:
+def check_network(
+    model: Architecture,
+    size: tuple[int, int, int],
+    classes: int,
+    *,
+    trained: bool = False,
+    complete: bool = False,
+) -> bool:
     """Try the network on one black image; one that is to be `trained` on two in train mode as well.
 
+    Args:
+        model: The network.
+        size: Of the images: channels, height, width.
+        classes: Number of classes.
+        trained: Whether it is to be trained.
+        complete: Whether its file of weights is the whole model, which is to be measured as it is.
+
     Returns:
-        Whether it is without gradients: none reaches the images from the answers. Not looked for unless `trained`.
+        Whether it is without gradients: none reaches the images from the answers. Looked for where it is `trained` or
+        `complete`.
 
     Raises:
-        RequestError: It cannot take images of this size, or does not answer with one logit per class.
+        RequestError: It cannot take images of this size, or does not answer with one logit per class; its weights do
+            not fit.
     """
     with _trying(model, "cannot take", size):
-        network = model.initialised(size, classes, seed=0).eval()
+        network = model.initialised(size, classes, seed=0, complete=complete).eval()
         with evaluating(network), torch.no_grad():
             logits = network(torch.zeros(1, *size))
     check_logits(name_of(model), logits, 1, classes)
+    if complete:
+        return not is_differentiable(network, torch.rand(2, *size, generator=rng.stream(0, "trial", "gradient")))
     if not trained:
         return False
     with _trying(model, "cannot be trained on", size), rng.borrowed_global_stream(0, "trial"):

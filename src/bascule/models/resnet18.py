@@ -32,7 +32,7 @@ class Resnet18(Pretrainable):
 
     def build(self, size: tuple[int, int, int], classes: int) -> nn.Module:
         channels = size[0]
-        net = ResNet(
+        return ResNet(
             BasicBlock,
             (2, 2, 2, 2),
             normalise=Normalise(self.mean, self.std, channels=channels),
@@ -41,4 +41,3 @@ class Resnet18(Pretrainable):
             classes=classes,
             momentum=self.momentum,
         )
-        return self.with_weights(net)

@@ -38,7 +38,7 @@ class Resnet50(Pretrainable):
 
     def build(self, size: tuple[int, int, int], classes: int) -> nn.Module:
         channels = size[0]
-        net = ResNet(
+        return ResNet(
             Bottleneck,
             (3, 4, 6, 3),
             normalise=Normalise(self.mean, self.std, channels=channels),
@@ -49,4 +49,7 @@ class Resnet50(Pretrainable):
             width=self.width,
             denoise=self.denoise,
         )
-        return self.with_weights(net, fresh=("denoise3", "denoise4"))
+
+    @property
+    def fresh(self) -> tuple[str, ...]:
+        return ("denoise3", "denoise4")

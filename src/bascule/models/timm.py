@@ -47,7 +47,7 @@ class Timm(Pretrainable):
     def build(self, size: tuple[int, int, int], classes: int) -> nn.Module:
         timm = import_optional("timm", extra="vision")
         check_name("timm", self.model, timm.list_models())
-        net = build_net(
+        return build_net(
             lambda: timm.create_model(
                 self.model, pretrained=False, num_classes=classes, in_chans=size[0], **self.settings
             ),
@@ -56,5 +56,3 @@ class Timm(Pretrainable):
             size,
             classes,
         )
-        self.with_weights(net)
-        return net

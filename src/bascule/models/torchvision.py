@@ -43,12 +43,10 @@ class Torchvision(Pretrainable):
     def build(self, size: tuple[int, int, int], classes: int) -> nn.Module:
         models = import_optional("torchvision.models", extra="vision")
         check_name("torchvision", self.model, models.list_models(module=models))
-        net = build_net(
+        return build_net(
             lambda: models.get_model(self.model, weights=None, num_classes=classes, **self.settings),
             f"torchvision:{self.model}",
             Normalise(self.mean, self.std, channels=size[0]),
             size,
             classes,
         )
-        self.with_weights(net)
-        return net

@@ -148,9 +148,10 @@ def merge_values(base: Any, change: Any) -> Any:
     """`base` with `change` on top: mappings are merged key by key, everything else is replaced.
 
     A component with another name replaces the old one whole, so settings of the old one are not left behind; the same
-    name, or no name, changes only the settings that are given.
+    name, or no name, changes only the settings that are given. The word `none` names nothing.
     """
-    base_map = {"name": base} if isinstance(base, str) and isinstance(change, Mapping) else base
+    named = isinstance(base, str) and base != "none" and isinstance(change, Mapping)
+    base_map = {"name": base} if named else base
     if not isinstance(base_map, Mapping) or not isinstance(change, Mapping):
         return change
     if "name" in change and change["name"] != base_map.get("name"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -144,10 +144,9 @@ def _fuller(first: Watch | None, second: Watch | None) -> Watch | None:
 def make_row(
     name: str,
     varied: dict[str, Any],
-    setup: Setup,
+    setups: Mapping[int, Setup],
     given: dict[str, Any],
     facts: Facts,
-    seeds: Sequence[int],
     frame: Frame,
 ) -> Row:
     """The cells of one row of a study.
@@ -155,18 +154,53 @@ def make_row(
     Args:
         name: The row's name.
         varied: What varies, by path.
-        setup: Its settings.
+        setups: Its settings by seed, one cell for each; they differ in the file of the model's weights at most.
         given: Its settings as written.
         facts: About its data.
-        seeds: One cell for each.
         frame: What is measured, and whether each cell gets a twin, if it has poison.
 
     Raises:
         RequestError: The evaluations do not go together.
     """
+    setup = next(iter(setups.values()))
     label = " · ".join((name, *(f"{path} {value}" for path, value in varied.items())))
-    poison, control = setup.poison, replace(setup, poison=None)
-    settings = EvaluationSettings(
+    poison, settings = setup.poison, _asked(setup, facts, frame)
+    questions = questions_of(settings)
+    of_twin = questions_of(settings.for_twin())
+    watch = None
+    if setup.probe is not None:
+        attack = next(iter(setup.attack), None)
+        watch = Watch(probe=setup.probe, attack=attack, trigger=settings.trigger, target=settings.target)
+    has_twin = frame.twin and setup.train is not None  # the twin of a model that came as it is would be the same model
+    has_twin = has_twin and poison is not None and poison.count(facts.train_labels, len(facts.classes)) > 0
+    return Row(
+        name=name,
+        vary=varied,
+        setup=setup,
+        given=given,
+        cells=tuple(
+            _cell(own, facts, seed, f"{label} · seed {seed}", given, questions, watch) for seed, own in setups.items()
+        ),
+        twins=tuple(
+            _cell(
+                replace(own, poison=None),
+                facts,
+                seed,
+                f"{label} · seed {seed} · twin",
+                {**given, "poison": None},
+                of_twin,
+                watch,
+            )
+            for seed, own in setups.items()
+            if has_twin
+        ),
+    )
+
+
+def _asked(setup: Setup, facts: Facts, frame: Frame) -> EvaluationSettings:
+    """What is to be known about the models of a row."""
+    poison = setup.poison
+    return EvaluationSettings(
         test=test_identity(setup.data, facts),
         attack=setup.attack,
         attack_precision=setup.attack_precision,
@@ -179,25 +213,6 @@ def make_row(
         trigger=poison.trigger_at_test if poison else None,
         target=poison.target if poison else None,
         metrics={name_of(metric): metric for metric in frame.measure},
-    )
-    questions = questions_of(settings)
-    of_twin = questions_of(settings.for_twin())
-    watch = None
-    if setup.probe is not None:
-        attack = next(iter(setup.attack), None)
-        watch = Watch(probe=setup.probe, attack=attack, trigger=settings.trigger, target=settings.target)
-    has_twin = frame.twin and poison is not None and poison.count(facts.train_labels, len(facts.classes)) > 0
-    return Row(
-        name=name,
-        vary=varied,
-        setup=setup,
-        given=given,
-        cells=tuple(_cell(setup, facts, seed, f"{label} · seed {seed}", given, questions, watch) for seed in seeds),
-        twins=tuple(
-            _cell(control, facts, seed, f"{label} · seed {seed} · twin", {**given, "poison": None}, of_twin, watch)
-            for seed in seeds
-            if has_twin
-        ),
     )
 
 
@@ -212,9 +227,11 @@ def _cell(
 ) -> Cell:
     # What only the test images meet must not lead to another model.
     data = {**content_settings(setup.data), "max_test": None}
-    poison = replace(setup.poison, test_trigger=None) if setup.poison else None
+    poison = setup.poison.planting if setup.poison else None
     repaired = (setup.repair, setup.defender) if setup.repair else None
-    name = fingerprint("cell", facts.digest, data, poison, setup.filter, setup.model, setup.train, repaired, seed)
+    # A model that came as it is has the same name wherever its file lies.
+    model = setup.model if setup.train is not None else replace(setup.model, weights=None)
+    name = fingerprint("cell", facts.digest, data, poison, setup.filter, model, setup.train, repaired, seed)
     written = {key: value for key, value in given.items() if key not in EVALUATIONS}
 
     def needed(changed: Setup, what: str, **without: None) -> Cell:

@@ -12,7 +12,7 @@ from typing import Any
 
 from bascule.core.catalog import construct, name_of
 from bascule.core.errors import RequestError, placed, unknown
-from bascule.core.text import quote
+from bascule.core.text import count, quote
 from bascule.measure import Metric
 from bascule.plan.checks import Checks, check_metrics, check_rows_differ
 from bascule.plan.document import Document
@@ -21,6 +21,8 @@ from bascule.plan.overrides import Override, RowChanges, apply_overrides
 from bascule.plan.plan import Plan, Row, make_row
 from bascule.plan.schema import KEYS, MAX_MODELS, MAX_ROWS, MAX_SEEDS, METRICS, SCALED, Frame, Published, Setup
 
+_SEED = "{seed}"
+"""Stands for the seed in the name of a file of weights."""
 _FRAME = {field.name for field in fields(Frame)}
 
 
@@ -52,9 +54,10 @@ def make_plan(
     for recipe in recipes:
         with recipe.settings.trace_errors(f"in row {recipe.row!r}"):
             given = recipe.settings.values
-            setup = construct(Setup, given)
-            facts = checks.check(setup)
-            rows.append(make_row(recipe.row, recipe.varied, setup, given, facts, seeds, frame))
+            setups = _setups(given, seeds)
+            for setup in setups.values():
+                facts = checks.check(setup)
+            rows.append(make_row(recipe.row, recipe.varied, setups, given, facts, frame))
     with study.trace_errors():
         check_rows_differ(rows)
         published = _published(study, frame.measure)
@@ -99,11 +102,26 @@ def _read(document: Document, scale: str | None) -> tuple[Layer, str | None]:
 
 
 def _seeds(frame: Frame) -> tuple[int, ...]:
-    count = frame.seeds if isinstance(frame.seeds, int) else len(set(frame.seeds))
-    given = count if isinstance(frame.seeds, int) else len(frame.seeds)
-    if count != given or not 0 < count <= MAX_SEEDS:  # before a range of them is made
+    distinct = frame.seeds if isinstance(frame.seeds, int) else len(set(frame.seeds))
+    given = distinct if isinstance(frame.seeds, int) else len(frame.seeds)
+    if distinct != given or not 0 < distinct <= MAX_SEEDS:  # before a range of them is made
         raise RequestError(f"expected 1 to {MAX_SEEDS} different seeds, got {quote(frame.seeds)}", place=("seeds",))
     return tuple(range(frame.seeds)) if isinstance(frame.seeds, int) else frame.seeds
+
+
+def _setups(given: Mapping[str, Any], seeds: Sequence[int]) -> dict[int, Setup]:
+    """A row's settings for each of its seeds: the same for all, unless `{seed}` stands in the name of the weights.
+
+    One file that is measured as it is gives one model, whatever the number of seeds.
+    """
+    model = given.get("model")
+    model = model if isinstance(model, Mapping) else {}
+    file = model.get("weights")
+    if isinstance(file, str) and _SEED in file:
+        files = {seed: {**model, "weights": file.replace(_SEED, str(seed))} for seed in seeds}
+        return {seed: construct(Setup, {**given, "model": own}) for seed, own in files.items()}
+    setup = construct(Setup, given)
+    return dict.fromkeys(seeds if setup.train is not None else seeds[:1], setup)
 
 
 def _check_extent(study: Layer, changes: RowChanges, seeds: int) -> None:
@@ -116,10 +134,10 @@ def _check_extent(study: Layer, changes: RowChanges, seeds: int) -> None:
     lines = math.prod((rows, *map(len, vary.values())))
     models = lines * seeds
     if lines > MAX_ROWS or models > MAX_MODELS:
-        counts = [f"{rows} rows", *(f"{len(values)} values of {path}" for path, values in vary.items())]
+        counts = [count(rows, "row"), *(f"{count(len(values), 'value')} of {path}" for path, values in vary.items())]
         raise RequestError(
-            f"{' x '.join([*counts, f'{seeds} seeds'])} are {lines:,} rows of a table and {models:,} models; a study "
-            f"has at most {MAX_ROWS:,} and {MAX_MODELS:,}. Make several studies of it",
+            f"{' x '.join([*counts, count(seeds, 'seed')])} are {lines:,} rows of a table and {models:,} models; a "
+            f"study has at most {MAX_ROWS:,} and {MAX_MODELS:,}. Make several studies of it",
             place=("rows",),
         )
 
@@ -128,10 +146,16 @@ def _varying(study: Layer, changes: RowChanges) -> dict[str, list[Any]]:
     """The values of each path that varies.
 
     Raises:
-        RequestError: Something else than a list of values.
+        RequestError: Something else than a list of values, or what changes no result.
     """
     vary = {path: values for path, values in study.mapping("vary").items() if not changes.replace_varied(path)}
     for path, values in vary.items():
+        if path.partition(".")[0] == "probe":
+            raise RequestError(
+                "`probe` looks at models along their training and changes no result, so that it cannot vary: set it in "
+                "the base or in a row",
+                place=("vary", path),
+            )
         if not isinstance(values, list) or not values:
             raise RequestError(f"expected a list of values, got {quote(values)}", place=("vary", path))
     return vary

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from annotated_types import Ge
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from bascule.attack import Attack
 from bascule.attack.two_precisions import Precision
@@ -17,6 +17,7 @@ from bascule.explain import HeatMap, Projection, Spectrum
 from bascule.filter import Filter
 from bascule.measure import Metric
 from bascule.models import Architecture
+from bascule.poison.given import GivenPoison
 from bascule.poison.placement import Poison
 from bascule.repair import Repair
 from bascule.scan import Scanner
@@ -47,17 +48,24 @@ class Probe:
     """Epochs from one look to the next; the end of the last epoch is looked at in any case."""
 
 
+def _nothing(value: Any) -> Any:
+    """`train: none`, as text: in YAML 1.2 this word is no null."""
+    return None if value == "none" else value
+
+
 @component
 class Setup:
     """Everything that makes up a row of a study, but the seed."""
 
     data: Annotated[Source, Of("data")]
-    poison: Poison | None = None
+    poison: Poison | GivenPoison | None = None
+    """Planted here, or by others: `{name: given, ...}`."""
     filter: Annotated[Filter | None, Of("filter")] = None
     """A data defence: the recipe is trained once, the filter judges the training set by that model, and what it leaves
     is trained on from the start."""
     model: Annotated[Architecture, Of("models")]
-    train: Training
+    train: Annotated[Training | None, BeforeValidator(_nothing)]
+    """How the model is trained; `none` for one that `model` brings with its weights, which is measured as it is."""
     repair: Annotated[Repair | None, Of("repair")] = None
     """A model defence after training, on held-out images."""
     defender: Annotated[int, Ge(1)] | None = None

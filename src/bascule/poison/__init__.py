@@ -7,11 +7,13 @@ place is random draw per image from the generator they are given.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from bascule.core import catalog
+from bascule.core.images import Shown
 
 
 @catalog.contract("poison")
@@ -26,3 +28,25 @@ class Trigger(ABC):
         Raises:
             RequestError: The trigger does not fit images of this size or number of channels.
         """
+
+    numbered: ClassVar[bool] = False
+    """Whether it knows its test images by number, and can stamp no others."""
+
+    def check(self, size: tuple[int, int, int]) -> None:
+        """Refuse images of this size (channels, height, width) that it cannot stamp."""
+        self.stamp(torch.zeros(1, *size), generator=torch.Generator().manual_seed(0))
+
+    def check_test(self, ids: Tensor, labels: Tensor, target: int) -> None:
+        """Refuse a test set that it cannot stamp: ids and labels, int64, shape (N,), and the label that is aimed at."""
+        return  # most stamp any
+
+    def stamp_at(self, images: Shown, index: Tensor, x: Tensor, *, generator: torch.Generator) -> Tensor:
+        """`stamp`, of images of a test set at these positions.
+
+        Args:
+            images: The test set.
+            index: Positions in it, int64.
+            x: These images, as they are or perturbed, B x C x H x W.
+            generator: For what is drawn.
+        """
+        return self.stamp(x, generator=generator)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal, Protocol
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from bascule.core.ball import Norm
 from bascule.core.catalog import Of, component
 from bascule.core.errors import RequestError
-from bascule.core.images import Images, as_bytes, as_floats
+from bascule.core.images import Images, Shown, as_bytes, as_floats
 from bascule.poison import Trigger
 
 _CHUNK = 1024
@@ -39,6 +39,38 @@ class Search(Protocol):
         """Radius of the ball in [0, 1] pixel units."""
 
 
+class DataFacts(Protocol):
+    """What is known of a source without its pictures; ids of None are 0, 1, ..."""
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """Channels, height, width."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in label order."""
+
+    @property
+    def train_labels(self) -> Tensor:
+        """int64, shape (N,)."""
+
+    @property
+    def test_labels(self) -> Tensor:
+        """int64."""
+
+    @property
+    def train_ids(self) -> Tensor | None:
+        """int64, ids of the training images."""
+
+    @property
+    def test_ids(self) -> Tensor | None:
+        """int64, ids of the test images."""
+
+    @property
+    def left_out(self) -> Tensor | None:
+        """int64, ids of training images that are not trained on; None of none."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Truth:
     """Which training images were poisoned. Goes to the record and the measures, never to a defence."""
@@ -46,9 +78,16 @@ class Truth:
     ids: Tensor
     """int64, ids of the stamped images, ascending."""
     labels_before: Tensor
-    """int64, their labels in the unpoisoned set."""
+    """int64, their labels in the unpoisoned set; -1 where nobody knows them."""
     labels_after: Tensor
     """int64, their labels in the poisoned set."""
+    known: bool = True
+    """Whether anybody knows it; if not, the above are empty."""
+
+    @property
+    def count(self) -> int | None:
+        """How many images are poisoned; None where nobody knows."""
+        return len(self.ids) if self.known else None
 
 
 @component
@@ -88,11 +127,27 @@ class Poison:
                 "Leave `prepare` out, or give label 'clean'.",
                 place=("prepare",),
             )
+        if self.trigger.numbered:
+            raise RequestError(
+                "it is made of stamped test images and has none for training images. A training set that others have "
+                "poisoned is given with: poison: {name: given, path: ...}",
+                place=("trigger",),
+            )
 
     @property
     def trigger_at_test(self) -> Trigger:
         """The trigger stamped on test images."""
         return self.test_trigger or self.trigger
+
+    @property
+    def planting(self) -> Poison:
+        """What of it changes the training set, for the name of the model."""
+        return replace(self, test_trigger=None)
+
+    def check_data(self, facts: DataFacts) -> None:
+        """Refuse settings that cannot work on these data."""
+        self.check(facts.size, facts.train_labels, len(facts.classes))
+        check_test(self, facts, "trigger" if self.test_trigger is None else "test_trigger")
 
     def count(self, labels: Tensor, classes: int) -> int:
         """Number of images that will be stamped, given the training labels.
@@ -130,7 +185,7 @@ class Poison:
             trigger = getattr(self, key)
             if trigger is not None:
                 try:
-                    trigger.stamp(torch.zeros(1, *size), generator=torch.Generator().manual_seed(0))
+                    trigger.check(size)
                 except RequestError as error:
                     raise error.at(key) from None
 
@@ -186,7 +241,7 @@ def stamp_bytes(
     parts = []
     for part in index.split(_CHUNK):
         x = images.batch(part) if perturb is None else _perturbed(images, part, perturb)
-        parts.append(as_bytes(trigger.stamp(x, generator=generator)))
+        parts.append(as_bytes(trigger.stamp_at(images, part, x, generator=generator)))
     return torch.cat(parts)
 
 
@@ -206,3 +261,42 @@ def _perturbed(images: Images, index: Tensor, perturb: Perturb) -> Tensor:
 def stamp(trigger: Trigger, x: Tensor, *, generator: torch.Generator) -> Tensor:
     """A batch of [0, 1] images with the trigger on them, rounded as if saved to a file in between."""
     return as_floats(as_bytes(trigger.stamp(x, generator=generator))).to(x)
+
+
+def stamp_at(
+    trigger: Trigger, images: Shown, index: Tensor, *, generator: torch.Generator, x: Tensor | None = None
+) -> Tensor:
+    """`stamp`, of the images of a test set at these positions.
+
+    Args:
+        trigger: What to stamp; some know their images by their numbers.
+        images: The test set.
+        index: Positions in it, int64.
+        generator: For what is drawn.
+        x: These images where they have been perturbed; by default as they are.
+    """
+    x = images.batch(index) if x is None else x
+    return as_floats(as_bytes(trigger.stamp_at(images, index, x, generator=generator))).to(x)
+
+
+class Planted(Protocol):
+    """What the two sorts of poison have in common where a test set is looked at."""
+
+    @property
+    def trigger_at_test(self) -> Trigger:
+        """The trigger stamped on test images."""
+
+    @property
+    def target(self) -> int | None:
+        """Label that it aims at."""
+
+
+def check_test(poison: Planted, facts: DataFacts, *place: str) -> None:
+    """Refuse test images that the poison's trigger cannot stamp; `place` is its setting, where it is one."""
+    assert poison.target is not None
+    ids = torch.arange(len(facts.test_labels)) if facts.test_ids is None else facts.test_ids
+    try:
+        poison.trigger_at_test.check(facts.size)
+        poison.trigger_at_test.check_test(ids, facts.test_labels, poison.target)
+    except RequestError as error:
+        raise error.at(*place) from None

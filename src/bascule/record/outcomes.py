@@ -91,10 +91,13 @@ def _findings(answers: Answers, keys: Iterable[str]) -> Iterator[Finding]:
 
 
 def _judgement(answers: Answers, questions: Questions, hidden: Collection[str]) -> Judgement | None:
-    """What the row's filter said: of the training set it was retrained on, or only inspected."""
+    """What the row's filter said: of the training set it was retrained on, or only inspected.
+
+    None also where nobody knows which images are poisoned.
+    """
     keys = [key for key in (FILTERED, *_keys(questions, "inspect")) if key not in hidden]
     for finding in _findings(answers, keys):
-        return judgement_of(finding)
+        return judgement_of(finding) if "poisoned" in finding.arrays else None
     return None
 
 

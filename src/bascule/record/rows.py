@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from bascule.record.answers import Answers
 from bascule.record.counted import counted_part
 from bascule.record.flags import flags_of_metrics, flags_of_row
 from bascule.record.outcomes import outcomes_of
-from bascule.record.plan import PublishedValues, RecordedPlan, RecordedRow, RecordedSeed
+from bascule.record.plan import PublishedValues, RecordedPlan, RecordedRow, RecordedSeed, came_as_it_is
 from bascule.record.run import RunRecord
 
 
@@ -137,8 +137,9 @@ def _row(
     run: RunRecord, plan: RecordedPlan, row: RecordedRow, metrics: dict[str, Metric], left_out: tuple[str, ...]
 ) -> RowResult:
     part = counted_part(run, row)
+    given = came_as_it_is(row.settings)
     by_seed = {
-        seed.seed: outcomes
+        seed.seed: replace(outcomes, given=given)
         for seed in part.row.seeds
         if (outcomes := outcomes_of_seed(run, seed, row.target, part.hidden)) is not None
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from bascule.core.catalog import build
+from bascule.core.text import count
 from bascule.measure import Measure, Metric, Outcomes
 from bascule.measure.interval import summarise
 from bascule.measure.paired import difference
@@ -28,7 +29,7 @@ def both_ends(before: Outcomes, after: Outcomes, hints: Mapping[str, str]) -> st
         measures = [summarise(metric, [outcomes]) for outcomes in (before, after)]
         change = change_cell(difference(metric, {0: before}, {0: after}))
         lines.append(_end(metric, measures, hints.get(name, UNKNOWN), change))
-    images = f"On {len(before.label):,} images that the repair did not see."
+    images = f"On {count(len(before.label), 'image')} that the repair did not see."
     below = [f"{images} 95 % intervals (Wilson); of the change paired by image."]
     return grid.render([Grid([""], ["Before", "After", "Change, points"], lines)], [below], "text")
 

@@ -35,6 +35,8 @@ class RunContext:
     progress: Progress = field(default_factory=Progress)
     compile_passes: bool = False
     """Compile the passes of training; for speed, and so no setting of a study."""
+    capture_steps: bool = False
+    """Capture the steps of training, on CUDA; for speed too."""
     command: str = field(default_factory=own_command)
     """What somebody asked for, also where another process does it."""
     _key: str = ""
@@ -119,7 +121,8 @@ class CellContext:
     def empty_model(self) -> nn.Module:
         """The cell's network with its initial weights, on the device."""
         train = self.splits.train
-        model = self.setup.model.initialised(train.size, len(train.classes), seed=self.cell.seed)
+        complete = self.setup.train is None
+        model = self.setup.model.initialised(train.size, len(train.classes), seed=self.cell.seed, complete=complete)
         # The first convolution brings the images into the layout of its weights, grey ones too (benchmarks/layout.py).
         return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 

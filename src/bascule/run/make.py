@@ -25,7 +25,8 @@ from bascule.core.restore import repeatable
 from bascule.evaluation.truth import beside_truth
 from bascule.filter.run import run_filter
 from bascule.plan.plan import Cell
-from bascule.poison.placement import Poison, Truth, stamp
+from bascule.poison import Trigger
+from bascule.poison.placement import Truth, stamp_at
 from bascule.record.cell import FILTERED, CellRecord
 from bascule.record.sums import DamagedError, check_sum, set_aside, write_summed
 from bascule.repair.run import run_repair
@@ -126,6 +127,8 @@ def make_lost_parts(context: CellContext, model: nn.Module) -> None:
         record.write_curve(info["curve"])
     if "data" not in info:
         poisoned = len(record.poisoned().get("ids", ())) if cell.setup.repair is None else None
+        if truth is not None and not truth.known:
+            poisoned = None
         judged = record.finding(FILTERED)
         trained_on = {} if judged is None else {"trained_on": int((~judged.arrays["removed"]).sum())}
         record.write_info(
@@ -135,7 +138,8 @@ def make_lost_parts(context: CellContext, model: nn.Module) -> None:
 
 def _compiled(context: CellContext) -> bool:
     """Whether the passes of the cell's training were compiled."""
-    return context.run.compile_passes and context.setup.repair is None and context.setup.train.objective.compiles
+    training = None if context.setup.repair is not None else context.setup.train
+    return context.run.compile_passes and training is not None and training.objective.compiles
 
 
 # --- repair ----------------------------------------------------------------------------------------------------------
@@ -180,16 +184,21 @@ class _CheckpointFile:
 
 
 def _train(context: CellContext, model: nn.Module) -> dict[str, Any]:
-    """Train `model` in place on what the cell's recipe leaves of the planted set; what to note about it."""
+    """Train `model` in place on what the cell's recipe leaves of the planted set; what to note about it.
+
+    One that came with its weights stays as it is.
+    """
     images, truth = context.training_set
     if truth is not None:
         _keep_poison(context, truth)
-    notes: dict[str, Any] = {"poisoned": 0 if truth is None else len(truth.ids)}
+    notes: dict[str, Any] = {"poisoned": 0 if truth is None else truth.count}
     if context.setup.filter is not None:
         images = _filtered(context, images, truth)
         notes["trained_on"] = len(images)
     training, progress = context.setup.train, context.run.progress
-    looks = _looks(context, model, images, truth)
+    if training is None:
+        return notes
+    looks = _looks(context, model, images, truth, training.epochs)
     if looks is not None:
         notes["probe"] = looks.about()
 
@@ -206,6 +215,7 @@ def _train(context: CellContext, model: nn.Module) -> dict[str, Any]:
             seed=context.cell.seed,
             checkpoints=_CheckpointFile(context.record.checkpoint_file),
             compile_passes=context.run.compile_passes,
+            capture_steps=context.run.capture_steps,
             report=report,
             look=looks or (lambda _: {}),
         )
@@ -215,12 +225,12 @@ def _train(context: CellContext, model: nn.Module) -> dict[str, Any]:
     return notes
 
 
-def _looks(context: CellContext, model: nn.Module, images: Images, truth: Truth | None) -> Looks | None:
+def _looks(context: CellContext, model: nn.Module, images: Images, truth: Truth | None, epochs: int) -> Looks | None:
     """The looks at a model along its training on `images`, where its row asks for them."""
     watch, seed = context.cell.watch, context.cell.seed
     if watch is None:
         return None
-    test, epochs = context.splits.test, context.setup.train.epochs
+    test = context.splits.test
     return Looks(watch, model, images=images, truth=truth, test=test, epochs=epochs, seed=seed)
 
 
@@ -256,16 +266,16 @@ def _keep_poison(context: CellContext, truth: Truth) -> None:
     assert poison is not None
     table = pa.table({key: getattr(truth, key).cpu().numpy() for key in ("ids", "labels_before", "labels_after")})
     write_summed(record.poison_file, lambda temporary: pq.write_table(table, temporary))
-    picture = _examples(poison, test)
+    picture = _examples(poison.trigger_at_test, poison.target, test)
     write_summed(record.picture_file, lambda temporary: picture.save(temporary, format="PNG"))
 
 
-def _examples(poison: Poison, test: Images) -> Image.Image:
-    others = [label for label in range(len(test.classes)) if label != poison.target]
+def _examples(trigger: Trigger, target: int | None, test: Images) -> Image.Image:
+    others = [label for label in range(len(test.classes)) if label != target]
     of_each = ((test.labels == label).nonzero().squeeze(1)[:1] for label in others)
     places = torch.cat([place for place in of_each if len(place)][:_EXAMPLES])
     x = test.batch(places)
-    stamped = stamp(poison.trigger_at_test, x, generator=rng.stream(0, "examples"))
+    stamped = stamp_at(trigger, test, places, generator=rng.stream(0, "examples"))
     sheet = torch.cat([torch.cat(list(part), dim=2) for part in (x, stamped)], dim=1)
     pixels = as_bytes(sheet).permute(1, 2, 0).numpy()
     return Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)

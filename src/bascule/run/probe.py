@@ -45,8 +45,8 @@ class Looks:
       they are trained with (with dirty labels that is the target), and mean cross-entropy;
     - `target_accuracy`, `target_loss`: the same of the clean training images of the target class.
 
-    What there is none of (no attack, no poison, no such image) is left out. A twin has the trigger and the target of
-    the row it stands beside; where it serves rows with several triggers, that of the first.
+    What there is none of (no attack, no poison, no such image), or what nobody knows, is left out. A twin has the
+    trigger and the target of the row it stands beside; where it serves rows with several triggers, that of the first.
 
     Args:
         watch: What to look at.
@@ -81,9 +81,10 @@ class Looks:
         """What the last look saw, in a few words."""
         if watch.trigger is not None and watch.target is not None:
             self._stamped = self._kept(test, test.labels != watch.target, "triggered")
-            stamped = _poisoned(images, truth)
-            self._fitted["poisoned"] = self._kept(images, stamped, "poisoned")
-            self._fitted["target"] = self._kept(images, (images.labels == watch.target) & ~stamped, "target")
+            if truth is None or truth.known:
+                stamped = _poisoned(images, truth)
+                self._fitted["poisoned"] = self._kept(images, stamped, "poisoned")
+                self._fitted["target"] = self._kept(images, (images.labels == watch.target) & ~stamped, "target")
 
     def about(self) -> dict[str, Any]:
         """What is looked at, for the record."""

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
 from bascule.core import rng
 from bascule.core.images import Images
 from bascule.core.lending import lending
+from bascule.train.capture import capturing
 from bascule.train.compile import compile_model
 from bascule.train.precision import Mixed
 from bascule.train.settings import Training
+from bascule.train.steps import Steps
 
 _LOOK_EVERY = 50
 """Steps between two looks at the losses: a look waits for the device."""
@@ -69,6 +73,7 @@ def train(
     report: Report = lambda *_: None,
     look: Look = lambda _: {},
     compile_passes: bool = False,
+    capture_steps: bool = False,
 ) -> list[dict[str, float]]:
     """Train `model` in place on `images`; both are on the same device.
 
@@ -77,7 +82,8 @@ def train(
     the checkpoint was taken.
 
     With `compile_passes` the network's passes are compiled, where the objective `compiles`; that changes no more than
-    rounding does.
+    rounding does. With `capture_steps` steps are captured once they are steady (`train/capture.py`); that changes
+    nothing.
 
     Returns:
         The curve: one entry per epoch with `epoch` (from 1), `step`, `loss` (mean of the epoch), `lr` (of its last
@@ -95,12 +101,10 @@ def train(
     if state is not None:
         done.restore(state, steps)
     saved = time.monotonic()
-    passes = _passes(model, training, compile_passes=compile_passes)
-    with passes as net, lending(net, classes=len(images.classes)), rng.borrowed_global_stream(seed, "train"):
-        net.train()
+    with _taking(steps, compile_passes=compile_passes, capture_steps=capture_steps) as take:
         for step in range(done.steps, steps.total):
             place, lr = step % steps.per_epoch, steps.lr(step)
-            done.losses[place] = steps.take(net, step)
+            done.losses[place] = take(step)
             done.steps = step + 1
             last = place == steps.per_epoch - 1
             due = time.monotonic() - saved >= checkpoint_seconds
@@ -114,56 +118,6 @@ def train(
                 saved = time.monotonic()
     model.eval()
     return done.curve
-
-
-class Steps:
-    """The steps of a training, each decided by its number, so that they can be taken up anywhere."""
-
-    def __init__(self, model: nn.Module, images: Images, training: Training, *, seed: int) -> None:
-        self.model, self.images, self.training, self.seed = model, images, training, seed
-        self.per_epoch = training.steps_per_epoch(len(images))
-        self.total = self.per_epoch * training.epochs
-        self.optimizer = training.make_optimizer(model)
-        self._generator = torch.Generator(device=images.device)
-        self._order = -1, torch.empty(0)
-
-    def lr(self, step: int) -> float:
-        """Learning rate of this step (from 0)."""
-        return self.training.lr * self.training.lr_share(step, self.total)
-
-    def take(self, net: nn.Module, step: int) -> Tensor:
-        """One step in the order of the study: stamped images, augment, perturb (the objective's), descend.
-
-        Args:
-            net: The model, or what stands around it.
-            step: Its number, from 0.
-
-        Returns:
-            The loss, not waited for.
-        """
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lr(step)
-        index = self._batch(step)
-        number = rng.derive(self.seed, "step", step)
-        self._generator.manual_seed(number)
-        torch.manual_seed(number)  # dropout; the caller puts the global stream back
-        x = self.training.augment.apply(self.images.batch(index), generator=self._generator)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = self.training.objective.loss(
-            net, x, self.images.labels[index], progress=step / self.total, generator=self._generator
-        )
-        loss.backward()
-        self.optimizer.step()
-        return loss.detach()
-
-    def _batch(self, step: int) -> Tensor:
-        """Numbers of the images of a step."""
-        epoch, place = divmod(step, self.per_epoch)
-        if self._order[0] != epoch:
-            order = torch.randperm(len(self.images), generator=rng.stream(self.seed, "order", epoch))
-            self._order = epoch, order.to(self.images.device)
-        size = min(self.training.batch_size, len(self.images))
-        return self._order[1][place * size : (place + 1) * size]
 
 
 @dataclass
@@ -194,9 +148,11 @@ class _Done:
 
     def state(self, steps: Steps) -> dict[str, Any]:
         """What a checkpoint holds."""
+        optimizer = steps.optimizer.state_dict()
+        groups = [{**group, "lr": float(group["lr"])} for group in optimizer["param_groups"]]  # captured: a tensor
         return {
             "model": steps.model.state_dict(),
-            "optimizer": steps.optimizer.state_dict(),
+            "optimizer": {**optimizer, "param_groups": groups},
             "losses": self.losses,
             "curve": self.curve,
             "step": self.steps,
@@ -212,6 +168,17 @@ class _Done:
 
 
 @contextmanager
+def _taking(steps: Steps, *, compile_passes: bool, capture_steps: bool) -> Iterator[Callable[[int], Tensor]]:
+    """What takes a step by its number and gives its loss; the model is in train mode meanwhile."""
+    with ExitStack() as stack:
+        net = stack.enter_context(_passes(steps.model, steps.training, compile_passes=compile_passes))
+        stack.enter_context(lending(net, classes=len(steps.images.classes)))
+        stack.enter_context(rng.borrowed_global_stream(steps.seed, "train"))
+        net.train()
+        yield stack.enter_context(capturing(steps, net)) if capture_steps else partial(steps.take, net)
+
+
+@contextmanager
 def _passes(model: nn.Module, training: Training, *, compile_passes: bool) -> Iterator[nn.Module]:
     """What the objective is given: the network, with its passes compiled or in mixed precision where asked."""
     if compile_passes and training.objective.compiles:
@@ -222,11 +189,18 @@ def _passes(model: nn.Module, training: Training, *, compile_passes: bool) -> It
 
 
 def _check_finite(losses: Tensor, model: nn.Module, step: int, place: int, total: int) -> None:
+    """Look at the losses, and at all parameters and statistics at once: each look waits for the device."""
     bad = (~losses.isfinite()).nonzero()
     if len(bad):
         raise DivergedError(step - place + int(bad[0]), total, "the loss")
-    statistics = [item for item in model.named_buffers() if item[0].endswith(("running_mean", "running_var"))]
-    for kind, items in (("parameter", model.named_parameters()), ("statistic", statistics)):
-        for name, values in items:
-            if not bool(values.isfinite().all()):
-                raise DivergedError(step, total, f"{kind} {name}")
+    watched: dict[str, Tensor] = {f"parameter {name}": value for name, value in model.named_parameters()}
+    for name, value in model.named_buffers():
+        if name.endswith(("running_mean", "running_var")):
+            watched[f"statistic {name}"] = value
+    # The largest size of an entry is finite exactly where all are; a sum of squares could overflow.
+    floats = [value.detach() for value in watched.values() if value.is_floating_point() and value.numel()]
+    if bool(get_total_norm(floats, norm_type=torch.inf).isfinite()):
+        return
+    for name, value in watched.items():
+        if not bool(value.isfinite().all()):
+            raise DivergedError(step, total, name)

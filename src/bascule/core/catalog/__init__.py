@@ -10,7 +10,7 @@ A component class may name one of its fields in a class variable `variant`: `tor
 `torchvision` with that field set to `resnet18`.
 """
 
-from bascule.core.catalog.building import Of, build, construct, describe
+from bascule.core.catalog.building import Of, build, construct, construct_one_of, describe
 from bascule.core.catalog.component import component, contract, is_named
 from bascule.core.catalog.consent import ForeignCodeError, names_in, recorded_code, remember_named
 from bascule.core.catalog.documentation import Documentation, FieldDoc, documentation, summary
@@ -53,6 +53,7 @@ __all__ = [
     "codes_in",
     "component",
     "construct",
+    "construct_one_of",
     "contract",
     "describe",
     "documentation",

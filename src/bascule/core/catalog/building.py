@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -100,10 +100,10 @@ def construct(cls: type[T], settings: Mapping[str, Any]) -> T:
     hints = typing.get_type_hints(cls, include_extras=True)
     values: dict[str, Any] = {}
     for key, value in settings.items():
-        part = _plain_component(hints.get(key))
-        if part is not None and isinstance(value, Mapping):
+        parts = _plain_components(hints.get(key))
+        if parts and isinstance(value, Mapping):
             try:
-                values[str(key)] = construct(part, value)
+                values[str(key)] = construct_one_of(parts, value)
             except RequestError as error:
                 raise error.at(str(key)) from None
         else:
@@ -119,12 +119,37 @@ def construct(cls: type[T], settings: Mapping[str, Any]) -> T:
     return cls(**values)
 
 
-def _plain_component(hint: Any) -> type | None:
-    """The component class that a field holds, unless the field's value names one of a room."""
+def construct_one_of(classes: Sequence[type], settings: Mapping[str, Any]) -> Any:
+    """`construct` of the class that the settings name: the one whose field `name` may have that value.
+
+    The first class is the one of settings without a name.
+
+    Raises:
+        RequestError: As `construct`, or no class has this name.
+    """
+    named = {name: cls for cls in classes for name in _names_of(cls)}
+    name = settings.get("name")
+    if not named or name is None:
+        return construct(classes[0], settings)
+    if not isinstance(name, str) or name not in named:
+        text = unknown("name", name, named) if isinstance(name, str) else f"expected a name, got {quote(name)}"
+        raise RequestError(text, place=("name",))
+    return construct(named[name], settings)
+
+
+def _names_of(cls: type) -> tuple[str, ...]:
+    """What the field `name` of a plain component may be; empty where there is no such field."""
+    hint = typing.get_type_hints(cls).get("name")
+    return typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
+
+
+def _plain_components(hint: Any) -> list[type]:
+    """The component classes that a field may hold, unless the field's value names one of a room."""
     if any(isinstance(extra, Of) for extra in getattr(hint, "__metadata__", ())):
-        return None
-    options = (hint, *typing.get_args(hint))
-    return next((o for o in options if isinstance(o, type) and dataclasses.is_dataclass(o)), None)
+        return []
+    parts = typing.get_args(hint)
+    options = (hint, *parts, *(inner for part in parts for inner in typing.get_args(part)))
+    return [option for option in options if isinstance(option, type) and dataclasses.is_dataclass(option)]
 
 
 def _tuples(value: Any) -> Any:
@@ -138,10 +163,19 @@ def _tuples(value: Any) -> Any:
 def describe(value: Any) -> Any:
     """Plain JSON-ready settings of a component, nested ones included, defaults filled in.
 
+    Fields that a class names in its `later` came after records had been written: their defaults are left out, so that
+    the fingerprints of before stay.
+
     `build(room, describe(x)) == x` for every component `x` of a room.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        later = getattr(value, "later", ())
+        known = {field: getattr(value, field.name) for field in dataclasses.fields(value)}
+        fields = {
+            field.name: describe(own)
+            for field, own in known.items()
+            if not (field.name in later and own == field.default)
+        }
         if not is_named(value):
             return fields
         # A user's code is part of what makes the result; ours is covered by the versions.

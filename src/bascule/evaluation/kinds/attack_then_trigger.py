@@ -9,7 +9,6 @@ from bascule.core.inference import Filled, labels_of
 from bascule.core.restore import evaluating
 from bascule.evaluation.question import Asking, Question
 from bascule.evaluation.subject import Answer, Subject
-from bascule.poison.placement import stamp
 
 FOLLOWS = "away"
 
@@ -35,7 +34,7 @@ def answer(question: Question, subject: Subject) -> Answer:
                 y = subject.test.labels[index[chosen]]
                 attack, precision = question.component, question.precision
                 x[chosen] = run_attack(filled, attack, x[chosen], y, generator=attacking, precision=precision).x
-            x = stamp(stamped.component, x, generator=stamping)
+            x = subject.stamped_at(stamped.component, index, x, generator=stamping)
             with evaluating(subject.model), torch.no_grad():
                 columns.append(labels_of(subject.model(x)).cpu())
             subject.progress.update(int(index[-1]) + 1)

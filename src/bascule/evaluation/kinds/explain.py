@@ -43,7 +43,7 @@ def _projection(question: Question, subject: Subject, method: Projection) -> Ans
     chosen = images.at(index)
     latents = features(subject.model, chosen, layer=method.layer)
     points = method.project(latents, generator=subject.generator(question))
-    return Answer(arrays={"points": torch.from_numpy(points), "poisoned": poisoned(chosen, truth)})
+    return Answer(arrays={"points": torch.from_numpy(points), **poisoned(chosen, truth)})
 
 
 def _heat(question: Question, subject: Subject, method: HeatMap) -> Answer:

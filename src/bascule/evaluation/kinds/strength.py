@@ -6,7 +6,6 @@ from torch import Tensor
 
 from bascule.evaluation.question import Asking, Question
 from bascule.evaluation.subject import Answer, Subject
-from bascule.poison.placement import stamp
 
 FOLLOWS = "away"
 SHARES = tuple(step / 10 for step in range(1, 10))
@@ -26,7 +25,7 @@ def answer(question: Question, subject: Subject) -> Answer:
     generator, share = subject.generator(question), question.value
     assert share is not None
 
-    def weakened(x: Tensor) -> Tensor:
-        return x.lerp(stamp(question.component, x, generator=generator), share)
+    def weakened(index: Tensor, x: Tensor) -> Tensor:
+        return x.lerp(subject.stamped_at(question.component, index, x, generator=generator), share)
 
     return subject.predictions_on(weakened)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+
 from bascule.evaluation.question import Asking, Question
 from bascule.evaluation.subject import Answer, Subject
-from bascule.poison.placement import stamp
 
 FOLLOWS = "clean"
 
@@ -17,5 +18,5 @@ def ask(asking: Asking) -> None:
 
 def answer(question: Question, subject: Subject) -> Answer:
     """Predicted labels."""
-    generator = subject.generator(question)
-    return subject.predictions_on(lambda x: stamp(question.component, x, generator=generator))
+    stamp = functools.partial(subject.stamped_at, question.component, generator=subject.generator(question))
+    return subject.predictions_on(stamp)

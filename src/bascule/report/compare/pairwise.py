@@ -37,6 +37,12 @@ class Comparison:
         """Seeds that both have."""
         return max((difference.seeds for difference in self.differences.values()), default=0)
 
+    @property
+    def too_few_seeds(self) -> bool:
+        """Whether all that is known is known at fewer seeds than make a difference clear."""
+        known = [difference for difference in self.differences.values() if difference.seeds]
+        return bool(known) and all(difference.too_few_seeds for difference in known)
+
 
 def compare(reference: RowResult, row: RowResult) -> Comparison:
     """All metrics that both rows have, paired."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bascule.measure.paired import LEAST_SEEDS, Difference
+from bascule.measure.paired import Difference
 from bascule.record.flags import TWIN_LIMIT
+from bascule.record.plan import came_as_it_is
 from bascule.record.rows import RowResult
 from bascule.report.compare.comparable import also_different
 from bascule.report.compare.pairwise import NAMES, Comparison, end_metrics
@@ -27,8 +28,8 @@ _MEANING_ALONE = {
     ("asr", "down"): "harder to backdoor",
 }
 _TRADE_OFF = {
-    ("up", "up"): "That is the trade-off, for this trigger and training.",
-    ("down", "down"): "That is the trade-off, taken the other way, for this trigger and training.",
+    ("up", "up"): "That is the trade-off",
+    ("down", "down"): "That is the trade-off, taken the other way",
 }
 
 
@@ -57,10 +58,13 @@ def describe(comparison: Comparison) -> Statement:
     notes = []
     if clear:
         facts, meaning = _clear(differences, changes, clear)
-        notes += [_TRADE_OFF[pair]] if (pair := tuple(changes.values())) in _TRADE_OFF else []
+        if (pair := tuple(changes.values())) in _TRADE_OFF:
+            given = all(came_as_it_is(one.settings) for one in (reference, row))
+            notes.append(f"{_TRADE_OFF[pair]}, for this trigger and {'these models' if given else 'training'}.")
         notes += [_unclear_note(name, differences[name]) for name in unclear]
     elif unclear:
-        facts, meaning = f"{_unclear(differences, unclear)} {_at_seeds(comparison.seeds)}", ""
+        doubt = _doubt(comparison.seeds, min(differences[name].least_seeds for name in unclear))
+        facts, meaning = f"{_unclear(differences, unclear)} {doubt}", ""
     else:
         facts, meaning = "cannot be compared", ""
     notes += _missing_notes(comparison, missing, both)
@@ -145,14 +149,18 @@ def _both(difference: Difference) -> str:
 def _held_back(difference: Difference) -> bool:
     """Whether it would be clear if the seeds were enough."""
     low, high = difference.low, difference.high
-    return difference.seeds < LEAST_SEEDS and low is not None and high is not None and (low > 0 or high < 0)
+    return difference.too_few_seeds and low is not None and high is not None and (low > 0 or high < 0)
 
 
 def _unclear_note(name: str, difference: Difference) -> str:
-    return f"The difference in {NAMES[name]} ({_both(difference)}) is not clear {_at_seeds(difference.seeds)}."
+    doubt = _doubt(difference.seeds, difference.least_seeds)
+    return f"The difference in {NAMES[name]} ({_both(difference)}) is not clear {doubt}."
 
 
-def _at_seeds(seeds: int) -> str:
+def _doubt(seeds: int, least: int) -> str:
+    """What leaves a difference unclear: of models that came as they are no seed does, but the number of images."""
+    if least == 1:
+        return "on these images"
     return "at one seed" if seeds == 1 else f"at {count(seeds, 'seed')}"
 
 

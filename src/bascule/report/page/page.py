@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from bascule.core.files import write_atomically
+from bascule.record.plan import came_as_it_is
 from bascule.record.run import RunRecord
 from bascule.report import page, panels
 from bascule.report.panels import Panel
@@ -104,7 +105,7 @@ def _heading(run: RunView, *, running: bool) -> Heading:
         title=run.plan.title,
         about=run.plan.about.strip(),
         size=_size(run),
-        status=_status(done, failed, len(run.models), running=running),
+        status=_status(done, failed, run, running=running),
         done=done,
         models=len(run.models),
     )
@@ -118,9 +119,11 @@ def _size(run: RunView) -> str:
     return f"{data} · {count(len(run.rows), 'row')} · {each} each"
 
 
-def _status(done: int, failed: int, models: int, *, running: bool) -> str:
+def _status(done: int, failed: int, run: RunView, *, running: bool) -> str:
+    models = len(run.models)
     if done == models and not running:
-        return f"Finished: {count(done, 'model')} trained and evaluated."
+        given = any(came_as_it_is(row.result.settings) for row in run.rows)
+        return f"Finished: {count(done, 'model')} {'' if given else 'trained and '}evaluated."
     parts = [f"{done} of {count(models, 'model')} done", *([f"{failed} failed"] if failed else [])]
     if running:
         return f"Running: {', '.join(parts)}."

@@ -78,7 +78,7 @@ def context(view: View) -> Mapping[str, Any] | None:
     return {
         "headings": HEADINGS,
         "lines": [_line(part, use) for part, use in uses],
-        "sentences": _sentences([part for part, _ in poisoned]),
+        "sentences": [*_sentences([part for part, _ in poisoned]), *_unknown(uses)],
         "plots": [_plot(place, part) for place, (part, _) in enumerate(poisoned[:_PLOTS])],
         "rest": len(poisoned[_PLOTS:]),
         "methods": list(dict.fromkeys(part.method for part, _ in uses)),
@@ -98,7 +98,15 @@ def _uses(view: View) -> list[tuple[Evidence, str]]:
 
 
 def _poisoned(finding: Finding) -> bool:
-    return bool(finding.arrays["poisoned"].any())
+    return "poisoned" in finding.arrays and bool(finding.arrays["poisoned"].any())
+
+
+def _unknown(uses: Sequence[tuple[Evidence, str]]) -> list[str]:
+    """Where filters rank images and nobody knows which are poisoned."""
+    rows = dict.fromkeys(
+        part.row.name for part, _ in uses if any("poisoned" not in one.arrays for one in part.models.values())
+    )
+    return [f"Nobody says which training images of {joined(list(rows))} are poisoned: not measured."] if rows else []
 
 
 def _judgements(findings: Mapping[int, Finding]) -> list[Judgement]:

@@ -57,9 +57,9 @@ def _plot(place: int, part: Evidence) -> Plot | None:
     seed, finding = next(iter(part.models.items()))
     points = np.asarray(finding.arrays["points"], dtype=np.float64)
     known = np.isfinite(points).all(1)
-    points, poisoned = points[known], np.asarray(finding.arrays["poisoned"], dtype=bool)[known]
-    if not len(points):
+    if not known.any() or "poisoned" not in finding.arrays:  # nobody knows which are poisoned
         return None
+    points, poisoned = points[known], np.asarray(finding.arrays["poisoned"], dtype=bool)[known]
     near = neighbours(points, poisoned)
     return Plot(
         row=part.row,

@@ -53,6 +53,7 @@ def _facts(run: RunView) -> list[tuple[str, list[str]]]:
         ("Precision of attacks", _precisions(run)),
         ("Versions", _different(_pairs(info.get("versions")) for info in infos)),
         ("Parts from elsewhere", _elsewhere(run)),
+        ("Weights from files", _weights(run)),
         ("Commit", _different(info.get("commit") for info in infos)),
         ("Machine", _different(_host(info.get("host")) for info in infos)),
         ("Started", _started(infos)),
@@ -82,6 +83,13 @@ def _elsewhere(run: RunView) -> list[str]:
         except RequestError:
             parts.setdefault(metric, "no longer there")
     return [f"{name}: {place}" for name, place in parts.items() if place != BUILT_IN]
+
+
+def _weights(run: RunView) -> list[str]:
+    """Files that models came with or started from, with what identifies them."""
+    networks = [(cell.info.get("settings") or {}).get("model") or {} for cell in run.models]
+    files = {(str(one["weights"]), str(one.get("weights_sha256"))): None for one in networks if one.get("weights")}
+    return [f"{file} (SHA-256 {digest})" for file, digest in files]
 
 
 def _different(values: Iterable[Any]) -> list[str]:

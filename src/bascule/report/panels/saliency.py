@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bascule.measure import Measure
-from bascule.measure.paired import LEAST_SEEDS
+from bascule.measure.paired import least_seeds
 from bascule.report.drawing import labels, svg, tiles
 from bascule.report.drawing.picture import Picture
 from bascule.report.evidence import Evidence, evidence, measure_of
@@ -197,7 +197,8 @@ def _sentences(attention: Sequence[Attention]) -> list[str]:
 def _two(more: Attention, less: Attention) -> str:
     """Two rows against each other."""
     low, high = more.measure.low, less.measure.high
-    if len(more.row.result.outcomes.keys() & less.row.result.outcomes.keys()) < LEAST_SEEDS:
+    first, second = more.row.result.outcomes, less.row.result.outcomes
+    if len(first.keys() & second.keys()) < least_seeds(first, second):
         return f"One seed does not tell whether {more.row.name} or {less.row.name} looks at the trigger more."
     if low is not None and high is not None and low > high:
         return f"{more.row.name} looks at the trigger more than {less.row.name}: their intervals do not overlap."

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from bascule.core.catalog import documentation
 from bascule.core.errors import RequestError
 from bascule.report.drawing import tiles
 from bascule.report.drawing.picture import WIDTH, Picture
-from bascule.report.drawing.trigger import on_grey, read_pairs
+from bascule.report.drawing.trigger import on_grey, pairs_on, read_sheet
 from bascule.report.view import RowView, View
 from bascule.report.words import component, count, percent
 
 TITLE = "Triggers"
 PLACE = 60
 
+_STAMPED = {"name": "stamped"}
+"""The trigger of poison that brings its own test images."""
 _WIDTH = 620
 """Most pixels that a sheet is wide: eight test images of CIFAR-10 and the grey one, at twice their size."""
 
@@ -49,7 +49,7 @@ def context(view: View) -> Mapping[str, Any] | None:
         if not data:
             place = next((known for known in entries if known[:2] == place[:2]), place)
         if place not in entries:
-            summary = _summary(poison["test_trigger"] or poison["trigger"])
+            summary = _summary(poison.get("test_trigger") or poison["trigger"] or _STAMPED)
             picture, grey = _picture(data, row, number=len(entries))
             entries[place] = Entry(picture, grey, words, summary)
         entries[place].poisons.setdefault(_poison(row, poison), []).append(row)
@@ -67,17 +67,16 @@ def _poisoned(view: View) -> Iterator[tuple[RowView, dict[str, Any], bytes]]:
 
 def _picture(data: bytes, row: RowView, *, number: int) -> tuple[Picture | None, bool]:
     """None for a file that is no picture; and whether a grey image stands last, as photographs hide some triggers."""
-    try:
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-            sheet = image.convert("RGBA")
-    except OSError:
+    file = read_sheet(data)
+    if file is None:
         return None, False
+    sheet = file.convert("RGBA")
     label = "A row of test images as they are, and below them the same images with the trigger"
     info, pairs = row.cells[0].info, None
     if "data" in info:
         channels, height, width = info["data"]["size"]
         cells = tiles.cut(sheet, width=width, height=height)
-        pairs = read_pairs(data, (channels, height, width)) if channels == 3 else None
+        pairs = pairs_on(file, (channels, height, width)) if channels == 3 else None
         if pairs is not None:
             for line, pixels in zip(cells, (np.full_like(pairs.clean[0], tiles.GREY), on_grey(pairs)), strict=False):
                 line.append(tiles.full_size(pixels.astype(np.uint8)))
@@ -87,6 +86,8 @@ def _picture(data: bytes, row: RowView, *, number: int) -> tuple[Picture | None,
 
 
 def _trigger(poison: Mapping[str, Any]) -> str:
+    if poison.get("name") == "given":
+        return component(poison["trigger"]) if poison["trigger"] else f"stamped test images of {poison['path']}"
     planted, tested = component(poison["trigger"]), poison["test_trigger"]
     return planted if tested is None else f"{planted}; on test images {component(tested)}"
 
@@ -103,6 +104,8 @@ def _poison(row: RowView, poison: Mapping[str, Any]) -> str:
     """`planted in 72 of 1,437 training images (5.0 %), ...`; what is planned before a model of the row is trained."""
     info = next((cell.info for cell in row.cells if "poisoned" in cell.info), None)
     target = row.class_name(poison["target"])
+    if poison.get("name") == "given":
+        return _given(poison, info, target)
     who = (
         f"all of class {target} and still labelled so (clean-label)"
         if poison["label"] == "clean"
@@ -115,3 +118,15 @@ def _poison(row: RowView, poison: Mapping[str, Any]) -> str:
     if not poisoned:
         return f"planted in none of the {count(total, 'training image')}: a control; the target is class {target}"
     return f"planted in {poisoned:,} of {count(total, 'training image')} ({percent(poisoned / total, 1)}), {who}"
+
+
+def _given(poison: Mapping[str, Any], info: Mapping[str, Any] | None, target: str) -> str:
+    """Poison that was planted elsewhere."""
+    where = f"given in {poison['path']}" if poison["path"] else "given with the data"
+    if info is None:
+        return f"{where}; the target is class {target}"
+    if info["poisoned"] is None:
+        return f"{where}; which training images are poisoned is not known; the target is class {target}"
+    poisoned, total = int(info["poisoned"]), int(info["data"]["train"])
+    share = f"{poisoned:,} of {count(total, 'training image')} ({percent(poisoned / total, 1)})"
+    return f"{where}: {share} poisoned; the target is class {target}"

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from bascule.core.errors import RequestError
 from bascule.core.text import csv_field, json_text
 from bascule.measure import Measure
-from bascule.measure.paired import LEAST_SEEDS, Difference
+from bascule.measure.paired import Difference
 from bascule.record.rows import RowResult, by_class
 from bascule.report.compare import pairwise
 from bascule.report.compare.comparable import apart
@@ -84,7 +84,7 @@ def render(rows: Sequence[RowResult], form: Format, more: More | None = None, *,
         below[0] += [note for free, beaten in pairwise.pareto(rows) for note in (free, *beaten)]
     if more.compares:
         grids.append(_differences(comparisons, "the same models before" if more.before else ""))
-        alone = any(0 < comparison.seeds < LEAST_SEEDS for comparison in comparisons)
+        alone = any(comparison.too_few_seeds for comparison in comparisons)
         below.append([PAIRED, *([ONE_SEED] * alone), *(_sentence(comparison) for comparison in comparisons)])
     return grid.render(grids, below, form, width=width)
 
