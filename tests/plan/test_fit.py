@@ -25,7 +25,10 @@ FITS = {
     "repair=clp": ("linear", "repair.*the model has no hidden convolution or linear layer"),
     "repair=anp": ("linear", "repair.*the model has no hidden convolution or linear layer"),
     "repair=i-bau": ("once", "repair.*second derivatives, which an operation of the model does not have"),
-    "rows.None.train.objective=lipschitz": ("once", "train.*second derivatives, which an operation of the model does not have"),
+    "rows.None.train.objective=lipschitz": (
+        "once",
+        "train.*second derivatives, which an operation of the model does not have",
+    ),
     "scan=feature-inversion": ("HeadOnTokens", "scan.*last linear layer takes .* not one vector for each"),
 }
 """What is asked for: a network on which it cannot work, and what is said."""
