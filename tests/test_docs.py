@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import torch
+import yaml
 from scipy import stats
 
 from bascule.measure import Measure
@@ -18,6 +23,8 @@ from bascule.plan.document import parse_study
 from bascule.plan.resolve import make_plan
 from bascule.record.rows import read_rows
 from bascule.record.run import RunRecord
+from bascule.report.check.checked import Result
+from bascule.report.check.condition import parse_condition
 from bascule.report.panels import panels
 from bascule.report.tables.tables import interval_text, value_text
 from bascule.run.run import run_plan
@@ -72,6 +79,57 @@ def test_the_guides_example_in_python_runs() -> None:
     assert known["x_adv"].shape == known["x"].shape
     assert 0 < known["robust"].low < known["robust"].value < known["found"]["accuracy"].value
     assert known["summary"][0].endswith("of 297 images")
+
+
+GATE = """
+base:
+  data: {name: digits, max_train: 200, max_test: 40}
+  poison: {trigger: sticker, target: 7, rate: 0.5, rate_of: target}
+  model: {name: digits-cnn, width: 2, hidden: 8}
+  train: {objective: standard, epochs: 1, batch_size: 50}
+rows: {Hardened: {}}
+twin: false
+measure: [accuracy, asr]
+"""
+"""A model that has learnt nothing yet."""
+
+
+def test_the_guides_workflow_and_its_test_stop_a_bad_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("gate.yaml").write_text(GATE)
+    (text,) = (block for block in blocks("docs/guide.md", "yaml") if block.startswith("# .github/workflows/"))
+    steps = [step["run"] for step in yaml.safe_load(text)["jobs"]["gate"]["steps"] if "run" in step]
+    program = [sys.executable, "-c", "from bascule.cli import main; main()"]
+    codes = []
+    for words in map(shlex.split, steps):
+        if words[0] == "bascule":
+            done = subprocess.run([*program, *words[1:]], capture_output=True, text=True, check=False)
+            codes.append(done.returncode)
+    assert codes == [0, 3]
+    said = r"^FAIL  Hardened: accuracy\.low > 80 %: \d.+ % \(accuracy .+, 95 % interval "
+    assert re.search(said, done.stdout, re.MULTILINE)
+    suite = ElementTree.parse("gate.xml").getroot()[0]
+    assert suite.attrib["tests"] == "2"
+    (test,) = (block for block in blocks("docs/guide.md", "python") if block.startswith("# test_gate.py"))
+    known: dict[str, Any] = {}
+    exec(test, known)
+    with pytest.raises(AssertionError, match=r"FAIL  Hardened: accuracy\.low > 80 %: "):
+        known["test_the_hardened_model_is_safe_at_both_ends"]()
+    good = test.replace("> 80 %", "> 0 %").replace("< 5 %", "<= 100 %")
+    exec(good, known)
+    known["test_the_hardened_model_is_safe_at_both_ends"]()
+
+
+def test_the_guides_gate_says_what_is_recorded() -> None:
+    (shown,) = re.findall(r"```\n\$ (bascule check .*?)```", (ROOT / "docs/guide.md").read_text(), flags=re.DOTALL)
+    command, *lines = shown.splitlines()
+    rows = json.loads((ROOT / "docs" / "results" / "digits" / "table.json").read_text(encoding="utf-8"))
+    (row,) = (row for row in rows if row["row"] == "Adv. training")
+    measures = {name: Measure(**measure) for name, measure in row["metrics"].items()}
+    for text, line in zip(re.findall(r"'([^']+)'", command), lines, strict=False):
+        condition = parse_condition(text)
+        result = Result(row=row["row"], condition=condition, measure=measures[condition.metric], problem="")
+        assert str(result) == line
 
 
 @pytest.mark.data

@@ -51,7 +51,7 @@ stage() {
   case $1 in
     timing) source "$here/timing.sh" ;;
     contracts)
-      timeout $(($(left) - 30)) python3 -m pytest -q -p no:cacheprovider -k "$device" tests/run/test_everything.py > "$OUT/contracts.txt" 2>&1
+      timeout $(($(left) - 30)) python3 -m pytest -q -p no:cacheprovider -k "$device" tests/run/test_everything.py tests/train/test_capture.py > "$OUT/contracts.txt" 2>&1
       echo "contracts: exit $? after $SECONDS s" ;;
     quick)
       study cifar10-quick --scale all-rows "${untwinned[@]}" --jobs "${JOBS:-7}" &

@@ -1,13 +1,13 @@
-"""What a training step costs: as the loop takes it, and captured whole in a CUDA graph; and whether both end in the
-same bytes.
+"""What a training step costs as the loop takes it: one by one, and captured (`bascule run --capture`); and whether both
+end in the same bytes.
 
-    python benchmarks/gpu/steps.py [--device cuda|cpu] [--only TEXT] [--as-is] [--compile] [--layout planes|pixels]
-        [--algorithms fixed|any|searched] [--profile] [--steps 20] [--batch N]
+    python benchmarks/gpu/steps.py [--device cuda|cpu] [--only TEXT] [--way both|as-is|captured] [--compile]
+        [--layout planes|pixels] [--algorithms fixed|any|searched] [--profile] [--steps 20] [--batch N]
 
-On the CPU, where nothing can be captured, the same steps are taken one by one: a rehearsal. `--as-is` leaves the
-captured column out: several such processes at once show what sharing a device costs. `--compile` compiles the passes,
-`--layout` is that of the images in memory, `--algorithms` what cuDNN may choose: deterministic, any, or the fastest
-found by trying them. `--profile` lists the kernels that take longest instead.
+On the CPU the capture is rehearsed (`train/rehearsal.py`), which says that it runs and nothing of its speed. Several
+processes with one `--way` at once show what sharing a device costs. `--compile` compiles the passes, `--layout` is that
+of the images in memory, `--algorithms` what cuDNN may choose: deterministic, any, or the fastest found by trying them.
+`--profile` lists the kernels that take longest instead.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ import argparse
 import copy
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-from torch import Tensor, nn
 
 from bascule.core import catalog, rng
 from bascule.core.images import Images
 from bascule.core.lending import lending
 from bascule.train import Objective
+from bascule.train.capture import capturing
 from bascule.train.compile import compile_model
 from bascule.train.lipschitz import Lipschitz
 from bascule.train.loop import Steps
@@ -84,84 +86,6 @@ def cases() -> dict[str, Case]:
     }
 
 
-class Captured:
-    """The steps of a training as one CUDA graph. What changes from step to step lies in tensors that it reads.
-
-    `Steps.take` sets learning rate and batch and seeds the generator; the rest, all that the device does, is captured.
-    """
-
-    def __init__(self, steps: Steps, net: nn.Module) -> None:
-        self.steps, self.net = steps, net
-        device = steps.images.device
-        training, groups = steps.training, steps.optimizer.param_groups
-        self.lr = torch.tensor(training.lr, device=device)
-        groups = [{"params": g["params"], "weight_decay": g["weight_decay"]} for g in groups if g["params"]]
-        if training.optimizer == "sgd":
-            self.optimizer: torch.optim.Optimizer = torch.optim.SGD(groups, lr=self.lr, momentum=0.9, fused=True)
-        else:
-            self.optimizer = torch.optim.Adam(groups, lr=self.lr, fused=True)
-        self.index = torch.zeros(training.batch_size, dtype=torch.int64, device=device)
-        self.loss = torch.zeros((), device=device)
-        self.generator = torch.Generator(device=device)
-        self.graph: torch.cuda.CUDAGraph | None = None
-
-    def prepare(self, number: int) -> None:
-        """What of the step is not the device's work."""
-        self.lr.fill_(self.steps.lr(number))
-        self.index.copy_(batch_of(self.steps, number))
-        seed = rng.derive(self.steps.seed, "step", number)
-        self.generator.manual_seed(seed)
-        torch.manual_seed(seed)
-
-    def body(self) -> None:
-        """What is the device's work."""
-        training, images = self.steps.training, self.steps.images
-        x = training.augment.apply(images.batch(self.index), generator=self.generator)
-        labels = images.labels[self.index]
-        loss = training.objective.loss(self.net, x, labels, progress=0.5, generator=self.generator)
-        loss.backward()
-        self.optimizer.step()
-        self.loss.copy_(loss.detach())
-
-    def take(self, number: int) -> None:
-        """The step `number`."""
-        self.prepare(number)
-        if self.graph is not None:
-            self.graph.replay()
-        else:
-            self.optimizer.zero_grad(set_to_none=True)
-            self.body()
-
-    def capture(self) -> None:
-        """Warm up on a side stream, capture, and put the weights and the optimiser's state back."""
-        kept = {name: value.clone() for name, value in self.steps.model.state_dict().items()}
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for number in range(3):
-                self.take(number)
-        torch.cuda.current_stream().wait_stream(side)
-        self.optimizer.zero_grad(set_to_none=True)
-        graph = torch.cuda.CUDAGraph()
-        graph.register_generator_state(self.generator)
-        with torch.cuda.graph(graph):
-            self.body()
-        self.graph = graph
-        with torch.no_grad():
-            for name, value in self.steps.model.state_dict().items():
-                value.copy_(kept[name])
-            for state in self.optimizer.state.values():
-                for value in state.values():
-                    if isinstance(value, Tensor):
-                        value.zero_()
-
-
-def batch_of(steps: Steps, number: int) -> Tensor:
-    """Which images: the next ones in order, as if every epoch had the same order."""
-    size, count = steps.training.batch_size, len(steps.images)
-    return (torch.arange(size) + number * size % count).to(steps.images.device)
-
-
 def milliseconds(take: Callable[[int], object], count: int, device: torch.device) -> float:
     """Per step: the median of three rounds of `count`, after one that does not count."""
     took = []
@@ -193,6 +117,9 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
+Take = Callable[[int], object]
+
+
 def measure(case: Case, given: argparse.Namespace) -> str:
     """A line of the table: as it is, captured, whether the bytes agree after six steps; or the kernels."""
     training, device, count = case.training, torch.device(given.device), given.steps
@@ -201,40 +128,42 @@ def measure(case: Case, given: argparse.Namespace) -> str:
     layout = torch.channels_last if given.layout == "pixels" else torch.contiguous_format
 
     @contextmanager
-    def made() -> Iterator[tuple[Steps, nn.Module]]:
+    def made(captured: bool) -> Iterator[tuple[Steps, Take]]:
         model = copy.deepcopy(fresh).to(device, memory_format=layout).train()
         with compile_model(model) if given.compile else nullcontext(model) as passes:
             net = (Mixed(passes) if training.precision == "bfloat16" else passes).train()
-            with lending(net, classes=10):
-                yield Steps(model, images, training, seed=0), net
+            steps = Steps(model, images, training, seed=0)
+            taking = capturing(steps, net) if captured else nullcontext(partial(steps.take, net))
+            with lending(net, classes=10), rng.borrowed_global_stream(0, "train"), taking as take:
+                yield steps, take
 
-    with made() as (steps, net):
-        if given.profile:
-            return kernels(lambda number: steps.take(net, number % 8))
-        columns = [f"{milliseconds(lambda number: steps.take(net, number % 8), count, device):9.2f}"]
-    if given.as_is:
-        return columns[0]
-    with made() as (plain, plain_net), made() as (other, other_net):
-        one_by_one, captured = Captured(plain, plain_net), Captured(other, other_net)
-        if device.type == "cuda":
-            captured.capture()
-        for number in range(6):
-            one_by_one.take(number)
-            captured.take(number)
-        synchronise(device)
-        pairs = list(zip(plain.model.state_dict().values(), other.model.state_dict().values(), strict=True))
+    if given.profile:
+        with made(given.way == "captured") as (_, take):
+            return kernels(take)
+    ways = [way for way in ("as-is", "captured") if given.way in (way, "both")]
+    columns, states = [], []
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for way in ways:
+            with made(way == "captured") as (steps, take):
+                for number in range(6):
+                    take(number)
+                states.append([value.clone() for value in steps.model.state_dict().values()])
+                columns.append(f"{milliseconds(take, count, device):9.2f}")
+    if len(states) == 2:
+        pairs = list(zip(*states, strict=True))
         apart = max(float((a.double() - b.double()).abs().max()) for a, b in pairs)
         same = all(torch.equal(a, b) for a, b in pairs)
-        columns.append(f"{milliseconds(captured.take, count, device):9.2f}")
-    columns.append("same bytes" if same else f"apart by {apart:.1e}")
-    return " ".join(columns)
+        columns.append("same bytes" if same else f"apart by {apart:.1e}")
+    refused = [str(one.message) for one in told if str(one.message).startswith("steps are not captured")]
+    return " ".join([*columns, *refused[:1]])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--only", default="", help="cases whose title holds this")
-    parser.add_argument("--as-is", action="store_true")
+    parser.add_argument("--way", choices=["both", "as-is", "captured"], default="both")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--layout", choices=["planes", "pixels"], default="pixels")
     parser.add_argument("--algorithms", choices=["fixed", "any", "searched"], default="fixed")
@@ -246,7 +175,9 @@ def main() -> None:
     torch.backends.cudnn.deterministic = given.algorithms == "fixed"
     torch.backends.cudnn.benchmark = given.algorithms == "searched"
     name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
-    print(f"torch {torch.__version__}, {name}\n{'ms per step':46s} {'as it is':>9s} {'captured':>9s}")
+    heads = {"as-is": f"{'as it is':>9s}", "captured": f"{'captured':>9s}"}
+    heads["both"] = f"{heads['as-is']} {heads['captured']}"
+    print(f"torch {torch.__version__}, {name}\n{'ms per step':46s} {heads[given.way]}")
     for title, case in cases().items():
         if given.only not in title:
             continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from bascule.certify import Certifier
     from bascule.poison import Trigger
     from bascule.record.evaluation import Evaluation
+    from bascule.report.check.checked import Checked
     from bascule.report.frames import Frames
 
 __version__ = version("bascule")
-__all__ = ["__version__", "evaluate", "load", "perturb"]
+__all__ = ["__version__", "check", "evaluate", "load", "perturb"]
 
 
 def perturb(
@@ -28,6 +29,7 @@ def perturb(
     attack: str | Mapping[str, Any] | Attack,
     *,
     seed: int = 0,
+    attack_precision: Literal["float32", "mixed"] = "float32",
     **settings: Any,
 ) -> Tensor:
     """Adversarial copies of images: `bascule.perturb(model, x, y, "pgd", eps=8 / 255, steps=40)`.
@@ -43,6 +45,8 @@ def perturb(
         attack: A name (see `bascule ls attack`) with its settings as keywords; or a mapping as in a study file, or an
             attack itself.
         seed: Of everything that is drawn.
+        attack_precision: `mixed` lets `pgd`, `fgsm`, `apgd` and the like take their gradients in bfloat16, which is
+            faster on processors and GPUs that have it; who is fooled is decided in float32. For models in float32.
         settings: Of the attack: `bascule show attack/NAME`.
 
     Returns:
@@ -53,7 +57,7 @@ def perturb(
     """
     from bascule.evaluation import in_memory
 
-    return in_memory.perturb(model, x, y, attack, seed=seed, **settings)
+    return in_memory.perturb(model, x, y, attack, seed=seed, attack_precision=attack_precision, **settings)
 
 
 def evaluate(
@@ -66,6 +70,7 @@ def evaluate(
     trigger: str | Mapping[str, Any] | Trigger | None = None,
     target: int | None = None,
     measure: str | Sequence[str] = (),
+    attack_precision: Literal["float32", "mixed"] = "float32",
     seed: int = 0,
 ) -> Evaluation:
     """Both ends of a model, with intervals: the same numbers as `bascule evaluate WEIGHTS` on these images.
@@ -84,6 +89,7 @@ def evaluate(
         trigger: A backdoor's trigger, for ASR.
         target: The class that the trigger aims at.
         measure: Further metrics by name, for example `triggered-robust-accuracy`.
+        attack_precision: Of the attacks' searches, as in `perturb`.
         seed: Of everything that is drawn.
 
     Raises:
@@ -92,8 +98,46 @@ def evaluate(
     from bascule.evaluation import in_memory
 
     return in_memory.evaluate(
-        model, x, y, attack=attack, certify=certify, trigger=trigger, target=target, measure=measure, seed=seed
+        model,
+        x,
+        y,
+        attack=attack,
+        certify=certify,
+        trigger=trigger,
+        target=target,
+        measure=measure,
+        attack_precision=attack_precision,
+        seed=seed,
     )
+
+
+def check(
+    what: str | Path | Evaluation,
+    *conditions: str,
+    row: str | Sequence[str] = (),
+    runs: str | Path = "runs",
+) -> Checked:
+    """Whether conditions on the numbers of a run hold: `assert bascule.check("digits", "asr.high < 5 %")`.
+
+    A condition compares a metric by its name in tables, or an end of its 95 % interval, with a number: `asr < 0.05`,
+    `asr.high < 5 %`, `robust_accuracy.low >= 0.4`. What cannot be told does not hold: a row that is not finished, a
+    metric that was not measured, an interval that is not there.
+
+    Args:
+        what: A run folder, or the name of a study that was run; or what `evaluate` found of one model.
+        conditions: At least one.
+        row: Names of rows; by default the conditions must hold on all.
+        runs: Folder that holds the runs.
+
+    Returns:
+        What is true when all conditions hold, and as text says what was found, with the interval, line by line.
+
+    Raises:
+        RequestError: There is no such run, row or metric, or a condition cannot be read.
+    """
+    from bascule.report.check import checked
+
+    return checked.check(what, conditions, row=row, runs=runs)
 
 
 def load(run: str | Path, *, runs: str | Path = "runs") -> Frames:

@@ -14,7 +14,7 @@ from bascule.data.download import Remote
 from bascule.data.mnist import Mnist
 from bascule.record.lock import lock_run
 
-KNOWN = ("--attack", "--compile", "--data-dir", "--from", "--max-images", "--target")
+KNOWN = ("--attack", "--capture", "--compile", "--data-dir", "--from", "--max-images", "--target")
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,7 @@ KNOWN = ("--attack", "--compile", "--data-dir", "--from", "--max-images", "--tar
         ("too large", ("max_images",), "--max-images: too large"),
         ("too large", ("attack", "eps"), "--attack.eps: too large"),
         ("it fails", ("compile_passes",), "--compile: it fails"),
+        ("not here", ("capture_steps",), "--capture: not here"),
         ("name it with `target`", (), "name it with --target"),
         (
             "set `roots`, or give another place with `place`",
@@ -84,6 +85,10 @@ def test_what_a_run_is_refused_for(
     said = bascule("run", str(study), "--compile")
     assert said.err.startswith("bascule: --compile: torch.compile does not work on ")
     assert said.err.endswith("Leave --compile out.\n")
+    assert bascule("run", str(study), "--capture", "--device", "cpu").err == (
+        "bascule: --capture: steps are captured on CUDA, where launching them takes time; this is cpu. Leave --capture "
+        "out.\n"
+    )
     with lock_run(tmp_path / "runs" / "tiny", "bascule run"):
         said = bascule("run", str(study))
     assert said.err.endswith(" (what it has finished is kept), or give another folder with --runs\n")

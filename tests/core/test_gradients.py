@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 import networks
 from bascule.core.errors import RequestError
 from bascule.core.gradients import (
     check_differentiable,
+    check_second_derivatives,
     gradient_of,
     gradients_of,
     is_differentiable,
@@ -83,6 +85,54 @@ def test_attention_has_a_second_derivative_and_it_is_the_formulas() -> None:
         found = curvature(F.scaled_dot_product_attention)
     expected = curvature(lambda q, k, v: (q @ k.transpose(2, 3) / 2).softmax(3) @ v)
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_hardsigmoid_has_a_second_derivative(inplace: bool) -> None:
+    x = (torch.rand(50, dtype=torch.float64, generator=stream(0, "x")) * 12 - 6).requires_grad_(True)
+    plain = nn.Hardsigmoid()(x)
+    with second_derivatives():
+        found = nn.Hardsigmoid(inplace)(x * 1)
+        torch.testing.assert_close(found, plain)
+        (slope,) = torch.autograd.grad((found * x).sum(), x, create_graph=True)
+        (curvature,) = torch.autograd.grad(slope.sum(), x)
+    inside = (x.abs() < 3).double()
+    torch.testing.assert_close(slope, plain + x * inside / 6)
+    torch.testing.assert_close(curvature, inside / 3)
+
+
+class Twice(nn.Module):
+    """With an operation before the last layer."""
+
+    def __init__(self, between) -> None:
+        super().__init__()
+        self.first, self.last, self.between = nn.Linear(4, 4), nn.Linear(4, 2), between
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.between(self.first(x.flatten(1))))
+
+
+class Once(torch.autograd.Function):
+    """An operation with a first derivative only."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        (x,) = ctx.saved_tensors
+        return 2 * x * gradient
+
+
+def test_second_derivatives_are_looked_for() -> None:
+    x = torch.rand(2, 1, 2, 2, generator=stream(0, "x"))
+    for between in (F.hardsigmoid, F.hardswish, torch.relu):
+        check_second_derivatives(Twice(between), x)
+    with pytest.raises(RequestError, match="second derivatives, which an operation"):
+        check_second_derivatives(Twice(Once.apply), x)
 
 
 def test_an_operation_without_a_second_derivative_is_one_message() -> None:

@@ -77,3 +77,11 @@ def test_the_borrowed_stream_is_given_back(fails: bool) -> None:
     except KeyError:
         assert fails
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_seeding_gives_the_stream_of_torchs_own() -> None:
+    with rng.borrowed_global_stream(0, "x"):
+        torch.manual_seed(2**62 + 7)
+        wanted = torch.rand(5)
+        rng.seed_global(2**62 + 7, torch.device("cpu"))
+        assert torch.equal(torch.rand(5), wanted)

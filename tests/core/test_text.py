@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from bascule.core.text import csv_field, json_text, message, printable, quote, steers
+from bascule.core.text import count, csv_field, json_text, message, printable, quote, steers
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,8 @@ def test_lines_may_be_kept() -> None:
 def test_values_are_cut() -> None:
     assert quote("short") == "'short'"
     assert quote([1, {"a": 2}]) == "[1, {'a': 2}]"
+    assert quote(()) == "[]"  # as a study file has it
+    assert quote({"a": (1, (2,))}) == "{'a': [1, [2]]}"
     for value in ("x" * 10_000, list(range(10_000)), 10**200):
         assert len(quote(value)) < 200
     nested: list[object] = []
@@ -56,3 +58,8 @@ def test_json_keeps_its_values() -> None:
     assert steers(text, lines=True) == ""
     assert json.loads(text) == value
     assert "é" in text
+
+
+def test_one_thing_is_no_plural() -> None:
+    assert [count(number, "seed") for number in (0, 1, 1437)] == ["0 seeds", "1 seed", "1,437 seeds"]
+    assert [count(number, "class", "classes") for number in (1, 2)] == ["1 class", "2 classes"]

@@ -233,9 +233,15 @@ def test_what_is_left_out_is_counted_and_named(root: Path) -> None:
         "2 files that are no pictures, e.g. dog/notes.txt",
         "2 pictures in sub-folders of classes, e.g. dog/young/1.png",
         "3 links that lead nowhere, e.g. dog/gone.png",
-        "1 files beside the folders of classes, e.g. list.csv",
+        "1 file beside the folders of classes, e.g. list.csv",
     ):
         assert part in said
+
+
+def test_a_single_one_that_is_left_out_is_no_plural(root: Path) -> None:
+    (root / "set" / "train" / "dog" / "gone.png").symlink_to("nowhere.png")
+    with pytest.warns(UserWarning, match=r"train: left out is 1 link that leads nowhere, e.g. dog/gone.png$"):
+        Folder(path="set").load([root])
 
 
 @pytest.mark.parametrize("size", [None, 2])

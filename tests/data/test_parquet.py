@@ -224,7 +224,7 @@ def test_refuses_a_missing_label(root: Path) -> None:
 
 
 def test_refuses_labels_that_do_not_fit(root: Path) -> None:
-    refused(root, "set: labels go up to 1, but 1 classes are named", classes=("cat",))
+    refused(root, "set: labels go up to 1, but 1 class is named", classes=("cat",))
     write(root / "set" / TRAIN, [flat(1), flat(1)], [0, -1])
     refused(root, "set: training image 1 has the label -1")
     write(root / "set" / TRAIN, [flat(1), flat(1)], [0, 3])

@@ -250,11 +250,16 @@ def test_a_cell_is_measured_with_what_it_was_evaluated_with(finished) -> None:
     assert found["attacks"][0]["left"] == pytest.approx(right[fgsm])  # FGSM draws nothing
     asr = [row["metrics"]["asr"]["value"] for row in [found]]
     assert asr[0] is not None
+    assert [part["precision"] for part in found["attacks"]] == ["float32", "float32"]
+    words = ("evaluate", cell.path, "--max-images", 30, "--attack-precision", "mixed")
+    assert [part["precision"] for part in json.loads(said(*words, "--format", "json"))["attacks"]] == ["mixed"] * 2
+    assert ", mixed precision): fooled" in said(*words)
 
 
 def test_what_belongs_to_the_other_form_is_refused(finished, tmp_path: Path) -> None:
     cell = finished.cell(finished.plan().rows[0].seeds[0].cell.fingerprint).path
     assert "--data: " in refused("evaluate", finished.path, "--attack", "pgd", "--data", "digits")
+    assert "--attack-precision: " in refused("evaluate", finished.path, "--attack-precision", "mixed")
     assert "--seed: " in refused("evaluate", finished.path, "--attack", "pgd", "--seed", 1)
     assert "--curve: " in refused("evaluate", cell, "--curve", "0.1")
     assert "--format csv: one model is shown as text or as json" in refused("evaluate", cell, "--format", "csv")

@@ -11,7 +11,7 @@ from scipy import stats
 from bascule.core.catalog import build
 from bascule.measure import Measure, Outcomes, Verdict
 from bascule.measure.interval import over_seeds, student_t, summarise, together, wilson
-from bascule.measure.ranking import auroc_interval
+from bascule.measure.ranking import auroc_interval, ranks
 
 
 def seeds(*shares: tuple[int, int] | None) -> list[Outcomes]:
@@ -360,3 +360,8 @@ def test_an_areas_interval_holds_the_truth_with_few_models(count: int, area: flo
         low, high = auroc_interval(float(seen), count, count)
         held.append(low <= area <= high)
     assert np.mean(held) > 0.92  # Hanley & McNeil's standard error at the area seen: 0.28 for three and 0.95
+
+
+@pytest.mark.parametrize("values", [[3.0], [2, 1, 2, 2, 0.5, 1], [1.0, np.nan, 0.0], np.arange(9)[::-1] % 4])
+def test_ranks_are_those_of_scipy(values: Sequence[float]) -> None:
+    np.testing.assert_array_equal(ranks(np.array(values)), stats.rankdata(values))

@@ -167,9 +167,42 @@ def test_bookkeeping_does_not_count(tmp_path: Path) -> None:
     assert same(loaded(given, tmp_path), state(net))
 
 
+@pytest.mark.parametrize("name", ["criterion.weight", "loss.weight", "loss_fn.pos_weight", "val_metrics.acc.correct"])
+def test_the_loss_and_the_metrics_of_a_training_do_not_count(tmp_path: Path, name: str) -> None:
+    net = Net()
+    assert same(loaded({"state_dict": {**state(net, "model."), name: torch.ones(3)}}, tmp_path), state(net))
+
+
+def test_what_a_callback_keeps_is_no_model(tmp_path: Path) -> None:
+    net = Net()
+    kept = {"StochasticWeightAveraging": {"n_averaged": torch.tensor(2), "average_model_state": zeros("model.")}}
+    assert same(loaded({"state_dict": state(net, "model."), "callbacks": kept}, tmp_path), state(net))
+
+
+@pytest.mark.parametrize("file", ["net.pth", "net.pth.tar"])
+def test_files_of_the_format_before_torch_1_6(tmp_path: Path, file: str) -> None:
+    net, found = Net(), Net()
+    content = {"args": argparse.Namespace(lr=0.1), "state_dict": state(net)}
+    torch.save(content, tmp_path / file, _use_new_zipfile_serialization=False)
+    load_weights(found, str(tmp_path / file))
+    assert same(found.state_dict(), state(net))
+    torch.save({**content, "hook": Runs()}, tmp_path / file, _use_new_zipfile_serialization=False)
+    with pytest.raises(RequestError, match=r"it asks for '[a-z]*.check_output', which could run code\. Nothing"):
+        load_weights(found, str(tmp_path / file))
+    (tmp_path / file).write_bytes((tmp_path / file).read_bytes()[:300])
+    with pytest.raises(RequestError, match="cannot read the weights"):
+        load_weights(found, str(tmp_path / file))
+
+
+def test_an_archive_of_arrays_is_named(tmp_path: Path) -> None:
+    np.savez(tmp_path / "net.npz", w=np.zeros(3))
+    with pytest.raises(RequestError, match="it is an archive of NumPy arrays"):
+        load_weights(Net(), str(tmp_path / "net.npz"))
+
+
 def test_names_beside_the_prefix_are_refused(tmp_path: Path) -> None:
-    given = {**state(prefix="model."), "criterion.weight": torch.ones(3), "model.head2.bias": torch.ones(3)}
-    with pytest.raises(RequestError, match=r"of 'model', it has what the network lacks: criterion.weight, model.head2"):
+    given = {**state(prefix="model."), "denoiser.weight": torch.ones(3), "model.head2.bias": torch.ones(3)}
+    with pytest.raises(RequestError, match=r"of 'model', it has what the network lacks: denoiser.weight, model.head2"):
         loaded(given, tmp_path)
 
 

@@ -71,6 +71,7 @@ def test_what_changes_a_model_changes_its_fingerprint(plan_of, change: str) -> N
     "change",
     [
         "attack=[{name: fgsm, eps: 0.2}]",
+        "attack_precision=mixed",
         "data.max_test=30",
         "measure=[accuracy]",
         "title=Other",
@@ -89,6 +90,19 @@ def test_an_attack_keeps_its_key_when_another_follows_and_not_when_one_precedes(
     other = plan_of("attack=[{name: pgd, eps: 0.1, steps: 3}, {name: fgsm, eps: 0.1}]")
     assert [question.key for question in more.rows[0].cells[0].questions if question.kind == "attack"][:2] == keys
     assert not set(keys) & {question.key for question in other.rows[0].cells[0].questions}
+
+
+def test_a_search_in_two_precisions_is_another_question_where_the_attack_does_it(plan_of) -> None:
+    attacks = "attack=[{name: square, eps: 0.1}, {name: pgd, eps: 0.1}]"
+    plain, default, mixed = (
+        [question for question in plan_of(attacks, *more).rows[0].cells[0].questions if question.kind == "attack"]
+        for more in ([], ["attack_precision=float32"], ["attack_precision=mixed"])
+    )
+    assert [question.key for question in plain] == [question.key for question in default]
+    assert mixed[0].key == plain[0].key
+    assert mixed[1].key != plain[1].key
+    assert [question.precision for question in mixed] == ["float32", "mixed"]
+    assert mixed[1].settings == plain[1].settings
 
 
 def test_where_the_data_lie_does_not_matter_what_they_hold_does(tmp_path: Path, plan_of) -> None:
@@ -159,6 +173,7 @@ def test_an_override_replaces_what_varies(plan_of) -> None:
         ("train.objective={name: trades, eps: 8}", "Is it 8/255?"),
         ("attack=[{name: pgd, eps: 0.1, norm: l3}]", "attack[0].norm: unknown value 'l3'"),
         ("attack=[{name: pgd, eps: 0.1, step: 3}]", "attack[0]: unknown key 'step'"),
+        ("attack_precision=half", "attack_precision: unknown value 'half'"),
         ("attack=3", "expected a name or a mapping with the key 'name', got 3"),
         ("probe.images=0", "probe.images: must be greater than or equal to 1; got 0"),
         ("probe={every: 0.5}", "probe.every: "),
@@ -342,7 +357,7 @@ def test_a_metric_with_settings_is_refused(plan_of, tmp_path: Path) -> None:
         (f"vary: {{train.epochs: {list(range(1, 1002))}}}", "1,001 rows of a table"),
         (
             f"vary: {{train.epochs: {list(range(1, 900))}, train.lr: {list(range(1, 900))}}}",
-            "1 rows x 899 values of train.epochs x 899 values of train.lr x 1 seeds are 808,201 rows",
+            "1 row x 899 values of train.epochs x 899 values of train.lr x 1 seed are 808,201 rows",
         ),
         ("scales: {'/../X': {}}", "'/../X': a run folder is called after its scale"),
         ("scales: {'..': {}}", "'..': a run folder is called after its scale"),
@@ -368,3 +383,17 @@ def test_a_key_that_python_knows_is_an_unknown_key(key: str) -> None:
     )
     with pytest.raises(RequestError, match=f"unknown key '{key}'"):
         make_plan(parse_study(text.replace("KEY", key), name="s", source="s.yaml"))
+
+
+@pytest.mark.parametrize("change", ["scales={}", "scales.fast={seeds: 1}", "scales.fast.seeds=1"])
+def test_scales_are_not_set(plan_of, change: str) -> None:
+    text = plan_of().document.text + "scales: {fast: {seeds: 1}, slow: {seeds: 2}}\n"
+    said = "the scales of a study stand in its file alone: choose one with `scale`, and change single settings"
+    with pytest.raises(RequestError, match=f"^--set scales.*: {said}.*: about, base, measure, published, rows, seeds,"):
+        plan_of(change, text=text)
+
+
+def test_what_is_no_mapping_is_shown_as_it_was_written(plan_of) -> None:
+    with pytest.raises(RequestError) as refused:
+        plan_of("probe=[]")
+    assert str(refused.value) == "--set probe: in row 'None': probe: must be a mapping of settings; got []"

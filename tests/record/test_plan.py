@@ -78,3 +78,25 @@ def test_a_question_that_says_nonsense_is_no_plan(tmp_path: Path, key: str, valu
     run.plan_file.write_text(json.dumps(content))
     with pytest.raises(RequestError, match="it holds no plan: "):
         run.plan()
+
+
+OUTSIDE = ("../../other/cells/aaaa", "/etc", "..", ".", "a/b", "a\\b", "a:b:c", "", "a\0b", "x" * 300)
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+@pytest.mark.parametrize("place", ["cell", "twin", "columns", "twin_columns"])
+def test_a_plan_leads_nowhere_outside_its_run(tmp_path: Path, name: str, place: str) -> None:
+    content = json.loads(GOLDEN.read_text())
+    content["rows"][0]["cells"][0][place] = {"clean": [name]} if place.endswith("columns") else name
+    run = RunRecord(tmp_path)
+    run.plan_file.write_text(json.dumps(content))
+    with pytest.raises(RequestError, match=r"it holds no plan: ValueError: .* is no name of a cell and no key of a qu"):
+        run.plan()
+
+
+@pytest.mark.parametrize("name", ["../../other/cells/aaaa", "/etc", ".."])
+def test_a_cell_is_made_from_nothing_outside_its_run(tmp_path: Path, name: str) -> None:
+    cell = RunRecord(tmp_path).cell("aaaa")
+    cell.write_info({"base": name})
+    assert cell.base() is None
+    assert [damage.path for damage in cell.damaged()] == [cell.info_file]

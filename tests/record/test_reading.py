@@ -1,9 +1,10 @@
-"""Each file of a record is read once per command, however many parts of the report look at it."""
+"""Each file of a record is read once per command, and each folder listed once, however many parts look at them."""
 
 from __future__ import annotations
 
 import builtins
 import io
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -30,7 +31,7 @@ EVERYTHING = ANSWERS | {"curve.jsonl", "trigger.png"}
 
 @contextmanager
 def counted_opens(folder: Path) -> Iterator[Counter[Path]]:
-    """How often each file below `folder` is opened, whoever does it."""
+    """How often `folder` and what is below it is opened or listed, whoever does it."""
     opens: Counter[Path] = Counter()
 
     def counting(real: Callable[..., Any]) -> Callable[..., Any]:
@@ -44,13 +45,14 @@ def counted_opens(folder: Path) -> Iterator[Counter[Path]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(builtins, "open", counting(builtins.open))
         patch.setattr(io, "open", counting(io.open))
+        patch.setattr(os, "scandir", counting(os.scandir))
         for name in ("read_table", "read_schema", "ParquetFile"):
             patch.setattr(pq, name, counting(getattr(pq, name)))
         yield opens
 
 
 def kinds(opens: Counter[Path]) -> set[str]:
-    return {"findings" if path.parent.name == "findings" else path.name for path in opens}
+    return {"findings" if path.parent.name == "findings" else path.name for path in opens if path.is_file()}
 
 
 def table(folder: Path) -> None:
@@ -66,7 +68,7 @@ COMMANDS: dict[str, tuple[Callable[[Path, Path], object], set[str]]] = {
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_each_file_is_opened_once(command: str, tmp_path: Path) -> None:
+def test_each_file_is_opened_and_each_folder_listed_once(command: str, tmp_path: Path) -> None:
     run = Path(shutil.copytree(GOLDEN, tmp_path / "golden"))
     do, expected = COMMANDS[command]
     with counted_opens(run) as opens:
@@ -80,7 +82,7 @@ def test_a_run_that_is_found_by_its_plan_keeps_it(tmp_path: Path) -> None:
     run = Path(shutil.copytree(GOLDEN, tmp_path / f"{RunRecord(GOLDEN).plan().study}-fast"))
     with counted_opens(tmp_path) as opens:
         assert open_run(RunRecord(GOLDEN).plan().study, tmp_path).plan() == RunRecord(GOLDEN).plan()
-    assert opens == {run / "study.json": 1}
+    assert opens == {tmp_path: 1, run / "study.json": 1}
 
 
 def test_what_was_replaced_is_read_again(tmp_path: Path) -> None:

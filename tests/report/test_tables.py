@@ -78,6 +78,18 @@ def test_json_is_the_documented_shape() -> None:
     assert second["flags"] == ["1 of 3 seeds finished"]
 
 
+def test_a_search_in_two_precisions_is_said() -> None:
+    attack = {"attack": [{"name": "pgd", "eps": 0.1}]}
+    mixed = replace(ROWS[0], settings={**attack, "attack_precision": "mixed"})
+    others = [replace(ROWS[1], settings=attack), replace(ROWS[1], row="C", settings={"attack_precision": "mixed"})]
+    said = "gradients in bfloat16 where the attack can, success in float32 (mixed precision)."
+    assert f"Attacks on None · poison.rate 0.05: {said}" in " ".join(render([mixed, *others], "text").split())
+    assert f"Attacks on all rows: {said}" in " ".join(render([mixed], "text").split())
+    assert "bfloat16" not in render(others, "text")
+    found = json.loads(render([mixed, *others], "json"))
+    assert [row.get("attack_precision") for row in found] == ["mixed", None, None]
+
+
 def test_csv_holds_the_same_numbers() -> None:
     first, second = csv.DictReader(io.StringIO(render(ROWS, "csv")))
     assert float(first["accuracy"]) == 0.9712

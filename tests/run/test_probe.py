@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 import bascule.run.make
 from bascule.attack.fgsm import Fgsm
 from bascule.core import catalog
+from bascule.core.errors import RequestError
 from bascule.core.images import Images, Splits
 from bascule.plan.plan import Watch
 from bascule.plan.schema import Probe
@@ -20,9 +22,9 @@ from bascule.poison.placement import Truth
 from bascule.poison.sticker import Sticker
 from bascule.record.run import RunRecord
 from bascule.run.probe import Looks
-from bascule.train import loop
 from bascule.train.loop import train
 from bascule.train.settings import Training
+from interruptible import run_killed
 
 SEEN = (
     "accuracy", "robust_accuracy", "asr", "poisoned_accuracy", "poisoned_loss", "target_accuracy", "target_loss",
@@ -181,7 +183,41 @@ def test_a_model_that_is_trained_is_not_trained_again(
 
     run = RunRecord(Path(shutil.copytree(finished.path, tmp_path / "run")))
     monkeypatch.setattr(bascule.run.make, "train", None)
-    assert run_here(plan_of("probe={}"), run).failures == ()
+    with pytest.warns(UserWarning, match="^8 models are trained already and are not trained again for probe, which"):
+        assert run_here(plan_of("probe={}"), run).failures == ()
+
+
+def test_only_models_that_were_not_looked_at_so_are_told(
+    tmp_path: Path, plan_of, run_here, recwarn: pytest.WarningsRecorder
+) -> None:
+    run, changes = RunRecord(tmp_path / "run"), ("twin=false", "train.epochs=1", "rows.None.probe={images: 9}")
+    for _ in range(2):
+        run_here(plan_of(*changes, seeds=1), run)
+    assert not recwarn
+    run_here(plan_of(*changes, "rows.None.probe.every=2", seeds=1), run)
+    assert [str(said.message) for said in recwarn] == [
+        "1 model is trained already and is not trained again for probe, which looks at models while they are trained; "
+        "make them anew in another run folder to see it"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            ["vary.probe.images=[2, 3]"],
+            "vary.probe.images: `probe` looks at models along their training and changes",
+        ),
+        (["vary.probe=[{}, {images: 3}]"], "so that it cannot vary: set it in the base or in a row"),
+        (
+            ["rows.Adv. training.train.objective=standard", "rows.Adv. training.probe={}"],
+            "is the same as row 'None': every setting but `probe`, which changes no result, is equal",
+        ),
+    ],
+)
+def test_what_changes_no_result_makes_no_rows(plan_of, changes: list[str], said: str) -> None:
+    with pytest.raises(RequestError, match=re.escape(said)):
+        plan_of(*changes)
 
 
 # --- in a run --------------------------------------------------------------------------------------------------------
@@ -213,30 +249,11 @@ def test_a_run_keeps_what_is_seen_and_the_models_stay_the_same(
     assert last["robust_accuracy"] <= last["accuracy"]
 
 
-def test_a_training_that_continues_keeps_what_was_seen(
-    tmp_path: Path, plan_of, run_here, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_training_that_continues_keeps_what_was_seen(tmp_path: Path, plan_of, run_here) -> None:
     plan = plan_of("twin=false", "train.epochs=4", "probe={images: 20}", seeds=1)
     whole, cut = RunRecord(tmp_path / "whole"), RunRecord(tmp_path / "cut")
     run_here(plan, whole)
-    real_train, real_step, taken = loop.train, loop.Steps.take, 0
-
-    class KilledError(BaseException):
-        pass
-
-    def step(*args: Any) -> Tensor:
-        nonlocal taken
-        taken += 1
-        if taken in (9, 19):
-            raise KilledError
-        return real_step(*args)
-
-    monkeypatch.setattr(bascule.run.make, "train", lambda *a, **k: real_train(*a, **k, checkpoint_seconds=0.0))
-    monkeypatch.setattr(loop.Steps, "take", step)
-    for _ in range(2):
-        with pytest.raises(KilledError):
-            run_here(plan, cut)
-    assert run_here(plan, cut).failures == ()
+    run_killed(run_here, plan, cut, 9, 19)
     for cell in plan.cells():
         curves = [
             [{name: value for name, value in entry.items() if name not in TIMES} for entry in curve]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -17,14 +18,19 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 import torch
+from rich.console import Console
 
 from bascule.core.errors import RequestError
 from bascule.core.host import is_running
 from bascule.plan.document import parse_study
+from bascule.plan.plan import Cell
 from bascule.plan.resolve import make_plan
 from bascule.record.lock import is_locked
 from bascule.record.rows import read_rows
 from bascule.record.run import RunRecord
+from bascule.run import processes
+from bascule.run.console import console_progress
+from bascule.run.context import RunContext
 from bascule.run.run import Ran, run_plan
 from interruptible import PROGRAM
 
@@ -111,6 +117,29 @@ def test_models_and_answers_are_the_same_bytes_as_one_after_another(
     assert [row.as_dict() for row in read_rows(run)] == [row.as_dict() for row in read_rows(finished)]
     info = json.loads(next(run.path.glob("cells/*/cell.json")).read_text())
     assert info["host"]["threads"] == 1
+
+
+def test_a_cell_is_seen_before_its_worker_says_a_word(
+    plan_of: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, shown = io.StringIO(), []
+
+    class Silent(processes._Team):
+        def give(self, cell: Cell) -> None:
+            self._workers.append(worker := processes._Worker())
+            worker.cell = cell
+
+        def listen(self) -> tuple[Cell, float, None]:
+            bars._progress.refresh()
+            shown.append(re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", file.getvalue()))
+            return self._workers.pop().cell, 1.0, None
+
+    monkeypatch.setattr(processes, "_Team", Silent)
+    cells = plan_of("twin=false", seeds=1).cells()
+    with console_progress(Console(file=file, force_terminal=True, width=120), 2) as bars:
+        place = RunContext(record=RunRecord(tmp_path), device=torch.device("cpu"), roots=(), progress=bars)
+        processes.run_cells(cells, place, 2)
+    assert re.search(r"starting .* None · seed 0\s*\n\s*starting .* Adv\. training · seed 0\s", shown[0])
 
 
 def test_a_lost_worker_or_a_failure_leaves_the_other_cells_be(

@@ -23,6 +23,7 @@ from bascule.measure import MISSING
 from bascule.record.rows import read_rows
 from bascule.record.run import RunRecord
 from bascule.run.run import pick_device, run_plan
+from interruptible import Killed, run_killed
 
 
 def table(run: RunRecord) -> list[dict]:
@@ -89,10 +90,6 @@ def test_more_evaluation_trains_nothing(
     assert [row["metrics"] for row in table(run)] == [row["metrics"] for row in table(finished)]
 
 
-class Killed(BaseException):
-    """Stands for a kill: no handler of ours may catch it."""
-
-
 def test_interrupted_at_every_write_ends_in_the_same_bytes(
     tmp_path: Path, plan_of, run_here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,31 +126,12 @@ def test_interrupted_at_every_write_ends_in_the_same_bytes(
             assert np.array_equal(values, other.answers().predictions[key]), key
 
 
-def test_killed_training_continues_from_its_checkpoint(
-    tmp_path: Path, plan_of, run_here, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from bascule.train import loop
-
+def test_killed_training_continues_from_its_checkpoint(tmp_path: Path, plan_of, run_here) -> None:
     plan = plan_of("twin=false", "train.epochs=4", seeds=1)
     whole, cut = RunRecord(tmp_path / "whole"), RunRecord(tmp_path / "cut")
     run_here(plan, whole)
-    real_train, real_step, taken = loop.train, loop.Steps.take, 0
-
-    def step(*args):
-        nonlocal taken
-        taken += 1
-        if taken in (9, 30):
-            raise Killed
-        return real_step(*args)
-
-    monkeypatch.setattr(bascule.run.make, "train", lambda *a, **k: real_train(*a, **k, checkpoint_seconds=0.0))
-    monkeypatch.setattr(loop.Steps, "take", step)
-    for _ in range(2):
-        with pytest.raises(Killed):
-            run_here(plan, cut)
-    assert run_here(plan, cut).failures == ()
     # Two rows of 4 x 6 steps, and the two steps that were killed before they counted: nothing else was done again.
-    assert taken == 2 * 24 + 2
+    assert run_killed(run_here, plan, cut, 9, 30) == 2 * 24 + 2
     for cell in plan.cells():
         model = whole.cell(cell.fingerprint).model_file.read_bytes()
         assert cut.cell(cell.fingerprint).model_file.read_bytes() == model

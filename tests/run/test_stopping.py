@@ -77,7 +77,7 @@ def test_a_run_is_alone_and_stopped_and_continued(tmp_path: Path, capsys: pytest
     assert [line for line in err.splitlines() if " cells done; " not in line] == [said]
     capsys.readouterr()
     continued = here(STUDY, cut)
-    assert capsys.readouterr().err.count(" of 1 cells: Long · seed 0: ") == 1
+    assert capsys.readouterr().err.count(" of 1 cell: Long · seed 0: ") == 1
     assert continued == here(STUDY, RunRecord(tmp_path / "whole" / "two"))
 
 

@@ -386,6 +386,35 @@ def test_nothing_that_is_not_finite_is_kept(how: str, few: Images, make_net: Cal
     assert all(bool(value.isfinite().all()) for value in checkpoints.load()["model"].values())
 
 
+def test_parameters_that_are_no_floats_or_empty_are_finite(few: Images, make_net: Callable) -> None:
+    net = make_net()
+    net.counts = nn.Parameter(torch.ones(3, dtype=torch.int64), requires_grad=False)
+    net.nothing = nn.Parameter(torch.empty(0, 3))
+    train(net, few, settings(epochs=1), seed=0)
+
+
+def test_parameters_near_the_largest_float_are_finite(few: Images, make_net: Callable) -> None:
+    net = make_net()
+    net.large = nn.Parameter(torch.full((8,), 3e38), requires_grad=False)
+    train(net, few, settings(epochs=1), seed=0)
+
+
+def test_a_training_that_an_unfused_optimiser_began_goes_on_with_it(
+    few: Images, make_net: Callable, kept: Callable
+) -> None:
+    """Checkpoints of earlier versions: such a training ends in the bytes it would have ended in."""
+    begun = kept()
+    train(make_net(), few, CASES["adam"], seed=5, checkpoints=begun, checkpoint_seconds=0)
+    early = kept(begun.states[2])
+    state = early.load()
+    for group in state["optimizer"]["param_groups"]:
+        group["fused"] = None
+    early.save(state)
+    train(make_net(), few, CASES["adam"], seed=5, checkpoints=early, checkpoint_seconds=0)
+    assert len(early.states) == STEPS - 2
+    assert [group["fused"] for group in early.load()["optimizer"]["param_groups"]] == [None, None]
+
+
 @pytest.mark.parametrize("norm", [False, True], ids=["plain", "batch-norm"])
 def test_a_learning_rate_far_too_large_is_noticed(norm: bool, few: Images, make_net: Callable) -> None:
     # Batch norm hides huge weights from the loss; its running variance still tells.

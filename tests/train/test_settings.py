@@ -125,6 +125,35 @@ def test_optimizers_and_their_momentum(name: Any, kind: type, momentum: dict[str
         assert group["lr"] == 0.3
 
 
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize(
+    ("weight", "fused"),
+    [
+        (lambda: torch.randn(4, 3, 5, 5).to(memory_format=torch.channels_last), True),
+        (lambda: torch.randn(7, 4).T, True),
+        (lambda: torch.randn(4, 8)[:, :3], None),
+        (lambda: torch.randn(4, 3, dtype=torch.complex64), None),
+    ],
+    ids=["pixels", "turned", "part", "complex"],
+)
+def test_the_step_is_that_of_torchs_plain_optimiser(name: Any, weight: Any, fused: bool | None) -> None:
+    """In one pass over the memory of each parameter, where that is all there is in it."""
+    found = []
+    for plain in (False, True):
+        with rng.borrowed_global_stream(0, "weight"):
+            net = nn.ParameterList([nn.Parameter(weight()), nn.Parameter(torch.randn(4))])
+        optimizer = training(optimizer=name, lr=0.1, weight_decay=0.1).make_optimizer(net)
+        assert [group["fused"] for group in optimizer.param_groups] == [fused, fused]
+        for group in optimizer.param_groups if plain else ():
+            group["fused"] = None
+        for _ in range(3):
+            optimizer.zero_grad()
+            (net[0].flatten(1).abs().sum(1) * net[1] - 1).square().sum().backward()
+            optimizer.step()
+        found.append([parameter.detach() for parameter in net])
+    assert all(torch.allclose(ours, theirs, atol=1e-6) for ours, theirs in zip(*found, strict=True))
+
+
 def test_only_parameters_that_want_gradients_are_trained() -> None:
     net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2, bias=False))
     net[0].requires_grad_(False)

@@ -25,6 +25,9 @@ class Attack(ABC):
 
     uses_gradient: ClassVar[bool] = True
     """Whether the search differentiates the model; one that only asks for logits is not misled by masked gradients."""
+    mixed_precision: ClassVar[bool] = False
+    """Whether the search takes its gradients in bfloat16 where that is asked for (`two_precisions`). Not so a search
+    that needs no gradients, or whose last steps are shorter than what bfloat16 can tell apart: it stays in float32."""
 
     norm: Norm = "linf"
     """Norm of the ball: `linf` or `l2`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Gt, Lt
@@ -35,6 +35,8 @@ class Apgd(Attack):
     where the DLR loss is not defined, with two classes (targeted: fewer than four), its numerator alone is used: the
     direction of a step is the same up to the denominator's share.
     """
+
+    mixed_precision: ClassVar[bool] = True
 
     steps: Annotated[int, Ge(1)] = 100
     """Gradient steps per try, for each target."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bascule.attack.losses import Loss, cross_entropy, margin
+from bascule.attack.two_precisions import search_pass
 from bascule.attack.unfooled import find_unfooled
 from bascule.core.ball import Ball
 from bascule.core.gradients import gradient_of
@@ -35,10 +36,10 @@ def ascend(
     """
     if stop_when_fooled:
         return _until_fooled(model, x, y, ball, start, steps, step_size, loss)
-    current = start
+    forward, current = search_pass(model), start
     for _ in range(steps):
         current = current.detach().requires_grad_(True)
-        gradient = gradient_of(loss(model(current), y).sum(), current)
+        gradient = gradient_of(loss(forward(current), y).sum(), current)
         with torch.no_grad():
             current = ball.project(ball.step(current.detach(), gradient, step_size), x)
     return current

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,9 @@ class Autoattack(Attack):
       gradients go unnoticed, and some strength: on five adversarially trained networks for `digits` (Linf, eps 0.2)
       it left 0.3 to 1.4 points more robust accuracy than `standard`.
     """
+
+    mixed_precision: ClassVar[bool] = True
+    """Its parts APGD; FAB and Square stay in float32."""
 
     version: Literal["standard", "rand", "light"] = "standard"
     """`standard`, `rand` (models with random outputs) or `light` (a small part of the cost; no last word)."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +19,8 @@ class Fgsm(Attack):
 
     Weak on purpose: a lower bound on what an attacker can do, and a sanity check, since PGD must never do worse.
     """
+
+    mixed_precision: ClassVar[bool] = True
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:
         return one_step(model, x, y, ball=self.ball, loss=cross_entropy)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +21,8 @@ class FgsmTargeted(Attack):
     robustness" of Weng, Lee & Wu 2020 (supplement). Weaker than `fgsm` although any wrong prediction counts as success,
     not only the label drawn.
     """
+
+    mixed_precision: ClassVar[bool] = True
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:
         return one_step(model, x, y, ball=self.ball, loss=nearness_to_random_label(generator=generator))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge, Gt
@@ -20,6 +20,8 @@ class Pgd(Attack):
     Departure: by default an image is done at its first misclassified iterate, so the verdict is the worst over all
     iterates rather than the last one; never weaker, and much cheaper on a weak model.
     """
+
+    mixed_precision: ClassVar[bool] = True
 
     steps: Annotated[int, Ge(1)] = 20
     """Gradient steps per try."""

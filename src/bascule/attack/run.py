@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bascule.attack import Attack
+from bascule.attack.two_precisions import Precision, TwoPrecisions
 from bascule.core.gradients import WithoutGradient, takes_gradients
 from bascule.core.inference import labels_of
 from bascule.core.restore import evaluating, full_precision, untouched
@@ -22,12 +23,20 @@ class Attacked(NamedTuple):
     """int64, shape (B,): what the model takes them for."""
 
 
-def run_attack(model: nn.Module, attack: Attack, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Attacked:
+def run_attack(
+    model: nn.Module,
+    attack: Attack,
+    x: Tensor,
+    y: Tensor,
+    *,
+    generator: torch.Generator,
+    precision: Precision = "float32",
+) -> Attacked:
     """Run `attack` on images the model gets right, each restart only on those that withstood the earlier ones.
 
     The model is in eval mode with frozen parameters and in full precision during the attack, and is found as it was
     afterwards. Proposals are projected into the ball and [0, 1], a non-finite proposal counts as no perturbation, and
-    success is measured by a pass of our own.
+    success is measured by a pass of our own, in float32 whatever the search's precision.
 
     Args:
         model: From [0, 1] images to logits.
@@ -35,10 +44,15 @@ def run_attack(model: nn.Module, attack: Attack, x: Tensor, y: Tensor, *, genera
         x: Floats in [0, 1], B x C x H x W.
         y: int64 labels, shape (B,).
         generator: On the device of `x`.
+        precision: `mixed` lets an attack that can (`Attack.mixed_precision`) take its gradients in bfloat16.
 
     Raises:
-        RequestError: A logit of a perturbed image is not a number.
+        RequestError: A logit of a perturbed image is not a number; or a model that cannot be searched in two
+            precisions.
     """
+    if isinstance(model, TwoPrecisions):  # an ensemble hands its parts what it was given
+        model, precision = model.model, "mixed"
+    mixed = precision == "mixed" and attack.mixed_precision
     ball, x = attack.ball, x.detach()
     best, prediction = x.clone(), y.clone()
     for _ in range(attack.restarts):
@@ -48,7 +62,8 @@ def run_attack(model: nn.Module, attack: Attack, x: Tensor, y: Tensor, *, genera
         origin = x[alive]
         with untouched(model), full_precision(x.device):
             # A clone, so that an attack which works in place on its input does not carry the ball along.
-            proposal = _propose(model, attack, origin.clone(), y[alive], generator).detach().to(origin)
+            searched = TwoPrecisions(model) if mixed else model
+            proposal = _propose(searched, attack, origin.clone(), y[alive], generator).detach().to(origin)
         proposal = ball.project(torch.where(proposal.isfinite(), proposal, origin), origin)
         with evaluating(model), torch.no_grad(), full_precision(x.device):
             prediction[alive] = labels_of(model(proposal))
@@ -64,5 +79,7 @@ def _propose(model: nn.Module, attack: Attack, x: Tensor, y: Tensor, generator: 
         raise
     except Exception:  # somebody's code may raise anything
         if takes_gradients(model, x[:2]):
+            if isinstance(model, TwoPrecisions):
+                model.check(x[:2])
             raise
     return attack.perturb(WithoutGradient(model), x, y, generator=generator)

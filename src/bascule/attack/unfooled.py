@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from bascule.attack.two_precisions import TwoPrecisions, search_pass
 from bascule.core.gradients import gradient_of
 
 
@@ -28,24 +29,29 @@ def find_unfooled(
     """Which images are still classified as `labels[0]`, and loss and gradient of these.
 
     Args:
-        model: From images to logits, parameters frozen.
+        model: From images to logits, parameters frozen. In two precisions who is fooled is decided in float32, loss and
+            gradient are of the pass in bfloat16.
         x: B x C x H x W.
         loss: Called with the logits and all of `labels`; loss per image.
         labels: Tensors of shape (B,), the true labels first.
-        passes: For a randomised model, passes over which loss and gradient are averaged; an image is fooled when it
-            is misclassified in all of them.
+        passes: For a randomised model, passes over which loss and gradient are averaged, in float32 always; an image is
+            fooled when it is misclassified in all of them.
     """
     if passes > 1:
         return _averaged(model, x, loss, labels, passes)
+    forward = search_pass(model)
     x = x.detach().requires_grad_(True)
-    logits = model(x)
-    index = (logits.detach().argmax(1) == labels[0]).nonzero().squeeze(1)
+    logits = forward(x)
+    right = logits.detach().argmax(1) == labels[0]
+    if isinstance(model, TwoPrecisions):
+        right = ~model.fooled(x, logits, labels[0])
+    index = right.nonzero().squeeze(1)
     if len(index) == 0:
         return Unfooled(index, logits.new_empty(0), x.detach()[:0])
     if 2 * len(index) < len(x):
         # The way back leads through the whole batch: for few images another way forth is cheaper.
         x, labels = x.detach()[index].requires_grad_(True), tuple(label[index] for label in labels)
-        logits = model(x)
+        logits = forward(x)
     value = loss(logits, *labels)
     gradient = gradient_of(value.sum(), x)
     value = value.detach()

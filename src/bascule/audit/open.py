@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from bascule.attack import Attack
+from bascule.attack.two_precisions import Precision
 from bascule.certify import Certifier
 from bascule.core import rng
 from bascule.core.catalog import build, changes_noted, construct_one_of, name_of, names, recorded_code
@@ -58,6 +59,8 @@ class AuditedModel:
     """Whether it is a cell, with the data of its run."""
     attacks: tuple[Attack, ...] = ()
     """Those that the cell was evaluated with, in order."""
+    attack_precision: Precision = "float32"
+    """Of their searches."""
     certifiers: tuple[Certifier, ...] = ()
     """Those that the cell was evaluated with."""
     poison: Poison | GivenPoison | None = None
@@ -152,7 +155,7 @@ def open_model(
         model=network,
         source=source, train=train, test=test, device=device, roots=tuple(roots), seed=seed,
         on_data_of_its_run=cell is not None and data is None,
-        attacks=parts["attack"], certifiers=parts["certify"],
+        attacks=parts["attack"], attack_precision=_precision(cell), certifiers=parts["certify"],
         poison=poison, flags=tuple(map(_changed_code, changed)),
     )  # fmt: skip
 
@@ -244,6 +247,12 @@ def _evaluated_with(cell: CellRecord | None, kind: str, changed: list[str], trus
     return tuple(dict.fromkeys(_recorded(kind, spec, changed, trust_code) for spec in specs))
 
 
+def _precision(cell: CellRecord | None) -> Precision:
+    """Of the searches of the attacks that a cell was evaluated with."""
+    infos = [] if cell is None else cell.evaluations().values()
+    return "mixed" if any(info.get("precision") == "mixed" for info in infos) else "float32"
+
+
 def settings_for(
     audited: AuditedModel,
     *,
@@ -252,8 +261,10 @@ def settings_for(
     trigger: Spec | Trigger | None = None,
     target: int | None = None,
     measure: Sequence[str] = (),
+    attack_precision: Precision | None = None,
 ) -> EvaluationSettings:
-    """What is to be measured of a model; by default with the attacks, certifiers and trigger of its cell.
+    """What is to be measured of a model; by default with the attacks, their precision, certifiers and trigger of its
+    cell.
 
     Raises:
         RequestError: A wrong name or value, a trigger that has no target or does not fit the images; its place is the
@@ -269,6 +280,7 @@ def settings_for(
     settings = EvaluationSettings(
         test=audited.identity,
         attack=_all_of("attack", attack) or audited.attacks,
+        attack_precision=attack_precision or audited.attack_precision,
         certify=_all_of("certify", certify) or audited.certifiers,
         trigger=mark,
         target=poison.target if target is None and poison is not None else target,

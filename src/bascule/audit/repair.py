@@ -13,6 +13,7 @@ from bascule.core.errors import RequestError
 from bascule.core.files import write_atomically
 from bascule.core.fingerprint import fingerprint
 from bascule.core.progress import Progress
+from bascule.core.text import count
 from bascule.evaluation.model import evaluate_model
 from bascule.evaluation.question import EvaluationSettings
 from bascule.measure import Outcomes
@@ -40,10 +41,10 @@ def repair_model(
     Raises:
         RequestError: No test image is left to measure on, or `output` is not named as what will be written there.
     """
-    if images >= (count := len(audited.test)):
+    if images >= (there := len(audited.test)):
         raise RequestError(
-            f"the data have {count} test images, and some must be left to measure on; give fewer than {count}, "
-            f"not {images}",
+            f"the data have {count(there, 'test image')}, and some must be left to measure on; give fewer "
+            f"than {there}, not {images}",
             place=("images",),
         )
     if output.suffix != ".safetensors":

@@ -5,13 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bascule.certify import Certifier
-from bascule.certify.bounds import Intermediate, followed, proved_radius
+from bascule.certify.bounds import Following, Intermediate, proved_radius
 from bascule.core.catalog import component
 
 
 @component
-class CrownIbp(Certifier):
+class CrownIbp(Following):
     """CROWN-IBP (Zhang et al. 2020): intervals inside the network, one backward pass of linear bounds for the margins.
 
     Each margin is the better of the linear and the interval bound, so no image that `interval` certifies is lost.
@@ -27,6 +26,3 @@ class CrownIbp(Certifier):
 
     def radius(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:
         return proved_radius(model, x, y, norm=self.norm, eps=self.eps, linear=True, intermediate=self.intermediate)
-
-    def check_model(self, model: nn.Module, x: Tensor) -> None:
-        followed(model, x)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bascule.certify import Certifier
-from bascule.certify.bounds import followed, proved_radius
+from bascule.certify.bounds import Following, proved_radius
 from bascule.core.catalog import component
 
 
 @component
-class Interval(Certifier):
+class Interval(Following):
     """Interval bound propagation (Gowal et al. 2018): a box around every value, the last layer merged into the margins.
 
     Costs about two forward passes. Tight only for networks trained with it (`train/ibp`); others are rarely certified.
@@ -23,6 +22,3 @@ class Interval(Certifier):
 
     def radius(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:
         return proved_radius(model, x, y, norm=self.norm, eps=self.eps)
-
-    def check_model(self, model: nn.Module, x: Tensor) -> None:
-        followed(model, x)

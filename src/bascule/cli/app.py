@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperCommand
 
 from bascule.cli.catalog import ls, show
+from bascule.cli.check import check
 from bascule.cli.data import get
 from bascule.cli.evaluate import evaluate
 from bascule.cli.model import filter_, repair, scan
@@ -67,6 +68,7 @@ app.command("evaluate", cls=Command)(evaluate)
 app.command("table", cls=Command)(table)
 app.command("report", cls=Command)(report)
 app.command("export", cls=Command)(export)
+app.command("check", cls=Command)(check)
 app.command("ls", cls=Command)(ls)
 app.command("show", cls=Command)(show)
 app.command("filter", cls=Command)(filter_)

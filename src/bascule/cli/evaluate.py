@@ -11,6 +11,7 @@ from bascule.cli.model import evaluate_model
 from bascule.cli.options import (
     ATTACK_EXAMPLE,
     ArchitectureOption,
+    AttackPrecision,
     DataDirOption,
     DataOption,
     DeviceOption,
@@ -62,6 +63,13 @@ def evaluate(
         int | None,
         typer.Option(min=1, metavar="N", help="Model only: a random part of the test images; by default all."),
     ] = None,
+    attack_precision: Annotated[
+        AttackPrecision | None,
+        typer.Option(
+            help="Model only: of the attacks' searches. mixed: gradients in bfloat16, success in float32; by default "
+            "its cell's, or float32."
+        ),
+    ] = None,
     seed: Annotated[
         int | None,
         typer.Option(min=0, metavar="N", help="Model only: of everything that is drawn; by default its cell's, or 0."),
@@ -74,10 +82,11 @@ def evaluate(
     """Measure one model at both ends; or ask more of the trained models of a run. Nothing is trained."""
     given = EvaluateOptions(
         attack=attack or (), certify=certify or (), measure=measure or (), form=format_, curve=curve, data=data,
-        model=architecture, trigger=trigger, target=target, max_images=max_images, seed=seed, device=device,
-        jobs=jobs, data_dir=data_dir, trust_code=trust_code,
+        model=architecture, trigger=trigger, target=target, max_images=max_images,
+        attack_precision=attack_precision, seed=seed, device=device, jobs=jobs, data_dir=data_dir,
+        trust_code=trust_code,
     )  # fmt: skip
-    record = _run_or_model(what, runs)
+    record = run_or_model(what, runs)
     if record is None:
         why = f"{what} is one model: a curve is asked of a run; here give one `attack` a radius"
         given.refuse("curve", why=why)
@@ -85,11 +94,11 @@ def evaluate(
         evaluate_model(what, given)
     else:
         why = f"{record.path} is a run, which has its own; it is for one model"
-        given.refuse("data", "model", "trigger", "target", "max_images", "seed", why=why)
+        given.refuse("data", "model", "trigger", "target", "max_images", "attack_precision", "seed", why=why)
         evaluate_run(record, given)
 
 
-def _run_or_model(what: str, runs: Path) -> RunRecord | None:
+def run_or_model(what: str, runs: Path) -> RunRecord | None:
     """The run that is meant, or None for one model.
 
     Raises:

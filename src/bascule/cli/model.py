@@ -27,10 +27,12 @@ from bascule.cli.options import (
 )
 from bascule.cli.output import complain, echo, echo_json
 from bascule.core.errors import RequestError
+from bascule.core.text import count
 
 if TYPE_CHECKING:
     from bascule.audit.open import AuditedModel
     from bascule.core.images import Images
+    from bascule.record.evaluation import Evaluation
 
 _AIMED = "not measured: --trigger, --target"
 """What to say of a metric that needs a trigger, where there is none."""
@@ -39,32 +41,12 @@ _AIMED = "not measured: --trigger, --target"
 def evaluate_model(name: str, given: EvaluateOptions) -> None:
     """Measure one model at both ends, and print its numbers."""
     import json
-    from dataclasses import replace
 
-    from rich.console import Console
-
-    from bascule.audit.open import settings_for
-    from bascule.core.catalog import name_of
-    from bascule.evaluation.model import evaluate_model as evaluate
     from bascule.report.single import one_model
-    from bascule.run.console import console_progress
 
     if given.form not in (Format.text, Format.json):
         raise RequestError(f"--format {given.form.value}: one model is shown as text or as json")
-    audited = _open(
-        name, given.data, given.model, given.seed, given.device, given.data_dir,
-        trust_code=given.trust_code, max_test=given.max_images,
-    )  # fmt: skip
-    settings = settings_for(
-        audited, attack=specs_of(given.attack, "attack"), certify=specs_of(given.certify, "certify"),
-        trigger=spec_of(given.trigger, "trigger"), target=given.target, measure=given.measure,
-    )  # fmt: skip
-    with console_progress(Console(stderr=True), 1) as progress:
-        progress.begin(name)
-        images = audited.test.to(audited.device)
-        evaluation = evaluate(audited.model, images, settings, seed=audited.seed, progress=progress)
-    evaluation = replace(evaluation, flags=(*audited.flags, *evaluation.flags))
-    data = name_of(audited.source)
+    evaluation, data = measure_model(name, given)
     if given.form is Format.json:
         about = {"study": "", "row": name, "data": data, "vary": {}, "seeds": 1}
         echo_json(json.dumps({**about, **evaluation.as_dict()}, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
@@ -76,6 +58,33 @@ def evaluate_model(name: str, given: EvaluateOptions) -> None:
         "triggered_accuracy": _AIMED,
     }
     echo(one_model(evaluation, f"test images of {data}", hints), nl=False)
+
+
+def measure_model(name: str, given: EvaluateOptions) -> tuple[Evaluation, str]:
+    """The numbers of one model at both ends, and what its data are called."""
+    from dataclasses import replace
+
+    from rich.console import Console
+
+    from bascule.audit.open import settings_for
+    from bascule.core.catalog import name_of
+    from bascule.evaluation.model import evaluate_model as evaluate
+    from bascule.run.console import console_progress
+
+    audited = _open(
+        name, given.data, given.model, given.seed, given.device, given.data_dir,
+        trust_code=given.trust_code, max_test=given.max_images,
+    )  # fmt: skip
+    settings = settings_for(
+        audited, attack=specs_of(given.attack, "attack"), certify=specs_of(given.certify, "certify"),
+        trigger=spec_of(given.trigger, "trigger"), target=given.target, measure=given.measure,
+        attack_precision=None if given.attack_precision is None else given.attack_precision.value,
+    )  # fmt: skip
+    with console_progress(Console(stderr=True), 1) as progress:
+        progress.begin(name)
+        images = audited.test.to(audited.device)
+        evaluation = evaluate(audited.model, images, settings, seed=audited.seed, progress=progress)
+    return replace(evaluation, flags=(*audited.flags, *evaluation.flags)), name_of(audited.source)
 
 
 def filter_(
@@ -101,12 +110,12 @@ def filter_(
     judged, files = filter_images(audited, method, writable_folder(output))
     train = audited.train
     echo(f"the model is {_accuracy(audited, train.to(audited.device))} that it is taken to be trained on")
-    echo(f"{len(judged.score)} images judged by {with_}: its rule would remove {int(judged.removed.sum())}.")
+    echo(f"{count(len(judged.score), 'image')} judged by {with_}: its rule would remove {int(judged.removed.sum())}.")
     for label, name in enumerate(train.classes):
         members = train.labels == label
-        count = int(judged.removed[members].sum())
-        if count:
-            echo(f"  class {label} ({name}): {count} of {int(members.sum())}")
+        removed = int(judged.removed[members].sum())
+        if removed:
+            echo(f"  class {label} ({name}): {removed} of {int(members.sum())}")
     for note in judged.notes:
         echo(f"note: {note}")
     _print_flags(audited)
@@ -230,4 +239,4 @@ def _print_flags(audited: AuditedModel) -> None:
 def _accuracy(audited: AuditedModel, images: Images) -> str:
     """How often the model is right on these images: weights read wrongly, or a model that expects other pixels, are
     seen here first."""
-    return f"right on {100 * audited.accuracy(images):.1f} % of {len(images):,} images"
+    return f"right on {100 * audited.accuracy(images):.1f} % of {count(len(images), 'image')}"

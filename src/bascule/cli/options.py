@@ -31,6 +31,13 @@ class Format(StrEnum):
     latex = "latex"
 
 
+class AttackPrecision(StrEnum):
+    """Precisions of the attacks' searches."""
+
+    float32 = "float32"
+    mixed = "mixed"
+
+
 class FigureForm(StrEnum):
     """Formats of figures."""
 
@@ -118,6 +125,7 @@ class EvaluateOptions:
     trigger: str | None = None
     target: int | None = None
     max_images: int | None = None
+    attack_precision: AttackPrecision | None = None
     seed: int | None = None
     device: str = "auto"
     jobs: int | None = None
@@ -131,7 +139,7 @@ class EvaluateOptions:
             RequestError: One of them is.
         """
         for name in names:
-            if getattr(self, name) is not None:
+            if getattr(self, name) not in (None, ()):
                 raise RequestError(why, place=(name,))
 
 
@@ -160,15 +168,15 @@ def component_of(room: str, text: str) -> Any:
         return build(room, spec)
 
 
-def writable_file(path: Path) -> Path:
-    """The FILE of `--output`, which can be written: what it leads to, where it is a link.
+def writable_file(path: Path, option: str = "--output") -> Path:
+    """The FILE of an option, which can be written: what it leads to, where it is a link.
 
     Raises:
         RequestError: A folder, a device or a pipe, or a place where nothing can be written.
     """
     from bascule.core.files import check_writable
 
-    problem = f"--output {path}"
+    problem = f"{option} {path}"
     try:
         target = path.resolve() if path.is_symlink() else path  # what a link leads to is written, and the link stays
     except (OSError, RuntimeError) as error:  # RuntimeError: links that lead in a circle
@@ -193,6 +201,7 @@ def writable_folder(path: Path) -> Path:
 # --- names of options in messages ------------------------------------------------------------------------------------
 
 _OPTIONS = {
+    "capture_steps": "--capture",
     "compile_passes": "--compile",
     "place": "--from URL",
     "roots": "--data-dir",

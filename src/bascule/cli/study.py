@@ -26,6 +26,7 @@ from bascule.cli.options import (
 )
 from bascule.cli.output import complain, echo
 from bascule.cli.report import print_table
+from bascule.core.text import count
 
 if TYPE_CHECKING:
     from bascule.plan.plan import Plan, Row
@@ -46,6 +47,10 @@ def run(
     compile_: Annotated[
         bool, typer.Option("--compile", help="Compile the passes of training, where the objective allows it.")
     ] = False,
+    capture: Annotated[
+        bool,
+        typer.Option("--capture", help="Capture the steps of training as CUDA graphs, where the objective allows it."),
+    ] = False,
     report_: Annotated[
         bool, typer.Option("--report", help="Keep report.html in the run folder current, to be watched in a browser.")
     ] = False,
@@ -65,11 +70,11 @@ def run(
     with _kept_current(record, wanted=report_) as changed:
         done = run_plan(
             plan, record, device=where, roots=roots, engine=engine.value, jobs=jobs,
-            compile_passes=compile_, changed=changed, warn=_warn,
+            compile_passes=compile_, capture_steps=capture, changed=changed, warn=_warn,
         )  # fmt: skip
     print_table([record], Format.text)
     cells = len(plan.cells())
-    echo(f"\n{record.path}: {cells} cells, {cells - done.cells} of them done before.")
+    echo(f"\n{record.path}: {count(cells, 'cell')}, {cells - done.cells} of them done before.")
     echo(f"Report: {_page(record)}" if report_ else f"Report: bascule report {record.path}")
     _end(done)
 
@@ -91,12 +96,14 @@ def validate(
     questions = sum(len(cell.questions) for cell in cells)
     given = sum(cell.setup.train is None and cell.setup.repair is None for cell in cells)
     ready = f" and {given} that come with their weights" if given else ""
-    models = f"{len(cells) - given} models to train (twins included){ready}"
-    echo(f"{study}: good. {len(plan.rows)} rows, {models}, {questions} evaluations.")
+    models = f"{count(len(cells) - given, 'model')} to train (twins included){ready}"
+    echo(f"{study}: good. {count(len(plan.rows), 'row')}, {models}, {count(questions, 'evaluation')}.")
     for row in plan.rows:
         settings = "".join(f" · {path} {value}" for path, value in row.vary.items())
-        counts = ", ".join(f"{n} {word}{'' if n == 1 else 's'}" for n, word in _models_of(row) if n)
+        counts = ", ".join(count(n, word) for n, word in _models_of(row) if n)
         echo(f"  {row.name}{settings}: {counts}")
+    if any(row.setup.probe is not None for row in plan.rows):
+        echo("  probe looks at models while they are trained; one that is trained already is not trained again for it.")
 
 
 def evaluate_run(record: RunRecord, given: EvaluateOptions) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 from bascule.core.errors import RequestError
 from bascule.core.restore import untouched
@@ -130,20 +133,53 @@ def no_gradients(who: str) -> str:
 
 @contextmanager
 def second_derivatives() -> Iterator[None]:
-    """What is differentiated inside the block can be differentiated again: attention is computed by its formula.
+    """What is differentiated inside the block can be differentiated again: some operations are written out.
 
-    The fused kernels of `scaled_dot_product_attention` have a first derivative only.
+    The fused kernels of `scaled_dot_product_attention` and of `hardsigmoid` have a first derivative only.
 
     Raises:
         RequestError: Another operation of the model has none.
     """
-    with sdpa_kernel(SDPBackend.MATH):
+    with sdpa_kernel(SDPBackend.MATH), _WrittenOut():
         try:
             yield
         except RuntimeError as error:
             reason = str(error).strip().partition("\n")[0]
-            if "derivative" not in reason or "not implemented" not in reason:
+            if "once_differentiable" not in reason and not ("derivative" in reason and "not implemented" in reason):
                 raise
             raise RequestError(
                 f"this needs second derivatives, which an operation of the model does not have: {reason}"
             ) from error
+
+
+class _WrittenOut(TorchFunctionMode):
+    """Calls of `hardsigmoid` are computed as clamp(x / 6 + 1 / 2, 0, 1), step by step."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is not F.hardsigmoid:
+            return func(*args, **kwargs)
+        return _hardsigmoid(*args, **kwargs)
+
+
+def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:  # noqa: A002  (torch's own name)
+    value = F.relu6(input + 3) / 6
+    return input.copy_(value) if inplace else value
+
+
+def check_second_derivatives(model: nn.Module, x: Tensor) -> None:
+    """Refuse a model whose gradient by the images `x` cannot be differentiated by its parameters.
+
+    Their `.grad` is left for garbage: to differentiate by what is asked for alone would pass by, without a word, what
+    `once_differentiable` forbids.
+
+    Raises:
+        RequestError: An operation of it has no second derivative.
+    """
+    with torch.enable_grad(), second_derivatives():
+        leaf = x.detach().clone().requires_grad_(True)
+        slope = gradient_of(model(leaf).square().sum(), leaf, create_graph=True)
+        if slope.requires_grad:
+            slope.square().sum().backward()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bascule.core.errors import RequestError
+from bascule.core.text import count
 
 
 class Shown(Protocol):
@@ -25,6 +26,10 @@ class Shown(Protocol):
     @property
     def device(self) -> torch.device:
         """Where batches come out."""
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
 
     def __len__(self) -> int: ...
 
@@ -72,7 +77,7 @@ class Images:
             raise RequestError("the set holds no images")
         for name, value in (("labels", self.labels), ("ids", self.ids)):
             if value.shape != (shape[0],):
-                raise RequestError(f"{shape[0]} images but {name} of shape {tuple(value.shape)}")
+                raise RequestError(f"{count(shape[0], 'image')} but {name} of shape {tuple(value.shape)}")
             if value.dtype != torch.int64:
                 raise RequestError(f"{name} must be int64, got {value.dtype}")
         low, high = int(self.labels.min()), int(self.labels.max())
@@ -182,7 +187,8 @@ class Floats:
             )
         if self.labels.shape != (len(self.x),) or self.labels.dtype != torch.int64:
             raise RequestError(
-                f"{len(self.x)} images need as many labels, int64; got {_kind(self.labels)}", place=("y",)
+                f"{count(len(self.x), 'image needs', 'images need')} as many labels, int64; got {_kind(self.labels)}",
+                place=("y",),
             )
         if int(self.labels.min()) < 0:
             raise RequestError(f"labels count from 0, found {int(self.labels.min())}", place=("y",))
@@ -194,6 +200,12 @@ class Floats:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
+        _, channels, height, width = self.x.shape
+        return channels, height, width
 
     @property
     def device(self) -> torch.device:

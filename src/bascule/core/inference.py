@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from bascule.core.errors import RequestError
 from bascule.core.images import Shown
 from bascule.core.restore import evaluating, full_precision
+from bascule.core.text import count
 
 FILL = 4
 """Images by which a batch is filled up on the CPU."""
@@ -51,7 +52,9 @@ def labels_of(logits: Tensor) -> Tensor:
     """
     broken = int(logits.isnan().any(1).sum())
     if broken:
-        raise RequestError(f"the model answers {broken} of {len(logits)} images with NaN; such a model has no accuracy")
+        raise RequestError(
+            f"the model answers {broken} of {count(len(logits), 'image')} with NaN; such a model has no accuracy"
+        )
     return logits.argmax(1)
 
 

@@ -5,56 +5,80 @@ Also after an error.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from bascule.core.lean import lean_input_gradients
 from bascule.core.lending import lending
+
+_HOOKS = [name for name, value in vars(nn.Module()).items() if "_hooks" in name and isinstance(value, dict)]
+"""Attributes in which a module keeps its hooks."""
 
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """No parameter wants a gradient inside the block, so differentiating the input does no other work."""
-    wanted = [(p, p.requires_grad) for p in model.parameters()]
-    for p, _ in wanted:
-        p.requires_grad_(False)
-    try:
+    """No parameter wants a gradient inside the block, so differentiating the input does no other work.
+
+    And that work is done the short way where there is one (`core.lean`).
+    """
+    with _frozen(list(model.modules())):
         yield
-    finally:
-        for p, before in wanted:
-            p.requires_grad_(before)
 
 
 @contextmanager
-def _modes_kept(model: nn.Module) -> Iterator[None]:
-    modes = [(m, m.training) for m in model.modules()]
+def _frozen(modules: Sequence[nn.Module]) -> Iterator[None]:
+    parameters = dict.fromkeys(p for m in modules for p in m._parameters.values() if p is not None)
+    wanted = [(p, p.requires_grad) for p in parameters]
+    for p, before in wanted:
+        if before:
+            p.requires_grad_(False)
     try:
+        with lean_input_gradients(modules):
+            yield
+    finally:
+        for p, before in wanted:
+            if p.requires_grad != before:
+                p.requires_grad_(before)
+
+
+@contextmanager
+def _mode(model: nn.Module, modules: Sequence[nn.Module], training: bool) -> Iterator[None]:
+    """One mode for all inside the block; each submodule's own afterwards."""
+    modes = [(m, m.training) for m in modules]
+    try:
+        if any(before != training for _, before in modes):
+            model.train(training)
         yield
     finally:
         for m, before in modes:
-            m.training = before
+            if m.training != before:
+                m.training = before
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside the block, images lent as copies (`lending`); each submodule's own mode afterwards."""
-    with _modes_kept(model), lending(model):
-        model.eval()
+def evaluating(model: nn.Module, *, freeze: bool = False) -> Iterator[None]:
+    """Eval mode inside the block, images lent as copies (`lending`); each submodule's own mode afterwards.
+
+    With `freeze` no parameter wants a gradient inside the block (`frozen`), for one walk over the modules.
+    """
+    modules = list(model.modules())
+    with _mode(model, modules, False), lending(model), _frozen(modules) if freeze else nullcontext():
         yield
 
 
 @contextmanager
-def using_batch_statistics(model: nn.Module) -> Iterator[None]:
+def using_batch_statistics(model: nn.Module, *, freeze: bool = False) -> Iterator[None]:
     """Train mode inside the block, without letting normalisation layers update their running statistics.
 
-    Images are lent as copies (`lending`).
+    Images are lent as copies (`lending`); `freeze` as for `evaluating`.
     """
-    tracking = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.track_running_stats]
-    with _modes_kept(model), lending(model):
-        model.train()
+    modules = list(model.modules())
+    tracking = [m for m in modules if isinstance(m, nn.modules.batchnorm._NormBase) and m.track_running_stats]
+    with _mode(model, modules, True), lending(model), _frozen(modules) if freeze else nullcontext():
         for m in tracking:
             m.track_running_stats = False
         kept = [(m, m.running_mean, m.running_var) for m in tracking]
@@ -87,17 +111,19 @@ def answer_in_training(model: nn.Module, x: Tensor) -> Any:
 
 
 @contextmanager
-def _hooks_kept(model: nn.Module) -> Iterator[None]:
+def _hooks_kept(modules: Sequence[nn.Module]) -> Iterator[None]:
     """Hooks set inside the block on the model or its parts are gone afterwards."""
     # With the mark of the kind of backward hooks, which would forbid the caller the other kind.
-    kept = [(m, m._is_full_backward_hook) for m in model.modules()]
-    hooks = [(v, v.copy()) for m, _ in kept for k, v in vars(m).items() if "_hooks" in k and isinstance(v, dict)]
+    kept = [(m, m._is_full_backward_hook) for m in modules]
+    hooks = [hooks for m in modules for name in _HOOKS if (hooks := vars(m).get(name)) is not None]
+    before = [current.copy() if current else None for current in hooks]
     try:
         yield
     finally:
-        for current, before in hooks:
-            current.clear()
-            current.update(before)
+        for current, earlier in zip(hooks, before, strict=True):
+            if current or earlier:
+                current.clear()
+                current.update(earlier or {})
         for m, full in kept:
             m._is_full_backward_hook = full
 
@@ -105,7 +131,8 @@ def _hooks_kept(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
     """Eval mode, frozen parameters and gradients enabled for the input, whatever the caller's state; hooks kept."""
-    with evaluating(model), frozen(model), _hooks_kept(model), torch.enable_grad():
+    # After the hooks of `lending` have gone in, so that they are not among those which are put back.
+    with evaluating(model, freeze=True), _hooks_kept(list(model.modules())), torch.enable_grad():
         yield
 
 

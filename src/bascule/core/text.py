@@ -58,9 +58,14 @@ def json_text(text: str) -> str:
 
 
 def quote(value: object) -> str:
-    """A value as Python writes it, for messages: however long it is, its beginning, and how much is left out."""
+    """A value as Python writes it, tuples as lists, for messages: of a long one its beginning, and how much is left."""
     text = _shortened(value) if isinstance(value, (list, tuple, dict)) else repr(value)
     return _cut(text, _LONGEST_VALUE)
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """`1 seed`, `5 seeds`, `1,437 images`."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def message(text: str) -> str:
@@ -68,9 +73,16 @@ def message(text: str) -> str:
     return _cut(printable(text, lines=True), _LONGEST_MESSAGE)
 
 
+class _Written(Repr):
+    """Lists of a study file are tuples once they are in a component, and are shown as they were written."""
+
+    def repr_tuple(self, x: tuple[object, ...], level: int) -> str:
+        return self.repr_list(list(x), level)
+
+
 def _shortened(value: object) -> str:
     # Not repr of the whole: a value that others wrote may take a gigabyte in words.
-    short = Repr()
+    short = _Written()
     short.maxlevel, short.maxlist, short.maxtuple, short.maxdict = 4, 20, 20, 20
     short.maxstring = short.maxother = _LONGEST_VALUE
     return short.repr(value)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import pickletools
 import re
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import serialization
@@ -19,6 +21,8 @@ _RUNS = re.compile(
     r"(?!(?<=builtins\.)(object|frozenset|slice|range)$)"
 )
 """Modules of Python whose functions a file has no honest use for."""
+_HEADERS = 3
+"""Pickles before the content in a file of the format before torch 1.6: magic number, version, machine."""
 
 
 class Unread:
@@ -53,9 +57,8 @@ def load_unread(file: Path) -> Any:
         RequestError: It names what could run code.
         Exception: It is damaged, or no such file: whatever torch trips over.
     """
-    unknown: list[str] = []
-    if zipfile.is_zipfile(file):
-        unknown = sorted(serialization.get_unsafe_globals_in_checkpoint(file))
+    given = file if zipfile.is_zipfile(file) else _rewrapped(file)
+    unknown = sorted(serialization.get_unsafe_globals_in_checkpoint(given)) if given else []
     for name in unknown:
         if _RUNS.match(name):
             asks = f"it asks for {quote(name)}, which could run code"
@@ -63,3 +66,32 @@ def load_unread(file: Path) -> Any:
     stands: list[Any] = [(type("Unread", (Unread,), {"origin": name}), name) for name in unknown]
     with serialization.safe_globals(stands), file.open("rb") as opened:  # opened, as torch looks at endings
         return torch.load(opened, map_location="cpu", weights_only=True)
+
+
+def _rewrapped(file: Path) -> io.BytesIO | None:
+    """The fourth pickle of a file as torch wrote them before 1.6, which holds the content, as torch packs it today.
+
+    So that it can be asked which classes it names; None where it is no such file.
+    """
+    with file.open("rb") as opened:
+        try:
+            for _ in range(_HEADERS):
+                _skip_pickle(opened)
+            start = opened.tell()
+            _skip_pickle(opened)
+            length = opened.tell() - start
+        except Exception:  # pickletools has no error of its own
+            return None
+        opened.seek(start)
+        content = opened.read(length)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("archive/data.pkl", content)
+        archive.writestr("archive/version", "3\n")
+    packed.seek(0)
+    return packed
+
+
+def _skip_pickle(opened: IO[bytes]) -> None:
+    for _ in pickletools.genops(opened):
+        pass

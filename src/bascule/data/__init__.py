@@ -22,7 +22,7 @@ from torch import Tensor
 from bascule.core import catalog, rng
 from bascule.core.errors import RequestError
 from bascule.core.images import NEARLY_BLACK, Images, Pixels, Splits, brightest
-from bascule.core.text import quote
+from bascule.core.text import count, quote
 from bascule.data.download import Remote
 
 _BATCH = 256
@@ -146,13 +146,13 @@ class Source(ABC):
             left_out=train_ids[unused],
         )
 
-    def _shared(self, count: int) -> tuple[Tensor, Tensor]:
-        """Positions of the training images that are trained on, and of those held out, of `count` in all."""
-        if self.held_out >= count:
+    def _shared(self, total: int) -> tuple[Tensor, Tensor]:
+        """Positions of the training images that are trained on, and of those held out, of `total` in all."""
+        if self.held_out >= total:
             raise RequestError(
-                f"{self.held_out} of {count} training images leave none to train on", place=("held_out",)
+                f"{self.held_out} of {count(total, 'training image')} leave none to train on", place=("held_out",)
             )
-        order = torch.randperm(count, generator=rng.stream(0, "held-out", count))
+        order = torch.randperm(total, generator=rng.stream(0, "held-out", total))
         reserved, rest = order[: self.held_out].sort().values, order[self.held_out :].sort().values
         return rest[_subset(len(rest), self.max_train)], reserved
 
@@ -177,7 +177,7 @@ def look_for_darkness(name: str, pixels: Pixels) -> None:
     """
     places = torch.linspace(0, pixels.shape[0] - 1, min(pixels.shape[0], LOOKED)).long()
     if all(int(pixels[place].max()) <= 1 for place in places.split(1)):
-        warn_of_darkness(name, f"in the {len(places)} pictures looked at, ")
+        warn_of_darkness(name, f"in the {count(len(places), 'picture')} looked at, ")
 
 
 def _subset(size: int, most: int | None) -> Tensor:
@@ -254,7 +254,9 @@ def class_names(place: Path | str, labels: Sequence[Tensor], names: Sequence[str
     highest = int(present[-1])
     if names is not None:
         if highest >= len(names):
-            raise RequestError(f"{place}: labels go up to {highest}, but {len(names)} classes are named")
+            raise RequestError(
+                f"{place}: labels go up to {highest}, but {count(len(names), 'class is', 'classes are')} named"
+            )
         return tuple(names)
     if highest >= len(present):
         gap = int((present != torch.arange(len(present))).nonzero()[0])

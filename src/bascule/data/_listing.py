@@ -16,6 +16,7 @@ from torch import Tensor
 
 from bascule.core import rng
 from bascule.core.errors import RequestError
+from bascule.core.text import count
 from bascule.data._files import contents_of, reading
 from bascule.data.decode import ENDINGS
 
@@ -33,6 +34,14 @@ _LINK = "links that lead nowhere"
 _HIDDEN = "hidden files or folders"
 _OTHER = "files that are no pictures"
 _BESIDE = "files beside the folders of classes"
+_ONE = {
+    _SUB_FOLDER: "picture in a sub-folder of a class",
+    _LINK: "link that leads nowhere",
+    _HIDDEN: "hidden file or folder",
+    _OTHER: "file that is no picture",
+    _BESIDE: "file beside the folders of classes",
+}
+"""A single one of each kind, in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,7 +230,8 @@ def _pictures_below(folder: Path, place: str) -> Iterable[str]:
 
 def _warn(folder: Path, left: dict[str, list[str]]) -> None:
     """Say how many of each kind are left out, with the first."""
-    parts = [f"{len(files):,} {kind}, e.g. {files[0]}" for kind, files in left.items() if files]
+    parts = [f"{count(len(files), _ONE[kind], kind)}, e.g. {files[0]}" for kind, files in left.items() if files]
     if parts:
-        problem = f"{folder}: left out are {'; '.join(parts)}"
+        verb = "is" if sum(map(len, left.values())) == 1 else "are"
+        problem = f"{folder}: left out {verb} {'; '.join(parts)}"
         warnings.warn(problem, stacklevel=2)

@@ -15,6 +15,7 @@ from torch import Tensor
 from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.core.images import Images, Splits
+from bascule.core.text import count
 from bascule.data import Facts, Source, class_names, find
 from bascule.data._files import content_digest, contents_of, reading
 from bascule.data._parquet import ParquetFiles, digest, find_splits
@@ -123,7 +124,7 @@ def _batches(place: Path) -> tuple[_Part, _Part]:
         else:
             pixels, labels = _pixels(path, loaded.get(b"data")), _labels(path, loaded.get(b"labels"))
             if len(pixels) != len(labels):
-                raise RequestError(f"{path}: {len(pixels)} images but {len(labels)} labels")
+                raise RequestError(f"{path}: {count(len(pixels), 'image')} but {count(len(labels), 'label')}")
             batches[path.name] = pixels, labels
     missing = [name for name in (*_TRAIN, _TEST) if name not in batches]
     if missing:

@@ -17,6 +17,7 @@ from torch import Tensor
 from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.core.images import Images, Splits
+from bascule.core.text import count
 from bascule.data import Facts, Source, check_same_size, class_names, find
 from bascule.data._files import content_digest, contents_of, reading
 from bascule.data.download import Remote
@@ -86,7 +87,7 @@ def _images(pixels: np.ndarray, labels: Tensor, classes: tuple[str, ...]) -> Ima
 def _check(folder: Path, shapes: Sequence[tuple[int, ...]], labels: Sequence[Tensor]) -> None:
     for stem, shape, part in zip(_STEMS, shapes, labels, strict=True):
         if shape[0] != len(part):
-            raise RequestError(f"{folder}: {shape[0]} {stem} images but {len(part)} labels")
+            raise RequestError(f"{folder}: {count(shape[0], f'{stem} image')} but {count(len(part), 'label')}")
     train, test = ((1, shape[1], shape[2]) for shape in shapes)
     check_same_size(folder, train, test)
 

@@ -17,6 +17,7 @@ from bascule.core import catalog
 from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.core.images import Images, Splits
+from bascule.core.text import count
 from bascule.data import Facts, Source, check_same_size, class_names, find, warn_of_darkness
 from bascule.data._files import content_digest, reading
 from bascule.data.decode import allocate
@@ -174,7 +175,9 @@ def _check(part: _Part) -> None:
     if labels.shape[1:] not in ((), (1,)) or not labels.shape:
         raise RequestError(f"{labels} has shape {labels.shape}; give one class number per image, shape (N,) or (N, 1)")
     if len(images) != len(labels):
-        raise RequestError(f"{images} holds {len(images)} images but {labels.key} {len(labels)} labels")
+        raise RequestError(
+            f"{images} holds {count(len(images), 'image')} but {labels.key} {count(len(labels), 'label')}"
+        )
     if len(images) == 0:
         raise RequestError(f"{images} holds no images")
 

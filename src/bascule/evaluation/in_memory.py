@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bascule.attack import Attack
 from bascule.attack.run import run_attack
+from bascule.attack.two_precisions import Precision, precision_named
 from bascule.certify import Certifier
 from bascule.core.catalog import build
 from bascule.core.errors import RequestError, placed
@@ -26,20 +27,34 @@ from bascule.poison import Trigger
 from bascule.record.evaluation import Evaluation, metrics_named
 
 
-def perturb(model: nn.Module, x: Tensor, y: Tensor, attack: Spec | Attack, *, seed: int = 0, **settings: Any) -> Tensor:
+def perturb(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    attack: Spec | Attack,
+    *,
+    seed: int = 0,
+    attack_precision: Precision = "float32",
+    **settings: Any,
+) -> Tensor:
     """See `bascule.perturb`."""
     with placed("attack"):
         if settings and not isinstance(attack, str):
             raise RequestError(f"settings ({', '.join(settings)}) go with a name; put them into the attack itself")
         search: Attack = build("attack", {"name": attack, **settings} if isinstance(attack, str) else attack)
-    images, _ = _given(model, x, y)
-    asking = Asking(EvaluationSettings(test=content_identity(images), attack=(search,)))
+    images, classes = _given(model, x, y)
+    asked = EvaluationSettings(
+        test=content_identity(images), attack=(search,), attack_precision=_precision(attack_precision)
+    )
+    asked.check(images, classes, model)
+    asking = Asking(asked)
     question = asking.ask("attack", search, [asking.ask("clean")])
     subject = Subject(model=model, test=images, seed=seed, questions=asking.questions)
     right = predict(model, images, batch_size=batch_size(images)) == images.labels.cpu()
     perturbed, filled, generator = images.x.clone(), Filled(model), subject.generator(question)
     for index, part in subject.batches(question, right.numpy()):
-        perturbed[index] = run_attack(filled, search, part, images.labels[index], generator=generator).x
+        y = images.labels[index]
+        perturbed[index] = run_attack(filled, search, part, y, generator=generator, precision=question.precision).x
     return perturbed.to(torch.as_tensor(x).device)
 
 
@@ -53,6 +68,7 @@ def evaluate(
     trigger: Spec | Trigger | None = None,
     target: int | None = None,
     measure: str | Sequence[str] = (),
+    attack_precision: Precision = "float32",
     seed: int = 0,
 ) -> Evaluation:
     """See `bascule.evaluate`."""
@@ -63,10 +79,21 @@ def evaluate(
     attacks, certifiers = _parts("attack", attack), _parts("certify", certify)
     images, classes = _given(model, x, y)
     settings = EvaluationSettings(
-        test=content_identity(images), attack=attacks, certify=certifiers, trigger=mark, target=target, metrics=metrics
+        test=content_identity(images),
+        attack=attacks,
+        attack_precision=_precision(attack_precision),
+        certify=certifiers,
+        trigger=mark,
+        target=target,
+        metrics=metrics,
     )
     settings.check(images, classes, model)
     return evaluate_model(model, images, settings, seed=seed, progress=Progress())
+
+
+def _precision(given: str) -> Precision:
+    with placed("attack_precision"):
+        return precision_named(given)
 
 
 def _parts(room: str, given: Any) -> tuple[Any, ...]:

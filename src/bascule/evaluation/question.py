@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from bascule.attack import Attack
+from bascule.attack.two_precisions import Precision, check_in_float32
 from bascule.certify import Certifier
 from bascule.certify.run import check_certifier
 from bascule.core import rng
@@ -46,6 +47,8 @@ class Question:
     """For a point of the security curve: what is known already, as (key, eps)."""
     value: float | None = None
     """The radius of a point of the security curve, the strength of a weakened trigger, the size of a scanner's set."""
+    precision: Precision = "float32"
+    """Of the attacks' searches."""
 
     @property
     def recorded(self) -> RecordedQuestion:
@@ -73,6 +76,8 @@ class EvaluationSettings:
     """Identity of the test images."""
     attack: tuple[Attack, ...] = ()
     """Evasion attacks, in order; each meets only the images that withstood the ones before it."""
+    attack_precision: Precision = "float32"
+    """Of the attacks' searches; one that cannot do with two precisions stays in float32."""
     curve: tuple[float, ...] = ()
     """Further radii for the security curve."""
     certify: tuple[Certifier, ...] = ()
@@ -115,8 +120,10 @@ class EvaluationSettings:
 
         Raises:
             RequestError: A trigger without target, a target that is no class, a trigger that does not fit the images, a
-                bound that cannot follow the model.
+                bound that cannot follow the model, a model that cannot be attacked in two precisions.
         """
+        if self.attack_precision == "mixed":
+            check_in_float32(model)
         if self.trigger is not None and self.target is None:
             raise RequestError("a trigger aims at a class: name it with `target`")
         if self.target is not None and not 0 <= self.target < classes:
@@ -154,7 +161,9 @@ class Asking:
         stamped, radii, trigger = (about.get(name) for name in ("stamped", "radii", "trigger"))
         sources = [*([stamped.key] if stamped else []), *(key for key, _ in radii or ()), *filter(None, [trigger])]
         shown = {name: about[name] for name in ("target", "value") if about.get(name) is not None}
-        name = fingerprint(kind, part, self.settings.test, *keys, *sources, *shown.values())
+        precision = self._precision(part)
+        searched = [] if precision == "float32" else [precision]  # keys are as they were before it was a setting
+        name = fingerprint(kind, part, self.settings.test, *keys, *sources, *shown.values(), *searched)
         settings = {"name": kind, "parts": describe(part)} if isinstance(part, tuple) else describe(part)
         question = Question(
             key=f"{kind}:{name}",
@@ -162,10 +171,17 @@ class Asking:
             settings={**shown, **(settings or {})} if shown else settings,  # a component's own setting is not hidden
             component=part,
             after=keys,
+            precision=precision,
             **about,
         )
         self.questions.append(question)
         return question
+
+    def _precision(self, part: Any) -> Precision:
+        """Of the search that `part` is: float32 also where two precisions are asked of one that cannot do with them."""
+        parts = part if isinstance(part, tuple) else (part,)
+        able = any(isinstance(one, Attack) and one.mixed_precision for one in parts)
+        return self.settings.attack_precision if able else "float32"
 
     def ask_in_turn(self, kind: str, parts: Sequence[Attack], first: Question, **about: Any) -> None:
         """A question about each attack, each on what withstood `first` and all attacks before it."""

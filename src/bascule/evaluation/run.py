@@ -29,13 +29,16 @@ def questions_of(settings: EvaluationSettings) -> tuple[Question, ...]:
 def answer_questions(subject: Subject, questions: Sequence[Question]) -> Iterator[tuple[Question, Answer]]:
     """Each question with its answer, as soon as it is known; in full precision, each with a stream of its own.
 
-    Predictions are added to `subject.predictions`. The answer's notes say the kind, the settings and how long it took.
+    Predictions are added to `subject.predictions`. The answer's notes say the kind, the settings, how long it took and,
+    of a search in two precisions, that.
     """
     for question in questions:
         began = time.monotonic()
         with full_precision(subject.test.device):
             answer = kinds()[question.kind].answer(question, subject)
         about = {"kind": question.kind, "settings": question.settings, "seconds": round(time.monotonic() - began, 3)}
+        if question.precision != "float32":
+            about["precision"] = question.precision
         if answer.column is not None and answer.column.dtype == torch.int64:
             subject.predictions[question.key] = answer.column.cpu().numpy()
         yield question, replace(answer, notes=about | answer.notes)

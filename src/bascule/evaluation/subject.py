@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,8 +43,7 @@ def batch_size(images: Shown) -> int:
     """
     if images.device.type != "cuda":
         return BATCH
-    values = images.batch(torch.arange(1, device=images.device))[0].numel()
-    return BATCH_ON_CUDA if values <= 3 * 32 * 32 else BATCH
+    return BATCH_ON_CUDA if math.prod(images.size) <= 3 * 32 * 32 else BATCH
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,8 @@ class Subject:
         with self.progress.stage(str(question.settings["name"]), int(wanted.sum())):
             for index, x in self.batches(question, wanted):
                 y = labels[index]
-                prediction = run_attack(filled, attack, x, y, generator=generator).prediction
+                attacked = run_attack(filled, attack, x, y, generator=generator, precision=question.precision)
+                prediction = attacked.prediction
                 predictions[index.cpu()] = prediction.cpu()
                 done, fooled = done + len(index), fooled + int((prediction != y).sum())
                 self.progress.update(done, f"fooled {fooled}")
@@ -202,6 +203,10 @@ class _Changed:
     @property
     def ids(self) -> Tensor:
         return self.images.ids
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        return self.images.size
 
     @property
     def device(self) -> torch.device:

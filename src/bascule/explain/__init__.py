@@ -45,6 +45,17 @@ class HeatMap(ABC):
             RequestError: The method does not fit the model, or needs a package that is missing.
         """
 
+    def check_model(self, model: nn.Module, x: Tensor) -> None:  # noqa: B027  (most take any model)
+        """Refuse, before any training, a model that `heat` cannot work on; here none is.
+
+        Args:
+            model: As for `heat`; a fresh one that is thrown away. Called without gradients.
+            x: Two images, as for `heat`.
+
+        Raises:
+            RequestError: As `heat`.
+        """
+
 
 @catalog.contract("explain")
 @catalog.component

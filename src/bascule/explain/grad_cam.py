@@ -29,9 +29,16 @@ class GradCam(HeatMap):
     """Name of a module whose output is B x C x H x W, as in `model.named_modules()`; by default the last Conv2d with
     more than one pixel, or the last such module behind layers on tokens; refused where there is none (ViT, Swin)."""
 
-    def heat(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:
+    def check_model(self, model: nn.Module, x: Tensor) -> None:
+        self._layer(model, x)
+        import_optional("captum.attr", extra="explain")
+
+    def _layer(self, model: nn.Module, x: Tensor) -> nn.Module:
         few = x[:2].detach()
-        layer = last_picture(model, few) if self.layer is None else named_layer(model, self.layer, few)
+        return last_picture(model, few) if self.layer is None else named_layer(model, self.layer, few)
+
+    def heat(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:
+        layer = self._layer(model, x)
         method = import_optional("captum.attr", extra="explain").LayerGradCam(score_of(model, "logit"), layer)
         inputs = x.detach().requires_grad_(True)  # a frozen model's layers have gradients only through their input
         cam: Tensor = method.attribute(inputs, additional_forward_args=(y,), relu_attributions=True)

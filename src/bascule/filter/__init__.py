@@ -52,6 +52,17 @@ class Filter(ABC):
             RequestError: The settings do not fit the model or the images.
         """
 
+    def check_model(self, model: nn.Module, images: Images) -> None:  # noqa: B027  (most take any model)
+        """Refuse, before any training, a model that `judge` cannot work on; here none is.
+
+        Args:
+            model: As for `judge`; a fresh one that is thrown away. Called without gradients.
+            images: Two images, as for `judge`; their labels mean nothing.
+
+        Raises:
+            RequestError: It has not what the method needs.
+        """
+
 
 @catalog.component
 class LayerFilter(Filter):
@@ -60,6 +71,9 @@ class LayerFilter(Filter):
     layer: str | None = None
     """Module whose output is looked at, named as in the model (`group3.1`); by default the input of the last linear
     layer. Maps are flattened."""
+
+    def check_model(self, model: nn.Module, images: Images) -> None:
+        self.features(model, images)
 
     def features(self, model: nn.Module, images: Images) -> Features:
         """The layer's output for every image."""

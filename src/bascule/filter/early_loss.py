@@ -53,6 +53,9 @@ class EarlyLoss(Filter):
     batch_size: Annotated[int, Ge(1)] = 128
     """Images per step."""
 
+    def check_model(self, model: nn.Module, images: Images) -> None:
+        _fresh(model, 0)
+
     def judge(self, model: nn.Module, images: Images, *, generator: torch.Generator) -> Judged:
         seed = whole_number(generator=generator)
         fresh = _fresh(model, seed)

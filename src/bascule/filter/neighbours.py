@@ -14,6 +14,7 @@ from bascule.core.errors import RequestError
 from bascule.core.images import Images
 from bascule.core.inference import chunks
 from bascule.core.projection import principal
+from bascule.core.text import count
 from bascule.filter import Judged, LayerFilter
 from bascule.filter.rules import small_classes
 
@@ -37,7 +38,9 @@ class Neighbours(LayerFilter):
 
     def judge(self, model: nn.Module, images: Images, *, generator: torch.Generator) -> Judged:
         if self.k >= len(images):
-            raise RequestError(f"{self.k} neighbours of {len(images)} images; choose fewer", place=("k",))
+            raise RequestError(
+                f"{count(self.k, 'neighbour')} of {count(len(images), 'image')}; choose fewer", place=("k",)
+            )
         rows = self.features(model, images).in_memory()
         points = principal(rows, self.dimensions, generator=generator).of(rows)
         votes = _votes(points, images.labels, self.k, len(images.classes))
@@ -47,8 +50,8 @@ class Neighbours(LayerFilter):
         if few:
             named = ", ".join(f"{label} ({images.classes[label]})" for label in few[:5])
             notes = (
-                f"{len(few)} classes have no more than {self.k} images, so that some neighbours carry another label in "
-                f"any case: choose a smaller `k`: {named}",
+                f"{count(len(few), 'class has', 'classes have')} no more than {count(self.k, 'image')}, so "
+                f"that some neighbours carry another label in any case: choose a smaller `k`: {named}",
             )
         return Judged(1 - own / self.k, own < votes.amax(1), notes)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from bascule.measure import Estimate, Judgement
 from bascule.measure.interval import CONFIDENCE, Interval, quantile, wilson
@@ -20,8 +19,20 @@ def auroc(score: NDArray[np.floating], positive: NDArray[np.bool_]) -> Estimate 
     ones, zeros = int(positive.sum()), int((~positive).sum())
     if not ones or not zeros:
         return None
-    area = float((rankdata(score)[positive].sum() - ones * (ones + 1) / 2) / (ones * zeros))
+    area = float((ranks(score)[positive].sum() - ones * (ones + 1) / 2) / (ones * zeros))
     return Estimate(area, len(score), auroc_interval(area, ones, zeros))
+
+
+def ranks(values: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Places from 1 up, those of equal values their mean; NaN everywhere where one is NaN.
+
+    As `scipy.stats.rankdata`, which takes half a second to load.
+    """
+    if np.isnan(values).any():
+        return np.full(len(values), np.nan)
+    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(count)
+    return (last - (count - 1) / 2)[place]
 
 
 def auroc_interval(area: float, ones: int, zeros: int, confidence: float = CONFIDENCE) -> Interval:

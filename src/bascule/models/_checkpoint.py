@@ -31,8 +31,9 @@ _KINDS = (
 _DEEPEST = 6
 _WIDEST = 64
 """Most entries of a list that are looked into."""
-_NO_WEIGHTS = re.compile(r"optim|sched|scaler|grad|moment|exp_avg", re.IGNORECASE)
-"""Keys of what belongs to a training: an optimiser's averages may have the names of the network."""
+_NO_WEIGHTS = re.compile(r"optim|sched|scaler|grad|moment|exp_avg|callback", re.IGNORECASE)
+"""Keys of what belongs to a training: an optimiser's averages may have the names of the network, and what Lightning's
+callbacks keep has other running statistics."""
 
 
 def read_state_dicts(path: str) -> list[tuple[tuple[str, ...], dict[str, Tensor]]]:
@@ -93,6 +94,8 @@ def _no_weights(file: Path, start: bytes) -> str:
                 "it is a TorchScript program; opening it runs it. "
                 "Where you trust it, save its weights alone: torch.jit.load(FILE).state_dict()"
             )
+        if any(name.endswith(".npy") for name in inside):
+            return "it is an archive of NumPy arrays; a state dict of PyTorch is needed"
         if "data.pkl" not in inside:
             return "it is a zip archive; unpack it first"
     return ""

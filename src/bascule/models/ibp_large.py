@@ -9,6 +9,7 @@ from torch import nn
 
 from bascule.core.catalog import component
 from bascule.core.errors import RequestError
+from bascule.core.text import count
 from bascule.models import Architecture
 from bascule.models._certified import initialise, same_padding
 from bascule.models.normalise import Normalise
@@ -33,7 +34,7 @@ class IbpLarge(Architecture):
     def build(self, size: tuple[int, int, int], classes: int) -> nn.Module:
         channels, height, width = size
         if self.normalise and len(self.normalise) != channels:
-            raise RequestError(f"normalise names {len(self.normalise)} channels, the images have {channels}")
+            raise RequestError(f"normalise names {count(len(self.normalise), 'channel')}, the images have {channels}")
         layers: list[nn.Module] = []
         if self.normalise:
             mean, std = zip(*self.normalise, strict=True)

@@ -28,6 +28,8 @@ _AVERAGED = frozenset(("ema", "swa", "avg", "average", "averaged", "averages", "
 """Words in keys and prefixes of averaged weights."""
 _BOOKKEEPING = frozenset(("num_batches_tracked", "n_averaged", "total_ops", "total_params"))
 """Last parts of names of numbers that no answer depends on."""
+_TRAINING_ONLY = re.compile(r"(^|\.)(criterion|loss|loss_?(fn|func(tion)?)|[a-z_]*metrics?)\.", re.IGNORECASE)
+"""Parts of a training beside the network that lie in its state dict: class weights of a loss, counts of a metric."""
 _MEANS, _STDS = (
     tuple(f"{before}{name}" for before in ("", "new_", "image_", "pixel_") for name in names)
     for names in (("mean", "mu"), ("std", "sigma"))
@@ -143,7 +145,8 @@ class _Reader:
         several = len({name.rpartition(".")[0] for name in self._needed()}) > 1
         sets = frozenset().union(*(one.used for one in found if several and not one.problems))
         normalisers = _normalisers(given.keys() - self.wanted.keys(), given)
-        spared = sets | {name for name in given if name.rpartition(".")[2] in _BOOKKEEPING}.union(*normalisers)
+        idle = {name for name in given if name.rpartition(".")[2] in _BOOKKEEPING or _TRAINING_ONLY.search(name)}
+        spared = sets | idle.union(*normalisers)
         values = tuple(given[name] for name in normalisers[0]) if normalisers else ()
         return [self._finished(one, given.keys() - one.used - spared, values) for one in found]
 

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from bascule.certify import Certifier
 from bascule.certify.run import check_certifier
 from bascule.core import rng
 from bascule.core.catalog import name_of
 from bascule.core.errors import RequestError, placed
+from bascule.core.features import features
 from bascule.core.gradients import no_gradients
-from bascule.core.text import quote
+from bascule.core.images import Images, as_bytes
+from bascule.core.text import count, quote
 from bascule.data import Facts, Source
-from bascule.explain import HeatMap
+from bascule.explain import HeatMap, Projection
+from bascule.filter import Filter
 from bascule.measure import Metric
 from bascule.models.checks import check_network
 from bascule.plan.plan import Row
 from bascule.plan.schema import Setup
+from bascule.repair import Repair
+from bascule.scan import Scanner
 from bascule.train import Objective
+
+_ROOMS = (Certifier, Filter, Repair, Scanner, HeatMap, Objective)
+"""Whose components may say of a network, before any training, that they cannot work on it."""
 
 
 class Checks:
@@ -32,8 +43,8 @@ class Checks:
         self._facts: dict[str, Facts] = {}
         self._flat: dict[str, bool] = {}
         """Of the networks that fit, whether they are without gradients."""
-        self._bounded: set[str] = set()
-        """Bounds and the networks that they can follow."""
+        self._fitting: set[str] = set()
+        """Parts and the networks that they can work on."""
 
     def facts(self, source: Source) -> Facts:
         """Reading the labels of a large set takes a moment."""
@@ -66,30 +77,57 @@ class Checks:
                 )
         if self._flat[key]:
             _check_without_gradients(setup)
-        self._check_bounds(setup, facts)
+        self._check_parts(setup, facts)
         return facts
 
-    def _check_bounds(self, setup: Setup, facts: Facts) -> None:
-        """Bounds look into the network, and some of its layers they may not know.
+    def _check_parts(self, setup: Setup, facts: Facts) -> None:
+        """Some parts look into the network, and it may not have what they need.
 
         Raises:
-            RequestError: One of them cannot follow the network.
+            RequestError: Bounds cannot follow it, a layer does not run, an operation has no second derivative ...
         """
-        asking: list[tuple[str, Certifier | Objective]] = [("certify", part) for part in setup.certify]
-        asking += [] if setup.train is None else [("train", setup.train.objective)]
-        for place, part in asking:
+        network = functools.cache(lambda: setup.model.initialised(facts.size, len(facts.classes), seed=0).eval())
+        pixels = torch.rand(2, *facts.size, generator=rng.stream(0, "trial", "bounds"))
+        for place, part in _looking_inside(setup):
             key = repr((part, setup.model, facts.size, len(facts.classes)))
-            looks = part.of_model if isinstance(part, Certifier) else part.needs_float32
-            if not looks or key in self._bounded:
+            if key in self._fitting:
                 continue
-            network = setup.model.initialised(facts.size, len(facts.classes), seed=0)
-            images = torch.rand(2, *facts.size, generator=rng.stream(0, "trial", "bounds"))
             with placed(place), rng.borrowed_global_stream(0, "trial"), torch.no_grad():
-                if isinstance(part, Certifier):
-                    check_certifier(network, part, images)
-                else:
-                    part.check_model(network.train(), images)
-            self._bounded.add(key)
+                _check_part(part, network(), pixels, facts.classes)
+            self._fitting.add(key)
+
+
+def _looking_inside(setup: Setup) -> list[tuple[str, Any]]:
+    """The parts that say of a network whether they can work on it, with their places; the objective last.
+
+    It is given the network in train mode, which moves running statistics.
+    """
+    places = [(name, getattr(setup, name)) for name in ("certify", "filter", "inspect", "repair", "scan", "explain")]
+    given = [(name, part) for name, value in places for part in (value if isinstance(value, tuple) else (value,))]
+    if setup.train is not None:
+        given.append(("train", setup.train.objective))
+    return [(name, part) for name, part in given if isinstance(part, Projection) or _checks_model(part)]
+
+
+def _checks_model(part: object) -> bool:
+    base = next((room for room in _ROOMS if isinstance(part, room)), None)
+    return base is not None and type(part).check_model is not base.check_model  # type: ignore[attr-defined]
+
+
+def _check_part(part: Any, network: nn.Module, x: Tensor, classes: tuple[str, ...]) -> None:
+    if isinstance(part, Certifier):
+        check_certifier(network, part, x)
+    elif isinstance(part, Objective):
+        part.check_model(network.train(), x)
+    elif isinstance(part, HeatMap):
+        part.check_model(network, x)
+    else:
+        ids = torch.arange(len(x))
+        images = Images(pixels=as_bytes(x), labels=ids % len(classes), ids=ids, classes=classes)
+        if isinstance(part, Projection):
+            features(network, images, layer=part.layer)
+        else:
+            part.check_model(network, images)
 
 
 def _check_as_it_is(setup: Setup) -> None:
@@ -148,7 +186,9 @@ def _check_defences(setup: Setup) -> None:
             place=("data", "held_out"),
         )
     if setup.defender is not None and setup.defender > held_out:
-        raise RequestError(f"{setup.defender} images asked for, {held_out} are held out", place=("defender",))
+        raise RequestError(
+            f"{count(setup.defender, 'image')} asked for, {count(held_out, 'is', 'are')} held out", place=("defender",)
+        )
     if setup.inspect is not None and setup.filter is not None:
         raise RequestError(
             "the row's own filter judges the training set already; leave one of `inspect` and `filter` out",
@@ -168,12 +208,12 @@ def check_metrics(metrics: Sequence[Metric]) -> None:
 
 
 def check_rows_differ(rows: Sequence[Row]) -> None:
-    """Two rows with the same settings are one too many."""
-    seen: dict[str, str] = {}
+    """Two rows with the same settings are one too many; what `probe` sees of their models is the same too."""
+    seen: dict[str, Row] = {}
     for row in rows:
-        key = repr((*(cell.setup for cell in row.cells), row.vary))
-        if key in seen:
-            raise RequestError(
-                f"is the same as row {quote(seen[key])}: every setting is equal. Remove one.", place=("rows", row.name)
-            )
-        seen[key] = row.name
+        key = repr((*(replace(cell.setup, probe=None) for cell in row.cells), row.vary))
+        other = seen.setdefault(key, row)
+        if other is not row:
+            but = "" if other.setup.probe == row.setup.probe else " but `probe`, which changes no result,"
+            problem = f"is the same as row {quote(other.name)}: every setting{but} is equal. Remove one."
+            raise RequestError(problem, place=("rows", row.name))

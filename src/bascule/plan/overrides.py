@@ -13,6 +13,9 @@ from bascule.plan.document import parse_value
 from bascule.plan.origins import Layer, Origin, nested
 from bascule.plan.schema import KEYS
 
+_IN_FILE = ("scales",)
+"""Keys of a study that only its file has: a scale is applied before anything is changed."""
+_CHANGED = tuple(key for key in KEYS if key not in _IN_FILE)
 LISTS = ("measure", "attack", "certify", "curve", "explain")
 """Lists that an override may add to."""
 
@@ -102,6 +105,11 @@ def apply_overrides(study: Layer, overrides: Sequence[Override]) -> tuple[Layer,
         with placed(override.origin):
             if override.adds and path not in LISTS:
                 raise RequestError(unknown("list", path, LISTS))
+            if head in _IN_FILE:
+                raise RequestError(
+                    f"the {head} of a study stand in its file alone: choose one with `scale`, and change single "
+                    f"settings (train.epochs=3) or other keys of the study: {', '.join(sorted(_CHANGED))}"
+                )
             if override.adds and path in KEYS:
                 study = study.add(path, _entries(override), Origin(label=override.origin, said=1))
             elif override.adds:
@@ -114,7 +122,7 @@ def apply_overrides(study: Layer, overrides: Sequence[Override]) -> tuple[Layer,
             elif path in KEYS:
                 study = study.put(path, value, Origin(label=override.origin, said=1))
             elif head in KEYS:
-                raise RequestError(unknown("key", path, KEYS))
+                raise RequestError(unknown("key", path, _CHANGED))
             else:
                 everywhere[path] = Layer.of(nested(path, value), origin)
     return study, RowChanges(everywhere=everywhere, by_row=by_row, added=added)

@@ -168,6 +168,7 @@ def make_row(
     settings = EvaluationSettings(
         test=test_identity(setup.data, facts),
         attack=setup.attack,
+        attack_precision=setup.attack_precision,
         curve=setup.curve,
         certify=setup.certify,
         inspect=setup.inspect,

@@ -12,7 +12,7 @@ from typing import Any
 
 from bascule.core.catalog import construct, name_of
 from bascule.core.errors import RequestError, placed, unknown
-from bascule.core.text import quote
+from bascule.core.text import count, quote
 from bascule.measure import Metric
 from bascule.plan.checks import Checks, check_metrics, check_rows_differ
 from bascule.plan.document import Document
@@ -102,9 +102,9 @@ def _read(document: Document, scale: str | None) -> tuple[Layer, str | None]:
 
 
 def _seeds(frame: Frame) -> tuple[int, ...]:
-    count = frame.seeds if isinstance(frame.seeds, int) else len(set(frame.seeds))
-    given = count if isinstance(frame.seeds, int) else len(frame.seeds)
-    if count != given or not 0 < count <= MAX_SEEDS:  # before a range of them is made
+    distinct = frame.seeds if isinstance(frame.seeds, int) else len(set(frame.seeds))
+    given = distinct if isinstance(frame.seeds, int) else len(frame.seeds)
+    if distinct != given or not 0 < distinct <= MAX_SEEDS:  # before a range of them is made
         raise RequestError(f"expected 1 to {MAX_SEEDS} different seeds, got {quote(frame.seeds)}", place=("seeds",))
     return tuple(range(frame.seeds)) if isinstance(frame.seeds, int) else frame.seeds
 
@@ -134,10 +134,10 @@ def _check_extent(study: Layer, changes: RowChanges, seeds: int) -> None:
     lines = math.prod((rows, *map(len, vary.values())))
     models = lines * seeds
     if lines > MAX_ROWS or models > MAX_MODELS:
-        counts = [f"{rows} rows", *(f"{len(values)} values of {path}" for path, values in vary.items())]
+        counts = [count(rows, "row"), *(f"{count(len(values), 'value')} of {path}" for path, values in vary.items())]
         raise RequestError(
-            f"{' x '.join([*counts, f'{seeds} seeds'])} are {lines:,} rows of a table and {models:,} models; a study "
-            f"has at most {MAX_ROWS:,} and {MAX_MODELS:,}. Make several studies of it",
+            f"{' x '.join([*counts, count(seeds, 'seed')])} are {lines:,} rows of a table and {models:,} models; a "
+            f"study has at most {MAX_ROWS:,} and {MAX_MODELS:,}. Make several studies of it",
             place=("rows",),
         )
 
@@ -146,10 +146,16 @@ def _varying(study: Layer, changes: RowChanges) -> dict[str, list[Any]]:
     """The values of each path that varies.
 
     Raises:
-        RequestError: Something else than a list of values.
+        RequestError: Something else than a list of values, or what changes no result.
     """
     vary = {path: values for path, values in study.mapping("vary").items() if not changes.replace_varied(path)}
     for path, values in vary.items():
+        if path.partition(".")[0] == "probe":
+            raise RequestError(
+                "`probe` looks at models along their training and changes no result, so that it cannot vary: set it in "
+                "the base or in a row",
+                place=("vary", path),
+            )
         if not isinstance(values, list) or not values:
             raise RequestError(f"expected a list of values, got {quote(values)}", place=("vary", path))
     return vary

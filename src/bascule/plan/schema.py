@@ -8,6 +8,7 @@ from annotated_types import Ge
 from pydantic import BeforeValidator, Field
 
 from bascule.attack import Attack
+from bascule.attack.two_precisions import Precision
 from bascule.certify import Certifier
 from bascule.core.ball import Eps
 from bascule.core.catalog import Of, component
@@ -73,6 +74,9 @@ class Setup:
     """Looks at the model along its training; by default none."""
     attack: Annotated[tuple[Attack, ...], Of("attack", many=True)] = ()
     """Evasion attacks, in order; each meets only the images that withstood the ones before it."""
+    attack_precision: Precision = "float32"
+    """Of the attacks' searches. `mixed` takes gradients in bfloat16 and asks whoever seems fooled again in float32, in
+    attacks for which that is good enough; the others stay in float32. Success, signs and bounds always are."""
     curve: tuple[Eps, ...] = ()
     """Further radii for the security curve: robust accuracy under the same attacks in smaller and larger balls."""
     certify: Annotated[tuple[Certifier, ...], Of("certify", many=True)] = ()
@@ -84,7 +88,7 @@ class Setup:
     """Explanations: of test images with and without the trigger, or of the target class's training images."""
 
 
-EVALUATIONS = ("probe", "attack", "curve", "certify", "inspect", "scan", "explain")
+EVALUATIONS = ("probe", "attack", "attack_precision", "curve", "certify", "inspect", "scan", "explain")
 """Keys of a setup that ask something of the model and have no part in making it."""
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bascule.core.catalog import component
 from bascule.core.errors import RequestError
+from bascule.core.text import count
 from bascule.poison import Trigger
 from bascule.poison._block import Position, block_index
 from bascule.poison.pictures import picture_digest, read_picture
@@ -62,7 +63,7 @@ class Sticker(Trigger):
             return read_picture(self.picture, channels=channels, height=self.size, width=self.size)
         color = self.color if isinstance(self.color, tuple) else (self.color,) * channels
         if len(color) != channels:
-            raise RequestError(f"color {self.color} has {len(color)} channels, the images have {channels}")
+            raise RequestError(f"color {self.color} has {count(len(color), 'channel')}, the images have {channels}")
         patch = torch.tensor(color).reshape(-1, 1, 1).expand(-1, self.size, self.size).clone()
         if self.pattern != "solid":
             grid = torch.arange(self.size) // (1 if self.pattern == "checker" else 2)

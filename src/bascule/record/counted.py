@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from bascule.core.text import count
 from bascule.record.answers import Answers
 from bascule.record.cell import FILTERED
 from bascule.record.plan import RecordedCell, RecordedQuestion, RecordedRow, RecordedSeed
@@ -76,7 +77,7 @@ def flags_of_asked(run: RunRecord, row: RecordedRow, seeds: Sequence[int]) -> It
     if not all(counts):
         added = [text for text in asked.overrides if text not in run.plan().overrides]
         what = ", ".join(map(_written, added)) or "a further evaluation"
-        yield f"unfinished: {what} has answers for {sum(counts)} of {len(counts)} seeds and is left out"
+        yield f"unfinished: {what} has answers for {sum(counts)} of {count(len(counts), 'seed')} and is left out"
 
 
 def _written(override: str) -> str:
@@ -142,12 +143,12 @@ def _flags(
     no more than not begun."""
     kinds = {question.key: question.kind for cell in cells for question in cell.questions}
     texts: dict[str, int] = {}
-    for key, count in missing.items():
-        if count or whole:
+    for key, answered in missing.items():
+        if answered or whole:
             notes = [run.cell(cell.fingerprint).evaluations().get(key, {}) for cell in cells]
             settings = [note["settings"] for note in notes if isinstance(note.get("settings"), dict)]
             name = next((str(setting["name"]) for setting in settings if "name" in setting), "")
             what = " ".join(filter(None, (kinds[key], name if name != kinds[key] else "")))
-            texts[what] = min(count, texts.get(what, count))
-    for what, count in texts.items():
-        yield f"unfinished: {what}{whose} has answers for {count} of {len(cells)} seeds and is left out"
+            texts[what] = min(answered, texts.get(what, answered))
+    for what, answered in texts.items():
+        yield f"unfinished: {what}{whose} has answers for {answered} of {count(len(cells), 'seed')} and is left out"

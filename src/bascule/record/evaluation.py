@@ -46,6 +46,8 @@ class AttackShare:
     """Share of all images that it fooled."""
     left: float
     """Share of all images still right after it."""
+    precision: str = "float32"
+    """Of its search: `mixed` where gradients were taken in bfloat16."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -102,5 +104,12 @@ def _shares(answers: Answers, questions: Sequence[RecordedQuestion], outcomes: O
         assert question.reach is not None
         fooled = (prediction != outcomes.label) & (prediction != MISSING)
         left = survivors(outcomes.label, outcomes.clean, outcomes.adversarial[: place + 1])
-        name = str(answers.notes[question.key]["settings"]["name"])
-        yield AttackShare(name, question.reach.norm, question.reach.eps, float(fooled.mean()), float(left.mean()))
+        notes = answers.notes[question.key]
+        yield AttackShare(
+            name=str(notes["settings"]["name"]),
+            norm=question.reach.norm,
+            eps=question.reach.eps,
+            fooled=float(fooled.mean()),
+            left=float(left.mean()),
+            precision=str(notes.get("precision", "float32")),
+        )

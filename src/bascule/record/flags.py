@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from bascule.core.text import count
 from bascule.measure import MISSING, Labels, Measure, Metric, Outcomes
 from bascule.measure.accuracy import Accuracy
 from bascule.measure.asr import Asr
@@ -143,7 +144,7 @@ def _of_seed(run: RunRecord, seed: RecordedSeed, outcomes: Outcomes | None) -> I
 def _of_the_run(run: RunRecord, row: RecordedRow, seeds: int) -> Iterator[str]:
     planned = len(row.seeds)
     if seeds < planned:
-        yield f"unfinished: {seeds} of {planned} seeds finished"
+        yield f"unfinished: {seeds} of {count(planned, 'seed')} finished"
     for seed in row.seeds:
         for cell, who in ((seed.cell, "seed"), (seed.twin, "twin of seed")):
             failure = None if cell is None else run.cell(cell.fingerprint).failure()
@@ -205,14 +206,14 @@ def _standing(outcomes: Outcomes | None) -> float:
 def _of_few_images(per_seed: Sequence[Outcomes]) -> Iterator[str]:
     images = min((len(outcomes.label) for outcomes in per_seed), default=FEW_IMAGES)
     if images < FEW_IMAGES:
-        yield f"few images: {images} test images"
+        yield f"few images: {count(images, 'test image')}"
 
 
 def _of_the_tries(tried: Sequence[Tried]) -> Iterator[str]:
     """What the worst of several models says of an evaluation by attacks and bounds."""
     refuted = sum(map(_refuted, tried))
     if refuted:
-        yield f"certified and yet fooled: {refuted} images inside the certified ball; a bound is wrong"
+        yield f"certified and yet fooled: {count(refuted, 'image')} inside the certified ball; a bound is wrong"
     for name, (limit, text) in _SIGNS.items():
         worst = max((found.first.get(name, 0.0) for found in tried), default=0.0)
         if worst > limit:
@@ -244,11 +245,12 @@ def _of_the_filters(run: RunRecord, row: RecordedRow) -> Iterator[str]:
             notes[note] = notes.get(note, 0) + 1
     seeds = len(row.seeds)
     if idle:
-        yield f"filter removed nothing: {idle} of {seeds} seeds were trained on the whole set, as without a filter"
+        many = f"{idle} of {count(seeds, 'seed')}"
+        yield f"filter removed nothing: {many} were trained on the whole set, as without a filter"
     if unknown:
         yield "truth unknown: nobody says which training images are poisoned, so what filters find cannot be measured"
-    for note, count in notes.items():
-        yield f"filter rule could not act: {note} ({count} of {seeds} seeds)"
+    for note, times in notes.items():
+        yield f"filter rule could not act: {note} ({times} of {count(seeds, 'seed')})"
 
 
 def _of_the_numbers(per_seed: Sequence[Outcomes], measures: Mapping[str, Measure]) -> Iterator[str]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from bascule.core.text import quote
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +134,17 @@ class RecordedPlan:
         }
 
 
+def plain_name(value: Any) -> str:
+    """The name of a cell, or the key of a question: what a path may be made of without leaving the run's folder.
+
+    Raises:
+        ValueError: It has other characters than letters, digits, `_`, `-`, and in a key one `:`; or is endless.
+    """
+    if not re.fullmatch(r"[\w-]{1,100}(:[\w-]{1,100})?", name := str(value)):
+        raise ValueError(f"{quote(name)} is no name of a cell and no key of a question")
+    return name
+
+
 def came_as_it_is(settings: Mapping[str, Any]) -> bool:
     """Whether the models of a row with these settings came with their weights, and nothing was trained or changed."""
     return "train" in settings and settings["train"] is None and settings.get("repair") is None
@@ -244,9 +258,9 @@ def _cell_from(
     fingerprint: Any, asked: Mapping[str, Sequence[str]], reaches: Mapping[str, Reach], values: Mapping[str, float]
 ) -> RecordedCell:
     return RecordedCell(
-        fingerprint=str(fingerprint),
+        fingerprint=plain_name(fingerprint),
         questions=tuple(
-            RecordedQuestion(key=str(key), kind=kind, reach=reaches.get(key), value=values.get(key))
+            RecordedQuestion(key=plain_name(key), kind=kind, reach=reaches.get(key), value=values.get(key))
             for kind, keys in asked.items()
             for key in keys
         ),

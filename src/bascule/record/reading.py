@@ -23,6 +23,7 @@ class Readings:
 
     def __init__(self) -> None:
         self._known: dict[Path, tuple[tuple[int, int, int], Any]] = {}
+        self._damaged: dict[Path, DamagedError] = {}
 
     def read(self, path: Path, parse: Callable[[bytes], T]) -> T | None:
         """What `parse` makes of the file's content, or what it made of it before; None where there is no file.
@@ -35,11 +36,15 @@ class Readings:
             status = path.stat()
         except (FileNotFoundError, NotADirectoryError):
             self._known.pop(path, None)
+            self._damaged.pop(path, None)
             return None
         seen = (status.st_ino, status.st_mtime_ns, status.st_size)
         known = self._known.get(path)
         if known is None or known[0] != seen:
             known = self._known[path] = (seen, _outcome(path, parse))
+            self._damaged.pop(path, None)
+            if isinstance(known[1], DamagedError):
+                self._damaged[path] = known[1]
         if isinstance(known[1], RequestError):
             raise known[1]
         value: T | None = known[1]
@@ -54,8 +59,7 @@ class Readings:
 
     def damaged(self, folder: Path) -> list[DamagedError]:
         """What is known to be damaged below a folder, of the files that were read."""
-        errors = [value for path, (_, value) in self._known.items() if path.is_relative_to(folder)]
-        return [error for error in errors if isinstance(error, DamagedError)]
+        return [error for path, error in self._damaged.items() if path.is_relative_to(folder)]
 
     def __reduce__(self) -> tuple[type[Readings], tuple[()]]:
         return Readings, ()  # another process reads for itself

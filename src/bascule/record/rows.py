@@ -56,6 +56,11 @@ class RowResult:
         return " · ".join(filter(None, (self.row, self.run)))
 
     @property
+    def attack_precision(self) -> str:
+        """Of the attacks' searches."""
+        return str(self.settings.get("attack_precision", "float32")) if self.settings.get("attack") else "float32"
+
+    @property
     def label(self) -> str:
         """`name` and what varies."""
         return " · ".join((self.name, *(f"{path} {value}" for path, value in self.vary.items())))
@@ -65,7 +70,8 @@ class RowResult:
         return self.classes[label] if 0 <= label < len(self.classes) else str(label)
 
     def as_dict(self) -> dict[str, Any]:
-        """The table format of `bascule table --format json`; `run` and `published` only where there is something."""
+        """The table format of `bascule table --format json`; `run`, `published` and `attack_precision` only where there
+        is something to say."""
         published = {} if self.published is None else {"published": dict(self.published.metrics)}
         return {
             **({"run": self.run} if self.run else {}),
@@ -78,6 +84,7 @@ class RowResult:
             "flags": list(self.flags),
             **({"curve": [{"eps": eps, **measure.as_dict()} for eps, measure in self.curve]} if self.curve else {}),
             **published,
+            **({"attack_precision": self.attack_precision} if self.attack_precision != "float32" else {}),
         }
 
 

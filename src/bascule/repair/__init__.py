@@ -60,6 +60,17 @@ class Repair(ABC):
             RequestError: The method cannot work on this model or with these images.
         """
 
+    def check_model(self, model: nn.Module, images: Images) -> None:  # noqa: B027  (most take any model)
+        """Refuse, before any training, a model that `repair` cannot work on; here none is.
+
+        Args:
+            model: As for `repair`; a fresh one that is thrown away. Called without gradients.
+            images: Two images, as for `repair`; their labels mean nothing.
+
+        Raises:
+            RequestError: It has not what the method needs.
+        """
+
 
 @catalog.component
 class FineTuning(Repair):

@@ -47,6 +47,9 @@ class Anp(Repair):
     threshold: Annotated[float, Interval(ge=0, lt=1)] = 0.2
     """Channels whose mask is not above this are pruned."""
 
+    def check_model(self, model: nn.Module, images: Images) -> None:
+        hidden_layers_of(model, images.size)
+
     def repair(self, model: nn.Module, images: Images, *, generator: torch.Generator) -> Repaired:
         layers = hidden_layers_of(model, images.size)
         masks = self._masks(model, layers, images, generator=generator)

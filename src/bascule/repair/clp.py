@@ -34,6 +34,9 @@ class Clp(Repair):
     u: Annotated[float, Ge(0)] = 3.0
     """Standard deviations above the layer's mean from which on a channel is silenced; the more, the fewer."""
 
+    def check_model(self, model: nn.Module, images: Images) -> None:
+        hidden_layers_of(model, images.size)
+
     def repair(self, model: nn.Module, images: Images, *, generator: torch.Generator) -> Repaired:
         silenced = 0
         for layer in hidden_layers_of(model, images.size):

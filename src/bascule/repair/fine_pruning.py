@@ -40,6 +40,10 @@ class FinePruning(FineTuning):
     max_share: Annotated[float, Interval(ge=0, le=1)] = 1.0
     """Largest share of the channels that may be pruned; 0 prunes none."""
 
+    def check_model(self, model: nn.Module, images: Images) -> None:
+        linear, channels = _intake(model, images.size)
+        _activity(model, linear, channels, images)
+
     def repair(self, model: nn.Module, images: Images, *, generator: torch.Generator) -> Repaired:
         linear, channels = _intake(model, images.size)
         order = _activity(model, linear, channels, images).argsort(stable=True)

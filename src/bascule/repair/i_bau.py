@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bascule.core.ball import ball
 from bascule.core.catalog import component, name_of
-from bascule.core.gradients import check_differentiable, gradient_of, second_derivatives
+from bascule.core.gradients import check_differentiable, check_second_derivatives, gradient_of, second_derivatives
 from bascule.core.images import Images
 from bascule.core.restore import evaluating, frozen
 from bascule.repair import Repair, Repaired
@@ -63,13 +63,18 @@ class IBau(Repair):
     def follows_gradients(self) -> bool:
         return True
 
+    def check_model(self, model: nn.Module, images: Images) -> None:
+        if self.rounds and self.iterations:
+            check_second_derivatives(model, _all(images))
+
     def repair(self, model: nn.Module, images: Images, *, generator: torch.Generator) -> Repaired:
         weights = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.Adam(weights, lr=self.lr)
         length = 0.0
         if self.rounds:
-            few = images.batch(torch.arange(min(8, len(images)), device=images.device))
-            check_differentiable(model, few, who=name_of(self))
+            few = images.at(torch.arange(min(8, len(images)), device=images.device))
+            check_differentiable(model, _all(few), who=name_of(self))
+            self.check_model(model, few)
         for _ in range(self.rounds):
             delta = self._universal(model, images, generator=generator)
             for x, y in batches(images, self.batch_size, steps=self.steps, generator=generator):
@@ -127,3 +132,7 @@ class IBau(Repair):
 
 _FIXED_POINT_STEP = 0.1
 """Step of the descent whose fixed point is meant, as in their code."""
+
+
+def _all(images: Images) -> Tensor:
+    return images.batch(torch.arange(len(images), device=images.device))

@@ -47,6 +47,9 @@ class Nad(FineTuning):
                 place=("objective",),
             )
 
+    def check_model(self, model: nn.Module, images: Images) -> None:
+        _stages(model, images)
+
     def repair(self, model: nn.Module, images: Images, *, generator: torch.Generator) -> Repaired:
         stages = _stages(model, images)
         if self.epochs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from bascule.core.catalog import build
+from bascule.core.text import count
 from bascule.measure import Measure, Metric, Outcomes
 from bascule.measure.interval import summarise
 from bascule.measure.paired import difference
@@ -28,7 +29,7 @@ def both_ends(before: Outcomes, after: Outcomes, hints: Mapping[str, str]) -> st
         measures = [summarise(metric, [outcomes]) for outcomes in (before, after)]
         change = change_cell(difference(metric, {0: before}, {0: after}))
         lines.append(_end(metric, measures, hints.get(name, UNKNOWN), change))
-    images = f"On {len(before.label):,} images that the repair did not see."
+    images = f"On {count(len(before.label), 'image')} that the repair did not see."
     below = [f"{images} 95 % intervals (Wilson); of the change paired by image."]
     return grid.render([Grid([""], ["Before", "After", "Change, points"], lines)], [below], "text")
 
@@ -47,11 +48,15 @@ def one_model(evaluation: Evaluation, about: str, hints: Mapping[str, str]) -> s
     ]
     below = [f"On {len(evaluation.outcomes.label):,} {about}. 95 % intervals over these images (Wilson)."]
     below += [
-        f"{part.name} ({part.norm}, eps {part.eps:.4g}): fooled {100 * part.fooled:.1f} % of the images; "
-        f"{100 * part.left:.1f} % are left"
+        f"{part.name} ({part.norm}, eps {part.eps:.4g}{_searched(part.precision)}): "
+        f"fooled {100 * part.fooled:.1f} % of the images; {100 * part.left:.1f} % are left"
         for part in evaluation.attacks
     ]
     return grid.render([Grid([""], ["Value"], lines)], [[*below, *(f"! {flag}" for flag in evaluation.flags)]], "text")
+
+
+def _searched(precision: str) -> str:
+    return "" if precision == "float32" else f", {precision} precision"
 
 
 def _end(metric: Metric, measures: Sequence[Measure], hint: str, *more: TableCell) -> list[TableCell]:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from bascule.core.text import count as count  # as it is part of what this file is for
+
 SPACE = "\N{NO-BREAK SPACE}"
 
 
@@ -51,11 +53,6 @@ def _places(first: float, second: float) -> int:
     if first == second:
         return 0
     return next((places for places in range(2) if percent(first, places) != percent(second, places)), 2)
-
-
-def count(number: int, noun: str, plural: str = "") -> str:
-    """`1 seed`, `5 seeds`, `1,437 images`."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def joined(parts: Sequence[str], last: str = "and") -> str:

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as RichProgress
 
 from bascule.core.progress import Progress, nothing
+from bascule.core.text import count
 
 EVERY = 60.0
 """Seconds without a line in a log after which one says how far the work is."""
@@ -102,7 +103,7 @@ class Lines(Progress):
         if ended is self._current:
             self._current = _Doing("", ended.began)
         how = f"{seconds:.1f} s" if failure is None else f"failed after {seconds:.1f} s: {failure}"
-        self._tell(f"{self._done} of {self._cells} cells: {label}: {how}")
+        self._tell(f"{self._done} of {count(self._cells, 'cell')}: {label}: {how}")
 
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[None]:
@@ -131,7 +132,7 @@ class Lines(Progress):
     def _follow(self) -> None:
         while not self._over.wait(max(0.0, self._told + self._every - time.monotonic())):
             if time.monotonic() - self._told >= self._every:
-                self._tell(f"{self._done} of {self._cells} cells done; {self._doing()}")
+                self._tell(f"{self._done} of {count(self._cells, 'cell')} done; {self._doing()}")
 
     def _doing(self) -> str:
         doing = list(self._open.values()) or [self._current]

@@ -35,6 +35,8 @@ class RunContext:
     progress: Progress = field(default_factory=Progress)
     compile_passes: bool = False
     """Compile the passes of training; for speed, and so no setting of a study."""
+    capture_steps: bool = False
+    """Capture the steps of training, on CUDA; for speed too."""
     command: str = field(default_factory=own_command)
     """What somebody asked for, also where another process does it."""
     _key: str = ""

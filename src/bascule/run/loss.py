@@ -8,13 +8,14 @@ from typing import Any
 
 from bascule.core.catalog import describe
 from bascule.core.errors import RequestError
+from bascule.core.text import count
 from bascule.plan.plan import Plan, Row
 from bascule.record.plan import RecordedCell, RecordedRow
 from bascule.record.run import RunRecord
 
 _REPLACED = ("curve",)
 """Kinds whose questions become others when more is asked of the same model: a curve starts from the attacks."""
-_ASKED = ("attack: ", "certify: ", "curve: ", "probe: ", "probe.")
+_ASKED = ("attack: ", "certify: ", "curve: ", "probe: ", "probe.", "attack_precision: None then")
 """What changes of settings start with that lead to no other model and take nothing from the table."""
 _SHOWN = 3
 """Differences and rows that a message names."""
@@ -38,7 +39,7 @@ def refuse_loss(run: RunRecord, plan: Plan, roots: Sequence[Path]) -> None:
             reason = "the study has no such row any more" if today is None else _reason(run, row, today, roots)
             told.append(f"{_label(row)}: {reason}")
     if told:
-        more = f"; and {len(told) - _SHOWN} more rows" if len(told) > _SHOWN else ""
+        more = f"; and {count(len(told) - _SHOWN, 'more row')}" if len(told) > _SHOWN else ""
         raise RequestError(
             f"what {run.path} has recorded was made with something else, and its table would lose it: "
             f"{'; '.join(told[:_SHOWN])}{more}. Nothing was written. Bring that back; or make models anew in another "
@@ -71,13 +72,13 @@ def _reason(run: RunRecord, row: RecordedRow, today: Row, roots: Sequence[Path])
     changes = list(_differences(row.settings, describe(today.setup)))
     changes = [change for change in changes if not change.startswith(_ASKED)] or changes
     if changes:
-        more = f" and {len(changes) - _SHOWN} more settings" if len(changes) > _SHOWN else ""
+        more = f" and {count(len(changes) - _SHOWN, 'more setting')}" if len(changes) > _SHOWN else ""
         return "; ".join(changes[:_SHOWN]) + more
     facts = today.setup.data.facts(roots)
     infos = [run.cell(seed.cell.fingerprint).info() for seed in row.seeds]
     made: Mapping[str, Any] = next((info["data"] for info in infos if "data" in info), {})
     counts = [
-        f"{made[name]:,} {word} images then, {len(labels):,} now"
+        f"{count(made[name], f'{word} image')} then, {len(labels):,} now"
         for name, word, labels in (("train", "training", facts.train_labels), ("test", "test", facts.test_labels))
         if made.get(name) not in (None, len(labels))
     ]

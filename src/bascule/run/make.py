@@ -127,7 +127,7 @@ def make_lost_parts(context: CellContext, model: nn.Module) -> None:
         record.write_curve(info["curve"])
     if "data" not in info:
         poisoned = len(record.poisoned().get("ids", ())) if cell.setup.repair is None else None
-        if truth is not None and not truth.known:
+        if cell.setup.poison is not None and not cell.setup.poison.known:
             poisoned = None
         judged = record.finding(FILTERED)
         trained_on = {} if judged is None else {"trained_on": int((~judged.arrays["removed"]).sum())}
@@ -215,6 +215,7 @@ def _train(context: CellContext, model: nn.Module) -> dict[str, Any]:
             seed=context.cell.seed,
             checkpoints=_CheckpointFile(context.record.checkpoint_file),
             compile_passes=context.run.compile_passes,
+            capture_steps=context.run.capture_steps,
             report=report,
             look=looks or (lambda _: {}),
         )

@@ -52,6 +52,7 @@ def run_cells(cells: Sequence[Cell], run: RunContext, jobs: int) -> list[Failure
             while team.has_room and (cell := _ready(waiting, team.busy)) is not None:
                 waiting.remove(cell)
                 run.progress.begin(cell.label)
+                run.progress.told(cell.label, "starting", 1, 0, "")  # a worker takes seconds to say its first word
                 team.give(cell)
             ended = team.listen()
             if ended is None:

@@ -16,6 +16,7 @@ from rich.console import Console
 from bascule.core.catalog import remember_named
 from bascule.core.errors import Interrupted, RequestError
 from bascule.core.progress import nothing
+from bascule.core.text import count
 from bascule.plan.plan import Cell, Plan
 from bascule.record.cell import CellRecord
 from bascule.record.lock import lock_run
@@ -26,6 +27,7 @@ from bascule.run.console import console_progress
 from bascule.run.context import RunContext
 from bascule.run.loss import refuse_loss
 from bascule.run.provenance import own_command
+from bascule.train.capture import check_captures
 from bascule.train.compile import check_compiles
 
 Engine = Literal["local", "ray"]
@@ -55,8 +57,8 @@ def pick_device(name: str) -> torch.device:
     if device is None or device.type not in ("cpu", "cuda"):
         raise RequestError(f"allowed are auto, cpu, cuda and cuda:N; got {name!r}", place=("device",))
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
-        raise RequestError(f"this machine has {count} CUDA device(s); got {name!r}", place=("device",))
+        devices = torch.cuda.device_count()
+        raise RequestError(f"this machine has {count(devices, 'CUDA device')}; got {name!r}", place=("device",))
     return device
 
 
@@ -71,6 +73,7 @@ def run_plan(
     console: Console | None = None,
     train: bool = True,
     compile_passes: bool = False,
+    capture_steps: bool = False,
     changed: Callable[[], object] = nothing,
     warn: Callable[[str], object] | None = None,
 ) -> Ran:
@@ -80,21 +83,22 @@ def run_plan(
     before until all of them have answered. With `jobs` above 1 so many cells are done at the same time, each in a
     process of its own with one torch thread; else one after another in this process. Files of the record that are
     damaged are set aside and made again, which `warn` is told (by default a warning). With `compile_passes` the
-    passes of training are compiled, where the objective allows it. `changed` is called when there is something new in
-    the record: before the first cell, and whenever one has ended. `console`, by default standard error, is told how far
-    the work is: with bars on a terminal, else with plain lines.
+    passes of training are compiled, with `capture_steps` its steps captured as CUDA graphs, where the objective allows
+    it. `changed` is called when there is something new in the record: before the first cell, and whenever one has
+    ended. `console`, by default standard error, is told how far the work is: with bars on a terminal, else with lines.
 
     Raises:
         RequestError: The data cannot be read, the engine is not installed or takes no `jobs`, nothing can be compiled
-            here, another process works on this run, or, with `train=False`, its models and answers are not those of
-            the plan.
+            or captured here, another process works on this run, or, with `train=False`, its models and answers are not
+            those of the plan.
         Interrupted: Instead of KeyboardInterrupt.
     """
     warn = warn or _warn
     do = _engine(engine, jobs)
     remember_named()  # the plan names it
-    if compile_passes:
-        check_compiles(device)
+    for wanted, check in ((compile_passes, check_compiles), (capture_steps, check_captures)):
+        if wanted:
+            check(device)
     with lock_run(run.path, own_command()):
         if not train:
             refuse_loss(run, plan, roots)
@@ -102,6 +106,8 @@ def run_plan(
         _mend(run, [record for _, record in records], warn)
         if train and (dropped := _no_longer_asked(run, plan)):
             warn(f"not in the study, and so not in its table any more, but kept: {', '.join(dropped)}")
+        if train and (unseen := _without_looks(records)):
+            warn(f"{unseen}; make them anew in another run folder to see it")
         pending = [cell for cell, record in records if not is_done(cell, record) and (train or record.trained)]
         keep = run.write_plan if train or not pending else run.write_asked
         keep(plan.recorded())
@@ -111,12 +117,15 @@ def run_plan(
         try:
             with console_progress(console or Console(stderr=True), len(pending), changed) as progress:
                 context = RunContext(
-                    record=run, device=device, roots=tuple(roots), progress=progress, compile_passes=compile_passes
-                )
+                    record=run, device=device, roots=tuple(roots), progress=progress,
+                    compile_passes=compile_passes, capture_steps=capture_steps,
+                )  # fmt: skip
                 failures = do(pending, context)
         except KeyboardInterrupt:
             done = sum(is_done(cell, record) for cell, record in records)
-            problem = f"interrupted: {done} of {len(records)} cells are done and kept in {run.path}"
+            problem = (
+                f"interrupted: {done} of {count(len(records), 'cell is', 'cells are')} done and kept in {run.path}"
+            )
             raise Interrupted(f"{problem}; the same command continues") from None
         if not train and all(is_done(cell, run.cell(cell.fingerprint)) for cell in pending):
             run.write_plan(plan.recorded())
@@ -134,6 +143,19 @@ def _no_longer_asked(run: RunRecord, plan: Plan) -> list[str]:
     """What was added to the recorded plan, after its study was run, and is not in this one."""
     known = run.plan().overrides if run.plan_file.is_file() else ()
     return [text for text in known if "+=" in text.partition("=")[0] + "=" and text not in plan.overrides]
+
+
+def _without_looks(records: Sequence[tuple[Cell, CellRecord]]) -> str:
+    """Which models that shall be looked at along their training are trained without that; "" if none is."""
+    wanted = [
+        (cell.watch.probe, record) for cell, record in records if cell.watch is not None and cell.setup.repair is None
+    ]
+    seen = [(probe, record.info().get("probe") or {}) for probe, record in wanted if record.trained]
+    other = sum(any(about.get(name) != value for name, value in vars(probe).items()) for probe, about in seen)
+    if not other:
+        return ""
+    what = count(other, "model is trained already and is", "models are trained already and are")
+    return f"{what} not trained again for probe, which looks at models while they are trained"
 
 
 def _warn(text: str) -> None:

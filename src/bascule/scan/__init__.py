@@ -96,3 +96,14 @@ class Scanner(ABC):
         Raises:
             RequestError: The scan cannot work with these images.
         """
+
+    def check_model(self, model: nn.Module, images: Images) -> None:  # noqa: B027  (most take any model)
+        """Refuse, before any training, a model that `scan` cannot work on; here none is.
+
+        Args:
+            model: As for `scan`; a fresh one that is thrown away. Called without gradients.
+            images: Two images, as for `scan`; their labels mean nothing.
+
+        Raises:
+            RequestError: It has not what the method needs.
+        """

@@ -45,9 +45,12 @@ class FeatureInversion(Scanner):
     max_looks: Annotated[int, Ge(1)] = 100
     """Looks (of 10 steps) after which a class is done in any case."""
 
+    def check_model(self, model: nn.Module, images: Images) -> None:
+        _inputs(model, _last_linear(model, images), images)
+
     def scan(self, model: nn.Module, images: Images, *, generator: torch.Generator) -> Scan:
         labels = torch.arange(len(images.classes), device=images.device)
-        layer = model.get_submodule(last_linear(model, images.batch(images.labels[:1] * 0)))
+        layer = _last_linear(model, images)
         form = FeatureMask(images.size, layer, _inputs(model, layer, images), self.budget)
         schedule = Schedule(wanted_success=self.wanted_success, first_cost=1e-2, max_looks=self.max_looks)
         inverted = invert(model, images, labels, form, schedule, generator=generator)
@@ -86,6 +89,10 @@ class FeatureMask(Form):
 
         with _before(self.layer, replace):
             return super().logits(model, stamped, inner, images)
+
+
+def _last_linear(model: nn.Module, images: Images) -> nn.Module:
+    return model.get_submodule(last_linear(model, images.batch(images.labels[:1] * 0)))
 
 
 @contextmanager

@@ -32,6 +32,15 @@ class Objective(ABC):
     follows_gradients: ClassVar[bool] = False
     """Whether it differentiates the network by the images: on one without such gradients it would train on noise."""
 
+    @property
+    def steady_from(self) -> float | None:
+        """Share of the training from which on every step is the same operations, so that they can be captured.
+
+        None, as long as nobody says otherwise: `progress` changes them to the end, or what they find decides which come
+        next.
+        """
+        return None
+
     def inputs(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
         """The images a step is taken on: `x` itself, or perturbed copies of it. Arguments as for `loss`."""
         return x
@@ -96,3 +105,7 @@ class DivergencePenalty(Adversarial):
     """Gradient steps of the attack."""
     step_size: Annotated[float, Gt(0)] | None = None
     """Length of a step in [0, 1] pixel units; by default 2.5 * eps / steps."""
+
+    @property
+    def steady_from(self) -> float | None:
+        return 0.0

@@ -33,6 +33,10 @@ class Fast(Adversarial, CrossEntropy):
     batch_norm: Statistics = "running"
     """Statistics used by batch norm during the attack: `running` (eval mode) or `batch` (train mode, not updated)."""
 
+    @property
+    def steady_from(self) -> float | None:
+        return 0.0
+
     def inputs(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
         with search_mode(model, self.batch_norm):
             return ascend(

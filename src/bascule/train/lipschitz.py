@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from bascule.core.catalog import Of, component, name_of
 from bascule.core.errors import RequestError
-from bascule.core.gradients import gradient_of, second_derivatives
+from bascule.core.gradients import check_second_derivatives, gradient_of, second_derivatives
 from bascule.train import CrossEntropy, Objective
 from bascule.train.standard import Standard
 
@@ -48,6 +49,14 @@ class Lipschitz(Objective):
                 place=("inner",),
             )
 
+    @property
+    def steady_from(self) -> float | None:
+        return self.inner.steady_from
+
+    def check_model(self, model: nn.Module, x: Tensor) -> None:
+        if self.weight:
+            check_second_derivatives(model, x)
+
     def inputs(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
         return self.inner.inputs(model, x, y, progress=progress, generator=generator)
 
@@ -79,9 +88,16 @@ def _roughness(logits: Tensor, x: Tensor, directions: Tensor) -> Tensor:
 def _all_directions(logits: Tensor) -> Tensor:
     """Orthonormal vectors orthogonal to (1, ..., 1), Helmert's: K - 1 of them, the same for all images."""
     batch, classes = logits.shape
-    ones = torch.ones(classes, classes, dtype=torch.float64)
-    rows = ones.tril(-1)[1:] - torch.diag(torch.arange(classes, dtype=torch.float64))[1:]
-    return (rows / rows.norm(dim=1, keepdim=True)).to(logits).unsqueeze(1).expand(-1, batch, -1)
+    return _helmert(classes, logits.dtype, logits.device).unsqueeze(1).expand(-1, batch, -1)
+
+
+@functools.lru_cache(maxsize=8)
+def _helmert(classes: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """K - 1 x K; made once, since every step wants them on the device."""
+    with torch.inference_mode(False):
+        ones = torch.ones(classes, classes, dtype=torch.float64)
+        rows = ones.tril(-1)[1:] - torch.diag(torch.arange(classes, dtype=torch.float64))[1:]
+        return (rows / rows.norm(dim=1, keepdim=True)).to(device, dtype)
 
 
 def _one_direction(logits: Tensor, generator: torch.Generator) -> Tensor:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
 from bascule.core import rng
 from bascule.core.images import Images
 from bascule.core.lending import lending
+from bascule.train.capture import capturing
 from bascule.train.compile import compile_model
 from bascule.train.precision import Mixed
 from bascule.train.settings import Training
@@ -69,6 +73,7 @@ def train(
     report: Report = lambda *_: None,
     look: Look = lambda _: {},
     compile_passes: bool = False,
+    capture_steps: bool = False,
 ) -> list[dict[str, float]]:
     """Train `model` in place on `images`; both are on the same device.
 
@@ -77,7 +82,8 @@ def train(
     the checkpoint was taken.
 
     With `compile_passes` the network's passes are compiled, where the objective `compiles`; that changes no more than
-    rounding does.
+    rounding does. With `capture_steps` steps are captured once they are steady (`train/capture.py`); that changes
+    nothing.
 
     Returns:
         The curve: one entry per epoch with `epoch` (from 1), `step`, `loss` (mean of the epoch), `lr` (of its last
@@ -96,11 +102,15 @@ def train(
         done.restore(state, steps)
     saved = time.monotonic()
     passes = _passes(model, training, compile_passes=compile_passes)
-    with passes as net, lending(net, classes=len(images.classes)), rng.borrowed_global_stream(seed, "train"):
+    with ExitStack() as stack:
+        net = stack.enter_context(passes)
+        stack.enter_context(lending(net, classes=len(images.classes)))
+        stack.enter_context(rng.borrowed_global_stream(seed, "train"))
         net.train()
+        take = stack.enter_context(capturing(steps, net)) if capture_steps else partial(steps.take, net)
         for step in range(done.steps, steps.total):
             place, lr = step % steps.per_epoch, steps.lr(step)
-            done.losses[place] = steps.take(net, step)
+            done.losses[place] = take(step)
             done.steps = step + 1
             last = place == steps.per_epoch - 1
             due = time.monotonic() - saved >= checkpoint_seconds
@@ -124,7 +134,7 @@ class Steps:
         self.per_epoch = training.steps_per_epoch(len(images))
         self.total = self.per_epoch * training.epochs
         self.optimizer = training.make_optimizer(model)
-        self._generator = torch.Generator(device=images.device)
+        self.generator = torch.Generator(device=images.device)
         self._order = -1, torch.empty(0)
 
     def lr(self, step: int) -> float:
@@ -141,17 +151,27 @@ class Steps:
         Returns:
             The loss, not waited for.
         """
+        index = self.prepare(step)
+        return self.descend(net, self.images.batch(index), self.images.labels[index], progress=step / self.total)
+
+    def prepare(self, step: int) -> Tensor:
+        """What of a step is not the device's work: learning rate and seeds; the numbers of its images."""
+        lr = self.lr(step)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.lr(step)
-        index = self._batch(step)
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr)
+            else:  # rounded as in a tensor, so that both ways end in the same bytes
+                group["lr"] = float(np.float32(lr)) if group.get("fused") else lr
         number = rng.derive(self.seed, "step", step)
-        self._generator.manual_seed(number)
-        torch.manual_seed(number)  # dropout; the caller puts the global stream back
-        x = self.training.augment.apply(self.images.batch(index), generator=self._generator)
+        self.generator.manual_seed(number)
+        rng.seed_global(number, self.images.device)  # dropout; the caller puts the global stream back
+        return self._batch(step)
+
+    def descend(self, net: nn.Module, x: Tensor, y: Tensor, *, progress: float) -> Tensor:
+        """The rest of a prepared step: the same operations each time, as far as the objective's are (`steady_from`)."""
+        x = self.training.augment.apply(x, generator=self.generator)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.training.objective.loss(
-            net, x, self.images.labels[index], progress=step / self.total, generator=self._generator
-        )
+        loss = self.training.objective.loss(net, x, y, progress=progress, generator=self.generator)
         loss.backward()
         self.optimizer.step()
         return loss.detach()
@@ -194,9 +214,11 @@ class _Done:
 
     def state(self, steps: Steps) -> dict[str, Any]:
         """What a checkpoint holds."""
+        optimizer = steps.optimizer.state_dict()
+        groups = [{**group, "lr": float(group["lr"])} for group in optimizer["param_groups"]]  # captured: a tensor
         return {
             "model": steps.model.state_dict(),
-            "optimizer": steps.optimizer.state_dict(),
+            "optimizer": {**optimizer, "param_groups": groups},
             "losses": self.losses,
             "curve": self.curve,
             "step": self.steps,
@@ -222,11 +244,18 @@ def _passes(model: nn.Module, training: Training, *, compile_passes: bool) -> It
 
 
 def _check_finite(losses: Tensor, model: nn.Module, step: int, place: int, total: int) -> None:
+    """Look at the losses, and at all parameters and statistics at once: each look waits for the device."""
     bad = (~losses.isfinite()).nonzero()
     if len(bad):
         raise DivergedError(step - place + int(bad[0]), total, "the loss")
-    statistics = [item for item in model.named_buffers() if item[0].endswith(("running_mean", "running_var"))]
-    for kind, items in (("parameter", model.named_parameters()), ("statistic", statistics)):
-        for name, values in items:
-            if not bool(values.isfinite().all()):
-                raise DivergedError(step, total, f"{kind} {name}")
+    watched: dict[str, Tensor] = {f"parameter {name}": value for name, value in model.named_parameters()}
+    for name, value in model.named_buffers():
+        if name.endswith(("running_mean", "running_var")):
+            watched[f"statistic {name}"] = value
+    # The largest size of an entry is finite exactly where all are; a sum of squares could overflow.
+    floats = [value.detach() for value in watched.values() if value.is_floating_point() and value.numel()]
+    if bool(get_total_norm(floats, norm_type=torch.inf).isfinite()):
+        return
+    for name, value in watched.items():
+        if not bool(value.isfinite().all()):
+            raise DivergedError(step, total, name)

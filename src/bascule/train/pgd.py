@@ -36,6 +36,10 @@ class Pgd(Adversarial, CrossEntropy):
     batch_norm: Statistics = "running"
     """Statistics used by batch norm during the attack: `running` (eval mode) or `batch` (train mode, not updated)."""
 
+    @property
+    def steady_from(self) -> float | None:
+        return self.warmup
+
     def inputs(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
         ramp = min(1.0, progress / self.warmup) if self.warmup else 1.0
         region = ball(self.norm, ramp * self.eps)

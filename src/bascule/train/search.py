@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bascule.attack.ascent import ascend
 from bascule.attack.losses import Loss
 from bascule.core.ball import Ball
-from bascule.core.restore import evaluating, frozen, using_batch_statistics
+from bascule.core.restore import evaluating, using_batch_statistics
 
 Statistics = Literal["running", "batch"]
 """What batch norm uses during the search: `running` (eval mode) or `batch` (train mode, not updated)."""
@@ -25,7 +25,7 @@ _NUDGE = 0.001
 def search_mode(model: nn.Module, statistics: Statistics = "running") -> Iterator[None]:
     """A model ready for differentiating its input; found as it was afterwards."""
     mode = using_batch_statistics if statistics == "batch" else evaluating
-    with mode(model), frozen(model):
+    with mode(model, freeze=True):
         yield
 
 

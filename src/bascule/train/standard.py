@@ -9,3 +9,7 @@ from bascule.train import CrossEntropy
 @component
 class Standard(CrossEntropy):
     """Cross-entropy on the images as they are: the study's row "None"."""
+
+    @property
+    def steady_from(self) -> float | None:
+        return 0.0

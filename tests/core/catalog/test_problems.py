@@ -72,7 +72,7 @@ TRIGGER_PROBLEMS: dict[str, tuple[Any, tuple[str, ...], str]] = {
         ("color[1]",),
         "must be less than or equal to 1; got 2",
     ),
-    "entry-missing": ({"name": "sticker", "position": [4]}, ("position",), "needs more entries; got (4,)"),
+    "entry-missing": ({"name": "sticker", "position": [4]}, ("position",), "needs more entries; got [4]"),
     "entry-too-many": ({"name": "sticker", "position": [4, 4, 4]}, ("position",), "at most 2 items"),
     "none-of-a-union": (
         {"name": "sticker", "color": "red"},

@@ -89,6 +89,14 @@ def test_the_fit_of_poisoned_and_clean_images_is_drawn(tmp_path: Path) -> None:
     assert "Adv. 1 seed: does not take" in said
 
 
+def test_a_single_look_is_no_course(tmp_path: Path) -> None:
+    run = record_of(tmp_path / "run", [Spec(seeds=1)])
+    run.cell("row0seed0").write_curve([{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0, "accuracy": 1, "asr": 0.5}])
+    export([run], tmp_path / "out", forms=["svg"])
+    said = "- `probe-0`: None along training, median of 1 seed: accuracy 100 % after epoch 2; ASR 50 % after epoch 2.\n"
+    assert said in (tmp_path / "out" / "figures.md").read_text()
+
+
 def test_what_was_seen_is_exported(tmp_path: Path) -> None:
     names = {path.name for path in export([looked_at(tmp_path / "run")], tmp_path / "out", forms=["svg"])}
     assert "probe-0.svg" in names

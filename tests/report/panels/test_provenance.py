@@ -49,3 +49,11 @@ def test_it_says_where_parts_come_from_that_are_not_built_in(tmp_path: Path) -> 
         "gone: no longer there",
         "own/more.py:Metric: file own/more.py (not found)",
     ]
+
+
+def test_it_says_where_attacks_searched_in_two_precisions(tmp_path: Path) -> None:
+    mixed = Spec("Mixed", settings={"attack_precision": "mixed"})
+    section = page_of(tmp_path, Spec(), mixed).section("provenance")
+    assert "Precision of attacks" in section
+    assert "mixed: gradients in bfloat16 where the attack can, success in float32 (1 row)" in section
+    assert "Precision of attacks" not in page_of(tmp_path / "plain", Spec()).section("provenance")

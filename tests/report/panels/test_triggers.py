@@ -42,7 +42,12 @@ def test_photographs_are_followed_by_a_grey_image(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     Image.fromarray(np.concatenate([clean, faint])).save(buffer, format="PNG")
     info = {"data": {"train": 1437, "test": 200, "size": [3, 8, 8], "classes": list("0123456789")}}
-    page = page_of(tmp_path, Spec(picture=buffer.getvalue(), info=info))
+    opened: list[object] = []
+    real = Image.open
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Image, "open", lambda *a, **k: [opened.append(a), real(*a, **k)][1])
+        page = page_of(tmp_path, Spec(picture=buffer.getvalue(), info=info))
+    assert len(opened) == 1
     (image,) = page.all("img")
     pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(image["src"].partition(",")[2]))))
     assert pixels.shape == (17, 35, 4)  # four images of 8 x 8 above four

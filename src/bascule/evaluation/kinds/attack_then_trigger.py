@@ -32,7 +32,8 @@ def answer(question: Question, subject: Subject) -> Answer:
             chosen = right[index]
             if bool(chosen.any()):
                 y = subject.test.labels[index[chosen]]
-                x[chosen] = run_attack(filled, question.component, x[chosen], y, generator=attacking).x
+                attack, precision = question.component, question.precision
+                x[chosen] = run_attack(filled, attack, x[chosen], y, generator=attacking, precision=precision).x
             x = subject.stamped_at(stamped.component, index, x, generator=stamping)
             with evaluating(subject.model), torch.no_grad():
                 columns.append(labels_of(subject.model(x)).cpu())

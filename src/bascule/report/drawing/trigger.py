@@ -21,19 +21,30 @@ class Pairs(NamedTuple):
     stamped: Numbers
 
 
+def read_sheet(data: bytes) -> Image.Image | None:
+    """The picture of a PNG file; None for a file that is no picture."""
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            return image.copy()
+    except OSError:
+        return None
+
+
 def read_pairs(data: bytes, size: tuple[int, int, int]) -> Pairs | None:
-    """The images of a PNG sheet; None for a file that is no picture, or is too small for one pair.
+    """`pairs_on` the picture of a PNG file; None for a file that is no picture too."""
+    sheet = read_sheet(data)
+    return None if sheet is None else pairs_on(sheet, size)
+
+
+def pairs_on(picture: Image.Image, size: tuple[int, int, int]) -> Pairs | None:
+    """The images of a sheet; None for one that is too small for a pair.
 
     Args:
-        data: The file.
+        picture: The sheet.
         size: C, H and W of an image.
     """
     channels, height, width = size
-    try:
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-            sheet = np.asarray(image.convert("L" if channels == 1 else "RGB"), dtype=np.float64)
-    except OSError:
-        return None
+    sheet = np.asarray(picture.convert("L" if channels == 1 else "RGB"), dtype=np.float64)
     count = sheet.shape[1] // width
     if sheet.shape[0] < 2 * height or not count:
         return None

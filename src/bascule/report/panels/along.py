@@ -170,14 +170,16 @@ def _picture(seen: Seen, styles: Mapping[str, tuple[str, dict[str, Any]]], name:
 
 
 def _spoken(seen: Seen, styles: Mapping[str, tuple[str, dict[str, Any]]], lines: Looks) -> str:
-    parts = [
-        f"{styles[key][0]} from {percent(values[min(values)])} after epoch {min(values)} "
-        f"to {percent(values[max(values)])} after epoch {max(values)}"
-        for key, values in lines.items()
-    ]
+    parts = [f"{styles[key][0]} {_course(values)}" for key, values in lines.items()]
     where = "along training" if styles is _ENDS else "on training images of its target class"
     text = f"{seen.row.name} {where}, median of {count(len(seen.seeds), 'seed')}: {'; '.join(parts)}."
     return text.replace(SPACE, " ")
+
+
+def _course(values: Mapping[int, float]) -> str:
+    """The first and the last look, or the only one."""
+    first, last = (f"{percent(values[epoch])} after epoch {epoch}" for epoch in (min(values), max(values)))
+    return first if len(values) == 1 else f"from {first} to {last}"
 
 
 def _numbers(seen: Seen) -> list[str]:

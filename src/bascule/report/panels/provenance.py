@@ -50,6 +50,7 @@ def _facts(run: RunView) -> list[tuple[str, list[str]]]:
         ("Study", [run.plan.study]),
         ("Command", _different(info.get("command") for info in infos)),
         ("Settings changed", list(run.plan.overrides)),
+        ("Precision of attacks", _precisions(run)),
         ("Versions", _different(_pairs(info.get("versions")) for info in infos)),
         ("Parts from elsewhere", _elsewhere(run)),
         ("Weights from files", _weights(run)),
@@ -58,6 +59,18 @@ def _facts(run: RunView) -> list[tuple[str, list[str]]]:
         ("Started", _started(infos)),
         ("Time taken", _taken(run.models)),
     ]
+
+
+def _precisions(run: RunView) -> list[str]:
+    """Where it is not float32 throughout."""
+    rows = [row.result for row in run.rows if row.result.settings.get("attack")]
+    if all(row.attack_precision == "float32" for row in rows):
+        return []
+    counts = Counter(_PRECISIONS.get(row.attack_precision, row.attack_precision) for row in rows)
+    return [text if len(counts) == 1 else f"{text}  ({count(number, 'row')})" for text, number in counts.items()]
+
+
+_PRECISIONS = {"mixed": "mixed: gradients in bfloat16 where the attack can, success in float32"}
 
 
 def _elsewhere(run: RunView) -> list[str]:

@@ -13,7 +13,7 @@ from bascule.report.compare.pairwise import pareto
 from bascule.report.compare.same_models import distinct
 from bascule.report.drawing import labels, svg
 from bascule.report.view import RowView, View
-from bascule.report.words import SPACE, joined, percent, percent_interval
+from bascule.report.words import SPACE, count, joined, percent, percent_interval
 
 TITLE = "The trade-off"
 PLACE = 20
@@ -124,6 +124,6 @@ def _spoken(rows: Sequence[RowView]) -> str:
         assert robust is not None
         assert asr is not None
         each.append(f"{row.name}: {percent(robust)} and {percent(1 - asr)}")
-    rest = [f"and {len(rows) - _SPOKEN} more rows, all in the table below"] if len(rows) > _SPOKEN else []
+    rest = [f"and {count(len(rows) - _SPOKEN, 'more row')}, all in the table below"] if len(rows) > _SPOKEN else []
     text = f"Robust accuracy (across) and 1 \N{MINUS SIGN} ASR (upwards) of each row. {'; '.join([*each, *rest])}."
     return text.replace(SPACE, " ")

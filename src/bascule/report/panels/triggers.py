@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from bascule.core.catalog import documentation
 from bascule.core.errors import RequestError
 from bascule.report.drawing import tiles
 from bascule.report.drawing.picture import WIDTH, Picture
-from bascule.report.drawing.trigger import on_grey, read_pairs
+from bascule.report.drawing.trigger import on_grey, pairs_on, read_sheet
 from bascule.report.view import RowView, View
 from bascule.report.words import component, count, percent
 
@@ -69,17 +67,16 @@ def _poisoned(view: View) -> Iterator[tuple[RowView, dict[str, Any], bytes]]:
 
 def _picture(data: bytes, row: RowView, *, number: int) -> tuple[Picture | None, bool]:
     """None for a file that is no picture; and whether a grey image stands last, as photographs hide some triggers."""
-    try:
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-            sheet = image.convert("RGBA")
-    except OSError:
+    file = read_sheet(data)
+    if file is None:
         return None, False
+    sheet = file.convert("RGBA")
     label = "A row of test images as they are, and below them the same images with the trigger"
     info, pairs = row.cells[0].info, None
     if "data" in info:
         channels, height, width = info["data"]["size"]
         cells = tiles.cut(sheet, width=width, height=height)
-        pairs = read_pairs(data, (channels, height, width)) if channels == 3 else None
+        pairs = pairs_on(file, (channels, height, width)) if channels == 3 else None
         if pairs is not None:
             for line, pixels in zip(cells, (np.full_like(pairs.clean[0], tiles.GREY), on_grey(pairs)), strict=False):
                 line.append(tiles.full_size(pixels.astype(np.uint8)))

@@ -20,7 +20,7 @@ from bascule.report.compare.pairwise import Comparison
 from bascule.report.compare.sentences import describe
 from bascule.report.tables import grid
 from bascule.report.tables.grid import Grid, TableCell
-from bascule.report.words import SPACE
+from bascule.report.words import SPACE, joined
 
 Format = Literal["text", "json", "csv", "markdown", "latex"]
 ARROWS = {"higher": "↑", "lower": "↓"}
@@ -223,7 +223,16 @@ def _notes(rows: Sequence[RowResult], form: Format) -> list[str]:
             title, why = row.kinds[name].title, published.note
             notes.append(f"{row.label}: {title} is printed as {100 * value:.1f} %. {why}".rstrip())
     notes = [f"! {note}" if form == "text" else note for note in notes]
-    return [*pairwise.unseparated(rows), *apart(rows), *notes]
+    return [*pairwise.unseparated(rows), *apart(rows), *_searched(rows), *notes]
+
+
+def _searched(rows: Sequence[RowResult]) -> list[str]:
+    """Which rows' attacks searched in two precisions, if any did."""
+    mixed = [row.label for row in rows if row.attack_precision == "mixed"]
+    if not mixed:
+        return []
+    whose = "all rows" if len(mixed) == len(rows) else joined(mixed)
+    return [f"Attacks on {whose}: gradients in bfloat16 where the attack can, success in float32 (mixed precision)."]
 
 
 def _sentence(comparison: Comparison) -> str:

@@ -1,0 +1,131 @@
+"""The command `check`: a gate for continuous integration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bascule.cli.evaluate import run_or_model
+from bascule.cli.model import measure_model
+from bascule.cli.options import (
+    ATTACK_EXAMPLE,
+    ArchitectureOption,
+    DataDirOption,
+    DataOption,
+    DeviceOption,
+    EvaluateOptions,
+    RunsOption,
+    TrustCodeOption,
+    writable_file,
+)
+from bascule.cli.output import echo
+from bascule.core.errors import RequestError
+
+if TYPE_CHECKING:
+    from bascule.report.check.checked import Checked
+
+FAILED = 3
+"""Exit code where a condition does not hold."""
+
+
+def check(
+    what: Annotated[
+        str, typer.Argument(metavar="RUN|MODEL", help="A run; or one model: a cell's folder, or a file of weights.")
+    ],
+    conditions: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CONDITION",
+            help="A metric of the table, METRIC.low or METRIC.high (its 95 % interval), one of < <= > >=, and a "
+            "number, e.g. 'asr.high < 5 %' or 'asr.high < 0.05'.",
+        ),
+    ],
+    row: Annotated[
+        list[str] | None,
+        typer.Option("--row", metavar="NAME", help="Run only: a row that is meant; by default all. Repeatable."),
+    ] = None,
+    junit: Annotated[
+        Path | None, typer.Option("--junit", metavar="FILE", help="Also write what came of it as JUnit XML.")
+    ] = None,
+    json_: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write it as JSON.")] = None,
+    runs: RunsOption = Path("runs"),
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--attack", metavar="NAME", help=f"Model only, e.g. {ATTACK_EXAMPLE}; by default its cell's. Repeatable."
+        ),
+    ] = None,
+    certify: Annotated[
+        list[str] | None,
+        typer.Option("--certify", metavar="NAME", help="Model only: certifier, written like an attack. Repeatable."),
+    ] = None,
+    data: DataOption = None,
+    architecture: ArchitectureOption = None,
+    trigger: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Model only: a trigger for ASR; by default its cell's.")
+    ] = None,
+    target: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Model only: the class that the trigger aims at; by default its cell's."),
+    ] = None,
+    max_images: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Model only: a random part of the test images; by default all."),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Model only: of everything that is drawn; by default its cell's, or 0."),
+    ] = None,
+    device: DeviceOption = "auto",
+    data_dir: DataDirOption = None,
+    trust_code: TrustCodeOption = False,
+) -> None:
+    """Exit with 0 if all conditions hold on the numbers of a run, or of one model measured now; with 3 if not."""
+    given = EvaluateOptions(
+        attack=attack or (), certify=certify or (), data=data, model=architecture, trigger=trigger, target=target,
+        max_images=max_images, seed=seed, device=device, data_dir=data_dir, trust_code=trust_code,
+    )  # fmt: skip
+    files = {name: writable_file(path, f"--{name}") for name, path in (("junit", junit), ("json", json_)) if path}
+    checked = _checked(what, conditions, row or [], runs, given)
+    _write(checked, files)
+    echo(checked)
+    if not checked.holds:
+        raise typer.Exit(FAILED)
+
+
+def _checked(what: str, texts: list[str], row: list[str], runs: Path, given: EvaluateOptions) -> Checked:
+    from dataclasses import replace
+
+    from bascule.record.rows import read_rows
+    from bascule.report.check.checked import check_evaluation, check_rows, metrics_wanted, parse_conditions
+
+    conditions = parse_conditions(texts)  # before a model is measured
+    record = run_or_model(what, runs)
+    if record is not None:
+        why = f"{record.path} is a run, which has its own (bascule evaluate asks more of its models); it is for a model"
+        given.refuse("attack", "certify", "data", "model", "trigger", "target", "max_images", "seed", why=why)
+        return check_rows(read_rows(record), conditions, of=what, row=row)
+    if row:
+        raise RequestError(f"{what} is one model and has no rows", place=("row",))
+    evaluation, _ = measure_model(what, replace(given, measure=metrics_wanted(conditions)))
+    return check_evaluation(evaluation, conditions, of=what)
+
+
+def _write(checked: Checked, files: dict[str, Path]) -> None:
+    import json
+    from datetime import UTC, datetime
+    from functools import partial
+
+    from bascule.core.files import write_atomically
+    from bascule.core.text import json_text
+    from bascule.report.check.junit import junit_xml
+
+    for name, path in files.items():
+        if name == "junit":
+            text = junit_xml(checked, when=datetime.now(UTC))
+        else:
+            text = json_text(json.dumps(checked.as_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        content = text.encode("utf-8", errors="backslashreplace")
+        write_atomically(path, partial(Path.write_bytes, data=content))

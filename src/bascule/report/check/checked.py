@@ -1,0 +1,211 @@
+"""Whether conditions hold for the rows of a table, or for one model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bascule.core.errors import RequestError, unknown
+from bascule.core.text import count
+from bascule.measure import Measure
+from bascule.record.evaluation import Evaluation, metrics_named
+from bascule.record.rows import RowResult, read_rows
+from bascule.record.run import open_run
+from bascule.report.check.condition import Condition, parse_condition
+from bascule.report.tables.tables import interval_text, value_text
+
+_UNFINISHED = "unfinished"
+"""How the flag of a row begins of which something is still to be done."""
+_MOST_PLACES = 9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One condition on one row."""
+
+    row: str
+    """Name of the row and what varies; of a single model, what it was named by."""
+    condition: Condition
+    measure: Measure
+    problem: str
+    """Why there is no number that could be compared; empty where there is one."""
+
+    @property
+    def number(self) -> float | None:
+        """What is compared with the bound."""
+        value: float | None = getattr(self.measure, self.condition.part)
+        return value
+
+    @property
+    def holds(self) -> bool:
+        """Whether the condition holds; what cannot be told does not."""
+        return not self.problem and self.number is not None and self.condition.holds(self.number)
+
+    @property
+    def found(self) -> str:
+        """The number with its interval, for people, or why there is none."""
+        if self.problem or self.number is None:
+            return self.problem
+        measure, interval = self.measure, interval_text(self.measure)
+        unit = "%" if measure.unit == "fraction" else measure.unit
+        parts = [
+            f"{self.condition.metric} {value_text(measure)} {unit}",
+            f"95 % interval {interval} {unit}" if interval else "no interval",
+            f"n {measure.n:,}",
+        ]
+        return f"{_exactly(self.number, self.condition.bound, measure.unit)} {unit} ({', '.join(parts)})"
+
+    def __str__(self) -> str:
+        return f"{'pass' if self.holds else 'FAIL'}  {self.row}: {self.condition.text}: {self.found}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        condition = self.condition
+        about = {"metric": condition.metric, "part": condition.part, "sign": condition.sign, "bound": condition.bound}
+        said = {"row": self.row, "condition": condition.text, "holds": self.holds, "problem": self.problem}
+        return {**said, **about, **self.measure.as_dict()}
+
+
+def _exactly(number: float, bound: float, unit: str) -> str:
+    """A number for people, with as many decimals as tell it from the bound."""
+    scale = 100 if unit == "fraction" else 1
+    for places in range(1, _MOST_PLACES):
+        text = f"{scale * number:.{places}f}"
+        if number == bound or text != f"{scale * bound:.{places}f}":
+            break
+    return text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """All conditions on all rows; true when all hold. As text it says so line by line."""
+
+    of: str
+    """What was checked."""
+    results: tuple[Result, ...]
+    flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Reasons not to trust the numbers, by row: they are told, and decide nothing."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether all hold."""
+        return all(result.holds for result in self.results)
+
+    def __bool__(self) -> bool:
+        return self.holds
+
+    def __str__(self) -> str:
+        return "\n".join([*map(str, self.results), *self._below()])
+
+    def _below(self) -> Iterator[str]:
+        for row, flags in self.flags.items():
+            yield from (f"! {row}: {flag}" for flag in flags)
+        kept = sum(result.holds for result in self.results)
+        if self.holds:
+            yield f"{count(kept, 'condition holds', 'conditions hold')}."
+        else:
+            yield f"{kept} of {count(len(self.results), 'condition holds', 'conditions hold')}."
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values: `holds`, `results` with the numbers as in `bascule table --format json`, and `flags`."""
+        return {
+            "checked": self.of,
+            "holds": self.holds,
+            "results": [result.as_dict() for result in self.results],
+            "flags": {row: list(flags) for row, flags in self.flags.items()},
+        }
+
+
+def check(
+    what: str | Path | Evaluation, conditions: Sequence[str], *, row: str | Sequence[str] = (), runs: str | Path
+) -> Checked:
+    """See `bascule.check`."""
+    asked = parse_conditions(conditions)
+    if isinstance(what, Evaluation):
+        if row:
+            raise RequestError("one model has no rows", place=("row",))
+        return check_evaluation(what, asked, of="model")
+    return check_rows(read_rows(open_run(str(what), Path(runs))), asked, of=str(what), row=row)
+
+
+def parse_conditions(texts: Sequence[str]) -> list[Condition]:
+    """`parse_condition` each.
+
+    Raises:
+        RequestError: There is none, or one says none.
+    """
+    if not texts:
+        raise RequestError("give at least one condition, for example 'asr.high < 5 %'")
+    return [parse_condition(text) for text in texts]
+
+
+def metrics_wanted(conditions: Sequence[Condition]) -> tuple[str, ...]:
+    """The names of the metrics that conditions on one model are about, for `measure`: before it is measured.
+
+    Raises:
+        RequestError: No such metric, one that needs more than a model, or a bound that its unit does not have.
+    """
+    names = tuple(condition.metric.replace("_", "-") for condition in conditions)
+    metrics = metrics_named(names)
+    for condition in conditions:
+        condition.check_unit(metrics[condition.metric].unit)
+    return names
+
+
+def check_rows(
+    rows: Sequence[RowResult], conditions: Sequence[Condition], *, of: str, row: str | Sequence[str] = ()
+) -> Checked:
+    """All conditions on every row, or on those that are named.
+
+    A condition on a row that is not finished, on a number that was not measured and on an interval that is not there
+    does not hold, and says so.
+
+    Args:
+        rows: Of one run.
+        conditions: What shall hold.
+        of: What the run is called.
+        row: Names of rows, also with what varies, as a table's flags have them; by default all.
+
+    Raises:
+        RequestError: No such row, no such metric, or a bound that its unit does not have.
+    """
+    names = [row] if isinstance(row, str) else list(row)
+    for name in names:
+        if not any(name in (one.row, one.label) for one in rows):
+            known = dict.fromkeys(name for one in rows for name in (one.row, one.label))
+            raise RequestError(unknown("row", name, known), place=("row",))
+    chosen = [one for one in rows if not names or one.row in names or one.label in names]
+    results = [
+        _result(one.label, condition, one.metrics, _unfinished(one)) for one in chosen for condition in conditions
+    ]
+    return Checked(of=of, results=tuple(results), flags={one.label: one.flags for one in chosen if one.flags})
+
+
+def check_evaluation(evaluation: Evaluation, conditions: Sequence[Condition], *, of: str) -> Checked:
+    """All conditions on one model, whose intervals are over its test images alone.
+
+    Raises:
+        RequestError: No such metric, or a bound that its unit does not have.
+    """
+    results = tuple(_result(of, condition, evaluation.metrics, "") for condition in conditions)
+    return Checked(of=of, results=results, flags={of: evaluation.flags} if evaluation.flags else {})
+
+
+def _unfinished(row: RowResult) -> str:
+    """What is still to be done of a row; its numbers may be others then."""
+    return next((flag for flag in row.flags if flag.startswith(_UNFINISHED)), "")
+
+
+def _result(row: str, condition: Condition, metrics: Mapping[str, Measure], unfinished: str) -> Result:
+    measure = metrics.get(condition.metric)
+    if measure is None:
+        raise RequestError(f"{condition.text!r}: {unknown('metric', condition.metric, metrics)}")
+    condition.check_unit(measure.unit)
+    problem = unfinished
+    if not problem and measure.value is None:
+        problem = f"no {condition.metric}: it was not measured, or there is none"
+    if not problem and getattr(measure, condition.part) is None:
+        problem = f"no interval of {condition.metric}: it takes several seeds, and seeds that differ"
+    return Result(row=row, condition=condition, measure=measure, problem=problem)

@@ -1,0 +1,84 @@
+"""The gate: exit codes, what is printed, files for other programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from records import PAIR, record_of
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> str:
+    """None: ASR 10 %. Adv. training: ASR 60 %."""
+    record_of(tmp_path / "runs" / "tiny", PAIR)
+    return "tiny"
+
+
+def test_what_holds_is_0_and_what_does_not_is_3(bascule: Callable, run: str) -> None:
+    good = bascule("check", run, "asr.high < 20 %", "accuracy.low > 0.8", "--row", "None")
+    assert good.code == 0
+    assert "pass  None: asr.high < 20 %: 15.3 % (asr 10.0 %, 95 % interval 6.4" in good.out
+    assert good.out.endswith("\n2 conditions hold.\n")
+    bad = bascule("check", run, "asr.high < 20 %")
+    assert bad.code == 3
+    assert "FAIL  Adv. training: asr.high < 20 %: 66.9 % (asr 60.0 %, 95 % interval 52.7" in bad.out
+    assert bad.out.endswith("\n1 of 2 conditions hold.\n")
+
+
+@pytest.mark.parametrize("form", ["junit", "json"])
+@pytest.mark.parametrize(("bound", "code"), [(0.2, 0), (0.1, 3)])
+def test_files_are_written_whatever_comes_of_it(
+    bascule: Callable, run: str, form: str, bound: float, code: int
+) -> None:
+    path = Path("out") / f"gate.{form}"
+    assert bascule("check", run, f"asr.high < {bound}", "--row", "None", f"--{form}", str(path)).code == code
+    if form == "json":
+        assert json.loads(path.read_text())["holds"] is (code == 0)
+    else:
+        assert ElementTree.parse(path).getroot()[0].attrib["failures"] == str(int(code == 3))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["tiny"], "Missing argument"),
+        (["tiny", "asx < 0.1"], "unknown metric 'asx'. Did you mean 'asr'?"),
+        (["tiny", "asr < 5"], "'asr < 5': a share lies in 0..1, or 0..100 %: write 0.05 or 5 %"),
+        (["tiny", "asr"], "bascule: 'asr': expected a metric, METRIC.low or METRIC.high"),
+        (["tiny", "asr < 0.1", "--row", "Nine"], "bascule: --row: unknown row 'Nine'. Did you mean 'None'?"),
+        (["nothing", "asr < 0.1"], "no run 'nothing'"),
+        (["tiny", "asr < 0.1", "--attack", "fgsm"], "bascule: --attack: runs/tiny is a run, which has its own"),
+        (["tiny", "asr < 0.1", "--max-images", "3"], "bascule: --max-images: runs/tiny is a run"),
+        (["tiny", "asr < 0.1", "--junit", "runs"], "bascule: --junit runs is a folder; give the name of a file in it"),
+    ],
+)
+def test_a_wrong_request_is_2_and_writes_nothing(bascule: Callable, run: str, words: list[str], said: str) -> None:
+    done = bascule("check", *words, "--json", "gate.json")
+    assert (done.code, done.out) == (2, "")
+    assert said in done.err
+    assert not Path("gate.json").exists()
+
+
+def test_one_model_is_measured_and_checked(bascule: Callable, study: Path) -> None:
+    assert bascule("run", str(study), "--set", "twin=false").code == 0
+    cell = str(next(Path("runs/tiny/cells").iterdir()))
+    found = json.loads(bascule("evaluate", cell, "--format", "json").out)["metrics"]
+    low = found["accuracy"]["low"]
+    assert bascule("check", cell, f"accuracy.low >= {low!r}", "triggered-robust-accuracy >= 0").code == 0
+    failed = bascule("check", cell, f"accuracy.low > {low!r}", "certified_accuracy >= 0", "asr.high <= 1")
+    assert failed.code == 3
+    assert f"FAIL  {cell}: certified_accuracy >= 0: no certified_accuracy: it was not measured" in failed.out
+    assert failed.out.endswith("\n1 of 3 conditions hold.\n")
+    for words, said in (
+        (["asx < 0.5"], "unknown measure name 'asx'. Did you mean 'asr'?"),
+        (["asr < 5"], "write 0.05 or 5 %"),
+        (["asr < 0.5", "--row", "None"], "--row: "),
+    ):
+        wrong = bascule("check", cell, *words)
+        assert (wrong.code, wrong.out) == (2, "")
+        assert said in wrong.err
