@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+VENV_FOREIGN ?= .venv-foreign
 
-.PHONY: demo test faults install clean
+.PHONY: demo test faults foreign install clean
 
 demo: $(VENV)/installed
 	$(BIN)/bascule run digits
@@ -19,6 +20,10 @@ test: $(VENV)/installed-dev
 faults: $(VENV)/installed-dev
 	$(BIN)/python tests/faults/lab.py
 
+# Files and networks that timm, torchvision and Lightning make themselves; `make test` skips these tests.
+foreign: $(VENV_FOREIGN)/installed
+	OMP_NUM_THREADS=2 $(VENV_FOREIGN)/bin/python -m pytest tests/foreign tests/models tests/explain
+
 install: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -30,5 +35,10 @@ $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
 	touch $@
 
+$(VENV_FOREIGN)/installed: pyproject.toml constraints-foreign.txt
+	test -x $(VENV_FOREIGN)/bin/python || $(PYTHON) -m venv $(VENV_FOREIGN)
+	$(VENV_FOREIGN)/bin/python -m pip install --quiet -c constraints-foreign.txt -e ".[foreign]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info
+	rm -rf $(VENV) $(VENV_FOREIGN) build dist src/*.egg-info

@@ -12,6 +12,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from _runs import trained_digits
 from torch import Tensor, nn
 
 from bascule.core import catalog
@@ -34,7 +35,13 @@ class Trained:
 
 
 def add_options(parser: argparse.ArgumentParser, *, images: int) -> None:
-    parser.add_argument("runs", nargs="+", type=Path, help="run folders, as made by `bascule run`")
+    parser.add_argument(
+        "runs",
+        nargs="*",
+        type=Path,
+        help="run folders, as made by `bascule run`; without any the digits are trained, ordinary and hardened",
+    )
+    parser.add_argument("--epochs", type=int, default=25, help="of the digits (default 25)")
     parser.add_argument("--cells", nargs="*", default=[], help="only cells whose fingerprint begins so")
     parser.add_argument("--images", type=int, default=images, help=f"first test images (default {images})")
 
@@ -42,7 +49,7 @@ def add_options(parser: argparse.ArgumentParser, *, images: int) -> None:
 def cells(options: argparse.Namespace) -> Iterator[Trained]:
     """The trained cells that the options of `add_options` ask for, in the order of their folders' names."""
     found = 0
-    for run in options.runs:
+    for run in options.runs or [trained_digits(options.epochs).path]:
         for folder in sorted((run / "cells").iterdir()):
             wanted = not options.cells or any(folder.name.startswith(name) for name in options.cells)
             if wanted and (folder / "model.safetensors").is_file():

@@ -1,4 +1,4 @@
-"""The parts of AutoAttack, ours and torchattacks', at the same budget, and a chain of them."""
+"""The parts of AutoAttack, ours and torchattacks', at the same budget, a chain of them, and the authors' own code."""
 
 from __future__ import annotations
 
@@ -41,6 +41,19 @@ def theirs(model: nn.Module, norm: Norm, eps: float, classes: int, seed: int = 0
         Square(model, **common, n_queries=5000),
     ]
     return dict(zip(NAMES, attacks, strict=True))
+
+
+def of_the_authors(model: nn.Module, norm: Norm, eps: float, batch: int, seed: int = 0) -> dict[str, Part]:
+    """The code of AutoAttack's authors, in one call as they say to use it (`pip install pyautoattack`)."""
+    from pyautoattack import AutoAttack
+
+    attack = AutoAttack(model, norm={"linf": "Linf", "l2": "L2"}[norm], eps=eps, seed=seed, version="standard")  # type: ignore[arg-type]
+
+    def call(x: Tensor, y: Tensor) -> Tensor:
+        found = attack.run_standard_evaluation(x, y, batch_size=batch)
+        return found if isinstance(found, Tensor) else found[0]
+
+    return {"all": call}
 
 
 @dataclass

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from rich.console import Console
 
 from bascule.plan.document import parse_study
 from bascule.plan.plan import Cell, Plan, Row
@@ -49,7 +50,7 @@ measure: [accuracy, robust-accuracy, certified-accuracy, asr, asr-paper, asr-twi
 _MODELS = 4
 """Models for each value and seed: two rows, each with its twin."""
 _TRAINED = 3
-"""Seeds that are trained for real."""
+"""At most so many seeds are trained for real."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def write_run(folder: Path, size: Size) -> RunRecord:
     """A finished run of `size.models` models in `folder`, which is not there yet."""
     run, plan = RunRecord(folder), size.plan(values=size.values, seeds=size.seeds)
     run.write_plan(plan.recorded())
-    trained = _trained(size.images, size.epochs)
+    trained = _trained(size.images, size.epochs, min(size.seeds, _TRAINED))
     rows = {row.name: row for row in trained[1].rows}
     for row in plan.rows:
         for cell, model in _beside(row, rows[row.name]):
@@ -101,15 +102,40 @@ def _beside(row: Row, trained: Row) -> Iterator[tuple[Cell, Cell]]:
 
 
 @functools.cache
-def _trained(images: int, epochs: int) -> tuple[RunRecord, Plan]:
-    """The models that are trained for real, in a folder that stays until the process ends."""
+def _trained(images: int, epochs: int, seeds: int) -> tuple[RunRecord, Plan]:
+    """The models that are trained for real."""
+    plan = Size(_MODELS, images=images, epochs=epochs).plan(values=1, seeds=seeds)
+    return _run(plan, "few"), plan
+
+
+_DIGITS = r"""
+title: Digits, ordinary and hardened
+base:
+  data: digits
+  model: digits-cnn
+  train: {objective: standard, epochs: %d, batch_size: 64, lr: 3e-3, schedule: one-cycle}
+rows:
+  None: {}
+  Adv. training: {train: {objective: {name: pgd, eps: 0.3, steps: 5, warmup: 0.5}}}
+measure: [accuracy]
+"""
+
+
+@functools.cache
+def trained_digits(epochs: int) -> RunRecord:
+    """The models of the study `digits` without poison, one of each."""
+    plan = make_plan(parse_study(_DIGITS % epochs, name="digits", source="digits.yaml"))
+    return _run(plan, "digits")
+
+
+def _run(plan: Plan, name: str) -> RunRecord:
+    """Trained and evaluated, in a folder that stays until the process ends."""
     folder = tempfile.TemporaryDirectory(prefix="bascule-benchmark-")
     _FOLDERS.append(folder)
-    run = RunRecord(Path(folder.name) / "few")
-    plan = Size(_MODELS, images=images, epochs=epochs).plan(values=1, seeds=_TRAINED)
-    ran = run_plan(plan, run, device=torch.device("cpu"), roots=())
+    run = RunRecord(Path(folder.name) / name)
+    ran = run_plan(plan, run, device=torch.device("cpu"), roots=(), console=Console(quiet=True))
     assert not ran.failures, ran.failures
-    return run, plan
+    return run
 
 
 _FOLDERS: list[tempfile.TemporaryDirectory[str]] = []

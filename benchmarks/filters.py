@@ -18,21 +18,17 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
-import os
-import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from _interleaved import CLOCKS, machine, print_table, ratio
+from _apart import Cost, cost_apart, cost_here
+from _interleaved import Result, Said, Timed, add_clock, ratio, run, table
 from sklearn.cluster import KMeans
 from torch import nn
 
@@ -148,7 +144,7 @@ JOBS: dict[str, dict[str, Callable[[Images, int], Answer]]] = {
 
 
 def run_here(options: argparse.Namespace) -> None:
-    """Run the job that is named, write its answer, print seconds and MiB."""
+    """Run the job that is named, write its answer, print what it cost."""
     torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore")
     job, who = options.one
@@ -156,92 +152,74 @@ def run_here(options: argparse.Namespace) -> None:
         import art.defences.detector.poison.activation_defence
         import art.defences.detector.poison.spectral_signature_defense  # noqa: F401
     images = read_images(Path(options.folder))
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    before = memory("VmRSS")
-    began = CLOCKS[options.clock]()
-    answer = JOBS[job][who](images, options.seed)
-    seconds = CLOCKS[options.clock]() - began
-    np.save(options.answer, answer)
-    print(json.dumps({"seconds": seconds, "mib": memory("VmHWM") - before}))
+    cost_here(lambda: np.save(options.answer, JOBS[job][who](images, options.seed)), options.clock)
 
 
-def memory(key: str) -> float:
-    """A line of this process's status in MiB; where there is none, the peak since its start."""
-    status = Path("/proc/self/status")
-    if not status.is_file():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    line = next(line for line in status.read_text().splitlines() if line.startswith(key))
-    return int(line.split()[1]) / 1024
-
-
-def run_apart(job: str, who: str, seed: int, options: argparse.Namespace, folder: Path) -> dict[str, float]:
-    threads = str(options.threads)
-    command = [sys.executable, __file__, "--one", job, who, "--seed", str(seed), "--clock", options.clock]
-    command += ["--folder", str(folder), "--answer", str(folder / f"{who} {seed}.npy"), "--threads", threads]
-    limits = dict.fromkeys(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"], threads)
-    done = subprocess.run(command, env={**os.environ, **limits}, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{job}, {who} failed:\n{done.stderr}")
-    return json.loads(done.stdout.splitlines()[-1])
+def run_apart(job: str, who: str, seed: int, options: argparse.Namespace, folder: Path) -> Cost:
+    command = ["--one", job, who, "--seed", str(seed), "--clock", options.clock]
+    command += ["--folder", str(folder), "--answer", str(folder / f"{who} {seed}.npy")]
+    return cost_apart(__file__, command, options.threads)
 
 
 # --- the tables ------------------------------------------------------------------------------------------------------
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--images", type=int, default=50_000)
-    parser.add_argument("--width", type=int, default=4096, help="features per image (default 4096)")
-    parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--clock", choices=CLOCKS, default="wall")
-    parser.add_argument("--jobs", nargs="*", choices=list(JOBS), default=list(JOBS))
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    made.add_argument("--images", type=int, default=50_000)
+    made.add_argument("--width", type=int, default=4096, help="features per image (default 4096)")
+    made.add_argument("--rounds", type=int, default=1)
+    add_clock(made)
+    made.add_argument("--jobs", nargs="*", choices=list(JOBS), default=list(JOBS))
     for hidden in ("--folder", "--answer"):
-        parser.add_argument(hidden, help=argparse.SUPPRESS)
-    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
-    parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.one:
-        run_here(options)
-        return
+        made.add_argument(hidden, help=argparse.SUPPRESS)
+    made.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    made.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
+    return made
+
+
+def measure(options: argparse.Namespace) -> Iterator[Result]:
     torch.set_num_threads(options.threads)
-    rows, likeness = [], []
+    likeness: list[list[str]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         made = write_features(options.images, options.width, folder)
+        size = f"{options.images} x {options.width} float32 = {options.images * options.width * 4 / 2**20:.0f} MiB"
         for job in options.jobs:
             seeds = [0] if job == SPECTRAL else [0, 1]
-            cost = {who: [] for who in JOBS[job]}
+            cost: dict[str, list[Cost]] = {who: [] for who in JOBS[job]}
             for _ in range(options.rounds):
                 for seed in seeds:
-                    for who in JOBS[job]:
-                        cost[who].append(run_apart(job, who, seed, options, folder))
-            rows += [[f"{job}, {who}", *costs(cost[who], cost["bascule"])] for who in JOBS[job]]
-            labels = np.load(folder / "labels.npy")
-            found = {(who, seed): np.load(folder / f"{who} {seed}.npy") for seed in seeds for who in JOBS[job]}
-            answers = {
-                f"{who}, seed {seed}": both.reshape(len(labels), -1)[:, 0] for (who, seed), both in found.items()
-            }
-            for (one, ours), (other, theirs) in itertools.combinations(answers.items(), 2):
-                likeness.append([job, f"{one} - {other}", *agreement(ours, theirs, labels)])
-            if job != SPECTRAL:
-                same = from_same_starts(job.rpartition(" ")[2].lower(), folder, found["ART", 0][:, 1:])
-                likeness.append([job, f"same start: bascule - ART, least of {STARTS}", *same])
-    size = f"{options.images} x {options.width} float32 = {options.images * options.width * 4 / 2**20:.0f} MiB"
-    print(f"{size} of features, {made}, {options.rounds} rounds, {options.clock} time")
-    print(machine(["scikit-learn", "scipy", "adversarial-robustness-toolbox"]))
-    print()
-    print_table(["what", "seconds", "times bascule", "peak MiB", "times bascule"], rows)
-    print()
-    print_table(["agreement", "between", f"class {TARGET}", "other classes, median", "least"], likeness)
+                    for who in list(cost):
+                        try:
+                            cost[who].append(run_apart(job, who, seed, options, folder))
+                        except ImportError as error:
+                            del cost[who]
+                            yield Said(f"{who} is skipped for {job}: {error}")
+            for who, own in cost.items():
+                yield _timed(f"{job}, {size} of features, {made}", who, own, cost["bascule"])
+            likeness += likeness_of(job, list(cost), seeds, folder)
+    if likeness:
+        yield Said(table(["agreement", "between", f"class {TARGET}", "other classes, median", "least"], likeness))
 
 
-def costs(mine: list[dict[str, float]], ours: list[dict[str, float]]) -> list[str]:
-    found = []
-    for key, form in (("seconds", ".1f"), ("mib", ".0f")):
-        values, beside = ([one[key] for one in part] for part in (mine, ours))
-        found += [format(statistics.median(values), form), ratio(values, beside)]
-    return found
+def _timed(job: str, who: str, mine: Sequence[Cost], ours: Sequence[Cost]) -> Timed:
+    seconds, base = ([one.seconds for one in part] for part in (mine, ours))
+    memory, beside = ([max(one.mib, 0.1) for one in part] for part in (mine, ours))
+    found = {"peak MiB": f"{statistics.median(memory):.0f}", "times bascule": ratio(memory, beside)}
+    return Timed(job=job, who=who, seconds=seconds, base=base, found=found)
+
+
+def likeness_of(job: str, present: Sequence[str], seeds: Sequence[int], folder: Path) -> Iterator[list[str]]:
+    """How alike the answers are, each with each."""
+    labels = np.load(folder / "labels.npy")
+    found = {(who, seed): np.load(folder / f"{who} {seed}.npy") for seed in seeds for who in present}
+    answers = {f"{who}, seed {seed}": both.reshape(len(labels), -1)[:, 0] for (who, seed), both in found.items()}
+    for (one, ours), (other, theirs) in itertools.combinations(answers.items(), 2):
+        yield [job, f"{one} - {other}", *agreement(ours, theirs, labels)]
+    if job != SPECTRAL and "ART" in present:
+        same = from_same_starts(job.rpartition(" ")[2].lower(), folder, found["ART", 0][:, 1:])  # type: ignore[arg-type]
+        yield [job, f"same start: bascule - ART, least of {STARTS}", *same]
 
 
 def from_same_starts(reduce: Literal["pca", "ica"], folder: Path, theirs: np.ndarray) -> list[str]:
@@ -280,4 +258,8 @@ def summary(found: list[float]) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    given = parser().parse_args()
+    if given.one:
+        run_here(given)
+    else:
+        run(parser(), measure)

@@ -1,8 +1,8 @@
-"""What PGD costs beyond the model's own passes: Bascule, foolbox, torchattacks, ART and two hand-written loops.
+"""What PGD costs beyond the model's own passes: Bascule, foolbox, torchattacks, ART and a hand-written loop.
 
-The same job for all: `--steps` sign-gradient steps in a Linf ball of radius 0.3 from a random start, on the MNIST
-network of the study. The yardstick is the floor: as many bare forward and input-gradient passes, parameters frozen, in
-the faster of the two memory layouts. Everyone is timed in both layouts.
+The same job for all: `--steps` sign-gradient steps in a Linf ball from a random start, on networks with random weights.
+The yardstick is the floor: as many bare forward and input-gradient passes, parameters frozen, in the faster of the two
+memory layouts. Everyone is timed in both layouts.
 """
 
 from __future__ import annotations
@@ -11,25 +11,27 @@ import argparse
 import copy
 import os
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from _interleaved import add_options, machine, print_table, ratio, rounds_of
+from _interleaved import Result, Said, Timed, add_options, rounds_of, run
 from torch import Tensor, nn
 
 from bascule.attack.pgd import Pgd
 from bascule.attack.run import run_attack
+from bascule.core import catalog
 from bascule.core.images import as_floats
 from bascule.core.restore import untouched
 from bascule.core.rng import stream
 from bascule.data.mnist import Mnist
-from bascule.models.mnist_paper import MnistPaper
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
-EPS, STEP_SIZE = 0.3, 0.05
+DIGITS, MNIST, CIFAR = ((1, 8, 8), 0.2), ((1, 28, 28), 0.3), ((3, 32, 32), 8 / 255)
+NETWORKS = {"digits-cnn": DIGITS, "mnist-fast": MNIST, "mnist-paper": MNIST, "resnet18": CIFAR, "resnet50": CIFAR}
+"""Size of the images and radius of the ball."""
 FLOOR = "floor (bare passes)"
 
 
@@ -40,7 +42,12 @@ class Job:
     model: nn.Module
     x: Tensor
     y: Tensor
+    eps: float
     steps: int
+
+    @property
+    def step_size(self) -> float:
+        return self.eps / 6
 
 
 Contestant = Callable[[Job], Callable[[], Tensor]]
@@ -69,17 +76,17 @@ def hand_loop(job: Job) -> Callable[[], Tensor]:
 
     def call() -> Tensor:
         x = job.x
-        found = (x + torch.empty_like(x).uniform_(-EPS, EPS)).clamp(0, 1)
+        found = (x + torch.empty_like(x).uniform_(-job.eps, job.eps)).clamp(0, 1)
         for _ in range(job.steps):
-            found = found + STEP_SIZE * input_gradient(job.model, found, job.y).sign()
-            found = torch.min(torch.max(found, x - EPS), x + EPS).clamp(0, 1)
+            found = found + job.step_size * input_gradient(job.model, found, job.y).sign()
+            found = torch.min(torch.max(found, x - job.eps), x + job.eps).clamp(0, 1)
         return found
 
     return call
 
 
 def bascule_attack(job: Job) -> Pgd:
-    return Pgd(eps=EPS, steps=job.steps, step_size=STEP_SIZE, stop_when_fooled=False)
+    return Pgd(eps=job.eps, steps=job.steps, step_size=job.step_size, stop_when_fooled=False)
 
 
 def bascule_perturb(job: Job) -> Callable[[], Tensor]:
@@ -98,20 +105,26 @@ def bascule_attacked(job: Job) -> Callable[[], Tensor]:
     return lambda: run_attack(job.model, attack, job.x, job.y, generator=generator).x
 
 
+def bascule_mixed(job: Job) -> Callable[[], Tensor]:
+    """The same with gradients in bfloat16; float32 decides."""
+    attack, generator = bascule_attack(job), stream(0, "benchmark")
+    return lambda: run_attack(job.model, attack, job.x, job.y, generator=generator, precision="mixed").x
+
+
 def foolbox(job: Job) -> Callable[[], Tensor]:
     """Its documented call, which counts success with a forward pass of its own."""
     from foolbox import PyTorchModel
     from foolbox.attacks import LinfPGD
 
     model = PyTorchModel(job.model, bounds=(0, 1), device="cpu")
-    attack = LinfPGD(abs_stepsize=STEP_SIZE, steps=job.steps, random_start=True)
-    return lambda: attack(model, job.x, job.y, epsilons=EPS)[1]
+    attack = LinfPGD(abs_stepsize=job.step_size, steps=job.steps, random_start=True)
+    return lambda: attack(model, job.x, job.y, epsilons=job.eps)[1]
 
 
 def torchattacks(job: Job) -> Callable[[], Tensor]:
     from torchattacks import PGD
 
-    attack = PGD(job.model, eps=EPS, alpha=STEP_SIZE, steps=job.steps, random_start=True)
+    attack = PGD(job.model, eps=job.eps, alpha=job.step_size, steps=job.steps, random_start=True)
     return lambda: attack(job.x, job.y)
 
 
@@ -126,8 +139,8 @@ def art(job: Job) -> Callable[[], Tensor]:
     )
     attack = ProjectedGradientDescentPyTorch(
         classifier,
-        eps=EPS,
-        eps_step=STEP_SIZE,
+        eps=job.eps,
+        eps_step=job.step_size,
         max_iter=job.steps,
         num_random_init=1,
         batch_size=len(x),
@@ -141,79 +154,79 @@ CONTESTANTS: dict[str, Contestant] = {
     "hand-written loop": hand_loop,
     "bascule perturb": bascule_perturb,
     "bascule attacked": bascule_attacked,
+    "bascule attacked, mixed": bascule_mixed,
     "foolbox": foolbox,
     "torchattacks": torchattacks,
     "ART": art,
 }
-PACKAGES = {"foolbox": "foolbox", "torchattacks": "torchattacks", "ART": "adversarial-robustness-toolbox"}
 
 
-def load(count: int) -> tuple[str, Tensor]:
-    """Real MNIST test images where $BASCULE_DATA is set, else random bytes; the time does not depend on it."""
-    if folder := os.environ.get("BASCULE_DATA"):
+def load(size: tuple[int, int, int], count: int) -> tuple[str, Tensor]:
+    """Real MNIST test images where $BASCULE_DATA is set and they fit, else random bytes; the time is the same."""
+    folder = os.environ.get("BASCULE_DATA")
+    if folder and size == MNIST[0]:
         test = Mnist().load([Path(folder)]).test
         return "MNIST test images", test.batch(torch.arange(count) % len(test))
-    pixels = torch.randint(256, (count, 1, 28, 28), dtype=torch.uint8, generator=stream(0, "pixels"))
+    pixels = torch.randint(256, (count, *size), dtype=torch.uint8, generator=stream(0, "pixels"))
     return "random images", as_floats(pixels)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    add_options(parser, rounds=9, batch=256)
-    parser.add_argument("--steps", type=int, default=10, help="gradient steps (default 10)")
-    options = parser.parse_args()
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    add_options(made, rounds=9, batch=256)
+    made.add_argument("--steps", type=int, default=10, help="gradient steps (default 10)")
+    made.add_argument("--layout", choices=LAYOUTS, nargs="+", default=list(LAYOUTS), help="default both")
+    made.add_argument("--network", choices=NETWORKS, default="mnist-paper", help="default mnist-paper")
+    return made
+
+
+def measure(options: argparse.Namespace) -> Iterator[Result]:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-
-    kind, x = load(options.batch)
-    reference = MnistPaper().initialised((1, 28, 28), 10, seed=0).eval()
+    size, eps = NETWORKS[options.network]
+    kind, x = load(size, options.batch)
+    reference = catalog.build("models", options.network).initialised(size, 10, seed=0).eval()
     with torch.no_grad():
         y = reference(x).argmax(1)  # labels that the random weights get right, so that there is something to attack
-
     calls: dict[str, Callable[[], Tensor]] = {}
-    present = []
     for name, contestant in CONTESTANTS.items():
         try:
-            for layout, form in LAYOUTS.items():
+            for layout in options.layout:
+                form = LAYOUTS[layout]
                 model = copy.deepcopy(reference).to(memory_format=form)
-                job = Job(model, x.contiguous(memory_format=form), y, options.steps)
+                job = Job(model, x.contiguous(memory_format=form), y, eps, options.steps)
                 calls[f"{name}, {layout}"] = contestant(job)
         except ImportError as error:
-            print(f"{name} is skipped: {error}")
-        else:
-            present.append(name)
-
+            yield Said(f"{name} is skipped: {error}")
     seconds = rounds_of(calls, rounds=options.rounds, clock=options.clock)
-    base = seconds[min((f"{FLOOR}, {layout}" for layout in LAYOUTS), key=lambda name: statistics.median(seconds[name]))]
-    losses = {name: loss_of(reference, call(), x, y, name) for name, call in calls.items()}
-    rows = []
-    for name in calls:
-        median = statistics.median(seconds[name])
-        loss = "" if name.startswith(FLOOR) else f"{losses[name]:.2f}"
-        rows.append([name, f"{median:.3f}", ratio(seconds[name], base), f"{options.batch / median:.0f}", loss])
-    print(
-        f"PGD-{options.steps}, Linf, eps {EPS}, mnist-paper with random weights, {options.batch} {kind}, "
-        f"{options.rounds} rounds, {options.clock} time"
-    )
-    print(machine([PACKAGES[name] for name in present if name in PACKAGES]))
-    print()
-    print_table(["what", "seconds", "times the floor (least - greatest)", "images/s", "mean loss"], rows)
-    # Nobody may win by doing less: the gain in loss must be that of the hand-written loop, up to the random starts.
-    clean = loss_of(reference, x, x, y, "no attack")
-    print(f"\nMean loss without an attack: {clean:.2f}")
-    least = clean + 0.95 * (losses["hand-written loop, contiguous"] - clean)
+    base = seconds[
+        min((f"{FLOOR}, {layout}" for layout in options.layout), key=lambda name: statistics.median(seconds[name]))
+    ]
+    losses = {name: loss_of(reference, call(), x, y, eps, name) for name, call in calls.items()}
+    title = f"PGD-{options.steps}, {options.network}, {options.batch} {kind}, eps {eps:.3g}"
+    for name, times in seconds.items():
+        found = {"images/s": f"{options.batch / statistics.median(times):.0f}"}
+        found |= {} if name.startswith(FLOOR) else {"mean loss": f"{losses[name]:.2f}"}
+        yield Timed(job=title, who=name, seconds=times, base=base, found=found)
+    yield _same_job(losses, loss_of(reference, x, x, y, eps, "no attack"))
+
+
+def _same_job(losses: Mapping[str, float], clean: float) -> Said:
+    """Nobody may win by doing less: the gain in loss must be that of the hand-written loop, up to the random starts."""
+    least = clean + 0.95 * (max(losses[name] for name in losses if name.startswith("hand-written loop")) - clean)
     weak = [name for name, loss in losses.items() if loss < least and not name.startswith(FLOOR)]
     if weak:
         raise SystemExit(f"not the same job: a clearly lower loss from {', '.join(weak)}")
+    return Said(f"Mean loss without an attack: {clean:.2f}")
 
 
-def loss_of(model: nn.Module, found: Tensor, x: Tensor, y: Tensor, name: str) -> float:
+def loss_of(model: nn.Module, found: Tensor, x: Tensor, y: Tensor, eps: float, name: str) -> float:
     """Mean cross-entropy of the final images, which must lie in the ball."""
-    if (found - x).abs().max() > EPS + 1e-5 or found.min() < 0 or found.max() > 1:
+    if (found - x).abs().max() > eps + 1e-5 or found.min() < 0 or found.max() > 1:
         raise SystemExit(f"{name} left the ball")
     with torch.no_grad():
         return F.cross_entropy(model(found), y).item()
 
 
 if __name__ == "__main__":
-    main()
+    run(parser(), measure)

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import argparse
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from _cells import Trained, cells, standing
 from _cells import add_options as add_cells
-from _interleaved import CLOCKS, machine, print_table, ratio
+from _interleaved import CLOCKS, Result, Said, Timed, add_clock, run
 from torch import Tensor, nn
 
 from bascule.attack.pgd import Pgd
 from bascule.attack.run import run_attack
+from bascule.attack.two_precisions import Precision
 from bascule.core.rng import stream
 
 STEPS, RESTARTS = 40, 5
@@ -39,9 +41,9 @@ def floor(model: nn.Module, eps: float) -> Call:
     return call
 
 
-def bascule(model: nn.Module, eps: float) -> Call:
+def bascule(model: nn.Module, eps: float, precision: Precision = "float32") -> Call:
     attack = Pgd(eps=eps, steps=STEPS, step_size=eps / 6, restarts=RESTARTS)
-    return lambda x, y: run_attack(model, attack, x, y, generator=stream(0, "benchmark")).x
+    return lambda x, y: run_attack(model, attack, x, y, generator=stream(0, "benchmark"), precision=precision).x
 
 
 def foolbox(model: nn.Module, eps: float) -> Call:
@@ -87,33 +89,36 @@ def art(model: nn.Module, eps: float) -> Call:
 CONTESTANTS: dict[str, Callable[[nn.Module, float], Call]] = {
     FLOOR: floor,
     "bascule": bascule,
+    "bascule, mixed": partial(bascule, precision="mixed"),
     "foolbox": foolbox,
     "torchattacks": torchattacks,
     "ART": art,
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    add_cells(parser, images=1000)
-    parser.add_argument("--eps", type=float, default=0.3, help="radius of the Linf ball (default 0.3)")
-    parser.add_argument("--batch", type=int, default=250, help="images per call (default 250)")
-    parser.add_argument("--threads", type=int, default=2, help="threads of torch (default 2)")
-    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="as in the other benchmarks (default wall)")
-    options = parser.parse_args()
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    add_cells(made, images=1000)
+    made.add_argument("--eps", type=float, default=0.3, help="radius of the Linf ball (default 0.3)")
+    made.add_argument("--batch", type=int, default=250, help="images per call (default 250)")
+    add_clock(made)
+    return made
+
+
+def measure(options: argparse.Namespace) -> Iterator[Result]:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     for trained in cells(options):
-        print(
-            f"\n{trained.name}: {len(trained.y)} of {trained.images} images right, Linf, eps {options.eps}", flush=True
-        )
-        compare(trained, options)
-    print(f"\n{options.clock} time; {machine(['foolbox', 'torchattacks', 'adversarial-robustness-toolbox'])}")
+        yield from compare(trained, options)
 
 
-def compare(trained: Trained, options: argparse.Namespace) -> None:
-    now = CLOCKS[options.clock]
-    calls = {name: make(copy.deepcopy(trained.model), options.eps) for name, make in CONTESTANTS.items()}
+def compare(trained: Trained, options: argparse.Namespace) -> Iterator[Result]:
+    now, calls = CLOCKS[options.clock], {}
+    for name, make in CONTESTANTS.items():
+        try:
+            calls[name] = make(copy.deepcopy(trained.model), options.eps)
+        except ImportError as error:
+            yield Said(f"{name} is skipped: {error}")
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     left: dict[str, int] = dict.fromkeys(calls, 0)
     for first in range(0, len(trained.y), options.batch):
@@ -123,12 +128,12 @@ def compare(trained: Trained, options: argparse.Namespace) -> None:
             found = call(part.x, part.y)
             seconds[name].append(now() - began)
             left[name] += int(standing(part, found, options.eps, name).sum())
-    rows = []
-    for name in calls:
-        robust = "" if name == FLOOR else f"{100 * left[name] / trained.images:.2f} %"
-        rows.append([name, f"{sum(seconds[name]):.1f}", ratio(seconds[name], seconds[FLOOR]), robust])
-    print_table(["what", "seconds", "times the floor (least - greatest)", "robust accuracy"], rows)
+    right = f"{len(trained.y)} of {trained.images} images right"
+    job = f"PGD-{STEPS} x {RESTARTS}, {trained.name}, {right}, eps {options.eps}"
+    for name, times in seconds.items():
+        robust = {} if name == FLOOR else {"robust accuracy": f"{100 * left[name] / trained.images:.2f} %"}
+        yield Timed(job=job, who=name, seconds=times, base=seconds[FLOOR], whole=True, found=robust)
 
 
 if __name__ == "__main__":
-    main()
+    run(parser(), measure)

@@ -15,16 +15,13 @@ The run fails when two do not flag the same class, or when a mask's size differs
 from __future__ import annotations
 
 import argparse
-import os
 import resource
-import statistics
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import _trojanzoo
 import torch
 import torch.nn.functional as F
-from _interleaved import CLOCKS, machine, print_table, ratio, rounds_of
+from _interleaved import CLOCKS, Result, Said, Timed, add_clock, ratio, rounds_of, run, table
 from _plain_neural_cleanse import invert
 from torch import Tensor, nn
 
@@ -33,6 +30,7 @@ from bascule.core.images import Images, Splits
 from bascule.core.inference import predict
 from bascule.core.restore import untouched
 from bascule.core.rng import stream
+from bascule.data import default_roots
 from bascule.poison.placement import Poison, stamp
 from bascule.scan import Scan
 from bascule.scan.neural_cleanse import NeuralCleanse
@@ -53,10 +51,11 @@ MOST = 0.2
 """By which share two masks may differ."""
 
 
-def backdoored(network: str, device: torch.device) -> tuple[nn.Module, Splits, str]:
+def backdoored(network: str, device: torch.device, epochs: int | None) -> tuple[nn.Module, Splits, str]:
     """A trained network with a backdoor, its data, and a line about both."""
     data, settings, side, schedule = SETTINGS[network]
-    roots = [Path(os.environ["BASCULE_DATA"])] if data != "digits" else []
+    schedule = {**schedule, "epochs": epochs or schedule["epochs"]}
+    roots = default_roots(None) if data != "digits" else ()
     splits = Splits(*(part.to(device) for part in catalog.build("data", data).load(roots)))
     poison = Poison(trigger={"name": "sticker", "size": side}, target=TARGET, label="dirty", rate=0.1)  # type: ignore[arg-type]
     planted, _ = poison.plant(splits.train, generator=stream(0, "poison", device=device))
@@ -111,8 +110,8 @@ def plain_scan(model: nn.Module, images: Images) -> tuple[Scan, int]:
     return scan, 32 * sum(one.steps for one in found)
 
 
-def compare_with_trojanzoo(model: nn.Module, images: Images, ours: Scan, *, epochs: int, clock: str) -> None:
-    """TrojanZoo's search on every class, printed beside ours.
+def beside_trojanzoo(model: nn.Module, images: Images, ours: Scan, *, epochs: int, clock: str) -> Said:
+    """TrojanZoo's search on every class, beside ours.
 
     Raises:
         SystemExit: Another class is flagged, or a mask differs too much.
@@ -129,8 +128,8 @@ def compare_with_trojanzoo(model: nn.Module, images: Images, ours: Scan, *, epoc
     sizes = masks.flatten(1).sum(1)
     theirs = Scan(anomaly=mad_index(sizes), threshold=2.0, pattern=patterns, mask=masks)
     moved, shares = success(model, theirs, images), ours.details["size"] / sizes
-    print(f"\nTrojanZoo, at most {epochs} epochs: {seconds:.1f} s; suspects {theirs.suspects}, ", end="")
-    print(f"index {float(theirs.anomaly.max()):.2f}, mean success {float(moved.mean()):.4f}\n")
+    if theirs.suspects[:1] != ours.suspects[:1] or ((shares - 1).abs() > MOST).any():
+        raise SystemExit(f"TrojanZoo: another class flagged, or a mask that differs by more than {MOST:.0%}")
     rows = [
         [f"{label}", f"{size:.2f}", f"{at:.3f}", f"{one.smallest:.2f}", f"{own:.2f}", f"{share:.2f}", f"{one.epochs}"]
         for label, (size, at, one, own, share) in enumerate(
@@ -138,9 +137,10 @@ def compare_with_trojanzoo(model: nn.Module, images: Images, ours: Scan, *, epoc
         )
     ]
     head = ["class", "TrojanZoo's mask", "its success", "smallest at 0.99", "bascule's mask", "ratio", "epochs"]
-    print_table(head, rows)
-    if theirs.suspects[:1] != ours.suspects[:1] or ((shares - 1).abs() > MOST).any():
-        raise SystemExit(f"TrojanZoo: another class flagged, or a mask that differs by more than {MOST:.0%}")
+    return Said(
+        f"TrojanZoo, at most {epochs} epochs: {seconds:.1f} s; suspects {theirs.suspects}, index "
+        f"{float(theirs.anomaly.max()):.2f}, mean success {float(moved.mean()):.4f}\n\n{table(head, rows)}"
+    )
 
 
 def memory(device: torch.device) -> str:
@@ -149,13 +149,13 @@ def memory(device: torch.device) -> str:
     return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB resident at most"
 
 
-def main() -> None:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--network", choices=SETTINGS, default="mnist-fast", help="those for mnist need $BASCULE_DATA")
     parser.add_argument("--images", type=int, default=1000, help="the defender's images (default 1000)")
     parser.add_argument("--rounds", type=int, default=3, help="timed rounds (default 3)")
-    parser.add_argument("--threads", type=int, default=2, help="threads of torch (default 2)")
-    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="as in pgd.py")
+    parser.add_argument("--epochs", type=int, help="of the training, instead of the network's own")
+    add_clock(parser)
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
     parser.add_argument("--one-by-one", action="store_true", help="also time one class after another")
     parser.add_argument("--no-plain", action="store_true", help="leave the plain implementation out")
@@ -165,13 +165,16 @@ def main() -> None:
         metavar="EPOCHS",
         help="also run TrojanZoo's search (its default is 10; 1000 converges)",
     )
-    options = parser.parse_args()
+    return parser
+
+
+def measure(options: argparse.Namespace) -> Iterator[Result]:
     if options.trojanzoo and not _trojanzoo.installed():
         raise SystemExit("TrojanZoo is not installed: pip install --no-deps trojanzoo==2.0.3")
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
 
-    model, splits, about = backdoored(options.network, device)
+    model, splits, about = backdoored(options.network, device, options.epochs)
     # The defender's images: test images, which no training has seen.
     images = splits.test.at(torch.arange(min(options.images, len(splits.test)), device=device))
     scanner = NeuralCleanse()
@@ -212,27 +215,25 @@ def main() -> None:
     jobs[FLOOR]()  # what the first calls set up; the scan has run already
     seconds = rounds_of(jobs, rounds=options.rounds, clock=options.clock, untimed=0)
 
-    print(f"{about}; {len(images)} clean images, {options.rounds} rounds, {options.clock} time, {device}")
-    print(f"{machine()}; {used} during the scan")
-    print()
-    rows = []
+    job = f"Neural Cleanse, {about}; {len(images)} clean images, {device}"
     for name, times in seconds.items():
-        scan = results.get(name)
-        verdict = "" if scan is None else f"{scan.suspects}, index {float(scan.anomaly.max()):.2f}"
-        moved = "" if scan is None else f"{float(success(model, scan, images).mean()):.4f}"
-        median = f"{statistics.median(times):.2f}"
-        rows.append([name, median, ratio(times, seconds[FLOOR]), f"{passes[name]}", verdict, moved])
-    head = ["what", "seconds", "times the floor (least - greatest)", "images forward and backward"]
-    print_table([*head, "suspects", "mean success"], rows)
+        found = {"images forward and backward": f"{passes[name]}"}
+        if (scan := results.get(name)) is not None:
+            found["suspects"] = f"{scan.suspects}, index {float(scan.anomaly.max()):.2f}"
+            found["mean success"] = f"{float(success(model, scan, images).mean()):.4f}"
+        yield Timed(job=job, who=name, seconds=times, base=seconds[FLOOR], found=found)
+    yield Said(f"{used} during the scan")
     if PLAIN in results:
-        print(f"\nplain / bascule: {ratio(seconds[PLAIN], seconds[OURS])} times the time")
         shares = results[OURS].details["size"] / results[PLAIN].details["size"]
-        print("mask sizes, bascule / plain:", " ".join(f"{share:.2f}" for share in shares.tolist()))
         if results[OURS].suspects[:1] != results[PLAIN].suspects[:1] or ((shares - 1).abs() > MOST).any():
             raise SystemExit(f"not the same job: another class flagged, or a mask that differs by more than {MOST:.0%}")
+        yield Said(
+            f"plain / bascule: {ratio(seconds[PLAIN], seconds[OURS])} times the time; mask sizes, bascule / plain: "
+            f"{' '.join(f'{share:.2f}' for share in shares.tolist())}"
+        )
     if options.trojanzoo:
-        compare_with_trojanzoo(model, images, results[OURS], epochs=options.trojanzoo, clock=options.clock)
+        yield beside_trojanzoo(model, images, results[OURS], epochs=options.trojanzoo, clock=options.clock)
 
 
 if __name__ == "__main__":
-    main()
+    run(parser(), measure)

@@ -1,4 +1,4 @@
-"""What a training step costs beyond the network's own passes, and beside a hand-written loop.
+"""What a training step costs beyond the network's own passes, beside a hand-written loop and other packages.
 
 Everyone does a whole step: batch, attack (PGD, unless `--objective standard`), descent with Adam. The yardstick is the
 floor: as many bare input-gradient passes with frozen parameters as the attack has steps, and one bare forward and
@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
-from _interleaved import add_options, machine, print_table, ratio, rounds_of
+from _interleaved import Result, Said, Timed, add_options, ratio, rounds_of, run
+from _trainers import PEERS, Given
 from torch import nn
 
 from bascule.core import catalog
@@ -25,11 +27,11 @@ from bascule.core.restore import untouched
 from bascule.core.rng import stream
 from bascule.train import Objective
 from bascule.train.compile import compile_model
-from bascule.train.loop import Steps
 from bascule.train.pgd import Pgd
 from bascule.train.precision import Mixed
 from bascule.train.settings import Training
 from bascule.train.standard import Standard
+from bascule.train.steps import Steps
 
 FLOOR, BY_HAND = "floor (bare passes)", "hand-written loop"
 DIGITS = (1, 8, 8), Pgd(eps=0.2, steps=5)
@@ -58,7 +60,7 @@ class Bench:
         return made.to(self.device, memory_format=torch.channels_last).train()
 
     def images(self) -> Images:
-        shape = (4 * self.batch, *self.size)
+        shape = (max(4, self.calls) * self.batch, *self.size)
         pixels = torch.randint(256, shape, generator=stream(0, "images"), dtype=torch.uint8)
         labels = torch.arange(len(pixels)) % 10
         made = Images(pixels=pixels, labels=labels, ids=torch.arange(len(pixels)), classes=tuple("0123456789"))
@@ -129,6 +131,19 @@ def attacked(model: nn.Module, x: torch.Tensor, y: torch.Tensor, attack: Pgd) ->
     return found
 
 
+def by_peer(bench: Bench, name: str) -> Job:
+    """An epoch of another package over as many images as the others take in their steps."""
+    assert bench.attack is not None
+    images, count = bench.images(), bench.calls * bench.batch
+    x, y = images.batch(torch.arange(count)), images.labels[:count]
+    epoch = PEERS[name](Given(bench.model(), x, y, bench.batch, bench.attack))
+
+    def call() -> None:
+        epoch()
+
+    return call
+
+
 def steps(bench: Bench, stack: ExitStack, *, mode: str | None, mixed: bool) -> Job:
     """Steps of the training loop; `mode` of torch.compile, None for none."""
     model, images = bench.model(), bench.images()
@@ -163,6 +178,8 @@ def contestants(bench: Bench, stack: ExitStack, *, compiled: bool) -> dict[str, 
         "bascule": ours(None, mixed=False),
         "bascule, bfloat16": ours(None, mixed=True),
     }
+    if bench.attack is not None and bench.device.type == "cpu":
+        found |= {name: partial(by_peer, bench, name) for name in PEERS}
     if compiled:
         found |= {"compiled": ours("default", mixed=False), "compiled, bfloat16": ours("default", mixed=True)}
     if compiled and bench.device.type == "cuda":
@@ -171,46 +188,45 @@ def contestants(bench: Bench, stack: ExitStack, *, compiled: bool) -> dict[str, 
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_options(parser, rounds=7, batch=128)
-    parser.add_argument("--network", choices=NETWORKS, action="append", help="only this one; repeatable")
-    parser.add_argument("--objective", choices=["standard", "pgd"], default="pgd")
-    parser.add_argument("--attack-steps", type=int, help="instead of the study's 10 (MNIST) and 5")
-    parser.add_argument("--calls", type=int, help="steps per timed call (default 10 on CUDA, 1 elsewhere)")
-    parser.add_argument("--compile", action="store_true", help="with the compiled steps")
-    options = parser.parse_args()
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    add_options(made, rounds=7, batch=128)
+    made.add_argument("--network", choices=NETWORKS, action="append", help="only this one; repeatable")
+    made.add_argument("--objective", choices=["standard", "pgd"], default="pgd")
+    made.add_argument("--attack-steps", type=int, help="instead of the study's 10 (MNIST) and 5")
+    made.add_argument("--calls", type=int, help="steps per timed call (default 10 on CUDA, 2 elsewhere)")
+    made.add_argument("--compile", action="store_true", help="with the compiled steps")
+    return made
+
+
+def measure(options: argparse.Namespace) -> Iterator[Result]:
     torch.set_num_threads(options.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     cuda = device.type == "cuda"
-    rows = []
     for name in options.network or NETWORKS:
         size, attack = NETWORKS[name]
         attack = replace(attack, steps=options.attack_steps or attack.steps) if options.objective == "pgd" else None
-        calls = options.calls or (10 if cuda else 1)
+        calls = options.calls or (10 if cuda else 2)
         bench = Bench(name=name, size=size, attack=attack, batch=options.batch, calls=calls, device=device)
         with ExitStack() as stack:
             jobs = {}
             for title, make in contestants(bench, stack, compiled=options.compile).items():
-                job = make()
                 try:
-                    job()  # compiles; a second call, in the untimed round, is what graphs are captured in
+                    jobs[title] = make()
+                    jobs[title]()  # compiles; a second call, in the untimed round, is what graphs are captured in
                 except Exception as error:
-                    rows.append([name, title, f"failed: {type(error).__name__}", "", "", ""])
-                else:
-                    jobs[title] = job
+                    jobs.pop(title, None)
+                    yield Said(f"{title} is skipped for {name}: {type(error).__name__}: {error}")
             seconds = rounds_of(jobs, rounds=options.rounds, clock=options.clock)
+        where = torch.cuda.get_device_name(device) if cuda else "cpu"
+        what = f"PGD-{attack.steps}" if attack else options.objective
+        job = f"a step of training, {what}, {name}, batch {options.batch}, {where}"
         for title, times in seconds.items():
-            per_step = statistics.median(times) / calls
-            against = [ratio(times, seconds[base]) for base in (FLOOR, BY_HAND)]
-            rows.append([name, title, f"{1000 * per_step:.2f}", *against, f"{options.batch / per_step:.0f}"])
-    where = torch.cuda.get_device_name(device) if cuda else "cpu"
-    print(f"{where}; {options.objective}, batch {options.batch}, {options.rounds} rounds, {options.clock} time")
-    print(machine())
-    print()
-    head = ["network", "step", "ms", "times the floor (least - greatest)", "times the hand-written loop", "images/s"]
-    print_table(head, rows)
+            found = {"times the hand-written loop": ratio(times, seconds[BY_HAND])}
+            found["images/s"] = f"{options.batch * calls / statistics.median(times):.0f}"
+            per_step, base = ([time / calls for time in part] for part in (times, seconds[FLOOR]))
+            yield Timed(job=job, who=title, seconds=per_step, base=base, found=found)
 
 
 if __name__ == "__main__":
-    main()
+    run(parser(), measure)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 Size = tuple[int, int, int]
 
@@ -172,3 +173,46 @@ class HeadConvolution(nn.Module):
         pooled = self.second(self.first(x).relu()).relu().mean((2, 3), keepdim=True)
         logits: Tensor = self.classifier(self.conv_head(pooled).relu().flatten(1))
         return logits
+
+
+class Token(Encoder):
+    """A parameter that the network itself holds, as class tokens are."""
+
+    def __init__(self, size: Size, classes: int) -> None:
+        super().__init__(size, classes)
+        self.token = nn.Parameter(torch.zeros(16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.patch(x).flatten(2).mean(2) + self.token)
+        return logits
+
+
+class HeadOnTokens(Encoder):
+    """The last linear layer answers for every token; the mean comes behind it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.block(self.patch(x).flatten(2).transpose(1, 2))).mean(1)
+
+
+def linear(size: Size, classes: int) -> nn.Module:
+    channels, height, width = size
+    return nn.Sequential(nn.Flatten(), nn.Linear(channels * height * width, classes))
+
+
+class Square(torch.autograd.Function):
+    """An operation with a first derivative only."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return 2 * x * gradients[0]
+
+
+def once(size: Size, classes: int) -> nn.Module:
+    return Around(size, classes, lambda x: x, lambda net, logits: Square.apply(logits))

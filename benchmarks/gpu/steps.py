@@ -31,11 +31,11 @@ from bascule.train import Objective
 from bascule.train.capture import capturing
 from bascule.train.compile import compile_model
 from bascule.train.lipschitz import Lipschitz
-from bascule.train.loop import Steps
 from bascule.train.pgd import Pgd
 from bascule.train.precision import Mixed
 from bascule.train.settings import Augment, Training
 from bascule.train.standard import Standard
+from bascule.train.steps import Steps
 
 CIFAR = Pgd(eps=8 / 255, steps=5, step_size=2 / 255, batch_norm="batch")
 MNIST = Pgd(eps=0.3, steps=10, step_size=0.05)

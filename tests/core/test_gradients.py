@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 import networks
 from bascule.core.errors import RequestError
@@ -112,27 +111,12 @@ class Twice(nn.Module):
         return self.last(self.between(self.first(x.flatten(1))))
 
 
-class Once(torch.autograd.Function):
-    """An operation with a first derivative only."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x * x
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, gradient):
-        (x,) = ctx.saved_tensors
-        return 2 * x * gradient
-
-
 def test_second_derivatives_are_looked_for() -> None:
     x = torch.rand(2, 1, 2, 2, generator=stream(0, "x"))
     for between in (F.hardsigmoid, F.hardswish, torch.relu):
         check_second_derivatives(Twice(between), x)
     with pytest.raises(RequestError, match="second derivatives, which an operation"):
-        check_second_derivatives(Twice(Once.apply), x)
+        check_second_derivatives(Twice(networks.Square.apply), x)
 
 
 def test_an_operation_without_a_second_derivative_is_one_message() -> None:

@@ -17,11 +17,12 @@ from torch.autograd import forward_ad
 from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
-from bascule.core.lean import input_gradient, lean_input_gradients
+from bascule.core.lean import lean_input_gradients
+from bascule.core.pixel_blocks import input_gradient
 from bascule.core.restore import evaluating, frozen, untouched
 from bascule.core.rng import borrowed_global_stream, stream
 
-SHORT = "_ConvolutionBackward"
+SHORT = {"_ConvolutionBackward", "_NormalisationBackward"}
 ROUNDING = 5e-6
 """Of float32, in shares of the greatest entry."""
 
@@ -41,6 +42,16 @@ def make(channels: int = 1, outer: int = 16, kernel: int = 5, stride: int = 1, *
     return conv.requires_grad_(False).to(memory_format=torch.channels_last)
 
 
+def normalised(batch_norm: type[nn.Module] = nn.BatchNorm2d, **settings) -> nn.Module:
+    """A batch norm in eval mode, after a convolution that takes the ordinary way."""
+    first = make(outer=32, kernel=1)
+    norm = batch_norm(32, **settings)
+    for number, (_, value) in enumerate(sorted(norm.state_dict().items())):
+        if value.is_floating_point():
+            value.copy_(0.5 + torch.rand(32, generator=stream(number, "norm")))
+    return nn.Sequential(first, norm).eval().requires_grad_(False)
+
+
 def images(channels: int = 1, batch: int = 16, side: int = 28) -> Tensor:
     return torch.rand(batch, channels, side, side, generator=stream(0, "images"))
 
@@ -57,7 +68,7 @@ def takes_the_short_way(model: nn.Module, x: Tensor) -> bool:
         if node is not None and node not in seen:
             seen.add(node)
             waiting += [before for before, _ in node.next_functions]
-    return any(type(node).__name__ == SHORT for node in seen)
+    return any(type(node).__name__ in SHORT for node in seen)
 
 
 def close(found: Tensor, expected: Tensor, tolerance: float = ROUNDING) -> bool:
@@ -157,11 +168,9 @@ def forwards(model: nn.Module, x: Tensor) -> Tensor:
 def forwards_by_weights(model: nn.Module, x: Tensor) -> Tensor:
     x = x.requires_grad_(True)
 
-    def answer(weight: Tensor, bias: Tensor) -> Tensor:
-        return torch.func.functional_call(model, {"weight": weight, "bias": bias}, (x,))
-
-    state = model.weight, model.bias
-    return torch.func.jvp(answer, state, tuple(value.cos() for value in state))[1]
+    state = dict(model.named_parameters())
+    tangents = {name: value.cos() for name, value in state.items()}
+    return torch.func.jvp(lambda state: torch.func.functional_call(model, state, (x,)), (state,), (tangents,))[1]
 
 
 def by_function(model: nn.Module, x: Tensor) -> Tensor:
@@ -220,12 +229,51 @@ USES: dict[Callable[[nn.Module, Tensor], Tensor], float] = {
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch's own, of its forward derivatives
+@pytest.mark.parametrize("factory", [make, normalised])
 @pytest.mark.parametrize("use", USES, ids=lambda use: use.__name__)
-def test_every_use_of_a_graph(use) -> None:
-    conv = make(padding=2)
-    expected = use(conv, images())
-    with lean(conv):
-        assert close(use(conv, images()), expected, USES[use])
+def test_every_use_of_a_graph(use, factory) -> None:
+    model = factory()
+    expected = use(model, images())
+    with lean(model):
+        assert close(use(model, images()), expected, USES[use])
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("settings", [{}, {"affine": False}, {"eps": 0.1}])
+def test_batch_norm_in_eval_mode(settings, layout: torch.memory_format) -> None:
+    model, x = normalised(**settings).to(memory_format=layout), images().requires_grad_(True)
+    expected = model(x)
+    weights = normal(*expected.shape)
+    (gradient,) = torch.autograd.grad(expected, x, weights)
+    assert not takes_the_short_way(model, images())
+    with lean(model):
+        assert takes_the_short_way(model, images())
+        found = model(x)
+        assert torch.equal(found, expected)
+        assert close(torch.autograd.grad(found, x, weights)[0], gradient)
+
+
+@pytest.mark.parametrize("flatten", [0, 1])
+def test_batch_norm_of_other_dimensions(flatten: int) -> None:
+    kind = (nn.BatchNorm3d, nn.BatchNorm1d)[flatten]
+    norm = normalised(batch_norm=kind)[1]
+    x = normal(16, 32, *((784,) if flatten else (4, 14, 14)))
+    expected = gradient(norm, x)
+    with lean(norm):
+        assert takes_the_short_way(norm, x)
+        assert close(gradient(norm, x), expected)
+        with pytest.raises(ValueError, match="expected"):
+            norm(normal(16, 32, 28, 28).requires_grad_(True))
+
+
+def test_batch_norm_by_statistics_of_the_batch_goes_the_ordinary_way() -> None:
+    for model in (normalised().train(), normalised(track_running_stats=False)):
+        with lean(model):
+            assert not takes_the_short_way(model, images())
+    model = normalised()
+    model[1].weight.requires_grad_(True)
+    with lean(model):
+        assert not takes_the_short_way(model, images())
 
 
 def test_a_gradient_that_the_weights_want_goes_the_ordinary_way() -> None:

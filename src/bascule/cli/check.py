@@ -10,13 +10,18 @@ import typer
 from bascule.cli.evaluate import run_or_model
 from bascule.cli.model import measure_model
 from bascule.cli.options import (
-    ATTACK_EXAMPLE,
     ArchitectureOption,
+    AttackOfModelOption,
+    CertifyOption,
     DataDirOption,
     DataOption,
     DeviceOption,
     EvaluateOptions,
+    MaxImagesOption,
     RunsOption,
+    SeedOfModelOption,
+    TargetOption,
+    TriggerOption,
     TrustCodeOption,
     writable_file,
 )
@@ -51,33 +56,14 @@ def check(
     ] = None,
     json_: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write it as JSON.")] = None,
     runs: RunsOption = Path("runs"),
-    attack: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--attack", metavar="NAME", help=f"Model only, e.g. {ATTACK_EXAMPLE}; by default its cell's. Repeatable."
-        ),
-    ] = None,
-    certify: Annotated[
-        list[str] | None,
-        typer.Option("--certify", metavar="NAME", help="Model only: certifier, written like an attack. Repeatable."),
-    ] = None,
+    attack: AttackOfModelOption = None,
+    certify: CertifyOption = None,
     data: DataOption = None,
     architecture: ArchitectureOption = None,
-    trigger: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Model only: a trigger for ASR; by default its cell's.")
-    ] = None,
-    target: Annotated[
-        int | None,
-        typer.Option(min=0, metavar="N", help="Model only: the class that the trigger aims at; by default its cell's."),
-    ] = None,
-    max_images: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Model only: a random part of the test images; by default all."),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(min=0, metavar="N", help="Model only: of everything that is drawn; by default its cell's, or 0."),
-    ] = None,
+    trigger: TriggerOption = None,
+    target: TargetOption = None,
+    max_images: MaxImagesOption = None,
+    seed: SeedOfModelOption = None,
     device: DeviceOption = "auto",
     data_dir: DataDirOption = None,
     trust_code: TrustCodeOption = False,

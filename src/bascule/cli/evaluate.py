@@ -12,13 +12,18 @@ from bascule.cli.options import (
     ATTACK_EXAMPLE,
     ArchitectureOption,
     AttackPrecision,
+    CertifyOption,
     DataDirOption,
     DataOption,
     DeviceOption,
     EvaluateOptions,
     Format,
     JobsOption,
+    MaxImagesOption,
     RunsOption,
+    SeedOfModelOption,
+    TargetOption,
+    TriggerOption,
     TrustCodeOption,
 )
 from bascule.cli.study import evaluate_run
@@ -40,9 +45,7 @@ def evaluate(
             f"e.g. {ATTACK_EXAMPLE}; by default its cell's. Repeatable.",
         ),
     ] = None,
-    certify: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Certifier, written like an attack. Repeatable.")
-    ] = None,
+    certify: CertifyOption = None,
     measure: Annotated[list[str] | None, typer.Option(metavar="METRIC", help="A further metric. Repeatable.")] = None,
     format_: Annotated[Format, typer.Option("--format", help="Output format; of a model, text or json.")] = Format.text,
     curve: Annotated[
@@ -51,18 +54,9 @@ def evaluate(
     runs: RunsOption = Path("runs"),
     data: DataOption = None,
     architecture: ArchitectureOption = None,
-    trigger: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Model only: a trigger to measure ASR with; by default its cell's."),
-    ] = None,
-    target: Annotated[
-        int | None,
-        typer.Option(min=0, metavar="N", help="Model only: the class that the trigger aims at; by default its cell's."),
-    ] = None,
-    max_images: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Model only: a random part of the test images; by default all."),
-    ] = None,
+    trigger: TriggerOption = None,
+    target: TargetOption = None,
+    max_images: MaxImagesOption = None,
     attack_precision: Annotated[
         AttackPrecision | None,
         typer.Option(
@@ -70,10 +64,7 @@ def evaluate(
             "its cell's, or float32."
         ),
     ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(min=0, metavar="N", help="Model only: of everything that is drawn; by default its cell's, or 0."),
-    ] = None,
+    seed: SeedOfModelOption = None,
     device: DeviceOption = "auto",
     jobs: JobsOption = None,
     data_dir: DataDirOption = None,

@@ -92,6 +92,38 @@ ArchitectureOption = Annotated[
         "--model", metavar="NETWORK", help="Architecture of a file of weights: a name, a mapping, module:factory."
     ),
 ]
+AttackOfModelOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--attack", metavar="NAME", help=f"Model only, e.g. {ATTACK_EXAMPLE}; by default its cell's. Repeatable."
+    ),
+]
+CertifyOption = Annotated[
+    list[str] | None,
+    typer.Option("--certify", metavar="NAME", help="Certifier, written like an attack. Repeatable."),
+]
+TriggerOption = Annotated[
+    str | None,
+    typer.Option("--trigger", metavar="NAME", help="Model only: a trigger to measure ASR with; by default its cell's."),
+]
+TargetOption = Annotated[
+    int | None,
+    typer.Option(
+        "--target", min=0, metavar="N", help="Model only: the class that the trigger aims at; by default its cell's."
+    ),
+]
+MaxImagesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max-images", min=1, metavar="N", help="Model only: a random part of the test images; by default all."
+    ),
+]
+SeedOfModelOption = Annotated[
+    int | None,
+    typer.Option(
+        "--seed", min=0, metavar="N", help="Model only: of everything that is drawn; by default its cell's, or 0."
+    ),
+]
 SeedOption = Annotated[int, typer.Option(min=0, metavar="N", help="Of everything that is drawn.")]
 DeviceOption = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")]
 JobsOption = Annotated[

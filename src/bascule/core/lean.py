@@ -1,52 +1,52 @@
-"""Gradients by the images on a processor: the way back through a first convolution, for little more than its way forth.
+"""Gradients by the images on a processor: the way back through a frozen network, for less where it costs too much.
 
-The gradient of a convolution by its input is a convolution from many channels to few, and the processor's library
-(oneDNN) fills the few up to sixteen: with one channel the way back costs up to ten times the way forth. Here blocks of
-pixels stand as channels, 4 x 4 of them for one channel and 2 x 2 for two to four: one ordinary convolution, with a
-stride, computes all pixels of a block at once, and rearranging gives the image (the sub-pixel convolution of Shi et al.
-2016). The numbers are the same to rounding. Which shapes gain was measured (`benchmarks/layout.py`); the shape alone
-decides, so that a study goes the same way on every machine.
+Two layers cost torch more than they need when no gradient of their weights is wanted:
+
+- a convolution of one to four channels, the first one: up to ten times its forward pass (`core.pixel_blocks`);
+- batch norm in eval mode: a multiplication by a number per channel, for which torch also sums over the batch.
+
+The forward passes stay as they are, to the bit, and the gradients are the same to rounding. Which shapes gain was
+measured (`benchmarks/layout.py`); the shape alone decides, so that a study goes the same way on every machine.
 """
 
 from __future__ import annotations
 
 import math
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-_SIDES = {1: 4, 2: 2, 3: 2, 4: 2}
-"""Side of a block of pixels by the number of channels, so that a block stands for about sixteen."""
+from bascule.core.pixel_blocks import SIDES, Pair, input_gradient
+
 _LEAST_WORK = 2**19
-"""Multiplications of the way forth below which setting up costs more than is gained."""
+"""Multiplications of a convolution below which setting up costs more than is gained."""
 _LEAST_TAPS = 16
 """Taps of a kernel below which nothing is gained: blocks of pixels reach further than a small kernel does."""
-
-Pair = tuple[int, int]
+_LEAST_NUMBERS = 2**18
+"""Entries of a batch norm's maps below which setting up costs more than is gained."""
 
 
 @contextmanager
 def lean_input_gradients(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Inside the block, convolutions of few channels among `modules` give the gradient by their input the short way.
+    """Inside the block, layers among `modules` give the gradient by their input the short way.
 
-    Each call decides: the short way is for images on the processor in float32 or bfloat16 that want a gradient where
-    the weights want none, and for shapes that gain. What a call answers is the same bits as ever, second derivatives
-    are right, hooks see what they saw. Only plain convolutions are touched, none with a `forward` of another class or
-    of its own, and no model that is compiled.
+    Each call decides: the short way is for tensors on the processor that want a gradient where the weights want none,
+    and for shapes that gain. What a call answers is the same bits as ever, second derivatives are right, hooks see what
+    they saw. Only torch's own layers are touched, none with a `forward` of another class or of its own, and no model
+    that is compiled.
 
     Args:
         modules: All modules of a model.
     """
-    plain = [] if any(map(_is_compiled, modules)) else [m for m in modules if _is_plain(m)]
-    lent = {module: types.MethodType(forward, module) for module in plain}
+    lent = {}
+    if not any(map(_is_compiled, modules)):
+        lent = {module: types.MethodType(short, module) for module in modules if (short := _short_way_of(module))}
     for module, method in lent.items():
         vars(module)["forward"] = method
     try:
@@ -61,29 +61,61 @@ def _is_compiled(module: nn.Module) -> bool:
     return module._compiled_call_impl is not None or "_orig_mod" in module._modules
 
 
-def _is_plain(module: nn.Module) -> bool:
-    """Whether a call of `module` is `nn.Conv2d`'s own, and could gain."""
-    return (
-        isinstance(module, nn.Conv2d)
-        and module.in_channels in _SIDES
+def _short_way_of(module: nn.Module) -> Callable[..., Tensor] | None:
+    """What can stand in for the module's `forward`, if anything."""
+    if not isinstance(module, (nn.Conv2d, _BatchNorm)) or "forward" in vars(module):
+        return None
+    if isinstance(module, _BatchNorm):
+        return _normalise if type(module).forward is _BatchNorm.forward else None
+    plain = (
+        module.in_channels in SIDES
         and math.prod(module.kernel_size) >= _LEAST_TAPS
         and module.groups == 1
         and module.dilation == (1, 1)
         and module.padding_mode == "zeros"
         and type(module).forward is nn.Conv2d.forward
         and type(module)._conv_forward is nn.Conv2d._conv_forward
-        and not vars(module).keys() & {"forward", "_conv_forward"}
+        and "_conv_forward" not in vars(module)
     )
+    return _convolve if plain else None
 
 
-def forward(self: nn.Conv2d, input: Tensor) -> Tensor:  # noqa: A002 (called like the one it stands in for)
-    """Stands in for `nn.Conv2d.forward`, under its name: a copy pickled inside a block finds the ordinary one again."""
+def _convolve(self: nn.Conv2d, input: Tensor) -> Tensor:  # noqa: A002 (called like the one it stands in for)
     weight, bias = self.weight, self.bias  # once: a parametrised weight is computed, and may count its calls
     stride, padding = (self.stride[0], self.stride[1]), _padding(self)
-    if padding is None or not (_is_asked_for(input, weight, bias) and _gains(input, weight, stride, padding)):
+    if (
+        padding is None
+        or not _asks_for_the_input_gradient(input, weight, bias)
+        or input.dim() != 4
+        or input.dtype not in (torch.float32, torch.bfloat16)
+        or not _is_much(input, weight, stride, padding)
+    ):
         return self._conv_forward(input, weight, bias)
     answer: Tensor = _Convolution.apply(input, weight, bias, stride, padding)  # type: ignore[no-untyped-call]
     return answer
+
+
+def _normalise(self: _BatchNorm, input: Tensor) -> Tensor:  # noqa: A002 (called like the one it stands in for)
+    mean, variance = self.running_mean, self.running_var
+    if (
+        self.training
+        or mean is None
+        or variance is None
+        or not _asks_for_the_input_gradient(input, mean, variance, self.weight, self.bias)
+        or input.dtype != torch.float32
+        or input.dim() < 3
+        or input.shape[1] != self.num_features
+        or input.numel() < _LEAST_NUMBERS
+    ):
+        return _BatchNorm.forward(self, input)
+    self._check_input_dim(input)
+    values = input, mean, variance, self.weight, self.bias, self.eps
+    answer: Tensor = _Normalisation.apply(*values)  # type: ignore[no-untyped-call]
+    return answer
+
+
+# Their name in a pickle: a copy made inside a block finds the ordinary one again.
+_convolve.__name__ = _normalise.__name__ = "forward"
 
 
 def _padding(module: nn.Conv2d) -> Pair | None:
@@ -96,25 +128,22 @@ def _padding(module: nn.Conv2d) -> Pair | None:
     return (height // 2, width // 2) if height % 2 and width % 2 else None
 
 
-def _is_asked_for(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether the gradient by `x` is wanted, and no other."""
+def _asks_for_the_input_gradient(x: Tensor, *others: Tensor | None) -> bool:
+    """Whether the gradient by `x` is wanted, and no other, of tensors on the processor."""
     return (
         type(x) in (Tensor, nn.Parameter)
         and x.requires_grad
         and torch.is_grad_enabled()
-        and not weight.requires_grad
-        and not (bias is not None and bias.requires_grad)
-        and x.device.type == weight.device.type == "cpu"
+        and x.device.type == "cpu"
         and x.layout is torch.strided
-        and x.dim() == 4
-        and x.dtype in (torch.float32, torch.bfloat16)
+        and not any(other.requires_grad or other.device != x.device for other in others if other is not None)
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
     )
 
 
-def _gains(x: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> bool:
-    """Whether there is enough to do."""
+def _is_much(x: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> bool:
+    """Whether a convolution has enough to do."""
     if x.shape[1] != weight.shape[1]:
         return False  # torch says what is wrong
     answers = len(x)
@@ -138,9 +167,12 @@ class _Convolution(torch.autograd.Function):
         ctx.save_for_backward(weight)
         ctx.save_for_forward(x, weight)
         ctx.size, ctx.dtype = (x.shape[-2], x.shape[-1]), x.dtype
+        ctx.set_materialize_grads(False)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, ...]:
+        if gradient is None:
+            return (None,) * 5
         (weight,) = ctx.saved_tensors
         # As the ordinary way back: in the type of the answer, inside a block of mixed precision and outside.
         with torch.autocast("cpu", enabled=False):
@@ -158,75 +190,54 @@ class _Convolution(torch.autograd.Function):
         return found if bias is None else found + bias[:, None, None]
 
 
-class _Axis(NamedTuple):
-    """How the blocks of one axis come about.
+class _Normalisation(torch.autograd.Function):
+    """`F.batch_norm` by running statistics, with a way back of its own."""
 
-    Answer o saw pixel s * o - padding + t through tap t of its kernel, s being the stride. So in block j, b = step * s
-    pixels wide, pixel r gets from answer step * j + q what tap r + padding - s * q lets through, the same in all.
-    """
+    generate_vmap_rule = True
 
-    taps: npt.NDArray[np.int64]
-    """b x n: the tap, by pixel of a block and by answer that reaches the block; beyond the kernel where none is."""
-    step: int
-    """Answers from one block to the next."""
-    padding: int
-    """Zeros around the answers, on either side."""
-    first: int
-    """Blocks that this padding brings before those of the image."""
-    blocks: int
-    """Blocks of the image; the last may stick out."""
+    @staticmethod
+    def forward(
+        x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> Tensor:
+        return F.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, mean, variance, weight, _, ctx.eps = inputs
+        ctx.save_for_backward(variance, weight)
+        ctx.save_for_forward(x, mean, variance, weight)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, ...]:
+        if gradient is None:
+            return (None,) * 6
+        variance, weight = ctx.saved_tensors
+        scale = (variance + ctx.eps).rsqrt()
+        scale = scale if weight is None else scale * weight
+        return gradient * _by_channel(scale, gradient), None, None, None, None, None
+
+    @staticmethod
+    def jvp(
+        ctx: Any,
+        x: Tensor | None,
+        mean: Tensor | None,
+        variance: Tensor | None,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        _: None,
+    ) -> Tensor:
+        if mean is not None or variance is not None:
+            raise RuntimeError("batch_norm has no forward derivative by its running statistics")  # nor in torch
+        at, center, spread, scale = ctx.saved_tensors
+        inverse = (spread + ctx.eps).rsqrt()
+        slope = inverse if scale is None else scale * inverse
+        found = torch.zeros_like(at) if x is None else x * _by_channel(slope, at)
+        if weight is not None:
+            found = found + (at - _by_channel(center, at)) * _by_channel(inverse * weight, at)
+        return found if bias is None else found + _by_channel(bias, at)
 
 
-def _axis(kernel: int, stride: int, padding: int, size: int, answers: int, channels: int) -> _Axis:
-    side = stride * max(1, _SIDES[channels] // stride)
-    step, blocks = side // stride, -(-size // side)
-    low, high = -((kernel - 1 - padding) // stride), (side - 1 + padding) // stride
-    around = max(0, -low, step * (blocks - 1) + high - (answers - 1))
-    around += (-low - around) % step  # so that the image begins with a block
-    taps = np.arange(side)[:, None] + padding - stride * np.arange(low, high + 1)
-    return _Axis(taps, step, around, (around + low) // step, blocks)
-
-
-@lru_cache(maxsize=64)
-def _plan(
-    channels: int, kernel: Pair, size: Pair, answers: Pair, stride: Pair, padding: Pair
-) -> tuple[npt.NDArray[np.int64], _Axis, _Axis]:
-    """Where the new kernels' entries come from, and the axes.
-
-    The entries go by channel, row and column of a block, then by row and column of the n x n answers: for each its
-    number among channels x taps of the old kernels, or the number after the last one for zero.
-    """
-    axes = [_axis(*axis, channels) for axis in zip(kernel, stride, padding, size, answers, strict=True)]
-    down, across = (axis.taps for axis in axes)
-    inside = [(taps >= 0) & (taps < length) for taps, length in zip((down, across), kernel, strict=True)]
-    number = np.arange(channels * kernel[0] * kernel[1]).reshape(channels, *kernel)
-    taken = number[:, (down % kernel[0])[:, None, :, None], (across % kernel[1])[None, :, None, :]]
-    source = np.where(inside[0][:, None, :, None] & inside[1][None, :, None, :], taken, number.size)
-    return source.reshape(-1), axes[0], axes[1]
-
-
-def input_gradient(gradient: Tensor, weight: Tensor, size: Pair, *, stride: Pair, padding: Pair) -> Tensor:
-    """The gradient of `F.conv2d(x, weight, None, stride, padding)` by `x`, given that by its answer.
-
-    Args:
-        gradient: B x O x h x w.
-        weight: O x C x kernel.
-        size: Height and width of the images.
-        stride: By axis.
-        padding: By axis.
-
-    Returns:
-        B x C x H x W, contiguous; itself differentiable by `gradient` and `weight`.
-    """
-    outer, channels, *kernel = weight.shape
-    answers = gradient.shape[-2], gradient.shape[-1]
-    source, down, across = _plan(channels, (kernel[0], kernel[1]), size, answers, stride, padding)
-    rows = F.pad(weight.permute(1, 2, 3, 0).reshape(-1, outer), (0, 0, 0, 1))
-    kernels = rows.index_select(0, torch.from_numpy(source))
-    kernels = kernels.view(-1, down.taps.shape[1], across.taps.shape[1], outer).permute(0, 3, 1, 2)  # channels-last
-    found = F.conv2d(gradient, kernels, None, (down.step, across.step), (down.padding, across.padding))
-    found = found.narrow(-2, down.first, down.blocks).narrow(-1, across.first, across.blocks)
-    height, width = len(down.taps), len(across.taps)
-    found = found.reshape(-1, channels, height, width, down.blocks, across.blocks).permute(0, 1, 4, 2, 5, 3)
-    found = found.reshape(-1, channels, down.blocks * height, across.blocks * width)
-    return found.narrow(-2, 0, size[0]).narrow(-1, 0, size[1]).contiguous()
+def _by_channel(values: Tensor, like: Tensor) -> Tensor:
+    """A number for each channel, to be multiplied with B x C x ..."""
+    return values.view(-1, *[1] * (like.dim() - 2))

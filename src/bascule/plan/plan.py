@@ -164,21 +164,7 @@ def make_row(
     """
     setup = next(iter(setups.values()))
     label = " · ".join((name, *(f"{path} {value}" for path, value in varied.items())))
-    poison = setup.poison
-    settings = EvaluationSettings(
-        test=test_identity(setup.data, facts),
-        attack=setup.attack,
-        attack_precision=setup.attack_precision,
-        curve=setup.curve,
-        certify=setup.certify,
-        inspect=setup.inspect,
-        scan=setup.scan,
-        defender=setup.defender,
-        explain=setup.explain,
-        trigger=poison.trigger_at_test if poison else None,
-        target=poison.target if poison else None,
-        metrics={name_of(metric): metric for metric in frame.measure},
-    )
+    poison, settings = setup.poison, _asked(setup, facts, frame)
     questions = questions_of(settings)
     of_twin = questions_of(settings.for_twin())
     watch = None
@@ -208,6 +194,25 @@ def make_row(
             for seed, own in setups.items()
             if has_twin
         ),
+    )
+
+
+def _asked(setup: Setup, facts: Facts, frame: Frame) -> EvaluationSettings:
+    """What is to be known about the models of a row."""
+    poison = setup.poison
+    return EvaluationSettings(
+        test=test_identity(setup.data, facts),
+        attack=setup.attack,
+        attack_precision=setup.attack_precision,
+        curve=setup.curve,
+        certify=setup.certify,
+        inspect=setup.inspect,
+        scan=setup.scan,
+        defender=setup.defender,
+        explain=setup.explain,
+        trigger=poison.trigger_at_test if poison else None,
+        target=poison.target if poison else None,
+        metrics={name_of(metric): metric for metric in frame.measure},
     )
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -96,18 +97,17 @@ def run_plan(
     warn = warn or _warn
     do = _engine(engine, jobs)
     remember_named()  # the plan names it
-    for wanted, check in ((compile_passes, check_compiles), (capture_steps, check_captures)):
-        if wanted:
-            check(device)
+    if compile_passes:
+        check_compiles(device)
+    if capture_steps:
+        check_captures(device)
     with lock_run(run.path, own_command()):
         if not train:
             refuse_loss(run, plan, roots)
         records = [(cell, run.cell(cell.fingerprint)) for cell in plan.cells()]
         _mend(run, [record for _, record in records], warn)
-        if train and (dropped := _no_longer_asked(run, plan)):
-            warn(f"not in the study, and so not in its table any more, but kept: {', '.join(dropped)}")
-        if train and (unseen := _without_looks(records)):
-            warn(f"{unseen}; make them anew in another run folder to see it")
+        for note in _notes(run, plan, records) if train else ():
+            warn(note)
         pending = [cell for cell, record in records if not is_done(cell, record) and (train or record.trained)]
         keep = run.write_plan if train or not pending else run.write_asked
         keep(plan.recorded())
@@ -116,20 +116,18 @@ def run_plan(
         changed()
         try:
             with console_progress(console or Console(stderr=True), len(pending), changed) as progress:
-                context = RunContext(
-                    record=run, device=device, roots=tuple(roots), progress=progress,
-                    compile_passes=compile_passes, capture_steps=capture_steps,
-                )  # fmt: skip
-                failures = do(pending, context)
+                quicker = partial(RunContext, compile_passes=compile_passes, capture_steps=capture_steps)
+                failures = do(pending, quicker(run, device, tuple(roots), progress))
         except KeyboardInterrupt:
-            done = sum(is_done(cell, record) for cell, record in records)
-            problem = (
-                f"interrupted: {done} of {count(len(records), 'cell is', 'cells are')} done and kept in {run.path}"
-            )
-            raise Interrupted(f"{problem}; the same command continues") from None
+            raise _interrupted(run, records) from None
         if not train and all(is_done(cell, run.cell(cell.fingerprint)) for cell in pending):
             run.write_plan(plan.recorded())
     return Ran(len(pending), tuple(failures))
+
+
+def _interrupted(run: RunRecord, records: Sequence[tuple[Cell, CellRecord]]) -> Interrupted:
+    done, cells = sum(is_done(cell, record) for cell, record in records), count(len(records), "cell is", "cells are")
+    return Interrupted(f"interrupted: {done} of {cells} done and kept in {run.path}; the same command continues")
 
 
 def _mend(run: RunRecord, cells: Sequence[CellRecord], warn: Callable[[str], object]) -> None:
@@ -137,6 +135,14 @@ def _mend(run: RunRecord, cells: Sequence[CellRecord], warn: Callable[[str], obj
     clear_leftovers(run.path)
     for damage in [*mend_run(run), *(damage for cell in cells for damage in mend_cell(cell))]:
         warn(f"{damage}. It was set aside (*.damaged); `bascule run` makes it again")
+
+
+def _notes(run: RunRecord, plan: Plan, records: Sequence[tuple[Cell, CellRecord]]) -> Iterator[str]:
+    """What is to be said before the models of a study are made."""
+    if dropped := _no_longer_asked(run, plan):
+        yield f"not in the study, and so not in its table any more, but kept: {', '.join(dropped)}"
+    if unseen := _without_looks(records):
+        yield f"{unseen}; make them anew in another run folder to see it"
 
 
 def _no_longer_asked(run: RunRecord, plan: Plan) -> list[str]:

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +20,7 @@ from torch import Tensor, nn
 from bascule.core.errors import RequestError
 from bascule.core.images import Images
 from bascule.train.rehearsal import CannotCaptureError, Rehearsal
-
-if TYPE_CHECKING:
-    from bascule.train.loop import Steps
+from bascule.train.steps import Steps
 
 _WARM = 3
 """Steps taken one by one on the stream of the capture, before it: they make the optimiser's memory, and let libraries

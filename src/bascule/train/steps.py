@@ -1,0 +1,71 @@
+"""The steps of a training, one by one."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bascule.core import rng
+from bascule.core.images import Images
+from bascule.train.settings import Training
+
+
+class Steps:
+    """The steps of a training, each decided by its number, so that they can be taken up anywhere."""
+
+    def __init__(self, model: nn.Module, images: Images, training: Training, *, seed: int) -> None:
+        self.model, self.images, self.training, self.seed = model, images, training, seed
+        self.per_epoch = training.steps_per_epoch(len(images))
+        self.total = self.per_epoch * training.epochs
+        self.optimizer = training.make_optimizer(model)
+        self.generator = torch.Generator(device=images.device)
+        self._order = -1, torch.empty(0)
+
+    def lr(self, step: int) -> float:
+        """Learning rate of this step (from 0)."""
+        return self.training.lr * self.training.lr_share(step, self.total)
+
+    def take(self, net: nn.Module, step: int) -> Tensor:
+        """One step in the order of the study: stamped images, augment, perturb (the objective's), descend.
+
+        Args:
+            net: The model, or what stands around it.
+            step: Its number, from 0.
+
+        Returns:
+            The loss, not waited for.
+        """
+        index = self.prepare(step)
+        return self.descend(net, self.images.batch(index), self.images.labels[index], progress=step / self.total)
+
+    def prepare(self, step: int) -> Tensor:
+        """What of a step is not the device's work: learning rate and seeds; the numbers of its images."""
+        lr = self.lr(step)
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr)
+            else:  # rounded as in a tensor, so that both ways end in the same bytes
+                group["lr"] = float(np.float32(lr)) if group.get("fused") else lr
+        number = rng.derive(self.seed, "step", step)
+        self.generator.manual_seed(number)
+        rng.seed_global(number, self.images.device)  # dropout; the caller puts the global stream back
+        return self._batch(step)
+
+    def descend(self, net: nn.Module, x: Tensor, y: Tensor, *, progress: float) -> Tensor:
+        """The rest of a prepared step: the same operations each time, as far as the objective's are (`steady_from`)."""
+        x = self.training.augment.apply(x, generator=self.generator)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.training.objective.loss(net, x, y, progress=progress, generator=self.generator)
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+    def _batch(self, step: int) -> Tensor:
+        """Numbers of the images of a step."""
+        epoch, place = divmod(step, self.per_epoch)
+        if self._order[0] != epoch:
+            order = torch.randperm(len(self.images), generator=rng.stream(self.seed, "order", epoch))
+            self._order = epoch, order.to(self.images.device)
+        size = min(self.training.batch_size, len(self.images))
+        return self._order[1][place * size : (place + 1) * size]
