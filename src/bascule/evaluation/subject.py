@@ -205,6 +205,10 @@ class _Changed:
         return self.images.ids
 
     @property
+    def size(self) -> tuple[int, int, int]:
+        return self.images.size
+
+    @property
     def device(self) -> torch.device:
         return self.images.device
 
