@@ -205,12 +205,12 @@ class _Changed:
         return self.images.ids
 
     @property
-    def device(self) -> torch.device:
-        return self.images.device
-
-    @property
     def size(self) -> tuple[int, int, int]:
         return self.images.size
+
+    @property
+    def device(self) -> torch.device:
+        return self.images.device
 
     def __len__(self) -> int:
         return len(self.images)

@@ -87,6 +87,11 @@ class GivenPoison:
         """Its images are as they are."""
 
     @property
+    def known(self) -> bool:
+        """Whether anybody knows which training images are poisoned."""
+        return self.indices is not None or self._stored.train is not None or self._stored.poisoned is not None
+
+    @property
     def planting(self) -> dict[str, Any]:
         """What of it changes the training set, for the name of the model: not where it lies."""
         others = ("path", "trigger", "indices")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, ClassVar, Literal, Protocol
 
 import torch
 from annotated_types import Ge, Interval
@@ -103,6 +103,9 @@ class Poison:
     attacked; the images are rounded to bytes once, after stamping; test images are stamped only. The fainter trigger
     that the paper stamps on training images is `trigger` beside a full `test_trigger`.
     """
+
+    known: ClassVar[bool] = True
+    """Which images are poisoned is known of what is planted here."""
 
     trigger: Annotated[Trigger, Of("poison")]
     """What is stamped on the chosen training images."""

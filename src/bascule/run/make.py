@@ -127,7 +127,7 @@ def make_lost_parts(context: CellContext, model: nn.Module) -> None:
         record.write_curve(info["curve"])
     if "data" not in info:
         poisoned = len(record.poisoned().get("ids", ())) if cell.setup.repair is None else None
-        if truth is not None and not truth.known:
+        if cell.setup.poison is not None and not cell.setup.poison.known:
             poisoned = None
         judged = record.finding(FILTERED)
         trained_on = {} if judged is None else {"trained_on": int((~judged.arrays["removed"]).sum())}
