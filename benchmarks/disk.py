@@ -1,4 +1,4 @@
-"""Two epochs of shuffled batches from pictures on disk: Bascule's folder source, and torchvision's with a DataLoader.
+"""Two epochs of shuffled batches from pictures on disk: Bascule's folder source, torchvision's, and a script's own.
 
 PNG files of 32 x 32 pixels in ten folders, written here. Bascule decodes a split of up to 1 GiB once and keeps it as
 bytes; `batch by batch` is how it does larger ones. Each in a process of its own; memory is the peak above what the
@@ -18,6 +18,8 @@ import torch
 from _apart import Cost, cost_apart, cost_here
 from _interleaved import Result, Said, Timed, add_clock, run
 from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 EPOCHS, BATCH, CLASSES = 2, 128, 10
 
@@ -47,11 +49,30 @@ def bascule(folder: Path, *, in_memory: bool) -> None:
 
 
 def torchvision(folder: Path) -> None:
-    from torch.utils.data import DataLoader
     from torchvision.datasets import ImageFolder
     from torchvision.transforms import ToTensor
 
-    loader = DataLoader(ImageFolder(folder / "train", ToTensor()), batch_size=BATCH, shuffle=True)
+    go_through(ImageFolder(folder / "train", ToTensor()))
+
+
+class Pictures(Dataset[tuple[Tensor, int]]):
+    """As it stands in a training script: pictures opened by Pillow when they are wanted."""
+
+    def __init__(self, folder: Path) -> None:
+        classes = sorted(folder.iterdir())
+        self._files = [(file, label) for label, place in enumerate(classes) for file in sorted(place.iterdir())]
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        file, label = self._files[index]
+        pixels = np.array(Image.open(file).convert("RGB"))
+        return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255, label
+
+
+def go_through(pictures: Dataset[tuple[Tensor, int]]) -> None:
+    loader = DataLoader(pictures, batch_size=BATCH, shuffle=True)
     for _ in range(EPOCHS):
         for _ in loader:
             pass
@@ -60,6 +81,7 @@ def torchvision(folder: Path) -> None:
 CONTESTANTS: dict[str, Callable[[Path], None]] = {
     "bascule": lambda folder: bascule(folder, in_memory=True),
     "bascule, batch by batch": lambda folder: bascule(folder, in_memory=False),
+    "a script (Pillow, DataLoader)": lambda folder: go_through(Pictures(folder / "train")),
     "torchvision": torchvision,
 }
 
@@ -77,7 +99,10 @@ def parser() -> argparse.ArgumentParser:
 def run_here(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
     if options.one == "torchvision":
-        import torchvision.datasets  # noqa: F401 - importing is not timed
+        try:
+            import torchvision.datasets  # noqa: F401 - importing is not timed
+        except RuntimeError as error:  # made for another torch
+            raise ImportError(str(error)) from None
     else:
         import bascule.data.folder  # noqa: F401
     cost_here(lambda: CONTESTANTS[options.one](options.folder), options.clock)
