@@ -15,7 +15,8 @@ from bascule.core.catalog import build
 from bascule.core.rng import borrowed_global_stream, stream
 from bascule.models.weights import load_weights
 
-layouts = pytest.importorskip("foreign.layouts", reason="needs timm, torchvision and Lightning: make foreign")
+pytest.importorskip("foreign.trainings", reason="needs timm, torchvision and Lightning: make foreign")
+layouts = pytest.importorskip("foreign.layouts")
 pytestmark = pytest.mark.filterwarnings("default")  # the libraries' own
 LAYOUTS = layouts.LAYOUTS
 NETWORKS = ("torchvision:shufflenet_v2_x0_5", "timm:test_resnet")

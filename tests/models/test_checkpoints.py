@@ -258,7 +258,7 @@ def test_a_whole_network_is_named(tmp_path: Path, wrap: Callable[[nn.Module], An
         loaded(wrap(Net()), tmp_path)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_a_program_is_named(tmp_path: Path) -> None:
     torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)).save(tmp_path / "net.pt")  # type: ignore[no-untyped-call]
     with pytest.raises(RequestError, match=r"it is a TorchScript program; opening it runs it"):
