@@ -212,10 +212,6 @@ class _Changed:
     def device(self) -> torch.device:
         return self.images.device
 
-    @property
-    def size(self) -> tuple[int, int, int]:
-        return self.images.size
-
     def __len__(self) -> int:
         return len(self.images)
 
