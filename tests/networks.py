@@ -161,6 +161,20 @@ class Back(Windows):
         return logits
 
 
+class Shrunk(nn.Module):
+    """A linear layer on maps with channels last, of which one pixel is left, as in ConvNeXt on small images."""
+
+    def __init__(self, size: Size, classes: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(size[0], 8, 2, 2), nn.Conv2d(8, 8, (size[1] // 2, size[2] // 2))
+        self.norm, self.mlp, self.head = nn.LayerNorm(8), nn.Linear(8, 8), nn.Linear(8, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.mlp(self.norm(self.second(self.first(x).relu()).permute(0, 2, 3, 1)))
+        logits: Tensor = self.head(maps.mean((1, 2)))
+        return logits
+
+
 class HeadConvolution(nn.Module):
     """A last convolution behind the pooling, as in MobileNetV3."""
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bascule.attack import _boundary
 from bascule.attack._auto_pgd import Searched, auto_pgd, checkpoints
 from bascule.attack.apgd import Apgd
 from bascule.attack.losses import AimedLoss, dlr, dlr_targeted, precise_cross_entropy
@@ -341,12 +343,12 @@ def test_every_iterate_lies_in_the_ball(norm: str, loss: str) -> None:
     with torch.no_grad():
         model.inner[3].bias[2] += 50.0  # type: ignore[index, operator, union-attr]
     attack.perturb(model, x, torch.full((3,), 2), generator=stream(0, "attack"))
-    tries = 2 if loss.endswith("targeted") else 1
-    assert model.sizes == [3] * (16 * tries + tries - 1)
+    # Two targets share a batch.
+    assert model.sizes == ([3, *[6] * 16] if loss.endswith("targeted") else [3] * 16)
     for seen in model.seen:
         assert seen.min() >= 0
         assert seen.max() <= 1
-        assert attack.ball.distance(seen, x).max() <= 0.4 + 1e-12
+        assert attack.ball.distance(seen, x.repeat(len(seen) // 3, 1, 1, 1)).max() <= 0.4 + 1e-12
 
 
 # --- targets ---------------------------------------------------------------------------------------------------------
@@ -371,7 +373,8 @@ def test_targets_are_tried_likeliest_first(loss: str, targets: int, fooled: bool
     assert bool(model(found).argmax(1) != y) == fooled
 
 
-def test_a_later_target_sees_only_those_who_stand() -> None:
+def test_a_later_target_sees_only_those_who_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_boundary, "_TOGETHER", 0)
     model = Recorded(OneWay())
     # The first image reaches class 2, its second target; the other one, below the edge of its ball, never does.
     x, y = pixels(0.5, 0.1), torch.tensor([0, 0])
@@ -380,6 +383,38 @@ def test_a_later_target_sees_only_those_who_stand() -> None:
     # The clean pass; target 4; target 2 until it is reached; the others.
     assert model.sizes == [2, 2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1][: len(model.sizes)]
     assert model.sizes[-8:] == [1] * 8
+
+
+def test_in_one_batch_a_target_ends_those_after_it() -> None:
+    model = Recorded(OneWay())
+    x, y = pixels(0.5, 0.1), torch.tensor([0, 0])
+    attack = Apgd(eps=0.4, loss="dlr-targeted", targets=4, steps=3)
+    attack.perturb(model, x, y, generator=torch.Generator().manual_seed(4))
+    # The clean pass; two images towards four targets. When the first image falls to its second target, its third and
+    # fourth end, and its first goes on: of eight searches five are left.
+    assert model.sizes[:2] == [2, 8]
+    assert model.sizes[-1] == 5
+
+
+@norms
+@pytest.mark.parametrize("loss", ["ce-targeted", "dlr-targeted"])
+@pytest.mark.parametrize("steps", [1, 6, 25])
+def test_targets_that_share_a_batch_find_what_they_find_one_by_one(
+    norm: str, loss: str, steps: int, trained: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, x, y = copy.deepcopy(trained.model).double().requires_grad_(False), trained.x[:30].double(), trained.y[:30]
+    attack = Apgd(norm=norm, eps={"linf": 0.08, "l2": 0.5}[norm], loss=loss, steps=steps, targets=3)
+    found, drawn = [], []
+    for size in (0, 60, 1000):  # one by one; two, once fewer stand; all
+        monkeypatch.setattr(_boundary, "_TOGETHER", size)
+        generator = stream(0, "attack")
+        found.append(attack.perturb(net, x, y, generator=generator))
+        drawn.append(torch.rand(1, generator=generator))
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-9)
+    torch.testing.assert_close(found[2], found[0], rtol=0, atol=1e-9)
+    assert drawn[0] == drawn[1] == drawn[2]
+    fell = net(found[0]).argmax(1) != y
+    assert 0 < int(fell.sum()) < 30
 
 
 @pytest.mark.parametrize("classes", [2, 3])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bascule.attack import _boundary
 from bascule.attack.deepfool import Deepfool
 from bascule.attack.fab import Fab
 from bascule.attack.run import run_attack
@@ -133,12 +135,12 @@ def test_which_boundaries_are_looked_at(norm: str) -> None:
 
 
 def test_the_untargeted_version_is_one_run() -> None:
-    model, y = Linear([[0.0, 0.0], [9.0, -9.0], [1.0, 1.0]], [0.0, -1.0, -1.5]), torch.tensor([0, 0])
+    model, y = Linear([[0.0, 0.0], [9.0, -9.0], [1.0, 1.0]], [0.0, -1.0, -1.5]), torch.zeros(100, dtype=torch.int64)
     for targeted, runs in ((True, 2), (False, 1)):
         model.sizes.clear()
-        nearest(Fab(eps=1.0, steps=5, targeted=targeted), model, grey(2), y)
+        nearest(Fab(eps=1.0, steps=5, targeted=targeted), model, grey(100), y)
         # The image itself, then two passes a step.
-        assert model.sizes == [2] * (1 + 2 * 5 * runs)
+        assert model.sizes == [100] * (1 + 2 * 5 * runs)
 
 
 # --- a network -------------------------------------------------------------------------------------------------------
@@ -156,7 +158,8 @@ def test_nearer_than_deepfool(norm: str, trained: Any) -> None:
 
 
 @norms
-def test_an_image_leaves_with_a_crossing_within_eps(norm: str, trained: Any) -> None:
+def test_an_image_leaves_with_a_crossing_within_eps(norm: str, trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_boundary, "_TOGETHER", 0)
     x, y = trained.x[:60], trained.y[:60]
     attack = Fab(norm=norm, eps=EPS[norm], steps=10, targets=4)
     least = distances(attack, trained.model, x, y)
@@ -177,6 +180,23 @@ def test_an_image_leaves_with_a_crossing_within_eps(norm: str, trained: Any) -> 
     assert sizes[-1] < int((least > attack.eps).sum()) + 5
     found = run_attack(trained.model, attack, x, y, generator=stream(0, "attack"))
     assert torch.equal(found.prediction != y, early <= attack.eps)
+
+
+@norms
+@pytest.mark.parametrize("enough", [0.0, 0.6, 0.9])
+def test_targets_that_share_a_batch_find_what_they_find_one_by_one(
+    norm: str, enough: float, trained: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, x, y = copy.deepcopy(trained.model).double(), trained.x[:25].double(), trained.y[:25]
+    attack, found = Fab(norm=norm, eps=EPS[norm], steps=15, targets=5), []
+    for size in (0, 60, 1000):  # one by one; two and more, once fewer stand; all
+        monkeypatch.setattr(_boundary, "_TOGETHER", size)
+        found.append(nearest(attack, model, x, y, enough=enough * attack.eps))
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(found[2], found[0], rtol=0, atol=1e-6)
+    fell = distances(attack, model, x, y, enough=enough * attack.eps) <= enough * attack.eps
+    assert bool(fell.any()) == (enough > 0)
+    assert not bool(fell.all())
 
 
 @norms

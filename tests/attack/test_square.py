@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bascule.attack import square
 from bascule.attack._squares import L2Squares, LinfSquares, _pyramids
 from bascule.attack.losses import margin
 from bascule.attack.pgd import Pgd
@@ -203,6 +205,27 @@ def test_images_that_fell_are_asked_about_no_more(norm: str, trained: Any) -> No
     assert model.sizes[0] == 60
     assert model.sizes == sorted(model.sizes, reverse=True)
     assert model.sizes[-1] >= standing
+
+
+@norms
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_squares_asked_about_at_once_are_those_asked_about_one_by_one(
+    norm: str, count: int, trained: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, x, y = copy.deepcopy(trained.model).double(), trained.x[:count].double(), trained.y[:count]
+    for eps, queries in ((EPS[norm] / 4, 130), (EPS[norm] * 2, 130), (EPS[norm], 3)):  # none falls; all fall; the end
+        found, drawn, sizes = [], [], []
+        for most in (1, 16):
+            monkeypatch.setattr(square, "_TOGETHER", most)
+            generator, counting = stream(0, "attack"), Counting(model)
+            with untouched(counting):
+                attack = Square(norm=norm, eps=eps, queries=queries)
+                found.append(attack.perturb(counting, x, y, generator=generator))
+            drawn.append(torch.rand(1, generator=generator))
+            sizes.append(len(counting.sizes))
+        torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-9)
+        assert drawn[0] == drawn[1]
+        assert queries == 3 or sizes[1] < sizes[0]
 
 
 @norms

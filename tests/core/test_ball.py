@@ -63,6 +63,7 @@ def test_project_ends_inside_and_stays_there(region: Ball, shape: tuple[int, ...
     torch.testing.assert_close(region.project(once, origin), once, rtol=0, atol=tolerance(dtype))
     assert torch.equal(x, before[0])
     assert torch.equal(origin, before[1])
+    assert torch.equal(region.projector(origin)(x), once)
 
 
 @balls

@@ -117,8 +117,8 @@ CONVOLUTIONS = [
     {"padding": "valid"},
     {"channels": 3, "kernel": (3, 6), "padding": (1, 2)},
     {"channels": 3, "kernel": 7, "stride": 2, "padding": 3},
-    {"channels": 2, "kernel": 11, "stride": 4, "padding": 2},
-    {"channels": 4, "kernel": 4, "stride": 4, "bias": False},
+    {"channels": 2, "outer": 64, "kernel": 11, "stride": 4, "padding": 2},
+    {"channels": 4, "outer": 64, "kernel": 4, "stride": 4, "bias": False},
 ]
 
 

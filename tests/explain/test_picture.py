@@ -41,7 +41,9 @@ def test_what_is_a_picture(shape, images, expected: bool) -> None:
     assert is_picture(shape, images) == expected
 
 
-@pytest.mark.parametrize(("name", "layer"), [("plain", "body.0"), ("HeadConvolution", "second"), ("Back", "front")])
+@pytest.mark.parametrize(
+    ("name", "layer"), [("plain", "body.0"), ("HeadConvolution", "second"), ("Back", "front"), ("Shrunk", "first")]
+)
 def test_the_last_layer_with_a_picture_is_chosen(name: str, layer: str) -> None:
     model = make(name)
     with untouched(model):

@@ -23,7 +23,7 @@ SIZE = (3, layouts.SIDE, layouts.SIDE)
 NOTED = {
     "swa-beside-the-last", "averaged-beside-the-last-by-its-counter", "ema", "ema-of-parallel", "ema-of-compiled",
     "basicsr", "timm-ema-v3-beside-the-last", "torchvision-references", "timm-best-with-ema",
-    "timm-recovery-of-parallel", "lightning-averaged", "self-distilled",
+    "lightning-averaged", "self-distilled",
 }  # fmt: skip
 """Layouts with several sets of weights: which is taken is said."""
 EACH = [(one, name) for one in LAYOUTS for name in NETWORKS if "timm" in name or one not in layouts.TIMM_ONLY]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -152,3 +154,14 @@ def test_evaluations_are_read_while_one_is_added(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(CellRecord, "_columns", then_more_is_there)
     assert record.evaluations() == {"clean:a": {"kind": "clean"}, "scan:b": {"kind": "scan"}}
     assert set(record.evaluations()) == {"clean:a", "attack:c", "scan:b"}
+
+
+def test_reading_answers_loads_no_pandas(tmp_path: Path) -> None:
+    record = CellRecord(tmp_path)
+    record.add_outcomes(np.array([1, 2]), np.array([0, 1]), np.array([0, MISSING]), key="clean:1", info={})
+    record.add_outcomes(np.array([1, 2]), np.array([0, 1]), np.array([0.5, np.nan]), key="certify:1", info={})
+    check = "assert 'pandas' not in sys.modules, 'pandas'"
+    read = f"from pathlib import Path; answers = CellRecord(Path({str(tmp_path)!r})).answers()"
+    values = "assert [list(answers.predictions['clean:1']), answers.radii['certify:1'][0]] == [[0, -1], 0.5]"
+    statements = f"import sys; from bascule.record.cell import CellRecord; {read}; {values}; {check}"
+    subprocess.run([sys.executable, "-c", statements], check=True)

@@ -37,8 +37,8 @@ QUICK: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """Settings that make a component quick; where none is given its defaults are."""
 NEEDS_EPS = {"attack", "train"}
-NOT_HERE = {"channel", "sticker"}
-"""One needs colour images, the other is in every other row."""
+NOT_HERE = {"channel", "stamped", "sticker"}
+"""One needs colour images, one a file (tests/run/test_given_poison.py), and one is in every other row."""
 
 
 def parts(room: str) -> list[dict[str, Any]]:

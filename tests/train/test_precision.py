@@ -9,7 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+import bascule.train.precision
 from bascule.core import catalog
 from bascule.core.catalog import component, construct
 from bascule.core.errors import RequestError
@@ -21,6 +23,7 @@ from bascule.train import Objective
 from bascule.train.loop import train
 from bascule.train.pgd import Pgd
 from bascule.train.precision import Mixed
+from bascule.train.search import search_mode
 from bascule.train.settings import Training
 from bascule.train.standard import Standard
 
@@ -166,3 +169,68 @@ def test_bounds_are_refused(name: str) -> None:
 def test_another_precision_is_refused() -> None:
     with pytest.raises(RequestError, match="'float16'"):
         construct(Training, {"objective": "standard", "epochs": 1, "precision": "float16"})
+
+
+# --- one copy of the weights for a search ----------------------------------------------------------------------------
+
+
+class Casts(TorchDispatchMode):
+    """Counts how often weights become bfloat16."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.places = {parameter.data_ptr() for parameter in net.parameters()}
+        self.count = 0
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if operation._schema.name == "aten::_to_copy" and args[0].data_ptr() in self.places:
+            self.count += (kwargs or {}).get("dtype") == torch.bfloat16
+        return operation(*args, **(kwargs or {}))
+
+
+def test_a_search_casts_weights_once_and_changes_nothing(few: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for layers in (bascule.train.precision._LAYERS, ()):
+        monkeypatch.setattr(bascule.train.precision, "_LAYERS", layers)
+        net = plain_net()
+        with Casts(net) as casts:
+            train(net, few, settings(objective=Pgd(eps=0.1, steps=5), epochs=1), seed=0)
+        found.append((casts.count, [parameter.tolist() for parameter in net.parameters()]))
+        assert all(isinstance(parameter, nn.Parameter) for parameter in net.parameters())
+    (shared, ours), (single, plain) = found
+    assert ours == plain
+    assert (shared, single) == (4 * 2 * 4, 4 * 6 * 4), "steps, passes with a cast of their own, weights and biases"
+
+
+def test_a_network_may_leave_mixed_precision_for_a_part(few: Images) -> None:
+    class Precise(nn.Module):
+        """Has its last layer in float32."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.last = plain_net(), nn.Linear(10, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits = self.net(x)
+            with torch.autocast(x.device.type, enabled=False):
+                answer: Tensor = self.last(logits.float())
+            return answer
+
+    with borrowed_global_stream(0, "net"):
+        net = Precise()
+    curve = train(net, few, settings(objective=Pgd(eps=0.1, steps=2)), seed=0)
+    assert curve[-1]["loss"] < curve[0]["loss"]
+
+
+def test_weights_are_those_of_the_step(few: Images) -> None:
+    """A copy that outlived a change of the weights would answer as they were."""
+    net = plain_net()
+    mixed, x, y = Mixed(net), few.batch(torch.arange(8)), few.labels[:8]
+    for _ in range(2):
+        with search_mode(mixed):
+            before, wanted = mixed(x), Mixed(net)(x)
+        assert torch.equal(before, wanted)
+        F.cross_entropy(mixed(x), y).backward()
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter.mul_(2)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from bascule.attack._rows import choose
 from bascule.attack.losses import AimedLoss
 from bascule.attack.unfooled import find_unfooled
 from bascule.core.ball import Ball
@@ -76,6 +77,7 @@ def auto_pgd(
     loss: AimedLoss,
     target: Tensor,
     passes: int = 1,
+    tries: int = 1,
 ) -> Searched:
     """Croce & Hein 2020 (AutoAttack), algorithm 1, from `start`.
 
@@ -94,9 +96,11 @@ def auto_pgd(
         loss: (logits, labels, targets) -> loss per image.
         target: What `loss` is given, shape (B,).
         passes: Passes over which loss and gradient are averaged.
+        tries: How many tries of each image lie in the batch, all first ones before all second ones. Once one fools the
+            model, the later ones of the image end; the earlier ones may still come before it.
     """
-    x_adv, fooled = start.clone(), torch.ones_like(y, dtype=torch.bool)
-    walk, last_check, checks = _begin(model, x, y, target, start, loss, passes, ball.eps), 0, checkpoints(steps)
+    x_adv, fooled, ended = start.clone(), torch.ones_like(y, dtype=torch.bool), _Ended(tries, len(y), y.device)
+    walk, last_check, checks = _begin(model, x, y, target, start, loss, passes, ball.eps, ended), 0, checkpoints(steps)
     for number in range(1, steps + 1):
         if len(walk.place) == 0:
             break
@@ -107,6 +111,9 @@ def auto_pgd(
         index, value, gradient = find_unfooled(model, ahead, loss, (walk.y, walk.target), passes=passes)
         if len(index) < len(ahead):
             x_adv[walk.place] = ahead  # those who stand get their own at the end
+            kept = ended.without_later(walk.place, index)
+            if kept is not None:
+                index, value, gradient = index[kept], value[kept], gradient[kept]
             walk, ahead = walk.at(index), ahead[index]
         walk = _arrive(walk, ahead, value, gradient)
         if number in checks:
@@ -114,6 +121,30 @@ def auto_pgd(
     x_adv[walk.place] = walk.best
     fooled[walk.place] = False
     return Searched(x_adv, fooled)
+
+
+class _Ended:
+    """Which tries of an image have ended because one before them fooled the model."""
+
+    def __init__(self, tries: int, count: int, device: torch.device) -> None:
+        self._tries, self._images = tries, count // tries
+        self._first = torch.full((self._images,), tries, device=device)
+        """Of each image the first try that fooled the model."""
+
+    def without_later(self, places: Tensor, standing: Tensor) -> Tensor | None:
+        """Which of those standing go on: bool, of the shape of `standing`; None for all.
+
+        Args:
+            places: In the batch, of all that were looked at.
+            standing: Who of these is not fooled, as positions in `places`.
+        """
+        if self._tries == 1:
+            return None
+        fell = torch.ones_like(places, dtype=torch.bool)
+        fell[standing] = False
+        gone, left = places[fell], places[standing]
+        self._first.scatter_reduce_(0, gone % self._images, gone // self._images, "amin")
+        return left // self._images < self._first[left % self._images]
 
 
 def _begin(
@@ -125,8 +156,12 @@ def _begin(
     loss: AimedLoss,
     passes: int,
     eps: float,
+    ended: _Ended,
 ) -> _Walk:
     index, value, gradient = find_unfooled(model, start, loss, (y, target), passes=passes)
+    kept = ended.without_later(torch.arange(len(y), device=y.device), index)
+    if kept is not None:
+        index, value, gradient = index[kept], value[kept], gradient[kept]
     now = start[index]
     return _Walk(
         place=index,
@@ -154,9 +189,9 @@ def _arrive(walk: _Walk, now: Tensor, value: Tensor, gradient: Tensor) -> _Walk:
         before=walk.now,
         value=value,
         gradient=gradient,
-        best=_choose(better, now, walk.best),
+        best=choose(better, now, walk.best),
         best_value=torch.where(better, value, walk.best_value),
-        best_gradient=_choose(better, gradient, walk.best_gradient),
+        best_gradient=choose(better, gradient, walk.best_gradient),
         rises=walk.rises + (value > walk.value),
     )
 
@@ -165,15 +200,10 @@ def _check(walk: _Walk, *, enough: float) -> _Walk:
     """Half the step, from the best point, where few steps rose or (unless halved last time) none beat the best one."""
     halve = (walk.rises <= enough) | (~walk.halved & (walk.best_value == walk.best_at_check))
     return walk._replace(
-        now=_choose(halve, walk.best, walk.now),
-        gradient=_choose(halve, walk.best_gradient, walk.gradient),
+        now=choose(halve, walk.best, walk.now),
+        gradient=choose(halve, walk.best_gradient, walk.gradient),
         size=torch.where(halve, walk.size / 2, walk.size),
         rises=torch.zeros_like(walk.rises),
         best_at_check=walk.best_value,
         halved=halve,
     )
-
-
-def _choose(first: Tensor, yes: Tensor, no: Tensor) -> Tensor:
-    """Per image."""
-    return torch.where(first.reshape(-1, 1, 1, 1), yes, no)

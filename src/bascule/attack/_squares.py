@@ -46,16 +46,17 @@ class LinfSquares(Squares):
     def propose(self, best: Tensor, x: Tensor, draws: Tensor, *, share: float) -> Tensor:
         _, channels, height, width = x.shape
         side = min(max(round((share * height * width) ** 0.5), 1), height, width)
-        place, up = draws[:, :2], draws[:, 3:] < 0.5
-        inside = _window(place, side, x)
+        up, inside = draws[:, 3:] < 0.5, _inside(draws[:, :2], side, x)
+        # Only what is inside is looked at, B x side x side x C: most squares are a few pixels of many.
+        old, own = best[inside], x[inside]
         # The one choice of signs that may change nothing is replaced by another one, all others being equally likely.
-        idle = (self._square(best, x, up, inside) == best).flatten(1).all(1)
+        idle = (self._ends(own, up[:, None, None]) == old).flatten(1).all(1)
         turned = 1 + (draws[:, 2] * (2**channels - 1)).long()
         bits = turned.unsqueeze(1) >> torch.arange(channels, device=x.device) & 1
-        return self._square(best, x, up ^ (bits.bool() & idle.unsqueeze(1)), inside)
-
-    def _square(self, best: Tensor, x: Tensor, up: Tensor, inside: Tensor) -> Tensor:
-        return torch.where(inside, self._ends(x, up[:, :, None, None]), best)
+        up = up ^ (bits.bool() & idle.unsqueeze(1))
+        found = best.clone()
+        found[inside] = self._ends(own, up[:, None, None])
+        return found
 
     def _ends(self, x: Tensor, up: Tensor) -> Tensor:
         return torch.where(up, (x + self.eps).clamp_max(1), (x - self.eps).clamp_min(0))
@@ -113,6 +114,16 @@ def _signs(draws: Tensor) -> Tensor:
 def _odd(side: int, height: int, width: int) -> int:
     """The next odd number from `side` on, or the largest that fits into the image."""
     return min(side + 1 - side % 2, *((length - 1) // 2 * 2 + 1 for length in (height, width)))
+
+
+def _inside(place: Tensor, side: int, x: Tensor) -> tuple[Tensor, slice, Tensor, Tensor]:
+    """Index of the squares that two uniform draws (B x 2) stand for: it gives B x side x side x C."""
+    height, width = x.shape[2:]
+    steps = torch.arange(side, device=x.device)
+    rows = (place[:, :1] * (height - side + 1)).long() + steps
+    columns = (place[:, 1:] * (width - side + 1)).long() + steps
+    images = torch.arange(len(x), device=x.device)
+    return images[:, None, None], slice(None), rows.unsqueeze(2), columns.unsqueeze(1)
 
 
 def _offsets(place: Tensor, side: int, x: Tensor) -> tuple[Tensor, Tensor]:

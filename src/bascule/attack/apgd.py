@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bascule.attack import Attack
 from bascule.attack._auto_pgd import auto_pgd
-from bascule.attack._boundary import likeliest_wrong
+from bascule.attack._boundary import likeliest_wrong, together
 from bascule.attack.losses import AimedLoss, dlr, dlr_targeted, precise_cross_entropy
 from bascule.core.catalog import component
 
@@ -52,25 +52,32 @@ class Apgd(Attack):
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:
         x_adv, unfooled = x.clone(), torch.arange(len(x), device=x.device)
-        for target in self._targets(model, x, y):
+        targets = self._targets(model, x, y)
+        while targets:
+            tries = together(len(unfooled), len(targets))
+            now, targets = targets[:tries], targets[tries:]
             # Drawn for all images, so that nobody's numbers depend on who still stands.
-            start = self.ball.random_point(x, generator=generator)
+            starts = [self.ball.random_point(x, generator=generator)[unfooled] for _ in now]
             if len(unfooled) == 0:
                 continue
             walk = auto_pgd(
                 model,
-                x[unfooled],
-                y[unfooled],
+                x[unfooled].repeat(tries, 1, 1, 1),
+                y[unfooled].repeat(tries),
                 ball=self.ball,
-                start=start[unfooled],
+                start=torch.cat(starts),
                 steps=self.steps,
                 rho=self.rho,
                 loss=_LOSSES[self.loss],
-                target=target[unfooled],
+                target=torch.cat([target[unfooled] for target in now]),
                 passes=self.eot_iter,
+                tries=tries,
             )
-            x_adv[unfooled] = walk.x
-            unfooled = unfooled[~walk.fooled]
+            found, fooled = walk.x.unflatten(0, (tries, -1)), walk.fooled.unflatten(0, (tries, -1))
+            # The first try that fooled the model, as if they had been made one after the other; else the last one.
+            winner = torch.where(fooled.any(0), fooled.byte().argmax(0), tries - 1)
+            x_adv[unfooled] = found[winner, torch.arange(len(unfooled), device=x.device)]
+            unfooled = unfooled[~fooled.any(0)]
         return x_adv
 
     def _targets(self, model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:

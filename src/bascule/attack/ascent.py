@@ -37,11 +37,13 @@ def ascend(
     if stop_when_fooled:
         return _until_fooled(model, x, y, ball, start, steps, step_size, loss)
     forward, current = search_pass(model), start
+    with torch.no_grad():
+        project = ball.projector(x)
     for _ in range(steps):
         current = current.detach().requires_grad_(True)
         gradient = gradient_of(loss(forward(current), y).sum(), current)
         with torch.no_grad():
-            current = ball.project(ball.step(current.detach(), gradient, step_size), x)
+            current = project(ball.step(current.detach(), gradient, step_size))
     return current
 
 

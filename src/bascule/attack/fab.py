@@ -9,7 +9,8 @@ from annotated_types import Ge, Interval
 from torch import Tensor, nn
 
 from bascule.attack import Attack
-from bascule.attack._boundary import gaps, likeliest_wrong, nearest, to_plane_in_box
+from bascule.attack._boundary import gaps, likeliest_wrong, nearest, to_plane_in_box, together
+from bascule.attack._rows import choose
 from bascule.core.ball import ball
 from bascule.core.catalog import component
 
@@ -57,46 +58,68 @@ class Fab(Attack):
         best = torch.where((logits.argmax(1) == y).reshape(-1, 1, 1, 1), start, x)
         distance = torch.where(logits.argmax(1) == y, torch.inf, 0.0).to(x.dtype)
         targets = likeliest_wrong(logits, y, self.targets)
-        for group in targets.split(1, dim=1) if self.targeted else [targets]:
+        groups = list(targets.split(1, dim=1)) if self.targeted else [targets]
+        while groups:
             left = (distance > enough).nonzero().squeeze(1)
             if len(left) == 0:
                 break
-            best[left], distance[left] = self._run(
-                model, x[left], y[left], group[left], start[left], best[left], distance[left], enough
+            tries = together(len(left), len(groups))
+            now, groups = torch.cat([group[left] for group in groups[:tries]]), groups[tries:]
+            known = (part[left].repeat(tries, *[1] * (part.ndim - 1)) for part in (x, y, start, best, distance))
+            found, length = (
+                part.unflatten(0, (tries, -1)) for part in self._run(model, now, *known, enough=enough, tries=tries)
             )
+            # The first run that comes within `enough`, as if they had been one after the other; else the nearest
+            # crossing; else, where there is none, the last run's end.
+            within = length <= enough
+            winner = torch.where(within.any(0), within.byte().argmax(0), length.argmin(0))
+            winner = torch.where(length.isinf().all(0), tries - 1, winner)
+            rows = torch.arange(len(left), device=x.device)
+            best[left], distance[left] = found[winner, rows], length[winner, rows]
         return best
 
     def _run(
         self,
         model: nn.Module,
+        targets: Tensor,
         x: Tensor,
         y: Tensor,
-        targets: Tensor,
         current: Tensor,
         best: Tensor,
         distance: Tensor,
+        *,
         enough: float,
+        tries: int,
     ) -> tuple[Tensor, Tensor]:
-        """The nearest crossings after a run from `current` and their distances, `best` and `distance` being known."""
+        """The nearest crossings after a run from `current` and their distances, `best` and `distance` being known.
+
+        Of each image `tries` runs lie in the batch, all first ones before all second ones; once one comes within
+        `enough`, the later ones of the image end.
+        """
         x_adv, reached = best.clone(), distance.clone()
         places = torch.arange(len(x), device=x.device)
+        first = torch.full((len(x) // tries,), tries, device=x.device)
         for _ in range(self.steps):
             gap, gradient = nearest(*gaps(model, current, y, targets), ball=self.ball)
             current = self._step(current, x, gap, gradient)
             crossed = model(current).argmax(1) != y
             length = self.ball.distance(current, x)
             closer = crossed & (length < distance)
-            best = torch.where(closer.reshape(-1, 1, 1, 1), current, best)
+            best = choose(closer, current, best)
             distance = torch.where(closer, length, distance)
-            current = torch.where(crossed.reshape(-1, 1, 1, 1), x + self.beta * (current - x), current)
+            current = choose(crossed, x + self.beta * (current - x), current)
             stay = distance > enough
+            if tries > 1 and not bool(stay.all()):
+                done = places[~stay]
+                first.scatter_reduce_(0, done % len(first), done // len(first), "amin")
+                stay &= places // len(first) < first[places % len(first)]
             if not bool(stay.all()):
                 x_adv[places[~stay]], reached[places[~stay]] = best[~stay], distance[~stay]
                 places, x, y, targets = places[stay], x[stay], y[stay], targets[stay]
                 current, best, distance = current[stay], best[stay], distance[stay]
                 if len(places) == 0:
                     break
-        x_adv[places] = torch.where(distance.isinf().reshape(-1, 1, 1, 1), current, best)
+        x_adv[places] = choose(distance.isinf(), current, best)
         reached[places] = distance
         return x_adv, reached
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_left
 from typing import Annotated, ClassVar
 
@@ -10,12 +11,18 @@ from annotated_types import Ge, Interval
 from torch import Tensor, nn
 
 from bascule.attack import Attack
-from bascule.attack._squares import SQUARES
+from bascule.attack._rows import choose
+from bascule.attack._squares import SQUARES, Squares
 from bascule.attack.losses import margin
 from bascule.core.catalog import component
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Iterations of a run of 10,000 after which the share of changed pixels is halved."""
+
+_TOGETHER = 16
+"""Images that cost little more than a few: where fewer stand, several squares of each are asked about at once."""
+_WORTH = 4
+"""Squares at least that are asked about at once, or the bookkeeping costs more than it saves."""
 
 
 def share_of_pixels(p_init: float, iteration: int, queries: int) -> float:
@@ -32,7 +39,9 @@ class Square(Attack):
 
     Departures: each image has its own squares, drawn for the whole batch at once and also for images that are done, so
     that no image's luck depends on the others' fate. Squares reach the last row and column. A square in Linf that would
-    change nothing is replaced by one that does, as in the authors' code.
+    change nothing is replaced by one that does, as in the authors' code. Where few images stand, the model is asked
+    about several squares of each at once, as if none before them were kept: what comes after one that is kept is asked
+    anew, so the search is the same, and these answers do not count as queries.
     """
 
     uses_gradient: ClassVar[bool] = False
@@ -48,7 +57,8 @@ class Square(Attack):
         best = squares.start(x, generator=generator)
         loss = margin(model(best), y)
         x_adv, places, batch = best.clone(), torch.arange(len(x), device=x.device), len(x)
-        for iteration in range(1, self.queries + 1):
+        iteration = 1
+        while True:
             fooled = loss > 0
             if bool(fooled.any()):
                 x_adv[places[fooled]] = best[fooled]
@@ -56,11 +66,70 @@ class Square(Attack):
                 places, x, y, best, loss = places[stay], x[stay], y[stay], best[stay], loss[stay]
             if len(places) == 0 or iteration == self.queries:
                 break
-            draws = torch.rand(batch, squares.draws(x), generator=generator, device=x.device)[places]
-            candidate = squares.propose(best, x, draws, share=share_of_pixels(self.p_init, iteration, self.queries))
-            reached = margin(model(candidate), y)
-            better = reached > loss
-            best = torch.where(better.reshape(-1, 1, 1, 1), candidate, best)
-            loss = torch.where(better, reached, loss)
+            share, ahead = share_of_pixels(self.p_init, iteration, self.queries), self._ahead(iteration, len(places))
+            before, shape = generator.get_state(), (batch, squares.draws(x))
+            draws = _draw(ahead, shape, generator)[:, places]
+            best, loss, played = _play(model, squares, best, loss, x, y, draws, share)
+            if played < ahead:  # nobody stands: the stream goes on as if nothing had been drawn ahead
+                generator.set_state(before)
+                _draw(played, shape, generator)
+            iteration += ahead
         x_adv[places] = best
         return x_adv
+
+    def _ahead(self, iteration: int, standing: int) -> int:
+        """How many iterations from this one on are asked about at once: they have squares of one size."""
+        most = max(1, min(_TOGETHER // standing, self.queries - iteration))
+        if most < _WORTH:
+            return 1
+        share = share_of_pixels(self.p_init, iteration, self.queries)
+        same = (share_of_pixels(self.p_init, iteration + later, self.queries) == share for later in range(1, most))
+        return 1 + sum(itertools.takewhile(bool, same))
+
+
+def _draw(rounds: int, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """What `rounds` iterations need, one after the other, of this shape each."""
+    return torch.stack([torch.rand(shape, generator=generator, device=generator.device) for _ in range(rounds)])
+
+
+def _play(
+    model: nn.Module,
+    squares: Squares,
+    best: Tensor,
+    loss: Tensor,
+    x: Tensor,
+    y: Tensor,
+    draws: Tensor,
+    share: float,
+) -> tuple[Tensor, Tensor, int]:
+    """Some iterations of the search for S images: the new `best` and `loss`, and how many it took until all had fallen.
+
+    Args:
+        model: From images to logits.
+        squares: The moves.
+        best: The images as changed so far.
+        loss: Their margins, none above 0.
+        x: The images themselves.
+        y: Their labels.
+        draws: For each iteration and image what `squares` needs, R x S x D.
+        share: Of the pixels that a square covers.
+    """
+    if len(draws) == 1:
+        candidate = squares.propose(best, x, draws[0], share=share)
+        reached = margin(model(candidate), y)
+        better = reached > loss
+        return choose(better, candidate, best), torch.where(better, reached, loss), 1
+    rounds = torch.arange(len(draws), device=x.device).unsqueeze(1)
+    done, best, loss = torch.zeros_like(y), best.clone(), loss.clone()
+    while True:
+        left = (rounds >= done) & (loss <= 0)
+        number, image = left.nonzero().unbind(1)
+        if len(image) == 0:
+            return best, loss, int(done.max()) if bool((loss > 0).all()) else len(draws)
+        candidate = squares.propose(best[image], x[image], draws[number, image], share=share)
+        reached = margin(model(candidate), y[image])
+        better = reached > loss[image]
+        first = torch.full_like(y, len(draws)).scatter_reduce(0, image[better], number[better], "amin")
+        kept = better & (number == first[image])
+        best[image[kept]], loss[image[kept]] = candidate[kept], reached[kept]
+        done = torch.where(left.any(0), first + 1, done)

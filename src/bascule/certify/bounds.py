@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bascule.certify import Certifier
 from bascule.certify._graph import Trace, kept_trace, replay, trace
 from bascule.certify._ops import Box, Op, Ref, Rows, dot
 from bascule.core.ball import Norm
@@ -287,13 +286,6 @@ def bound(
 def bound_for_training(model: nn.Module, x: Tensor, *, eps: float) -> Bounds:
     """`bound` in Linf with the images' own logits; remembers the model's operations from step to step."""
     return bound(model, x, eps=eps, nominal=True, traced=kept_trace(model))
-
-
-class Following(Certifier):
-    """A bound that follows the operations of the model, and refuses a model in which it does not know one."""
-
-    def check_model(self, model: nn.Module, x: Tensor) -> None:
-        followed(model, x)
 
 
 def followed(model: nn.Module, x: Tensor) -> tuple[Trace, Bounds]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bascule.certify.bounds import Following, Intermediate, proved_radius
+from bascule.certify import Certifier
+from bascule.certify.bounds import Intermediate, followed, proved_radius
 from bascule.core.catalog import component
 
 
 @component
-class CrownIbp(Following):
+class CrownIbp(Certifier):
     """CROWN-IBP (Zhang et al. 2020): intervals inside the network, one backward pass of linear bounds for the margins.
 
     Each margin is the better of the linear and the interval bound, so no image that `interval` certifies is lost.
@@ -23,6 +24,9 @@ class CrownIbp(Following):
 
     `crown` is tighter and costs a backward pass per unit: for small networks.
     """
+
+    def check_model(self, model: nn.Module, x: Tensor) -> None:
+        followed(model, x)
 
     def radius(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:
         return proved_radius(model, x, y, norm=self.norm, eps=self.eps, linear=True, intermediate=self.intermediate)

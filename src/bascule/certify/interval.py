@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bascule.certify.bounds import Following, proved_radius
+from bascule.certify import Certifier
+from bascule.certify.bounds import followed, proved_radius
 from bascule.core.catalog import component
 
 
 @component
-class Interval(Following):
+class Interval(Certifier):
     """Interval bound propagation (Gowal et al. 2018): a box around every value, the last layer merged into the margins.
 
     Costs about two forward passes. Tight only for networks trained with it (`train/ibp`); others are rarely certified.
@@ -19,6 +20,9 @@ class Interval(Following):
     unit's weights (the dual norm), and boxes begin there. Rounding is allowed for by a margin of 256 machine epsilons
     relative to the terms of a margin's sum.
     """
+
+    def check_model(self, model: nn.Module, x: Tensor) -> None:
+        followed(model, x)
 
     def radius(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:
         return proved_radius(model, x, y, norm=self.norm, eps=self.eps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -54,6 +55,10 @@ class Ball(ABC):
     def project(self, x: Tensor, origin: Tensor) -> Tensor:
         """A point of the ball and of [0, 1] near `x`, up to rounding; points inside stay. `origin` is in [0, 1]."""
 
+    def projector(self, origin: Tensor) -> Callable[[Tensor], Tensor]:
+        """`project` around one origin, for a search that comes back to it: what depends on that alone is done once."""
+        return lambda x: self.project(x, origin)
+
     @abstractmethod
     def direction(self, gradient: Tensor) -> Tensor:
         """The move of length one, in this norm, that raises a linear function with this gradient most.
@@ -83,7 +88,11 @@ class LinfBall(Ball):
         return (x - origin).abs().flatten(1).amax(dim=1)
 
     def project(self, x: Tensor, origin: Tensor) -> Tensor:
-        return torch.clamp(x, (origin - self.eps).clamp_min_(0), (origin + self.eps).clamp_max_(1))
+        return self.projector(origin)(x)
+
+    def projector(self, origin: Tensor) -> Callable[[Tensor], Tensor]:
+        low, high = (origin - self.eps).clamp_min_(0), (origin + self.eps).clamp_max_(1)
+        return lambda x: torch.clamp(x, low, high)
 
     def direction(self, gradient: Tensor) -> Tensor:
         return gradient.sign()

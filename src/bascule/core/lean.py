@@ -11,6 +11,7 @@ measured (`benchmarks/layout.py`); the shape alone decides, so that a study goes
 
 from __future__ import annotations
 
+import inspect
 import math
 import types
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from bascule.core.pixel_blocks import SIDES, Pair, input_gradient
 
-_LEAST_WORK = 2**19
+_LEAST_WORK = 3 * 2**20
 """Multiplications of a convolution below which setting up costs more than is gained."""
 _LEAST_TAPS = 16
 """Taps of a kernel below which nothing is gained: blocks of pixels reach further than a small kernel does."""
@@ -236,6 +237,11 @@ class _Normalisation(torch.autograd.Function):
         if weight is not None:
             found = found + (at - _by_channel(center, at)) * _by_channel(inverse * weight, at)
         return found if bias is None else found + _by_channel(bias, at)
+
+
+# torch asks for the signature in every call, which takes longer than all else here where it has to be worked out.
+for _function in (_Convolution, _Normalisation):
+    vars(_function.forward)["__signature__"] = inspect.signature(_function.forward)
 
 
 def _by_channel(values: Tensor, like: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from contextlib import ExitStack
 from typing import Any, NamedTuple
@@ -119,8 +120,8 @@ def _works_elsewhere(event: _Event, images: tuple[int, ...], sides: Collection[t
     """Whether a module with weights takes in positions that do not lie as a picture: tokens, windows, channels last."""
     if not event.module._parameters or isinstance(event.module, _ALWAYS) or event.shape is None:
         return False
-    if len(event.shape) < 3 and event.shape[0] == images[0]:
-        return False
+    if event.shape[0] == images[0] and math.prod(event.shape[1:]) == max(event.shape[1:], default=1):
+        return False  # one vector for each image, like what a classifier takes in: of 1 x 1 maps, in whatever order
     if isinstance(event.module, nn.Linear):
         return True
     return not is_picture(event.shape, images, sides) and event.shape[2:] != (1, 1)

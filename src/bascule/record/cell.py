@@ -315,8 +315,10 @@ def _read_table(content: bytes) -> pa.Table:
 def _read_columns(content: bytes) -> Answers:
     table = _read_table(content)
     floats = {field.name for field in table.schema if pa.types.is_floating(field.type)}
-    labels = {name: _labels(table.column(name)) for name in table.column_names if name not in floats}
-    radii = {name: np.asarray(table.column(name).to_numpy(), dtype=np.float64) for name in floats}
+    labels = {
+        name: _numbers(table.column(name), np.int64, MISSING) for name in table.column_names if name not in floats
+    }
+    radii = {name: _numbers(table.column(name), np.float64, np.nan) for name in floats}
     notes = {
         field.name: json.loads(field.metadata[b"evaluation"])
         for field in table.schema
@@ -325,11 +327,18 @@ def _read_columns(content: bytes) -> Answers:
     return Answers(id=labels.pop("id"), label=labels.pop("label"), predictions=labels, radii=radii, notes=notes)
 
 
-def _labels(column: pa.ChunkedArray) -> Labels:
-    values = column.to_numpy()
-    if column.null_count:  # not by `fill_null`, which loads pandas
-        values = np.where(np.isnan(values), MISSING, values)
-    return np.asarray(values, dtype=np.int64)
+def _numbers(column: pa.ChunkedArray, kind: type[np.generic], missing: float) -> NDArray[Any]:
+    """What a column holds, `missing` where it is null. Not by Arrow's `to_numpy`, which loads pandas."""
+    part = column.combine_chunks()
+    if not (pa.types.is_integer(part.type) or pa.types.is_floating(part.type)):
+        raise TypeError(f"expected numbers, got {part.type}")
+    valid, stored = part.buffers()
+    end = part.offset + len(part)
+    values = np.frombuffer(stored, part.type.to_pandas_dtype(), end)[part.offset :].astype(kind, copy=False)
+    if not part.null_count:
+        return values
+    known = np.unpackbits(np.frombuffer(valid, np.uint8), count=end, bitorder="little")[part.offset :]
+    return np.where(known.astype(bool), values, kind(missing))
 
 
 def _is_missing(values: Column) -> NDArray[np.bool_]:
