@@ -56,7 +56,7 @@ def test_only_who_is_to_be_trained_is_tried_in_train_mode(name: str, said: str) 
     check_network(architecture(name), SIZE, 3)
     state = torch.get_rng_state()
     with pytest.raises(RequestError, match=said):
-        check_network(architecture(name), SIZE, 3, True)
+        check_network(architecture(name), SIZE, 3, trained=True)
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -88,7 +88,7 @@ def test_code_that_ends_the_program_is_an_error_like_any_other(make: object, mon
     ],
 )
 def test_whether_a_fresh_network_has_gradients(name: str, expected: bool) -> None:
-    assert check_network(architecture(name), SIZE, 3, True) != expected
+    assert check_network(architecture(name), SIZE, 3, trained=True) != expected
     assert check_network(architecture(name), SIZE, 3) is False, "nobody asked"
 
 

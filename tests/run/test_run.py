@@ -19,6 +19,7 @@ import bascule.record.sums
 import bascule.run.make
 from bascule.core.errors import RequestError
 from bascule.core.files import write_atomically
+from bascule.core.text import count
 from bascule.measure import MISSING
 from bascule.record.rows import read_rows
 from bascule.record.run import RunRecord
@@ -239,7 +240,8 @@ def test_a_wrong_bound_is_flagged(tmp_path: Path, certified: RunRecord) -> None:
     fooled = (prediction != answers.label) & (prediction != MISSING)
     assert fooled.sum() > 0
     record.add_outcomes(answers.id, answers.label, np.where(fooled, 0.05, 0.0), key=proof, info={})
-    expected = f"certified and yet fooled: {fooled.sum()} images inside the certified ball; a bound is wrong"
+    images = count(int(fooled.sum()), "image")
+    expected = f"certified and yet fooled: {images} inside the certified ball; a bound is wrong"
     assert expected in table(run)[0]["flags"]
 
 
