@@ -11,6 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from bascule.audit.open import open_model
 from bascule.core import rng
 from bascule.core.errors import RequestError
 from bascule.core.inference import predict
@@ -97,6 +98,39 @@ def test_a_file_for_each_seed(plan_of: PlanMaker, run_here: Runner, weights: dic
         kept = safetensors.torch.load_file(run.cell(cell.fingerprint).model_file)
         given = safetensors.torch.load_file(weights[name])
         assert all(torch.equal(kept[key], given[key]) for key in given)
+
+
+def test_one_model_of_several_says_nothing_clear_of_its_row(
+    plan_of: PlanMaker, run_here: Runner, weights: dict[str, str], tmp_path: Path
+) -> None:
+    for seed, name in enumerate(("poisoned", "plain")):
+        shutil.copy(weights[name], tmp_path / f"net-{seed}.safetensors")
+    plan = plan_of(text=study(2, plain=row(weights["plain"]), both=row(f"{tmp_path}/net-{{seed}}.safetensors")))
+    run = RunRecord(tmp_path / "run")
+    assert not run_here(plan, run).failures
+    text = " ".join(render(read_rows(run), "text", More(against="plain", pareto=True)).split())
+    assert ONE_SEED in text
+    assert "perhaps differs in" in text or "does not clearly differ in" in text
+    assert "Clearly beaten" not in text
+
+
+def test_the_same_file_under_two_seeds_is_refused(plan_of: PlanMaker, weights: dict[str, str], tmp_path: Path) -> None:
+    for seed in range(2):
+        shutil.copy(weights["plain"], tmp_path / f"net-{seed}.safetensors")
+    with pytest.raises(RequestError, match=r"model\.weights: the files of seeds 0 and 1 are the same"):
+        plan_of(text=study(2, both=row(f"{tmp_path}/net-{{seed}}.safetensors")))
+
+
+def test_a_cell_is_looked_at_without_the_file_that_it_came_from(
+    plan_of: PlanMaker, run_here: Runner, weights: dict[str, str], tmp_path: Path
+) -> None:
+    plan = plan_of(text=study(plain=row(weights["plain"])))
+    run = RunRecord(tmp_path / "run")
+    run_here(plan, run)
+    Path(weights["plain"]).unlink()
+    folder = run.cell(plan.cells()[0].fingerprint).path
+    audited = open_model(folder, device=torch.device("cpu"), roots=())
+    assert audited.accuracy(audited.test) == pytest.approx(read_rows(run)[0].metrics["accuracy"].value)
 
 
 def test_the_weights_stand_in_the_record_and_the_file_may_move(

@@ -143,7 +143,7 @@ def open_model(
     if max_test is not None:
         source = replace(source, max_test=min(max_test, source.max_test or max_test))
     train, test = source.load(roots)
-    architecture = _architecture(model, settings.get("model"), changed, trust_code)
+    architecture = _architecture(model, _bare(settings.get("model")), changed, trust_code)
     if seed is None:
         seed = int(info.get("seed") or 0)
     network = _network(architecture, train, weights, seed, device, changed)
@@ -158,6 +158,13 @@ def open_model(
         attacks=parts["attack"], attack_precision=_precision(cell), certifiers=parts["certify"],
         poison=poison, flags=tuple(map(_changed_code, changed)),
     )  # fmt: skip
+
+
+def _bare(recorded: Any) -> Any:
+    """A cell's network without the file of weights it came with or started from: the cell has its own."""
+    if not isinstance(recorded, dict):
+        return recorded
+    return {key: value for key, value in recorded.items() if key not in ("weights", "weights_sha256")}
 
 
 def _architecture(given: Spec | Architecture | None, recorded: Any, changed: list[str], trust_code: bool) -> Any:

@@ -18,15 +18,21 @@ Seeds = Mapping[int, Outcomes]
 LEAST_SEEDS = 2
 """Common seeds without which no difference is clear: one seed says nothing of what training anew would change.
 
-Of two models that came as they are nothing is trained anew: what is asked is how these two differ, and one is enough.
+Of two rows of one model each that came as it is nothing is trained anew: what is asked is how these two differ, and one
+is enough.
 """
 _HALVINGS = 60
 """Until the ends of an interval are known to 1e-18."""
 
 
 def least_seeds(*rows: Seeds) -> int:
-    """Common seeds without which no difference between these rows is clear."""
-    return 1 if all(outcomes.given for row in rows for outcomes in row.values()) else LEAST_SEEDS
+    """Common seeds without which no difference between these rows is clear.
+
+    One between rows of one model each that came as it is; of several in a row, which one stands under which seed is
+    somebody's naming, and says nothing of the others.
+    """
+    alone = all(len(row) == 1 and next(iter(row.values())).given for row in rows)
+    return 1 if alone else LEAST_SEEDS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -119,9 +119,23 @@ def _setups(given: Mapping[str, Any], seeds: Sequence[int]) -> dict[int, Setup]:
     file = model.get("weights")
     if isinstance(file, str) and _SEED in file:
         files = {seed: {**model, "weights": file.replace(_SEED, str(seed))} for seed in seeds}
-        return {seed: construct(Setup, {**given, "model": own}) for seed, own in files.items()}
+        setups = {seed: construct(Setup, {**given, "model": own}) for seed, own in files.items()}
+        _check_files_differ(setups)
+        return setups
     setup = construct(Setup, given)
     return dict.fromkeys(seeds if setup.train is not None else seeds[:1], setup)
+
+
+def _check_files_differ(setups: Mapping[int, Setup]) -> None:
+    """Refuse one model under several seeds, which would count as several trainings."""
+    seen: dict[str, int] = {}
+    for seed, setup in setups.items():
+        first = seen.setdefault(str(setup.model.weights_sha256), seed)
+        if first != seed and setup.train is None:
+            raise RequestError(
+                f"the files of seeds {first} and {seed} are the same; give each seed a model of its own",
+                place=("model", "weights"),
+            )
 
 
 def _check_extent(study: Layer, changes: RowChanges, seeds: int) -> None:

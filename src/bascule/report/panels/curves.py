@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.ticker import MaxNLocator
 
+from bascule.record.plan import came_as_it_is
 from bascule.report.drawing import svg
 from bascule.report.panels._epochs import epoch_axes
 from bascule.report.view import RowView, View
@@ -33,9 +34,14 @@ def context(view: View) -> Mapping[str, Any] | None:
     without = [row for number, row in enumerate(view.rows) if number not in lines]
     return {
         "pictures": pictures,
-        "missing": [row for row in without if row.result.settings.get("repair") is None],
+        "missing": [row for row in without if row.result.settings.get("repair") is None and not _is_given(row)],
         "repaired": [row for row in without if row.result.settings.get("repair") is not None],
     }
+
+
+def _is_given(row: RowView) -> bool:
+    """Whether the row's models came with their weights, so that nothing is trained."""
+    return came_as_it_is(row.result.settings)
 
 
 def _lines(row: RowView) -> list[Line]:

@@ -117,7 +117,8 @@ def _poison(row: RowView, poison: Mapping[str, Any]) -> str:
     poisoned, total = int(info["poisoned"]), int(info["data"]["train"])
     if not poisoned:
         return f"planted in none of the {count(total, 'training image')}: a control; the target is class {target}"
-    return f"planted in {poisoned:,} of {count(total, 'training image')} ({percent(poisoned / total, 1)}), {who}"
+    planted = "said to be planted" if row.result.settings.get("train", ...) is None else "planted"
+    return f"{planted} in {poisoned:,} of {count(total, 'training image')} ({percent(poisoned / total, 1)}), {who}"
 
 
 def _given(poison: Mapping[str, Any], info: Mapping[str, Any] | None, target: str) -> str:

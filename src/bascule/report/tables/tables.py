@@ -28,6 +28,10 @@ UNKNOWN = "—"
 LEGEND = "95 % intervals: over test images (Wilson) and, with several seeds, over seeds (Student's t)."
 ONE_IN_TWENTY = "Each interval stands for itself: among many, about one in twenty misses."
 PAIRED = "95 % intervals of differences paired by seed and by image; one that holds 0 separates nothing."
+ONE_SEED_TRAINED = (
+    "At one seed no difference to what was trained or repaired is clear: the intervals leave out the doubt from doing "
+    "it anew."
+)
 ONE_SEED = "At one seed no difference is clear: the intervals leave out the doubt from training anew."
 
 
@@ -84,8 +88,9 @@ def render(rows: Sequence[RowResult], form: Format, more: More | None = None, *,
         below[0] += [note for free, beaten in pairwise.pareto(rows) for note in (free, *beaten)]
     if more.compares:
         grids.append(_differences(comparisons, "the same models before" if more.before else ""))
-        alone = any(comparison.too_few_seeds for comparison in comparisons)
-        below.append([PAIRED, *([ONE_SEED] * alone), *(_sentence(comparison) for comparison in comparisons)])
+        alone = [comparison.too_few_seeds for comparison in comparisons]
+        doubt = (ONE_SEED if all(alone) else ONE_SEED_TRAINED,) if any(alone) else ()
+        below.append([PAIRED, *doubt, *(_sentence(comparison) for comparison in comparisons)])
     return grid.render(grids, below, form, width=width)
 
 
