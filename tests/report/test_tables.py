@@ -20,6 +20,7 @@ from bascule.measure.interval import summarise, wilson
 from bascule.measure.paired import difference
 from bascule.record.plan import PublishedValues
 from bascule.record.rows import RowResult
+from bascule.report.tables import grid
 from bascule.report.tables.tables import LEGEND, More, interval_text, render, value_text
 from records import seed_of
 
@@ -104,9 +105,9 @@ def test_markdown_has_one_line_a_row_and_escapes_bars() -> None:
     lines = render(ROWS, "markdown").splitlines()
     assert lines[0] == "| Row | poison.rate | Seeds | Accuracy % ↑ | ASR % ↓ |"
     assert lines[2] == "| None | 0.05 | 3 | 97.1 (96.5–97.8) | 10.0 (5.0–15.0) |"
-    assert lines[3].startswith(r"| A_b & 50 % \| <i> | 0.1 | 3 | 50.0")
+    assert lines[3].startswith(r"| A_b & 50 % \| \<i> | 0.1 | 3 | 50.0")
     assert lines[3].endswith("| — |")
-    assert lines[-1] == "- A_b & 50 % | <i> · poison.rate 0.1: 1 of 3 seeds finished"
+    assert lines[-1] == r"- A_b & 50 % | \<i> · poison.rate 0.1: 1 of 3 seeds finished"
 
 
 def test_latex_escapes_what_latex_would_read() -> None:
@@ -506,3 +507,10 @@ def test_rows_that_may_not_be_compared_are_not() -> None:
     found = json.loads(render(rows, "json", More(against="None · a")))
     assert [("differences" in row) for row in found] == [False, True, False, False]
     assert "not compared" not in render([*of_run("a"), *of_run("b")], "text")
+
+
+def test_a_row_called_like_a_tag_is_text_in_markdown() -> None:
+    table = grid.Grid(["Row"], ["n"], [(grid.TableCell("<script>x</script>"), grid.TableCell("1"))])
+    text = grid.render([table], [["<b>: a note"]], "markdown")
+    assert "\\<script>x\\</script>" in text
+    assert "- \\<b>: a note" in text

@@ -71,7 +71,10 @@ def _in_the_ball(plan: RecordedPlan, asked: Override) -> Override:
     spec = {"name": asked.value} if isinstance(asked.value, str) else asked.value
     if not isinstance(spec, Mapping) or "eps" in spec:
         return replace(asked, value=spec)
-    balls = {(a["norm"], a["eps"]) for row in plan.rows for a in row.settings["attack"]}
+    attacks = [
+        attack for row in plan.rows for attack in row.settings.get("attack") or () if isinstance(attack, Mapping)
+    ]
+    balls = {(str(a.get("norm")), a.get("eps")) for a in attacks if isinstance(a.get("eps"), int | float)}
     if len(balls) != 1:
         raise RequestError(
             f"{asked.origin} {asked.value!r}: the study's attacks have {len(balls)} different balls; say which: "

@@ -143,13 +143,18 @@ def _markdown(parts: Sequence[tuple[Grid, Sequence[str]]]) -> str:
         rule = "| " + " | ".join(["---"] * len(grid.names) + ["---:"] * len(grid.numbers)) + " |"
         blocks.append("\n".join([line([*grid.names, *grid.numbers]), rule, *map(line, rows)]))
         if below:
-            blocks.append("\n".join(f"- {note}" for note in below))
+            blocks.append("\n".join(f"- {_without_tags(note)}" for note in below))
     return "\n\n".join(blocks) + "\n"
 
 
 def _marked(text: str) -> str:
     """Text in a cell of Markdown, which it does not end."""
-    return text.replace("\\", "\\\\").replace("|", "\\|")
+    return _without_tags(text.replace("\\", "\\\\").replace("|", "\\|"))
+
+
+def _without_tags(text: str) -> str:
+    """Text in Markdown that begins no HTML: a row may be called like a tag."""
+    return text.replace("<", "\\<")
 
 
 _LATEX = {
