@@ -164,7 +164,7 @@ def _bare(recorded: Any) -> Any:
     """A cell's network without the file of weights it came with or started from: the cell has its own."""
     if not isinstance(recorded, dict):
         return recorded
-    return {key: value for key, value in recorded.items() if key not in ("weights", "weights_sha256")}
+    return {key: value for key, value in recorded.items() if key not in Architecture.later}
 
 
 def _architecture(given: Spec | Architecture | None, recorded: Any, changed: list[str], trust_code: bool) -> Any:

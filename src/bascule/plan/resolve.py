@@ -55,7 +55,7 @@ def make_plan(
         with recipe.settings.trace_errors(f"in row {recipe.row!r}"):
             given = recipe.settings.values
             setups = _setups(given, seeds)
-            for setup in setups.values():
+            for setup in {id(setup): setup for setup in setups.values()}.values():  # mostly one for all seeds
                 facts = checks.check(setup)
             rows.append(make_row(recipe.row, recipe.varied, setups, given, facts, frame))
     with study.trace_errors():

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from bascule.core.errors import RequestError
-from bascule.core.images import NEARLY_BLACK
+from bascule.core.images import only_marks
 from bascule.core.text import quote
 
 _LARGEST = 2**31
@@ -167,11 +167,13 @@ def pixels_of(images: NDArray[Any], what: str) -> Tensor:
     low, high = float(images.min()), float(images.max())
     if not (low >= 0 and high <= 255):  # NaN too
         raise RequestError(f"{what} ranges from {low:g} to {high:g}; needed is 0 to 255, or 0 to 1")
-    if images.dtype.kind != "f" and high == 1:
-        warnings.warn(f"{what}: {NEARLY_BLACK}", stacklevel=2)
-    if images.dtype.kind == "f":
+    floats = images.dtype.kind == "f"
+    if floats:
         images = np.rint(images.astype(np.float64) * (255 if high <= 1 else 1))
-    return torch.from_numpy(np.ascontiguousarray(images.astype(np.uint8)))
+    pixels = torch.from_numpy(np.ascontiguousarray(images.astype(np.uint8)))
+    if not floats and (note := only_marks(pixels)):
+        warnings.warn(f"{what}: {note}", stacklevel=2)
+    return pixels
 
 
 # --- lists of numbers -------------------------------------------------------------------------------------------------

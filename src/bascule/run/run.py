@@ -7,7 +7,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -116,8 +115,8 @@ def run_plan(
         changed()
         try:
             with console_progress(console or Console(stderr=True), len(pending), changed) as progress:
-                quicker = partial(RunContext, compile_passes=compile_passes, capture_steps=capture_steps)
-                failures = do(pending, quicker(run, device, tuple(roots), progress))
+                context = RunContext(run, device, tuple(roots), progress, compile_passes, capture_steps)
+                failures = do(pending, context)
         except KeyboardInterrupt:
             raise _interrupted(run, records) from None
         if not train and all(is_done(cell, run.cell(cell.fingerprint)) for cell in pending):

@@ -31,17 +31,13 @@ def context(view: View) -> Mapping[str, Any] | None:
         (view.rows[number], _picture(view.rows[number], own, number=number, top=top), count(len(own), "seed"))
         for number, own in lines.items()
     ]
-    without = [row for number, row in enumerate(view.rows) if number not in lines]
+    rows = (row for number, row in enumerate(view.rows) if number not in lines)
+    without = [row for row in rows if not came_as_it_is(row.result.settings)]  # of these nothing is ever trained
     return {
         "pictures": pictures,
-        "missing": [row for row in without if row.result.settings.get("repair") is None and not _is_given(row)],
+        "missing": [row for row in without if row.result.settings.get("repair") is None],
         "repaired": [row for row in without if row.result.settings.get("repair") is not None],
     }
-
-
-def _is_given(row: RowView) -> bool:
-    """Whether the row's models came with their weights, so that nothing is trained."""
-    return came_as_it_is(row.result.settings)
 
 
 def _lines(row: RowView) -> list[Line]:
