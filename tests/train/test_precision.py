@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import bascule.train.precision
+import bascule.core.rounded
 from bascule.core import catalog
 from bascule.core.catalog import component, construct
 from bascule.core.errors import RequestError
@@ -190,8 +190,8 @@ class Casts(TorchDispatchMode):
 
 def test_a_search_casts_weights_once_and_changes_nothing(few: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
-    for layers in (bascule.train.precision._LAYERS, ()):
-        monkeypatch.setattr(bascule.train.precision, "_LAYERS", layers)
+    for layers in (bascule.core.rounded._LAYERS, ()):
+        monkeypatch.setattr(bascule.core.rounded, "_LAYERS", layers)
         net = plain_net()
         with Casts(net) as casts:
             train(net, few, settings(objective=Pgd(eps=0.1, steps=5), epochs=1), seed=0)
@@ -234,3 +234,14 @@ def test_weights_are_those_of_the_step(few: Images) -> None:
         with torch.no_grad():
             for parameter in net.parameters():
                 parameter.mul_(2)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_a_weight_that_a_hook_computes_is_rounded_by_the_pass_alone(few: Images) -> None:
+    net = nn.Sequential(nn.Flatten(), torch.nn.utils.weight_norm(nn.Linear(few.batch(torch.arange(1)).numel(), 10)))
+    x = few.batch(torch.arange(8))
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        wanted = net(x)
+    for parameter in net.parameters():
+        parameter.requires_grad_(False)
+    assert torch.equal(Mixed(net)(x), wanted.float())

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Literal, cast, get_args
 
 import torch
@@ -11,12 +10,11 @@ from torch import Tensor, nn
 
 from bascule.attack.losses import margin
 from bascule.core.errors import RequestError, unknown
+from bascule.core.rounded import RoundedWeights
 
 Precision = Literal["float32", "mixed"]
 """Of an attack's search. `mixed`: gradients in bfloat16; who is fooled is decided in float32."""
 
-_ROUNDED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-"""Layers whose parameters are read by one product alone, so that they may lie there in bfloat16."""
 _DOUBT = 2**-5
 """Share of the largest logit by which a margin may be wrong in bfloat16: eight times its rounding unit, since the
 roundings of several layers add up."""
@@ -41,12 +39,7 @@ class TwoPrecisions(nn.Module):
         super().__init__()
         check_in_float32(model)
         self.model = model
-        self._rounded = [
-            (part._parameters, {name: p.detach().bfloat16() for name, p in part._parameters.items() if p is not None})
-            for part in model.modules()
-            # A weight that a hook computes from another parameter is rounded in the pass.
-            if type(part) in _ROUNDED and part._parameters.keys() == {"weight", "bias"}
-        ]
+        self._rounded = RoundedWeights(model)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits in float32, B x K."""
@@ -55,20 +48,9 @@ class TwoPrecisions(nn.Module):
 
     def rough(self, x: Tensor) -> Tensor:
         """Logits of a pass in bfloat16, B x K, widened to the type of `x`; differentiable by `x`."""
-        with self._weights_rounded(), torch.autocast(x.device.type, dtype=torch.bfloat16):
+        with self._rounded.lent(), torch.autocast(x.device.type, dtype=torch.bfloat16):
             logits: Tensor = self.model(x)
         return logits.to(x.dtype)
-
-    @contextmanager
-    def _weights_rounded(self) -> Iterator[None]:
-        kept = [(own, own.copy()) for own, _ in self._rounded]
-        for own, rounded in self._rounded:
-            own.update(rounded)  # type: ignore[arg-type]  # where a parameter is read, a plain tensor does
-        try:
-            yield
-        finally:
-            for own, before in kept:
-                own.update(before)
 
     @torch.no_grad()
     def fooled(self, x: Tensor, logits: Tensor, y: Tensor) -> Tensor:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
 
-_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-"""What autocast computes in bfloat16 from its own weights, just as they are; not what is derived from these."""
+from bascule.core.rounded import RoundedWeights
 
 
 class Mixed(nn.Module):
@@ -27,43 +23,25 @@ class Mixed(nn.Module):
         super().__init__()
         self.model = model
         # Compiled code looks at the identity of what it was compiled for.
-        parts = [] if hasattr(model, "_orig_mod") else [part for part in model.modules() if type(part) in _LAYERS]
-        self._layers = [
-            (part._parameters, key, value)
-            for part in parts
-            for key, value in part._parameters.items()
-            if value is not None and value.dtype == torch.float32
-        ]
-        self._copies: list[Tensor] = []
+        self._rounded = None if hasattr(model, "_orig_mod") else RoundedWeights(model)
 
     def forward(self, x: Tensor) -> Tensor:
         """B x C x H x W in [0, 1] to logits B x K of the type of `x`."""
+        rounded = self._rounded
         with torch.autocast(x.device.type, dtype=torch.bfloat16):
-            if self._layers and not any(value.requires_grad for _, _, value in self._layers):
-                logits = self._with_copies(x)
+            if rounded is not None and rounded.frozen:
+                logits = self._with_copies(x, rounded)
             else:
-                self._copies = []
+                if rounded is not None:
+                    rounded.forget()
                 logits = self.model(x)
         return logits.to(x.dtype)
 
-    def _with_copies(self, x: Tensor) -> Tensor:
+    def _with_copies(self, x: Tensor, rounded: RoundedWeights) -> Tensor:
         try:
-            with self._lent():
+            with rounded.lent():
                 logits: Tensor = self.model(x)
         except RuntimeError:  # of mixed types, where a network switches autocast off for a part of itself
-            self._layers, self._copies = [], []
+            self._rounded = None
             logits = self.model(x)
         return logits
-
-    @contextmanager
-    def _lent(self) -> Iterator[None]:
-        """The layers have their weights in bfloat16 inside the block."""
-        if not self._copies:
-            self._copies = [value.detach().to(torch.bfloat16) for _, _, value in self._layers]
-        try:
-            for (place, key, _), copy in zip(self._layers, self._copies, strict=True):
-                place[key] = copy  # type: ignore[assignment]
-            yield
-        finally:
-            for place, key, value in self._layers:
-                place[key] = value
