@@ -224,18 +224,21 @@ def _afterwards(audit: Audit) -> dict[str, dict[str, Any]]:
     """
     scans = scans_of(audit.record)
     label, _ = named_most(scans)
-    own = audit.record.plan().rows[0].settings.get("poison") is not None
+    first = audit.record.plan().rows[0].settings
+    own, curve = first.get("poison") is not None, {"curve": list(first["curve"])} if first.get("curve") else {}
     trigger = None if label is None else _recovered(audit, scans, label)
     poison = None
     rows: dict[str, dict[str, Any]] = {}
     if trigger is not None:
         poison = {"name": "given", "target": label, "trigger": trigger}
         row: dict[str, Any] = {"poison": poison, "explain": ["saliency"]}
-        rows[f"trigger recovered for class {label}"] = row if audit.wish.repairs else {**row, "attack": []}
+        rows[f"trigger recovered for class {label}"] = {**row, **(curve if audit.wish.repairs and not own else {"attack": []})}
     for repair in audit.wish.repairs:
         settings = {key: value for key, value in repair.items() if key != "name"}
         said = str(repair["name"]) + (f" ({', '.join(f'{k} {v}' for k, v in settings.items())})" if settings else "")
-        rows[f"repaired by {said}"] = {"repair": dict(repair), **({} if own or poison is None else {"poison": poison})}
+        rows[f"repaired by {said}"] = {
+            "repair": dict(repair), **curve, **({} if own or poison is None else {"poison": poison}),
+        }  # fmt: skip
     return rows
 
 

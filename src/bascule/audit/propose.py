@@ -81,7 +81,7 @@ def propose(audited: AuditedModel, wish: Wish) -> Proposal:
     if wish.full:
         proposal.reasons.append(f"The full set, which may take hours: {said}.")
     else:
-        proposal.reasons.append(f"The light set, meant to end in {wish.minutes:g} minutes: {said}.")
+        proposal.reasons.append(f"The light set, meant to end in about {_minutes(wish.minutes)}: {said}.")
     _images(proposal, audited, wish, cost, 0.35 * seconds)
     _attacks(proposal, audited, wish, cost)
     _bounds(proposal, audited)
@@ -97,7 +97,7 @@ def propose(audited: AuditedModel, wish: Wish) -> Proposal:
 
 def _images(proposal: Proposal, audited: AuditedModel, wish: Wish, cost: Cost, seconds: float) -> None:
     there, repaired = len(audited.test), len(wish.repairs)
-    passes = 41 * 3 + 20 + 41 * (repaired + bool(repaired))
+    passes = 41 * 3 + 20 + 41 * 3 * (repaired + bool(repaired))
     fit = max(50, min(1000, int(seconds / (passes * cost.both)) // 10 * 10))
     images = min(there, wish.images or (1000 if wish.full else fit))
     why = "as asked" if wish.images else "the full set" if wish.full else "as many as the attacks have time for"
@@ -223,8 +223,9 @@ def _explanations(proposal: Proposal, audited: AuditedModel, wish: Wish, cost: C
 def _scanners(proposal: Proposal, audited: AuditedModel, wish: Wish, cost: Cost, seconds: float) -> None:
     classes = len(audited.train.classes)
     if classes < LEAST_CLASSES:
-        problem = f"a scanner compares classes with each other, and there are {classes}"
-        proposal.left_out.append(f"Backdoors in the model: {problem}.")
+        proposal.left_out.append(
+            f"Backdoors in the model: a scanner compares classes with each other, and there are {classes}."
+        )
         return
     chosen: list[dict[str, Any]] = []
     one = classes * cost.both
@@ -272,7 +273,11 @@ def _light_scanners(proposal: Proposal, one: float, seconds: float) -> list[dict
 
 
 def _too_long(seconds: float) -> str:
-    return f"it would take about {max(1, round(seconds / 60))} minutes; allow more time, or take the full set"
+    return f"it would take about {_minutes(max(1, round(seconds / 60)))}; allow more time, or take the full set"
+
+
+def _minutes(number: float) -> str:
+    return f"{number:g} minute{'' if number == 1 else 's'}"
 
 
 def _filters(proposal: Proposal, audited: AuditedModel, wish: Wish, cost: Cost, seconds: float) -> None:
@@ -318,8 +323,7 @@ def propose_filters(
         proposal.rows[name] = {"attack": [], "inspect": name}
     part = f"{most} of {there} training images" if most < there else f"all {there} training images"
     proposal.reasons.append(
-        f"{count(len(chosen), 'filter')} on {part}, which are taken to be what the model was trained on: "
-        f"{', '.join(chosen)}."
+        f"{count(len(chosen), 'filter')} on {part}, taken to be what the model was trained on: {', '.join(chosen)}."
     )
     if not wish.full:
         others = [name for name in sorted(names("filter")) if name not in chosen]

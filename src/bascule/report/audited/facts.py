@@ -65,6 +65,8 @@ class Repaired:
     name: str
     before: dict[str, Measure]
     after: dict[str, Measure]
+    ball: Robust | None = None
+    """Where robust accuracy was measured: the smallest ball of both, since at the largest most models have none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +129,9 @@ def facts_of(run: RunView) -> Facts | None:
         planted=planted,
         filters=tuple(part for row in own for part in _filtered(row)),
         repairs=tuple(_repairs(run, own)),
-        flags=tuple(dict.fromkeys(f"{row.name}: {flag}" for row in run.rows for flag in row.result.flags)),
+        flags=tuple(dict.fromkeys(f"{row.name}: {flag}" for row in run.rows for flag in row.result.flags))
+        if not images_alone
+        else (),  # about one network that is made only to judge
         reasons=notes.reasons,
         left_out=notes.left_out,
         done=all(cell.done for cell in run.models),
@@ -156,7 +160,7 @@ def _robust(row: RowView) -> Iterator[Robust]:
         return
     names = tuple(str(attack["name"]) for attack in attacks)
     norm, own = str(attacks[0].get("norm", "linf")), float(attacks[0]["eps"])
-    for eps, point in row.result.curve:
+    for eps, point in sorted(row.result.curve, key=lambda one: one[0]):
         if 0 < eps != own and point.value is not None:
             yield Robust(norm=norm, eps=eps, measure=point, attacks=names)
     yield Robust(norm=norm, eps=own, measure=measure, attacks=names)
@@ -239,12 +243,19 @@ def _repairs(run: RunView, own: list[RowView]) -> Iterator[Repaired]:
         repair = row.result.settings.get("repair")
         if repair is None or (before := _before(row, own)) is None:
             continue
-        numbers = [
-            {name: measure for name in _METRICS if (measure := _measure(one, name)) is not None}
-            for one in (before, row)
-        ]
+        numbers = [_numbers(one) for one in (before, row)]
+        balls = [next(_robust(one), None) for one in (before, row)]
+        same = all(ball is not None and balls[0] is not None and ball.eps == balls[0].eps for ball in balls)
+        if same:
+            for number, ball in zip(numbers, balls, strict=True):
+                number["robust_accuracy"] = ball.measure if ball is not None else number["robust_accuracy"]
         if numbers[1]:
-            yield Repaired(name=str(repair.get("name")), before=numbers[0], after=numbers[1])
+            name = row.name.removeprefix("repaired by ") or str(repair.get("name"))
+            yield Repaired(name=name, before=numbers[0], after=numbers[1], ball=balls[0] if same else None)
+
+
+def _numbers(row: RowView) -> dict[str, Measure]:
+    return {name: measure for name in _METRICS if (measure := _measure(row, name)) is not None}
 
 
 def _before(row: RowView, own: list[RowView]) -> RowView | None:

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from bascule.core.text import count
 from bascule.measure import Measure
 from bascule.record.agreement import agreed, named_most
-from bascule.report.audited.facts import Facts, Filtered, Trigger
+from bascule.report.audited.facts import Facts, Filtered, Repaired, Robust, Trigger
 from bascule.report.words import joined, percent, percent_interval
 
 _GUESSING = 2.0
 """Accuracy below so many times that of guessing is none to speak of."""
 _WORKS = 0.5
 """ASR from which a trigger that the model's own record tells of is said to work."""
+_SMALL = 0.6
+"""Share of the usual size from which a recovered trigger is called no smaller."""
 _ONE_CLASS = 3.0
 """A class loses far more than the others together if its share is so many times theirs."""
 _NORMS = {"linf": "Linf", "l2": "L2"}
@@ -120,16 +122,17 @@ def _accuracy(facts: Facts) -> Iterator[str]:
 
 def _robust(facts: Facts) -> Iterator[str]:
     for part in facts.robust:
-        ball = f"{_radius(part.eps)} in {_NORMS.get(part.norm, part.norm)}"
-        yield f"Within {ball}: right on {_interval(part.measure)} under {joined(part.attacks)}."
+        yield f"Within {_ball(part)}: right on {_interval(part.measure)} under {joined(part.attacks)}."
     if facts.robust:
         yield "A stronger attack may find more: these numbers are upper bounds."
     if facts.certified is not None:
         names = joined([name for part in facts.bounds for name in part.attacks], "or")
-        balls = list(
-            dict.fromkeys(f"{_radius(part.eps)} in {_NORMS.get(part.norm, part.norm)}" for part in facts.bounds)
-        )
-        yield f"Proved within {joined(balls)} by {names}: {_interval(facts.certified)}, whatever the attack."
+        balls = dict.fromkeys(_ball(part) for part in facts.bounds)
+        yield f"Proved within {joined(list(balls))} by {names}: {_interval(facts.certified)}, whatever the attack."
+
+
+def _ball(part: Robust) -> str:
+    return f"{_radius(part.eps)} in {_NORMS.get(part.norm, part.norm)}"
 
 
 def _radius(eps: float) -> str:
@@ -144,12 +147,11 @@ def _radius(eps: float) -> str:
 
 
 def _backdoors(facts: Facts) -> Iterator[str]:
-    for scan in facts.scans:
-        if scan.suspects:
-            named = joined([facts.name_of(label) for label in scan.suspects])
-            yield f"{scan.method} names class {named}."
-        else:
-            yield f"{scan.method} names no class."
+    for suspects in dict.fromkeys(scan.suspects for scan in facts.scans):
+        methods = [scan.method for scan in facts.scans if scan.suspects == suspects]
+        named = joined([facts.name_of(label) for label in suspects])
+        what = f"class{'es' if len(suspects) > 1 else ''} {named}" if suspects else "no class"
+        yield f"{joined(methods)} {'name' if len(methods) > 1 else 'names'} {what}."
     if facts.planned_scans > len(facts.scans):
         yield f"{count(facts.planned_scans - len(facts.scans), 'scanner has', 'scanners have')} not answered."
     if any(scan.suspects for scan in facts.scans) and agreed(facts.scans) is None:
@@ -176,6 +178,8 @@ def _trigger(facts: Facts, trigger: Trigger) -> Iterator[str]:
         f"The trigger recovered for class {facts.name_of(trigger.label)}{size} moves {_interval(trigger.asr)} of the "
         f"test images of other classes there, none of which a scanner saw."
     )
+    if trigger.size is not None and trigger.usual is not None and trigger.size > _SMALL * trigger.usual:
+        yield "It is not much smaller than the others: as much can be found for a class without any backdoor."
     if trigger.asr.value is not None and trigger.asr.value < _WORKS:
         yield "So it does not carry over to other images, which speaks against a backdoor of this form."
 
@@ -217,13 +221,18 @@ def _one_class(part: Filtered) -> bool:
 def _repairs(facts: Facts) -> Iterator[str]:
     for part in facts.repairs:
         changes = [
-            f"{_METRICS[name]} from {_plain(part.before[name])} to {_interval(part.after[name])}"
+            f"{_METRICS[name]}{_within(part, name)} from {_plain(part.before[name])} to {_interval(part.after[name])}"
             for name in _METRICS
             if name in part.before and name in part.after
         ]
         yield f"{part.name}: {joined(changes)}."
         if "asr" not in part.after:
             yield f"{part.name}: whether it would remove a backdoor is not known, since no trigger is."
+
+
+def _within(part: Repaired, name: str) -> str:
+    """` within 0.075 in Linf`, where the number depends on it."""
+    return f" within {_ball(part.ball)}" if name == "robust_accuracy" and part.ball is not None else ""
 
 
 def _plain(measure: Measure) -> str:
