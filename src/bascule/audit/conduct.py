@@ -232,7 +232,10 @@ def _afterwards(audit: Audit) -> dict[str, dict[str, Any]]:
     if trigger is not None:
         poison = {"name": "given", "target": label, "trigger": trigger}
         row: dict[str, Any] = {"poison": poison, "explain": ["saliency"]}
-        rows[f"trigger recovered for class {label}"] = {**row, **(curve if audit.wish.repairs and not own else {"attack": []})}
+        rows[f"trigger recovered for class {label}"] = {
+            **row,
+            **(curve if audit.wish.repairs and not own else {"attack": []}),
+        }
     for repair in audit.wish.repairs:
         settings = {key: value for key, value in repair.items() if key != "name"}
         said = str(repair["name"]) + (f" ({', '.join(f'{k} {v}' for k, v in settings.items())})" if settings else "")

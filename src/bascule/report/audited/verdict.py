@@ -196,6 +196,8 @@ def _filters(facts: Facts) -> Iterator[str]:
         methods = [part.method for part in together if part.label == label]
         if len(methods) > 1:
             yield f"{joined(methods)} agree on class {facts.name_of(label or 0)}."
+        if label is not None and label == agreed(facts.scans):
+            yield f"Class {facts.name_of(label)} is the one that scanners name as well."
     if facts.filters:
         yield "Most rules remove some images of any set, also where none is poisoned: look at those that rank first."
 
