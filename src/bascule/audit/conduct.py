@@ -231,11 +231,9 @@ def _afterwards(audit: Audit) -> dict[str, dict[str, Any]]:
     rows: dict[str, dict[str, Any]] = {}
     if trigger is not None:
         poison = {"name": "given", "target": label, "trigger": trigger}
-        row: dict[str, Any] = {"poison": poison, "explain": ["saliency"]}
-        rows[f"trigger recovered for class {label}"] = {
-            **row,
-            **(curve if audit.wish.repairs and not own else {"attack": []}),
-        }
+        compared = audit.wish.repairs and not own  # with what repairs leave of it
+        more = curve if compared else {"attack": []}
+        rows[f"trigger recovered for class {label}"] = {"poison": poison, "explain": ["saliency"], **more}
     for repair in audit.wish.repairs:
         settings = {key: value for key, value in repair.items() if key != "name"}
         said = str(repair["name"]) + (f" ({', '.join(f'{k} {v}' for k, v in settings.items())})" if settings else "")

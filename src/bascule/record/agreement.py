@@ -70,7 +70,10 @@ def named_most(scans: Sequence[Scanned]) -> tuple[int | None, int]:
 
 
 def agreed(scans: Sequence[Scanned]) -> int | None:
-    """The class that at least half of the scanners name, and at least two unless there is but one; else None."""
+    """The class that more than half of the scanners name; None where there is none.
+
+    Half is not enough: of the four that there are, three search in the same way, and two of those are easily taken in
+    by the same thing.
+    """
     label, count = named_most(scans)
-    enough = count >= min(2, len(scans)) and 2 * count >= len(scans)
-    return label if enough else None
+    return label if 2 * count > len(scans) else None

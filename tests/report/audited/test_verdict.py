@@ -115,9 +115,9 @@ def test_filters_say_which_class_would_lose_most() -> None:
     assert "d would remove none of 40 images." in text
     assert "d: it cannot." in text
     assert "a and c agree on class 1 (dog)." in text
-    assert "scanners name as well" not in text
+    assert "the scanners point to" not in text
     text = said(filters=(filtered("a", of_one, labels),), scans=(scan("mm-bd", 1), scan("neural-cleanse", 1)))
-    assert "Class 1 (dog) is the one that scanners name as well." in text
+    assert "a and the scanners point to the same class, 1 (dog)." in text
 
 
 def test_repairs_are_told_at_both_ends() -> None:

@@ -197,7 +197,7 @@ def _filters(facts: Facts) -> Iterator[str]:
         if len(methods) > 1:
             yield f"{joined(methods)} agree on class {facts.name_of(label or 0)}."
         if label is not None and label == agreed(facts.scans):
-            yield f"Class {facts.name_of(label)} is the one that scanners name as well."
+            yield f"{joined(methods)} and the scanners point to the same class, {facts.name_of(label)}."
     if facts.filters:
         yield "Most rules remove some images of any set, also where none is poisoned: look at those that rank first."
 
