@@ -19,6 +19,7 @@ from PIL import Image
 from bascule.core import catalog
 from bascule.core.errors import RequestError
 from bascule.data import Source
+from pickles import python2_pickle
 
 TRAIN, TEST = 12, 7
 EMBEDDED = ("digits",)
@@ -70,6 +71,16 @@ def tiny_cifar10(root: Path, seed: int) -> dict[str, Any]:
     return {}
 
 
+def tiny_cifar100(root: Path, seed: int) -> dict[str, Any]:
+    folder = root / "cifar-100-python"
+    folder.mkdir(exist_ok=True)
+    for split, count in (("train", TRAIN), ("test", TEST)):
+        pixels = pictures(count, seed, 32).transpose(0, 3, 1, 2).reshape(count, -1)
+        content = python2_pickle(pixels, fine_labels=labels(count).tolist(), coarse_labels=[0] * count)
+        (folder / split).write_bytes(content)
+    return {}
+
+
 def tiny_folder(root: Path, seed: int) -> dict[str, Any]:
     for split, count in (("train", TRAIN), ("val", TEST)):
         for i, pixels in enumerate(pictures(count, seed)):
@@ -89,6 +100,7 @@ def tiny_npz(root: Path, seed: int) -> dict[str, Any]:
 
 TINY: dict[str, Callable[[Path, int], dict[str, Any]]] = {
     "cifar10": tiny_cifar10,
+    "cifar100": tiny_cifar100,
     "digits": tiny_digits,
     "folder": tiny_folder,
     "mnist": tiny_mnist,
