@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from scipy.io import savemat
 
 from bascule.core import catalog
 from bascule.core.errors import RequestError
@@ -81,6 +82,23 @@ def tiny_cifar100(root: Path, seed: int) -> dict[str, Any]:
     return {}
 
 
+def tiny_svhn(root: Path, seed: int) -> dict[str, Any]:
+    (root / "svhn").mkdir(exist_ok=True)
+    for split, count in (("train", TRAIN), ("test", TEST)):
+        y = np.where(labels(count) == 0, 10, labels(count)).astype(np.uint8)[:, None]
+        x = pictures(count, seed, 32).transpose(1, 2, 3, 0)
+        savemat(root / "svhn" / f"{split}_32x32.mat", {"X": x, "y": y}, do_compression=True)
+    return {}
+
+
+def tiny_stl10(root: Path, seed: int) -> dict[str, Any]:
+    (root / "stl10").mkdir(exist_ok=True)
+    for split, count in (("train", TRAIN), ("test", TEST)):
+        (root / "stl10" / f"{split}_X.bin").write_bytes(pictures(count, seed, 96).transpose(0, 3, 2, 1).tobytes())
+        (root / "stl10" / f"{split}_y.bin").write_bytes(bytes((labels(count) + 1).tolist()))
+    return {}
+
+
 def tiny_folder(root: Path, seed: int) -> dict[str, Any]:
     for split, count in (("train", TRAIN), ("val", TEST)):
         for i, pixels in enumerate(pictures(count, seed)):
@@ -106,6 +124,8 @@ TINY: dict[str, Callable[[Path, int], dict[str, Any]]] = {
     "mnist": tiny_mnist,
     "npz": tiny_npz,
     "parquet": tiny_parquet,
+    "stl10": tiny_stl10,
+    "svhn": tiny_svhn,
 }
 """For each source: writes a set of three classes into the folder, other pixels for another seed; gives the settings."""
 
