@@ -18,7 +18,7 @@ from bascule.core.images import Images, Splits
 from bascule.core.text import count
 from bascule.data import Facts, class_names
 from bascule.data._files import content_digest, contents_of, reading
-from bascule.data._parquet import ParquetFiles, digest, find_splits
+from bascule.data._parquet import ParquetFiles, digest, find_both
 from bascule.data._unpickle import load_dict
 
 _SIZE = (3, 32, 32)
@@ -84,7 +84,7 @@ class Cifar:
         """The two splits if `place` is a folder of parquet files, None if it holds the authors' pickles."""
         if not any(any((place / name).glob("*.parquet")) for name in ("", *_PARQUET)):
             return None
-        train, test = find_splits(place, *_PARQUET, label=self.column)
+        train, test = find_both(place, *_PARQUET, label=self.column)
         class_names(place, [train.labels, test.labels], self.classes)
         for split in (train, test):
             if split.names is not None and self._spelt(split.names) != self.classes:
