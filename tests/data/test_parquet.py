@@ -158,6 +158,20 @@ def test_annotated_class_names_are_used_and_given_ones_go_first(tmp_path: Path) 
     assert Parquet(path=".", classes=("a", "b")).load([tmp_path]).train.classes == ("a", "b")
 
 
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int8(), pa.string())])
+def test_names_of_classes_as_labels(tmp_path: Path, kind: pa.DataType) -> None:
+    write(tmp_path / "train.parquet", [flat(v) for v in (1, 2, 3)], pa.array(["dog", "cat", "dog"]).cast(kind))
+    write(tmp_path / "test.parquet", [flat(4)], pa.array(["owl"]).cast(kind))
+    for source, classes in (
+        (Parquet(path="."), ("cat", "dog", "owl")),
+        (Parquet(path=".", classes=("owl", "dog", "cat")), ("owl", "dog", "cat")),
+    ):
+        train, test = source.load([tmp_path])
+        assert train.classes == classes
+        assert [classes[label] for label in (*train.labels, *test.labels)] == ["dog", "cat", "dog", "owl"]
+        assert torch.equal(source.facts([tmp_path]).train_labels, train.labels)
+
+
 def test_conversion_to_grey(tmp_path: Path) -> None:
     red = encode(np.array([[[255, 0, 0]]], np.uint8))
     for split in ("train", "test"):
@@ -326,9 +340,15 @@ def test_refuses_a_row_without_bytes(root: Path, empty: bytes | None) -> None:
     refused(root, rf"{TRAIN}: row 2: no picture bytes; write the file with the bytes embedded")
 
 
-def test_refuses_texts_as_labels(root: Path) -> None:
+def test_refuses_other_labels(root: Path) -> None:
     write(root / "set" / TRAIN, [flat(1)], ["cat"])
-    refused(root, "column 'label' holds string; labels must be integers from 0")
+    refused(root, "set: labels are texts in one split and numbers in the other")
+    write(root / "set" / "test-00000-of-00001.parquet", [flat(1)], ["owl"])
+    refused(root, "set: a label: owl is not among the `classes`", classes=("cat", "dog"))
+    write(root / "set" / TRAIN, [flat(1), flat(1)], ["cat", ""])
+    refused(root, "set: a label holds an empty text; give every image the name of its class")
+    write(root / "set" / TRAIN, [flat(1)], [0.0])
+    refused(root, "column 'label' holds double; labels must be integers from 0, or texts")
 
 
 def test_refuses_a_missing_label(root: Path) -> None:

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
+import numpy as np
 import torch
 from annotated_types import Ge
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bascule.core import catalog, rng
@@ -289,6 +291,24 @@ def class_names(place: Path | str, labels: Sequence[Tensor], names: Sequence[str
             "or name them all with `classes`."
         )
     return named_classes(highest + 1)
+
+
+def numbered(
+    place: Path | str, texts: Sequence[NDArray[np.str_]], names: Sequence[str] | None = None
+) -> tuple[list[Tensor], tuple[str, ...]]:
+    """Labels (int64, shape (N,)) and class names of splits whose labels are texts: `names`, or else all of them, sorted.
+
+    Raises:
+        RequestError: A text is empty or not among `names`; the text begins with `place`.
+    """
+    there = np.unique(np.concatenate(texts))
+    if there[0] == "":
+        raise RequestError(f"{place} holds an empty text; give every image the name of its class")
+    known = tuple(map(str, there)) if names is None else tuple(names)
+    if unnamed := [str(name) for name in there if name not in known]:
+        raise RequestError(f"{place}: {', '.join(unnamed[:8])} is not among the `classes`")
+    order = torch.tensor([known.index(str(name)) for name in there])
+    return [order[np.searchsorted(there, one)] for one in texts], known
 
 
 def named_classes(count: int) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,9 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bascule.core.errors import RequestError, unknown
+from bascule.data import numbered
 from bascule.data._arrow import ArrowFile
 from bascule.data._files import content_digest, contents_of, reading
 from bascule.data.decode import SET_SIZE, allocate, check_headers, decode, picture
@@ -60,7 +62,9 @@ class ParquetFiles:
     labels: Tensor
     """int64, shape (N,)."""
     names: tuple[str, ...] | None
-    """Class names in the files' Hugging Face annotation."""
+    """Class names in the files' Hugging Face annotation, or the texts that are the labels."""
+    texts: NDArray[np.str_] | None = None
+    """What the files hold in place of numbers, of each image."""
 
     def first_size(self, *, channels: int, resize: int | None = None) -> tuple[int, int, int]:
         """Channels, height and width of the first picture.
@@ -155,7 +159,11 @@ def lacking_test(train: ParquetFiles, remedy: str = "") -> RequestError:
 
 
 def find_splits(
-    folder: Path, *inside: str, image: str | None = None, label: str | None = None
+    folder: Path,
+    *inside: str,
+    image: str | None = None,
+    label: str | None = None,
+    classes: Sequence[str] | None = None,
 ) -> tuple[ParquetFiles, ParquetFiles | None]:
     """Training files in `folder`, or in one of its sub-folders, and test files where there are any.
 
@@ -169,21 +177,35 @@ def find_splits(
         inside: Names of sub-folders to look in first.
         image: Column of the pictures; by default the first there is of `IMAGE_COLUMNS`.
         label: Column of the labels; by default the first there is of `LABEL_COLUMNS`.
+        classes: Class names in label order, where the files hold names; by default all there are, sorted.
 
     Raises:
         RequestError: A file, part or column is missing, damaged or of a wrong type; the two splits name other classes.
     """
     place, trains = _training_files(folder, inside)
     tests = _first_of(place, _TEST_FILES)
-    train = _split(trains, image, label)
-    if not tests:
+    parts = [_split(files, image, label) for files in (trains, tests) if files]
+    train, test = _numbered(place, parts, classes)
+    if test is None:
         return train, None
-    test = _split(tests, image, label)
     if train.names and test.names and train.names != test.names:
         raise RequestError(
             f"{place}: training files name the classes {_some(train.names)}, test files {_some(test.names)}"
         )
     return train, test
+
+
+def _numbered(
+    place: Path, parts: Sequence[ParquetFiles], classes: Sequence[str] | None
+) -> tuple[ParquetFiles, ParquetFiles | None]:
+    """The splits with numbers for labels that are texts."""
+    texts = [part.texts for part in parts if part.texts is not None]
+    if texts and len(texts) < len(parts):
+        raise RequestError(f"{place}: labels are texts in one split and numbers in the other")
+    if texts:
+        labels, names = numbered(f"{place}: a label", texts, classes)
+        parts = [replace(part, labels=y, names=names) for part, y in zip(parts, labels, strict=True)]
+    return parts[0], parts[1] if len(parts) > 1 else None
 
 
 def _training_files(folder: Path, inside: Sequence[str]) -> tuple[Path, list[Path]]:
@@ -235,10 +257,14 @@ def _split(files: Sequence[Path], image: str | None, label: str | None) -> Parqu
             names.append(_annotated(schema, column))
     if len(set(names)) > 1:
         raise RequestError(f"{files[0].parent}: the files {files[0].name} ... {files[-1].name} name different classes")
-    whole = torch.from_numpy(np.concatenate(labels))
+    if len({one.dtype.kind for one in labels}) > 1:
+        raise RequestError(f"{files[0].parent}: labels are texts in one file and numbers in another")
+    whole = np.concatenate(labels)
     if len(whole) == 0:
         raise RequestError(f"{files[0]}: the set holds no rows")
-    return ParquetFiles(files=tuple(files), columns=tuple(columns), labels=whole, names=names[0])
+    texts = whole if whole.dtype.kind == "U" else None
+    numbers = torch.from_numpy(whole) if texts is None else torch.zeros(len(whole), dtype=torch.int64)
+    return ParquetFiles(files=tuple(files), columns=tuple(columns), labels=numbers, names=names[0], texts=texts)
 
 
 def _check_parts(files: Sequence[Path]) -> None:
@@ -281,14 +307,20 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 
 def _labels(path: Path, column: str, file: pq.ParquetFile | ArrowFile) -> np.ndarray:
+    """int64 or texts, shape (N,)."""
     kind = file.schema_arrow.field(column).type
-    if not pa.types.is_integer(kind):
-        raise RequestError(f"{path}: column {column!r} holds {kind}; labels must be integers from 0. Set `label`.")
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    named = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    if not (named or pa.types.is_integer(kind)):
+        raise RequestError(
+            f"{path}: column {column!r} holds {kind}; labels must be integers from 0, or texts. Set `label`."
+        )
     cells = file.read(columns=[column]).column(0)
     if cells.null_count:
         row = cells.is_null().index(True).as_py()
         raise RequestError(f"{path}: row {row} has no label; remove the rows without one")
-    return cells.cast(pa.int64()).to_numpy()
+    return np.array(cells.to_pylist(), np.str_) if named else cells.cast(pa.int64()).to_numpy()
 
 
 def _annotated(schema: pa.Schema, column: str) -> tuple[str, ...] | None:

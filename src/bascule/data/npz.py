@@ -19,7 +19,16 @@ from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.core.images import Images, Splits
 from bascule.core.text import count
-from bascule.data import TEST_SHARE_UNSET, Facts, Source, check_same_size, class_names, find, warn_of_darkness
+from bascule.data import (
+    TEST_SHARE_UNSET,
+    Facts,
+    Source,
+    check_same_size,
+    class_names,
+    find,
+    numbered,
+    warn_of_darkness,
+)
 from bascule.data._files import content_digest, reading
 from bascule.data._share import drawn_for_test
 from bascule.data.decode import allocate
@@ -238,14 +247,7 @@ def _labels(
     if not parts[0].named:
         numbers = [torch.from_numpy(one) for one in labels]
         return numbers, class_names(path, [numbers[0], numbers[-1]], classes)
-    names = np.unique(np.concatenate(labels))
-    if names[0] == "":
-        raise RequestError(f"{path}: {parts[0].labels.key} holds an empty text; give every image the name of its class")
-    known = tuple(map(str, names)) if classes is None else classes
-    if unnamed := sorted(set(map(str, names)) - set(known)):
-        raise RequestError(f"{path}: {parts[0].labels.key}: {', '.join(unnamed[:8])} is not among the `classes`")
-    numbers = [torch.tensor([known.index(str(name)) for name in names])[np.searchsorted(names, one)] for one in labels]
-    return numbers, known
+    return numbered(f"{path}: {parts[0].labels.key}", labels, classes)
 
 
 def _array(path: Path, archive: zipfile.ZipFile, key: str) -> _Array:

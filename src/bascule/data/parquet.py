@@ -38,9 +38,10 @@ class Parquet(Source):
     image: str | None = None
     """Column of the pictures; by default `image` or `img`."""
     label: str | None = None
-    """Column of the labels, integers from 0; by default `label`, `labels` or `fine_label`."""
+    """Column of the labels, integers from 0 or names of classes; by default `label`, `labels` or `fine_label`."""
     classes: tuple[str, ...] | None = None
-    """Class names in label order; by default those annotated in the files, or else the label numbers."""
+    """Class names in label order; by default those annotated in the files, the names that are the labels, sorted,
+    or else the label numbers."""
     size: Annotated[int, Ge(1)] | None = None
     """Height and width in pixels: the short side is resized to it (bilinear, antialiased), then the centre is cut out.
     By default pictures stay as they are and must all have one size."""
@@ -95,7 +96,7 @@ class Parquet(Source):
     def _open(self, roots: Sequence[Path]) -> tuple[list[ParquetFiles], tuple[str, ...]]:
         """Training files and, where there are any, test files; the classes."""
         folder = find(roots, self.path)
-        train, test = find_splits(folder, "data", image=self.image, label=self.label)
+        train, test = find_splits(folder, "data", image=self.image, label=self.label, classes=self.classes)
         parts = [train] if test is None else [train, test]
         annotated = next((part.names for part in parts if part.names), None)
         names = annotated if self.classes is None else self.classes
