@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -33,6 +33,8 @@ from bascule.record.cell import CellRecord
 from bascule.record.evaluation import metrics_named
 from bascule.record.sums import check_sum
 
+T = TypeVar("T")
+
 CHANGED_CODE = "changed code"
 """Heading of a flag: see docs/flags.md."""
 _MISSING = {
@@ -42,14 +44,13 @@ _MISSING = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class AuditedModel:
-    """A trained model with the data it is looked at with."""
+class OpenedModel:
+    """A trained model with training images to look at."""
 
     model: nn.Module
     """In eval mode, on the device."""
     source: Source
     train: Images
-    test: Images
     device: torch.device
     roots: tuple[Path, ...]
     """Folders searched for data."""
@@ -68,13 +69,6 @@ class AuditedModel:
     flags: tuple[str, ...] = ()
     """Reasons not to trust what is measured of it: see docs/flags.md."""
 
-    @cached_property
-    def identity(self) -> str:
-        """Of the test images: a cell draws as its run did, any other model as from Python, by the images alone."""
-        if self.on_data_of_its_run:
-            return test_identity(self.source, self.source.facts(self.roots))
-        return content_identity(self.test)
-
     def generator(self, purpose: str) -> torch.Generator:
         """A stream of random numbers for one purpose."""
         return rng.stream(self.seed, purpose, device=self.device)
@@ -82,6 +76,20 @@ class AuditedModel:
     def accuracy(self, images: Images) -> float:
         """Share of these images, on the device, that the model gets right."""
         return float((predict(self.model, images) == images.labels.cpu()).double().mean())
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditedModel(OpenedModel):
+    """A trained model with the data it is looked at with."""
+
+    test: Images
+
+    @cached_property
+    def identity(self) -> str:
+        """Of the test images: a cell draws as its run did, any other model as from Python, by the images alone."""
+        if self.on_data_of_its_run:
+            return test_identity(self.source, self.source.facts(self.roots))
+        return content_identity(self.test)
 
     def defender_images(self, count: int) -> Images:
         """`count` of the test images, or as many as there are, for a defender."""
@@ -130,6 +138,51 @@ def open_model(
         RequestError: Something is missing, damaged, cannot be read, or does not fit, or code is not trusted; its place
             is the argument.
     """
+
+    def read(source: Source) -> tuple[Source, Images, Images]:
+        if max_test is not None:
+            source = replace(source, max_test=min(max_test, source.max_test or max_test))
+        return source, *source.load(roots)
+
+    parts, test = _opened(path, data, model, device, roots, seed, trust_code, read)
+    return AuditedModel(**parts, test=test)
+
+
+def open_with_training_images(
+    path: str | Path,
+    *,
+    data: Spec | Source | None = None,
+    model: Spec | Architecture | None = None,
+    device: torch.device,
+    roots: Sequence[Path],
+    seed: int | None = None,
+    trust_code: bool = False,
+) -> OpenedModel:
+    """As `open_model`, for who needs no test images: data that are given need not have any.
+
+    Of data without a split all images are training images, and not only what a study would leave for training.
+    """
+
+    def read(source: Source) -> tuple[Source, Images, None]:
+        if data is not None:
+            source = source.without_test()
+        return source, source.load_train(roots), None
+
+    parts, _ = _opened(path, data, model, device, roots, seed, trust_code, read)
+    return OpenedModel(**parts)
+
+
+def _opened(
+    path: str | Path,
+    data: Spec | Source | None,
+    model: Spec | Architecture | None,
+    device: torch.device,
+    roots: Sequence[Path],
+    seed: int | None,
+    trust_code: bool,
+    read: Callable[[Source], tuple[Source, Images, T]],
+) -> tuple[dict[str, Any], T]:
+    """What `OpenedModel` is made of, and what was read besides the training images."""
     weights, cell = _weights_and_cell(Path(path))
     info = {} if cell is None else cell.info()
     settings = info.get("settings") or {}
@@ -140,9 +193,7 @@ def open_model(
             raise RequestError(_MISSING[argument], place=(argument,))
     changed: list[str] = []
     source = _recorded("data", settings["data"], changed, trust_code) if data is None else _source(data)
-    if max_test is not None:
-        source = replace(source, max_test=min(max_test, source.max_test or max_test))
-    train, test = source.load(roots)
+    source, train, besides = read(source)
     architecture = _architecture(model, _bare(settings.get("model")), changed, trust_code)
     if seed is None:
         seed = int(info.get("seed") or 0)
@@ -151,13 +202,13 @@ def open_model(
     with changes_noted(changed), recorded_code(trust=trust_code, changed=True):
         spec = settings.get("poison")
         poison = None if spec is None else construct_one_of((Poison, GivenPoison), spec)
-    return AuditedModel(
-        model=network,
-        source=source, train=train, test=test, device=device, roots=tuple(roots), seed=seed,
-        on_data_of_its_run=cell is not None and data is None,
-        attacks=parts["attack"], attack_precision=_precision(cell), certifiers=parts["certify"],
-        poison=poison, flags=tuple(map(_changed_code, changed)),
-    )  # fmt: skip
+    opened = {
+        "model": network, "source": source, "train": train, "device": device, "roots": tuple(roots), "seed": seed,
+        "on_data_of_its_run": cell is not None and data is None,
+        "attacks": parts["attack"], "attack_precision": _precision(cell), "certifiers": parts["certify"],
+        "poison": poison, "flags": tuple(map(_changed_code, changed)),
+    }  # fmt: skip
+    return opened, besides
 
 
 def _bare(recorded: Any) -> Any:

@@ -296,7 +296,7 @@ def class_names(place: Path | str, labels: Sequence[Tensor], names: Sequence[str
 def numbered(
     place: Path | str, texts: Sequence[NDArray[np.str_]], names: Sequence[str] | None = None
 ) -> tuple[list[Tensor], tuple[str, ...]]:
-    """Labels (int64, shape (N,)) and class names of splits whose labels are texts: `names`, or else all of them, sorted.
+    """Labels (int64, shape (N,)) and class names of splits whose labels are texts: `names`, or all there are, sorted.
 
     Raises:
         RequestError: A text is empty or not among `names`; the text begins with `place`.
