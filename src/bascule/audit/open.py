@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -32,8 +32,6 @@ from bascule.poison.placement import Poison
 from bascule.record.cell import CellRecord
 from bascule.record.evaluation import metrics_named
 from bascule.record.sums import check_sum
-
-T = TypeVar("T")
 
 CHANGED_CODE = "changed code"
 """Heading of a flag: see docs/flags.md."""
@@ -138,14 +136,7 @@ def open_model(
         RequestError: Something is missing, damaged, cannot be read, or does not fit, or code is not trusted; its place
             is the argument.
     """
-
-    def read(source: Source) -> tuple[Source, Images, Images]:
-        if max_test is not None:
-            source = replace(source, max_test=min(max_test, source.max_test or max_test))
-        return source, *source.load(roots)
-
-    parts, test = _opened(path, data, model, device, roots, seed, trust_code, read)
-    return AuditedModel(**parts, test=test)
+    return AuditedModel(**_opened(path, data, model, device, roots, seed, max_test, trust_code, with_test=True))
 
 
 def open_with_training_images(
@@ -162,14 +153,7 @@ def open_with_training_images(
 
     Of data without a split all images are training images, and not only what a study would leave for training.
     """
-
-    def read(source: Source) -> tuple[Source, Images, None]:
-        if data is not None:
-            source = source.without_test()
-        return source, source.load_train(roots), None
-
-    parts, _ = _opened(path, data, model, device, roots, seed, trust_code, read)
-    return OpenedModel(**parts)
+    return OpenedModel(**_opened(path, data, model, device, roots, seed, None, trust_code, with_test=False))
 
 
 def _opened(
@@ -179,10 +163,12 @@ def _opened(
     device: torch.device,
     roots: Sequence[Path],
     seed: int | None,
+    max_test: int | None,
     trust_code: bool,
-    read: Callable[[Source], tuple[Source, Images, T]],
-) -> tuple[dict[str, Any], T]:
-    """What `OpenedModel` is made of, and what was read besides the training images."""
+    *,
+    with_test: bool,
+) -> dict[str, Any]:
+    """What an `OpenedModel` is made of or, `with_test`, an `AuditedModel`."""
     weights, cell = _weights_and_cell(Path(path))
     info = {} if cell is None else cell.info()
     settings = info.get("settings") or {}
@@ -193,7 +179,9 @@ def _opened(
             raise RequestError(_MISSING[argument], place=(argument,))
     changed: list[str] = []
     source = _recorded("data", settings["data"], changed, trust_code) if data is None else _source(data)
-    source, train, besides = read(source)
+    if max_test is not None:
+        source = replace(source, max_test=min(max_test, source.max_test or max_test))
+    source, train, besides = _images(source, roots, given=data is not None, with_test=with_test)
     architecture = _architecture(model, _bare(settings.get("model")), changed, trust_code)
     if seed is None:
         seed = int(info.get("seed") or 0)
@@ -202,13 +190,25 @@ def _opened(
     with changes_noted(changed), recorded_code(trust=trust_code, changed=True):
         spec = settings.get("poison")
         poison = None if spec is None else construct_one_of((Poison, GivenPoison), spec)
-    opened = {
-        "model": network, "source": source, "train": train, "device": device, "roots": tuple(roots), "seed": seed,
-        "on_data_of_its_run": cell is not None and data is None,
-        "attacks": parts["attack"], "attack_precision": _precision(cell), "certifiers": parts["certify"],
-        "poison": poison, "flags": tuple(map(_changed_code, changed)),
-    }  # fmt: skip
-    return opened, besides
+    return dict(
+        model=network,
+        source=source, train=train, device=device, roots=tuple(roots), seed=seed,
+        on_data_of_its_run=cell is not None and data is None,
+        attacks=parts["attack"], attack_precision=_precision(cell), certifiers=parts["certify"],
+        poison=poison, flags=tuple(map(_changed_code, changed)), **besides,
+    )  # fmt: skip
+
+
+def _images(
+    source: Source, roots: Sequence[Path], *, given: bool, with_test: bool
+) -> tuple[Source, Images, dict[str, Images]]:
+    """The source that is read, its training images, and its test images where they are wanted."""
+    if with_test:
+        train, test = source.load(roots)
+        return source, train, {"test": test}
+    if given:
+        source = source.without_test()
+    return source, source.load_train(roots), {}
 
 
 def _bare(recorded: Any) -> Any:
