@@ -183,6 +183,18 @@ def test_limits_cut_the_same_pictures_out(source: Source, root: Path) -> None:
     assert torch.equal(few.labels, train.labels[index])
 
 
+@pytest.mark.parametrize("limits", LIMITS[:2], ids=str)
+def test_the_training_images_alone_are_those_of_the_whole(source: Source, root: Path, limits: dict[str, int]) -> None:
+    cut = replace(source, **limits, held_out=2)
+    expected = cut.load([root]).train
+    index = torch.arange(len(expected))
+    for one in (cut, cut.without_test()):  # a set that has a split has it with and without
+        train = one.load_train([root])
+        assert torch.equal(train.ids, expected.ids)
+        assert torch.equal(train.pixels[index], expected.pixels[index])
+        assert (train.classes, train.labels.tolist()) == (expected.classes, expected.labels.tolist())
+
+
 def test_loading_again_gives_the_same(source: Source, root: Path) -> None:
     first, again = source.load([root]).train, source.load([root]).train
     index = torch.arange(len(first))

@@ -169,6 +169,7 @@ def test_a_set_with_a_split_has_the_same_training_pictures_without_it(root: Path
         ("images-train", "images-test"),
         ("Training Data", "Testing Data"),
         ("trainset", "testset"),
+        ("seg_train/seg_train", "seg_test/seg_test"),
         ("Final_Training", "Final_Test"),
         ("training_set/training_set", "test_set/test_set"),
     ],

@@ -90,6 +90,11 @@ def test_refuses_a_missing_file_naming_those_there(tmp_path: Path) -> None:
     (write(tmp_path) / "svhn" / "test_32x32.mat").rename(tmp_path / "svhn" / "extra_32x32.mat")
     with pytest.raises(RequestError, match=r"test_32x32.mat is not there; it holds the files extra_32x32.mat, train_"):
         Svhn().load([tmp_path])
+    (tmp_path / "svhn" / "train_32x32.mat").rename(tmp_path / "svhn" / "train.tar.gz")
+    with pytest.raises(
+        RequestError, match=r"train_32x32.mat is not there; it holds the files extra_32x32.mat, train.t"
+    ):
+        Svhn().load([tmp_path])
 
 
 @pytest.mark.parametrize("damage", ["cut", "hello", "empty", "hdf5"])

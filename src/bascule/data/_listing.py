@@ -27,7 +27,7 @@ TRAINS = ("train", "training")
 TESTS = ("test", "val", "validation", "valid", "testing")
 """Names of the folder of test pictures."""
 
-_BESIDE_NAMES = frozenset(("set", "data", "dataset", "images", "pictures", "split", "final"))
+_BESIDE_NAMES = frozenset(("set", "data", "dataset", "image", "images", "pictures", "split", "final", "seg"))
 """Words that may stand beside these names: `training_set`, `images-test`, `Final_Test`."""
 _DEEPEST = 4
 """Most folders that are looked into, each the only one in the last."""

@@ -70,8 +70,8 @@ class Svhn(Source):
         if self.path:
             folder = find(roots, self.path)
         else:
-            usual = (f"svhn/{_TRAIN}", f"SVHN/{_TRAIN}", _TRAIN)
-            folder = find(roots, *usual, download="svhn").parent
+            found = find(roots, f"svhn/{_TRAIN}", f"SVHN/{_TRAIN}", _TRAIN, "svhn", "SVHN", download="svhn")
+            folder = found if found.is_dir() else found.parent
         for name in (_TRAIN, _TEST):
             if not (folder / name).is_file():
                 raise RequestError(f"{folder}: {name} is not there; {contents_of(folder)}")
