@@ -81,6 +81,39 @@ def test_what_is_no_condition_is_refused(run: RunRecord, text: str, said: str) -
     assert said in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "asr-toward < 0.5",
+            "asr_toward is not measured in this run. Add asr-toward to `measure:` of its study, and run",
+        ),
+        (
+            "certified_accuracy.low > 1 %",
+            "Add certified-accuracy to `measure:` of its study, which also needs `certify:` ",
+        ),
+        ("filter_auroc > 0.9", "which also needs `filter:` or `inspect:` there"),
+        ("scan_found > 0.9", "which also needs `scan:` there"),
+    ],
+)
+def test_a_metric_that_a_run_did_not_measure_is_told_from_one_that_there_is_not(
+    run: RunRecord, text: str, said: str
+) -> None:
+    with pytest.raises(RequestError) as refused:
+        check(run, text)
+    assert said in str(refused.value)
+    assert "unknown" not in str(refused.value)
+
+
+def test_a_metric_of_ones_own_has_its_name_in_a_condition() -> None:
+    found = parse_condition("my-metrics/own.py:Share_of.low >= 5 %")
+    assert (found.metric, found.part, found.catalogue_name) == (
+        "my_metrics/own.py:Share_of",
+        "low",
+        "my-metrics/own.py:Share_of",
+    )
+
+
 def test_percent_is_of_shares_alone() -> None:
     with pytest.raises(RequestError, match=r"scan_anomaly is no share \(its unit: index\); leave out %"):
         parse_condition("scan_anomaly < 2 %").check_unit("index")
