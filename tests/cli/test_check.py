@@ -11,7 +11,6 @@ import pytest
 
 from records import PAIR, record_of
 
-
 METRIC = """
 from bascule.core.catalog import component
 from bascule.measure import Metric

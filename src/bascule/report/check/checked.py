@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bascule.core.catalog import names
+from bascule.core.catalog import meant_by, names
 from bascule.core.errors import RequestError, unknown
 from bascule.core.text import count
 from bascule.measure import Measure
@@ -222,7 +222,7 @@ def _not_in_the_run(condition: Condition, rows: Sequence[RowResult]) -> str:
         if flag.startswith(left_out):
             return flag
     if not _is_metric(name):
-        return unknown("metric", condition.metric, rows[0].metrics)
+        return unknown("metric", condition.metric, rows[0].metrics, hint=meant_by("measure", name))
     asked = (setting for start, setting in _ASKED_WITH.items() if condition.metric.startswith(start))
     also = "".join(f", which also needs {setting} there" for setting in asked)
     return (
@@ -235,7 +235,7 @@ def _not_of_the_model(condition: Condition, metrics: Mapping[str, Measure]) -> s
     """As `_not_in_the_run`, of one model."""
     name = condition.catalogue_name
     if not _is_metric(name):
-        return unknown("metric", condition.metric, metrics)
+        return unknown("metric", condition.metric, metrics, hint=meant_by("measure", name))
     return f"{condition.metric} was not measured of this model: evaluate it with `measure` {name}"
 
 
