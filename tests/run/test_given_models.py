@@ -84,6 +84,19 @@ def test_a_trained_row_beside_it_keeps_the_rule_of_two_seeds(
     rows = read_rows(run)
     assert ONE_SEED in render(rows, "text", More(against="plain"))
     assert any(flag.startswith("one seed") for flag in rows[1].flags)
+    assert not any(flag.startswith("twin from the same weights") for row in rows for flag in row.flags)
+
+
+def test_a_twin_that_begins_with_the_weights_of_its_row_is_flagged(
+    plan_of: PlanMaker, run_here: Runner, weights: dict[str, str], tmp_path: Path
+) -> None:
+    taught = "{train: {objective: standard, epochs: 1, batch_size: 64}}"
+    on = row(weights["poisoned"], ", train: {objective: standard, epochs: 1, batch_size: 64, lr: 1e-5}")
+    run = RunRecord(tmp_path / "run")
+    assert not run_here(plan_of(text=study(fresh=taught, on=on)), run).failures
+    fresh, on_top = read_rows(run)
+    assert any(flag.startswith("twin from the same weights: it began") for flag in on_top.flags)
+    assert not any(flag.startswith("twin from the same weights") for flag in fresh.flags)
 
 
 def test_a_file_for_each_seed(plan_of: PlanMaker, run_here: Runner, weights: dict[str, str], tmp_path: Path) -> None:
