@@ -176,6 +176,7 @@ def test_rows_are_chosen_by_name_and_by_what_varies(tmp_path: Path) -> None:
     assert [result.row for result in check(run, "asr >= 0", row="None").results] == ["None · size 1", "None · size 2"]
     assert check(run, "asr < 0.5", row="None · size 1")
     assert not check(run, "asr < 0.5", row=["None · size 1", "None"])
+    assert check(run, "asr < 0.5", row="None · 1")
     with pytest.raises(RequestError, match=r"^row: unknown row 'Nine'.* Allowed: None, None · size 1, None · size 2, "):
         check(run, "asr < 0.5", row=["None", "Nine"])
 

@@ -187,10 +187,10 @@ def check_rows(
     """
     wanted = [row] if isinstance(row, str) else list(row)
     for name in wanted:
-        if not any(name in (one.row, one.label) for one in rows):
+        if not any(name == one.row or name in one.called for one in rows):
             known = dict.fromkeys(name for one in rows for name in (one.row, one.label))
             raise RequestError(unknown("row", name, known), place=("row",))
-    chosen = [one for one in rows if not wanted or one.row in wanted or one.label in wanted]
+    chosen = [one for one in rows if not wanted or {one.row, *one.called} & set(wanted)]
     for condition in conditions:
         if any(condition.metric not in one.metrics for one in chosen):
             raise RequestError(f"{condition.text!r}: {_not_in_the_run(condition, chosen)}")
