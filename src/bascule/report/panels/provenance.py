@@ -179,5 +179,6 @@ def _state(cell: CellView) -> str:
     if cell.done:
         return "done"
     if cell.record.trained:
-        return f"{'given' if _is_given(cell) else 'trained'}; {len(cell.evaluations)} of {count(len(cell.planned.keys), 'evaluation')} done"
+        done = f"{len(cell.evaluations)} of {count(len(cell.planned.keys), 'evaluation')} done"
+        return f"{'given' if _is_given(cell) else 'trained'}; {done}"
     return "not trained yet"
