@@ -15,8 +15,10 @@ from bascule.audit.open import open_model
 from bascule.core import rng
 from bascule.core.errors import RequestError
 from bascule.core.inference import predict
+from bascule.plan.document import parse_study
 from bascule.plan.overrides import Override
 from bascule.plan.plan import Plan
+from bascule.plan.resolve import make_plan
 from bascule.record.rows import read_rows
 from bascule.record.run import RunRecord
 from bascule.report.tables.tables import ONE_SEED, More, render
@@ -148,24 +150,28 @@ def test_a_cell_is_looked_at_without_the_file_that_it_came_from(
     assert audited.accuracy(audited.test) == pytest.approx(read_rows(run)[0].metrics["accuracy"].value)
 
 
+@pytest.mark.parametrize("folder", ["", "audits"])
 def test_a_run_is_asked_more_without_the_files_that_its_models_came_from(
-    plan_of: PlanMaker, run_here: Runner, weights: dict[str, str], tmp_path: Path
+    folder: str, run_here: Runner, weights: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    on = row(weights["plain"], ", train: {objective: standard, epochs: 1, batch_size: 64, lr: 1e-4}")
-    rows = {"plain": row(weights["plain"]), "clean": row(weights["poisoned"], ", repair: clp"), "on": on}
+    monkeypatch.chdir(tmp_path)
+    Path(folder).mkdir(exist_ok=True)
+    files = [Path(shutil.move(file, Path(folder) / Path(file).name)) for file in weights.values()]
+    plain, poisoned = (file.name for file in files)
+    on = row(plain, ", train: {objective: standard, epochs: 1, batch_size: 64, lr: 1e-4}")
+    text = study(plain=row(plain), clean=row(poisoned, ", repair: clp"), on=on)
+    document = parse_study(text, name="tiny", source="tiny.yaml", folder=Path(folder))
     run = RunRecord(tmp_path / "run")
-    assert not run_here(plan_of("twin=false", text=study(**rows)), run).failures
+    assert not run_here(make_plan(document), run).failures
     before = [result.metrics["accuracy"] for result in read_rows(run)]
-    for file in weights.values():
-        Path(file).unlink()
+    for file in files:
+        file.unlink()
     more = Override(path="attack", value={"name": "fgsm", "eps": 0.2}, origin="--attack", adds=True)
     plan = more_asked(RunRecord(run.path), [more], ())
-    device = torch.device("cpu")
-    assert run_plan(plan, RunRecord(run.path), device=device, roots=(), train=False).failures == ()
+    assert run_plan(plan, RunRecord(run.path), device=torch.device("cpu"), roots=(), train=False).failures == ()
     found = read_rows(RunRecord(run.path))
     assert [result.metrics["accuracy"] for result in found] == before
     assert all(len(one.adversarial) == 2 for result in found for one in result.outcomes.values())
-    assert {name: Path(file).exists() for name, file in weights.items()} == {"plain": False, "poisoned": False}
 
 
 def test_the_weights_stand_in_the_record_and_the_file_may_move(

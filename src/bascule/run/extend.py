@@ -60,7 +60,8 @@ def more_asked(run: RunRecord, asked: Sequence[Override], roots: Sequence[Path],
 def _kept_weights(run: RunRecord) -> dict[str, Kept]:
     """The files of weights that the models of a run came with or started from, by name, and which of them it keeps."""
     kept: dict[str, Kept] = {}
-    cells = [run.cell(cell.fingerprint) for cell in run.plan().cells()]
+    plan = run.plan()
+    cells = [run.cell(cell.fingerprint) for cell in plan.cells()]
     for cell in [*cells, *(base for cell in cells if (base := cell.base()) is not None)]:
         settings = cell.info().get("settings") or {}
         network = settings.get("model") or {}
@@ -69,7 +70,9 @@ def _kept_weights(run: RunRecord) -> dict[str, Kept]:
             copy = cell.model_file if came_as_it_is(settings) and cell.trained else None
             known = kept.setdefault(file, Kept(digest, copy))
             kept[file] = known if known.copy is not None else Kept(digest, copy)
-    return kept
+    # One that lay beside the study is not found there any more, and so has its name as written.
+    beside = [file for file in kept if plan.folder and Path(file).is_relative_to(plan.folder)]
+    return {**kept, **{str(Path(file).relative_to(plan.folder)): kept[file] for file in beside}}
 
 
 def recall_codes(run: RunRecord) -> bool:
