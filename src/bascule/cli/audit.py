@@ -50,7 +50,7 @@ _FullOption = Annotated[
 _MinutesOption = Annotated[
     float,
     typer.Option(
-        "--minutes", min=0.01, max=10_000, metavar="N", help="About what the light set may take on an idle machine."
+        "--minutes", min=0.001, max=10_000, metavar="N", help="About what the light set may take on an idle machine."
     ),
 ]
 _ImagesOption = Annotated[
@@ -168,6 +168,9 @@ def _run(prepared: Audit) -> None:
         raise typer.Exit(1)
     if verdict is not None and verdict.suspicious:
         raise typer.Exit(SUSPICIOUS)
+    if facts is not None and facts.about == "model" and not facts.scans:
+        complain("no scanner has looked for a backdoor (see `Not looked at`)")
+        raise typer.Exit(1)
 
 
 def _tell_study(study: Path, *, new: bool) -> None:
