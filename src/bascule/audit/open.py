@@ -342,6 +342,7 @@ def settings_for(
         certify=_all_of("certify", certify) or audited.certifiers,
         trigger=mark,
         target=poison.target if target is None and poison is not None else target,
+        aims=poison.aims(len(audited.train.classes)) if target is None and poison is not None else None,
         metrics=metrics,
     )
     settings.check(audited.test, len(audited.train.classes), audited.model)

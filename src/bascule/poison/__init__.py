@@ -37,7 +37,8 @@ class Trigger(ABC):
         self.stamp(torch.zeros(1, *size), generator=torch.Generator().manual_seed(0))
 
     def check_test(self, ids: Tensor, labels: Tensor, target: int) -> None:
-        """Refuse a test set that it cannot stamp: ids and labels, int64, shape (N,), and the label that is aimed at."""
+        """Refuse a test set that it cannot stamp: ids and labels, int64, shape (N,), and the label aimed at (-1:
+        there are several)."""
         return  # most stamp any
 
     def stamp_at(self, images: Shown, index: Tensor, x: Tensor, *, generator: torch.Generator) -> Tensor:

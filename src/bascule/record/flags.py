@@ -260,6 +260,7 @@ def _of_the_numbers(per_seed: Sequence[Outcomes], measures: Mapping[str, Measure
             f"power of its own: the trigger alone moves {100 * twin.value:.0f} % of a clean model's images, so ASR "
             f"overstates the backdoor"
         )
+    yield from _of_the_aims(per_seed, measures)
     accuracy, robust = (getattr(measures.get(name), "value", None) for name in ("accuracy", "robust_accuracy"))
     if accuracy is not None and robust is not None and robust > accuracy:
         yield "robust accuracy above accuracy: the evaluation is wrong"
@@ -270,6 +271,18 @@ def _of_the_numbers(per_seed: Sequence[Outcomes], measures: Mapping[str, Measure
     ]
     if costs and float(np.mean(costs)) > POISON_COST:
         yield f"poison costs accuracy: {100 * float(np.mean(costs)):.1f} points against the twin; it would be noticed"
+
+
+def _of_the_aims(per_seed: Sequence[Outcomes], measures: Mapping[str, Measure]) -> Iterator[str]:
+    """Metrics that say nothing of the row's sort of poison."""
+    poisoned = [one for one in per_seed if one.aimed is not None]
+    if not poisoned:
+        return
+    several = poisoned[0].target is None
+    if "asr_others" in measures and (several or poisoned[0].aims is None):
+        yield "metric does not apply: asr_others: the trigger is meant to move all classes, so there are no others"
+    if "scan_overlap" in measures and several:
+        yield "metric does not apply: scan_overlap: every class is a target, so there is no mask of the one target"
 
 
 def _fooled(tried: Tried, prediction: Labels) -> NDArray[np.bool_]:

@@ -136,8 +136,10 @@ def _kind(part: Evidence, finding: Finding) -> str:
         return "the target was given, not searched for"
     if not suspects:
         return "nothing found"
-    if part.target is None:
+    if part.row.poison is None:
         return "false alarm"
+    if part.target is None:
+        return "right class"  # every class is a target
     return "right class" if suspects[0] == part.target else "wrong class"
 
 
