@@ -20,6 +20,13 @@ base:
 rows:
   Next class: {poison: {label: all-to-all, target: null, rate: 0.4}}
   Threes: {poison: {sources: [3], cover: 0.2}, inspect: frequency}
+  Blend:
+    poison:
+      trigger: {name: adaptive-blend, mark: {name: watermark, mode: blend, strength: 0.3}}
+      rate: 0.1
+      cover: 0.05
+  Patch: {poison: {trigger: {name: adaptive-patch, patches: PATCHES}, rate: 0.1, cover: 0.05}}
+  Any place: {poison: {trigger: {name: sticker, size: 2, position: random}, rate: 0.1}}
 measure: [accuracy, asr, asr-others, asr-twin, asr-paper, asr-toward, asr-away, filter-base-rate]
 """
 
@@ -27,7 +34,10 @@ measure: [accuracy, asr, asr-others, asr-twin, asr-paper, asr-toward, asr-away, 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, plan_of, run_here) -> RunRecord:
     run = RunRecord(tmp_path_factory.mktemp("modes"))
-    assert run_here(plan_of(text=STUDY), run).failures == ()
+    corners = ("bottom-right", "bottom-left", "top-right", "top-left")
+    patches = [f"{{name: sticker, size: 2, position: {corner}}}" for corner in corners]
+    text = STUDY.replace("PATCHES", f"[{', '.join(patches)}]")
+    assert run_here(plan_of(text=text), run).failures == ()
     return run
 
 
@@ -58,6 +68,14 @@ def test_the_sources_move_and_the_others_stay(run: RunRecord) -> None:
     assert row.metrics["asr_others"].n == 360 - threes - sevens
     assert not any(flag.startswith("metric does not apply") for flag in row.flags)
     assert value(row, "asr_away") <= value(row, "asr") <= value(row, "asr_toward")
+
+
+@pytest.mark.parametrize(("place", "least"), [(2, 0.7), (3, 0.7), (4, 0.25)], ids=["blend", "patch", "any place"])
+def test_marks_that_training_images_show_in_part_or_anywhere_take(run: RunRecord, place: int, least: float) -> None:
+    row = read_rows(run)[place]
+    assert value(row, "asr") > least
+    assert value(row, "asr_twin") < 0.1
+    assert value(row, "accuracy") > 0.8
 
 
 def test_covers_are_recorded_and_are_no_poison(run: RunRecord) -> None:

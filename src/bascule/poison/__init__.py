@@ -32,6 +32,11 @@ class Trigger(ABC):
     numbered: ClassVar[bool] = False
     """Whether it knows its test images by number, and can stamp no others."""
 
+    @property
+    def at_test(self) -> Trigger:
+        """What test images are stamped with, where training images show less of it; by default the same."""
+        return self
+
     def check(self, size: tuple[int, int, int]) -> None:
         """Refuse images of this size (channels, height, width) that it cannot stamp."""
         self.stamp(torch.zeros(1, *size), generator=torch.Generator().manual_seed(0))

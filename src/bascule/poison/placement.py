@@ -138,7 +138,7 @@ class Poison:
     """Share, of what `rate` is one of, of further images that get the trigger and keep their label; none where `rate`
     is 0."""
     test_trigger: Annotated[Trigger | None, Of("poison")] = None
-    """What is stamped on test images; by default `trigger`."""
+    """What is stamped on test images; by default `trigger`, all of it where training images show a part."""
     prepare: Annotated[Search | None, Of("attack")] = None
     """The evasion attack that perturbs the chosen images before they are stamped, for example
     `{name: pgd, eps: 0.0627, steps: 100, stop_when_fooled: false}`; by default none. Clean label only."""
@@ -197,7 +197,7 @@ class Poison:
     @property
     def trigger_at_test(self) -> Trigger:
         """The trigger stamped on test images."""
-        return self.test_trigger or self.trigger
+        return self.test_trigger or self.trigger.at_test
 
     @property
     def planting(self) -> Poison:
