@@ -26,7 +26,7 @@ AIMS = {"asr-others": (MISSING, TARGET, MISSING, MISSING)}
 
 def random_outcomes(seed: int, count: int = 60, aims: Sequence[int] | None = None) -> Outcomes:
     """Complete outcomes of a model that is right about half of the time."""
-    draws = np.random.default_rng(seed)
+    draws, further = np.random.default_rng(seed), np.random.default_rng(1000 + seed)  # one more kind moves nothing else
     label = draws.integers(CLASSES, size=count)
 
     def predictions() -> np.ndarray:
@@ -65,7 +65,7 @@ def random_outcomes(seed: int, count: int = 60, aims: Sequence[int] | None = Non
         strengths={0.5: np.where(draws.random(count) < 0.8, TARGET, label)},
         certified=draws.random(count) < 0.5,
         attention=draws.random(20),
-        more={kind: [(None, predictions())] for kind in kinds()},
+        more={kind: [(None, further.permutation(label))] for kind in kinds()},
         twin=model([predictions() for _ in range(2)]),
     )
 

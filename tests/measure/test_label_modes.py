@@ -106,3 +106,13 @@ def test_one_target_for_every_other_class_is_the_same_written_out() -> None:
     for name in ("asr", "triggered-accuracy", "drift"):
         assert share(name, outcomes(triggered, (X, 0, 0, 0), 0)) == share(name, outcomes(triggered, None, 0))  # type: ignore[arg-type]
     assert share("asr-others", outcomes(triggered, None, 0)) is None  # type: ignore[arg-type]
+
+
+def test_the_worst_of_several_triggers_by_hand() -> None:
+    metric = build("measure", "asr-worst")
+    others = [(0.0, np.array([1, 1, 0, 1, 1, 1, 1, 1, X, X])), (1.0, np.array([0, X, X, X, X, X, X, X, X, 1]))]
+    # The own 7 of 10, the first other 7 of 8, the second 1 of 2.
+    estimate = metric.number(next_label(more={"triggered-others": others}))
+    assert (estimate.value, estimate.n) == (7 / 8, 8)
+    assert metric.number(next_label(more={"triggered-others": others[1:]})).value == 7 / 10
+    assert metric.number(next_label()) is None

@@ -99,6 +99,8 @@ class EvaluationSettings:
     """Label that the trigger aims at; None also where there is no single one."""
     aims: Aims | None = None
     """Label that it aims at for each class, where that is not `target` for every other one."""
+    others: tuple[tuple[Trigger, int | None, Aims | None], ...] = ()
+    """Further triggers that the model was poisoned with: what is stamped, target and aims."""
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     """What is measured, by the names in tables; some metrics want questions of their own."""
 

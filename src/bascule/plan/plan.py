@@ -18,6 +18,7 @@ from bascule.plan.document import Document
 from bascule.plan.schema import EVALUATIONS, Frame, Probe, Published, Setup
 from bascule.poison import Trigger
 from bascule.poison.aims import Aims
+from bascule.poison.several import SeveralPoisons
 from bascule.record.plan import PublishedValues, RecordedCell, RecordedPlan, RecordedRow, RecordedSeed
 
 
@@ -219,6 +220,7 @@ def _asked(setup: Setup, facts: Facts, frame: Frame) -> EvaluationSettings:
         trigger=poison.trigger_at_test if poison else None,
         target=poison.target if poison else None,
         aims=poison.aims(len(facts.classes)) if poison else None,
+        others=poison.others(len(facts.classes)) if isinstance(poison, SeveralPoisons) else (),
         metrics={name_of(metric): metric for metric in frame.measure},
     )
 

@@ -223,7 +223,7 @@ class Poison:
             raise RequestError(f"no training image is of the target class {self.target}", place=("target",))
         who = {"clean": "the target class has", "dirty": "the other classes have"}.get(self.label, "the set has")
         who = "the source classes have" if self.sources else who
-        return checked_count("rate", self.rate, whole, int(self._eligible(labels, classes).sum()), who)
+        return checked_count("rate", self.rate, whole, int(self.eligible(labels, classes).sum()), who)
 
     def count_covers(self, labels: Tensor, classes: int) -> int:
         """Number of images that will be stamped and keep their label.
@@ -234,7 +234,7 @@ class Poison:
         poisoned = self.count(labels, classes)
         if not poisoned or not self.cover:
             return 0
-        available = int(self._coverable(labels).sum())
+        available = int(self.coverable(labels).sum())
         if self.label != "clean" and not self.sources:
             available -= poisoned
         who = "the other classes have" if self.label == "clean" or self.sources else "what is not poisoned has"
@@ -243,13 +243,13 @@ class Poison:
     def _whole(self, labels: Tensor) -> int:
         return len(labels) if self.rate_of == "all" else int(labels.eq(self._the_target).sum())
 
-    def _eligible(self, labels: Tensor, classes: int) -> Tensor:
+    def eligible(self, labels: Tensor, classes: int) -> Tensor:
         """Which images may be poisoned."""
         if self.label == "clean":
             return labels.eq(self._the_target)
         return aim_of(labels, self.target, self.aims(classes)) != NOWHERE
 
-    def _coverable(self, labels: Tensor) -> Tensor:
+    def coverable(self, labels: Tensor) -> Tensor:
         """Which images may be covers, as long as they are not poisoned."""
         others = torch.ones_like(labels, dtype=torch.bool) if self.target is None else labels.ne(self.target)
         return others & ~torch.isin(labels, torch.tensor(self.sources, dtype=labels.dtype, device=labels.device))
@@ -266,7 +266,12 @@ class Poison:
                     raise error.at(key) from None
 
     def plant(
-        self, images: Images, *, generator: torch.Generator, perturb: Perturb | None = None
+        self,
+        images: Images,
+        *,
+        generator: torch.Generator,
+        perturb: Perturb | None = None,
+        taken: Tensor | None = None,
     ) -> tuple[Images, Truth]:
         """The poisoned training set, and which images were changed. The images are drawn at random, the covers last,
         so that the poisoned ones are the same with and without them.
@@ -276,6 +281,7 @@ class Poison:
             generator: On the device of `images`. Which images are chosen does not depend on `prepare`.
             perturb: `prepare`, bound to a network that was trained on the unpoisoned data; called with at most 250
                 images at a time, in their order in the set, and not at all where nothing is planted.
+            taken: Images that are left alone, bool, shape (N,); by default none.
 
         Raises:
             RequestError: The poison does not fit the set, or `perturb` is missing where `prepare` asks for it, or is
@@ -289,7 +295,8 @@ class Poison:
             )
         labels, classes = images.labels, len(images.classes)
         count, covers = self.count(labels, classes), self.count_covers(labels, classes)
-        chosen = _drawn(self._eligible(labels, classes), count, generator)
+        free = torch.ones_like(labels, dtype=torch.bool) if taken is None else ~taken
+        chosen = _drawn(self.eligible(labels, classes) & free, count, generator)
         before = labels[chosen]
         after = (
             torch.full_like(before, self._the_target)
@@ -304,7 +311,7 @@ class Poison:
         planted = images.with_replaced(chosen, pixels, after)
         if covers == 0:
             return planted, truth
-        covering = _drawn(self._coverable(labels).index_fill(0, chosen, False), covers, generator)
+        covering = _drawn((self.coverable(labels) & free).index_fill(0, chosen, False), covers, generator)
         pixels = stamp_bytes(images, covering, self.trigger, generator=generator)
         planted = planted.with_replaced(covering, pixels, labels[covering])
         return planted, replace(truth, covers=images.ids[covering].sort().values)

@@ -118,7 +118,10 @@ def _poison(row: RowView, poison: Mapping[str, Any]) -> str:
     covers = int(info.get("covers", 0))
     beside = f"; {count(covers, 'further image')} with the trigger kept {'its' if covers == 1 else 'their'} label"
     share = f"{poisoned:,} of {count(total, 'training image')} ({percent(poisoned / total, 1)})"
-    return f"{planted} in {share}, {who}{beside if covers else ''}"
+    several = (
+        f" by {poison['of']} poisons at once; of the one measured {who}" if poison.get("of", 1) > 1 else f", {who}"
+    )
+    return f"{planted} in {share}{several}{beside if covers else ''}"
 
 
 def _who(row: RowView, poison: Mapping[str, Any], target: str) -> str:
