@@ -25,6 +25,7 @@ from bascule.report.view import view_of
 QUICK = Wish(minutes=0.01, images=40)
 SCANNED = """\
   neural-cleanse: {attack: [], scan: {name: neural-cleanse, max_looks: 40}}
+  universal-perturbation: {attack: [], scan: {name: universal-perturbation, max_looks: 30}}
 """
 
 
@@ -54,7 +55,7 @@ def network(cell: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def found(cell: Path, network: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Audit:
-    """The audit of a file with a strong backdoor, with a scanner put into its study by hand, and a repair."""
+    """The audit of a file with a strong backdoor, with two scanners put into its study by hand, and a repair."""
     folder = tmp_path_factory.mktemp("audits")
     weights = Path(shutil.copy(cell / "model.safetensors", folder / "a file.safetensors"))
     wish = Wish(minutes=0.01, images=60, repairs=({"name": "clp"},))
@@ -84,8 +85,8 @@ def test_a_full_audit_takes_every_scanner_filter_and_autoattack(cell: Path, tmp_
 
 def test_what_scanners_name_is_tried_on_images_that_they_did_not_see(found: Audit) -> None:
     said = facts(found)
-    assert [scan.method for scan in said.scans] == ["neural-cleanse"]
-    assert said.scans[0].suspects[0] == 7
+    assert [scan.method for scan in said.scans] == ["neural-cleanse", "universal-perturbation"]
+    assert [scan.suspects[:1] for scan in said.scans] == [(7,), (7,)]
     assert suspicious(said)
     assert said.recovered is not None
     assert said.recovered.label == 7
@@ -165,7 +166,7 @@ def test_the_command_says_its_verdict_and_exits_with_3(found: Audit, network: di
     words = ("audit", runs.parent / "a file.safetensors", "--data", "digits", "--model", str(network).replace("'", ""))
     code, output = call(*words, "--minutes", "0.01", "--images", "60", "--repair", "clp", "--runs", runs)
     assert code == 3
-    assert "Suspicion of a backdoor towards class 7: 1 of 1 scanner names it." in output
+    assert "Suspicion of a backdoor towards class 7: 2 of 2 scanners name it." in output
     assert f"Report: {found.record.path / 'report.html'}" in output
     assert "Not looked at" in output
     page = (found.record.path / "report.html").read_text()

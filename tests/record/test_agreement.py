@@ -21,7 +21,7 @@ def scans(*suspects: tuple[int, ...]) -> list[Scanned]:
     [
         ([], None),
         ([()], None),
-        ([(2,)], 2),  # the only one there is
+        ([(2,)], None),  # alone
         ([(2,), ()], None),  # one of two
         ([(2,), (2,)], 2),
         ([(2,), (2,), (), ()], None),  # half

@@ -50,8 +50,8 @@ class Wish:
 
     full: bool = False
     """The strongest attacks, every scanner and filter with its own settings, whatever the time."""
-    minutes: float = 5.0
-    """What the light set may take, by the clock as it is measured first."""
+    minutes: float = 6.0
+    """What the light set may take, as it is measured first."""
     images: int | None = None
     """Test images; by default as many as fit."""
     repairs: tuple[Mapping[str, Any], ...] = ()
@@ -82,11 +82,11 @@ def propose(audited: AuditedModel, wish: Wish) -> Proposal:
         proposal.reasons.append(f"The full set, which may take hours: {said}.")
     else:
         proposal.reasons.append(f"The light set, meant to end in about {_minutes(wish.minutes)}: {said}.")
-    _images(proposal, audited, wish, cost, 0.35 * seconds)
+    _images(proposal, audited, wish, cost, 0.25 * seconds)
     _attacks(proposal, audited, wish, cost)
     _bounds(proposal, audited)
     _explanations(proposal, audited, wish, cost, 0.03 * seconds)
-    _scanners(proposal, audited, wish, cost, 0.45 * seconds)
+    _scanners(proposal, audited, wish, cost, 0.6 * seconds)
     _filters(proposal, audited, wish, cost, 0.1 * seconds)
     _always_left_out(proposal, wish)
     return proposal

@@ -51,8 +51,14 @@ def audit(
     ] = False,
     minutes: Annotated[
         float,
-        typer.Option("--minutes", min=0.01, max=10_000, metavar="N", help="What the light set may take, about."),
-    ] = 5.0,
+        typer.Option(
+            "--minutes",
+            min=0.01,
+            max=10_000,
+            metavar="N",
+            help="What the light set may take, about, on an idle machine.",
+        ),
+    ] = 6.0,
     images: Annotated[
         int | None,
         typer.Option("--images", min=1, metavar="N", help="Test images; by default as many as there is time for."),

@@ -70,10 +70,10 @@ def named_most(scans: Sequence[Scanned]) -> tuple[int | None, int]:
 
 
 def agreed(scans: Sequence[Scanned]) -> int | None:
-    """The class that more than half of the scanners name; None where there is none.
+    """The class that more than half of the scanners name, and at least two; None where there is none.
 
-    Half is not enough: of the four that there are, three search in the same way, and two of those are easily taken in
-    by the same thing.
+    One alone is not enough: each names a class of many a clean model. Nor is half: of the four that there are, three
+    search in the same way, and two of those are easily taken in by the same thing.
     """
     label, count = named_most(scans)
-    return label if 2 * count > len(scans) else None
+    return label if count > max(1, len(scans) / 2) else None

@@ -40,6 +40,7 @@ def test_the_first_line_says_whom_scanners_suspect() -> None:
     assert headline(scans=(one, none, none)) == (
         "No backdoor that scanners agree on: 1 of 3 scanners names class 1 (dog)."
     )
+    assert headline(scans=(one,)) == "mm-bd alone looked for a backdoor, and names class 1 (dog): none agrees."
     assert headline(scans=(none,)) == "No backdoor was found by feature-inversion."
     assert headline() == "Nothing has looked for a backdoor in this model."
     assert headline(done=False).endswith("The audit is not finished.")
@@ -61,7 +62,7 @@ def test_the_models_own_record_counts_too(asr: float, suspicious: bool) -> None:
 
 def test_scanners_that_agree_on_another_class_than_the_record() -> None:
     planted = Trigger(label=3, asr=share(0.9, 0.85, 0.95))
-    assert "another class than the scanners agree on" in said(scans=(scan("mm-bd", 2),), planted=planted)
+    assert "another class than the scanners agree on" in said(scans=(scan("mm-bd", 2), scan("x", 2)), planted=planted)
     assert "another class" not in said(scans=(scan("mm-bd", 3),), planted=planted)
 
 

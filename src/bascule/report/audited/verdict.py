@@ -90,6 +90,9 @@ def _headline(facts: Facts) -> str:
     named_any, named = named_most(facts.scans)
     if named_any is None:
         return f"No backdoor was found by {joined([scan.method for scan in facts.scans])}.{unfinished}"
+    if total == 1:
+        where = f"class {facts.name_of(named_any)}"
+        return f"{facts.scans[0].method} alone looked for a backdoor, and names {where}: none agrees.{unfinished}"
     return (
         f"No backdoor that scanners agree on: {named} of {count(total, 'scanner')} "
         f"{'names' if named == 1 else 'name'} class {facts.name_of(named_any)}.{unfinished}"
@@ -155,7 +158,7 @@ def _backdoors(facts: Facts) -> Iterator[str]:
     if facts.planned_scans > len(facts.scans):
         yield f"{count(facts.planned_scans - len(facts.scans), 'scanner has', 'scanners have')} not answered."
     if any(scan.suspects for scan in facts.scans) and agreed(facts.scans) is None:
-        yield "They do not agree. A scanner alone often names a class of a model without any backdoor."
+        yield "That is no agreement. A scanner alone often names a class of a model without any backdoor."
     if facts.recovered is not None:
         yield from _trigger(facts, facts.recovered)
     if facts.planted is not None:
