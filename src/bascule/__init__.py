@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor, nn
+    from torch.utils.data import DataLoader, Dataset
 
     from bascule.attack import Attack
     from bascule.certify import Certifier
@@ -24,8 +25,8 @@ __all__ = ["__version__", "check", "evaluate", "load", "perturb"]
 
 def perturb(
     model: nn.Module,
-    x: Tensor,
-    y: Tensor,
+    x: Tensor | Dataset[Any] | DataLoader[Any],
+    y: Tensor | None,
     attack: str | Mapping[str, Any] | Attack,
     *,
     seed: int = 0,
@@ -40,8 +41,8 @@ def perturb(
 
     Args:
         model: From [0, 1] images to logits; normalisation is its first layer.
-        x: N x C x H x W, floats in [0, 1] or uint8 (0 to 255).
-        y: Labels, whole numbers, shape (N,).
+        x: N x C x H x W, floats in [0, 1] or uint8 (0 to 255); or a data set or loader, as `evaluate` takes it.
+        y: Labels, whole numbers, shape (N,); None with a data set.
         attack: A name (see `bascule ls attack`) with its settings as keywords; or a mapping as in a study file, or an
             attack itself.
         seed: Of everything that is drawn.
@@ -50,10 +51,12 @@ def perturb(
         settings: Of the attack: `bascule show attack/NAME`.
 
     Returns:
-        Floats of the type of the model's parameters (of 32 bits for one of 16), N x C x H x W, on the device of `x`.
+        Floats of the type of the model's parameters (of 32 bits for one of 16), N x C x H x W, on the device of `x`; of
+        a data set in its order, on the CPU.
 
     Raises:
-        RequestError: A wrong name, setting, shape, range or label, or a model that does not answer with logits.
+        RequestError: A wrong name, setting, shape, range or label, a data set that gives something else, or a model
+            that does not answer with logits.
     """
     from bascule.evaluation import in_memory
 
@@ -62,8 +65,8 @@ def perturb(
 
 def evaluate(
     model: nn.Module,
-    x: Tensor,
-    y: Tensor,
+    x: Tensor | Dataset[Any] | DataLoader[Any],
+    y: Tensor | None = None,
     *,
     attack: str | Mapping[str, Any] | Attack | Sequence[str | Mapping[str, Any] | Attack] = (),
     certify: str | Mapping[str, Any] | Certifier | Sequence[str | Mapping[str, Any] | Certifier] = (),
@@ -81,8 +84,10 @@ def evaluate(
 
     Args:
         model: From [0, 1] images to logits; normalisation is its first layer. Found as it was afterwards.
-        x: N x C x H x W, floats in [0, 1] or uint8 (0 to 255).
-        y: Labels, whole numbers, shape (N,).
+        x: N x C x H x W, floats in [0, 1] or uint8 (0 to 255). Or a torch data set or loader (or what is like one) that
+            gives (image, label) or {"image": ..., "label": ...}, one by one or in batches, where an image is a picture
+            of Pillow, or a tensor in that range. It is gone through once, and all of it is held in memory.
+        y: Labels, whole numbers, shape (N,); absent with a data set.
         attack: One attack or several, cheap ones first, each `{"name": "pgd", "eps": 8 / 255}` or an attack itself.
             Robust accuracy is the worst case over all.
         certify: Certified bounds, written alike.
@@ -93,7 +98,8 @@ def evaluate(
         seed: Of everything that is drawn.
 
     Raises:
-        RequestError: A wrong name, setting, shape, range or label, or a model that does not answer with logits.
+        RequestError: A wrong name, setting, shape, range or label, a data set that gives something else, or a model
+            that does not answer with logits.
     """
     from bascule.evaluation import in_memory
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -26,8 +27,9 @@ def test_a_ranking_and_a_contact_sheet(said: Callable, cell: Path, tmp_path: Pat
         assert sheet.size == (12 * 66, 4 * 66)
 
 
-def test_files_are_named(said: Callable, tmp_path: Path, cell: Path) -> None:
-    for split in ("train", "test"):
+@pytest.mark.parametrize("splits", [("train", "test"), ("train",), ("",)], ids="-".join)
+def test_files_are_named_and_no_test_images_are_needed(said: Callable, tmp_path: Path, splits: tuple[str, ...]) -> None:
+    for split in splits:
         for label in ("cat", "dog"):
             folder = tmp_path / "set" / split / label
             folder.mkdir(parents=True)
@@ -45,7 +47,7 @@ def test_files_are_named(said: Callable, tmp_path: Path, cell: Path) -> None:
     )  # fmt: skip
     with (tmp_path / "suspicion.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert {row["file"] for row in rows} == {str(path) for path in (tmp_path / "set/train").glob("*/*.png")}
+    assert {row["file"] for row in rows} == {str(path) for path in (tmp_path / "set" / splits[0]).glob("*/*.png")}
     assert all(Path(row["file"]).parent.name == row["class"] for row in rows)
 
 

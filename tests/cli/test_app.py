@@ -35,7 +35,10 @@ from bascule.cli import app
         (["table", "digits"], "There are no runs in runs"),
         (["report", "digits"], "There are no runs in runs"),
         (["data", "get", "mnits"], "unknown data name 'mnits'. Did you mean 'mnist'?"),
-        (["data", "get", "folder"], "data/folder reads files that you have; cifar10 and mnist can be downloaded"),
+        (
+            ["data", "get", "folder"],
+            "data/folder reads files that you have; cifar10, cifar100, mnist, svhn can be downloaded",
+        ),
         (["export", "digits"], "There are no runs in runs"),
         (["ls", "atack"], "unknown kind 'atack'. Did you mean 'attack'?"),
         (["show", "attack/pdg"], "unknown attack name 'pdg'. Did you mean 'pgd'?"),

@@ -15,10 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from scipy.io import savemat
 
 from bascule.core import catalog
 from bascule.core.errors import RequestError
 from bascule.data import Source
+from pickles import python2_pickle
 
 TRAIN, TEST = 12, 7
 EMBEDDED = ("digits",)
@@ -70,6 +72,33 @@ def tiny_cifar10(root: Path, seed: int) -> dict[str, Any]:
     return {}
 
 
+def tiny_cifar100(root: Path, seed: int) -> dict[str, Any]:
+    folder = root / "cifar-100-python"
+    folder.mkdir(exist_ok=True)
+    for split, count in (("train", TRAIN), ("test", TEST)):
+        pixels = pictures(count, seed, 32).transpose(0, 3, 1, 2).reshape(count, -1)
+        content = python2_pickle(pixels, fine_labels=labels(count).tolist(), coarse_labels=[0] * count)
+        (folder / split).write_bytes(content)
+    return {}
+
+
+def tiny_svhn(root: Path, seed: int) -> dict[str, Any]:
+    (root / "svhn").mkdir(exist_ok=True)
+    for split, count in (("train", TRAIN), ("test", TEST)):
+        y = np.where(labels(count) == 0, 10, labels(count)).astype(np.uint8)[:, None]
+        x = pictures(count, seed, 32).transpose(1, 2, 3, 0)
+        savemat(root / "svhn" / f"{split}_32x32.mat", {"X": x, "y": y}, do_compression=True)
+    return {}
+
+
+def tiny_stl10(root: Path, seed: int) -> dict[str, Any]:
+    (root / "stl10").mkdir(exist_ok=True)
+    for split, count in (("train", TRAIN), ("test", TEST)):
+        (root / "stl10" / f"{split}_X.bin").write_bytes(pictures(count, seed, 96).transpose(0, 3, 2, 1).tobytes())
+        (root / "stl10" / f"{split}_y.bin").write_bytes(bytes((labels(count) + 1).tolist()))
+    return {}
+
+
 def tiny_folder(root: Path, seed: int) -> dict[str, Any]:
     for split, count in (("train", TRAIN), ("val", TEST)):
         for i, pixels in enumerate(pictures(count, seed)):
@@ -89,11 +118,14 @@ def tiny_npz(root: Path, seed: int) -> dict[str, Any]:
 
 TINY: dict[str, Callable[[Path, int], dict[str, Any]]] = {
     "cifar10": tiny_cifar10,
+    "cifar100": tiny_cifar100,
     "digits": tiny_digits,
     "folder": tiny_folder,
     "mnist": tiny_mnist,
     "npz": tiny_npz,
     "parquet": tiny_parquet,
+    "stl10": tiny_stl10,
+    "svhn": tiny_svhn,
 }
 """For each source: writes a set of three classes into the folder, other pixels for another seed; gives the settings."""
 
@@ -149,6 +181,18 @@ def test_limits_cut_the_same_pictures_out(source: Source, root: Path) -> None:
     index = torch.tensor([place[int(i)] for i in few.ids])
     assert torch.equal(few.pixels[torch.arange(5)], train.pixels[index])
     assert torch.equal(few.labels, train.labels[index])
+
+
+@pytest.mark.parametrize("limits", LIMITS[:2], ids=str)
+def test_the_training_images_alone_are_those_of_the_whole(source: Source, root: Path, limits: dict[str, int]) -> None:
+    cut = replace(source, **limits, held_out=2)
+    expected = cut.load([root]).train
+    index = torch.arange(len(expected))
+    for one in (cut, cut.without_test()):  # a set that has a split has it with and without
+        train = one.load_train([root])
+        assert torch.equal(train.ids, expected.ids)
+        assert torch.equal(train.pixels[index], expected.pixels[index])
+        assert (train.classes, train.labels.tolist()) == (expected.classes, expected.labels.tolist())
 
 
 def test_loading_again_gives_the_same(source: Source, root: Path) -> None:

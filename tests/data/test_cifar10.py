@@ -21,26 +21,10 @@ from PIL import Image
 
 from bascule.core.errors import RequestError
 from bascule.data.cifar10 import Cifar10
+from pickles import python2_pickle
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 TRAIN = [f"data_batch_{i}" for i in range(1, 6)]
-
-
-def python2_pickle(pixels: np.ndarray, labels: list[int]) -> bytes:
-    """The bytes Python 2 wrote for {"data": pixels, "labels": labels} in protocol 2, as in the authors' files."""
-    content = pixels.tobytes()
-    return b"".join(
-        (
-            b"\x80\x02}(",
-            b"U\x04data",
-            b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tU\x01btR",
-            b"(K\x01(J" + len(pixels).to_bytes(4, "little") + b"M\x00\x0ct",
-            b"cnumpy\ndtype\n(U\x02u1K\x00K\x01tR(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb",
-            b"\x89T" + len(content).to_bytes(4, "little") + content + b"tb",
-            b"U\x06labels](" + b"".join(b"K" + bytes([label]) for label in labels) + b"e",
-            b"u.",
-        )
-    )
 
 
 def batch(number: int, count: int = 3) -> np.ndarray:
@@ -50,7 +34,7 @@ def batch(number: int, count: int = 3) -> np.ndarray:
 def write_batches(folder: Path) -> Path:
     folder.mkdir(parents=True)
     for number, name in enumerate([*TRAIN, "test_batch"]):
-        (folder / name).write_bytes(python2_pickle(batch(number), [number, 9, 0]))
+        (folder / name).write_bytes(python2_pickle(batch(number), labels=[number, 9, 0]))
     (folder / "batches.meta").write_bytes(pickle.dumps({b"label_names": [name.encode() for name in CLASSES]}))
     return folder
 
@@ -100,7 +84,7 @@ def test_pickles_in_order(form: str, request: pytest.FixtureRequest, tmp_path: P
 def test_rows_are_red_then_green_then_blue(folder: Path, tmp_path: Path) -> None:
     pixels = np.zeros((1, 3072), np.uint8)
     pixels[0, 0], pixels[0, 1024 + 32 * 2 + 5], pixels[0, 3071] = 1, 2, 3
-    (folder / "test_batch").write_bytes(python2_pickle(pixels, [0]))
+    (folder / "test_batch").write_bytes(python2_pickle(pixels, labels=[0]))
     x = whole(Cifar10().load([tmp_path]).test.pixels)[0]
     assert (int(x[0, 0, 0]), int(x[1, 2, 5]), int(x[2, 31, 31]), int(x.sum())) == (1, 2, 3, 6)
 

@@ -304,10 +304,11 @@ def test_a_refusal_names_what_is_there(tmp_path: Path, there: tuple[str, ...], s
     for name in there:
         (tmp_path / "set" / name).mkdir(parents=True)
     refused(tmp_path, f"needs a folder train and a folder test, val or validation.*; {said}")
-    save(tmp_path / "set" / "test" / "deeper" / "a" / "1.png", 1)
-    save(tmp_path / "set" / "train" / "deeper" / "a" / "1.png", 1)
+    for split in ("train", "test"):
+        for deeper in ("cat/a", "cat/b", "dog/a"):
+            save(tmp_path / "set" / split / deeper / "1.png", 1)
     if not there:
-        refused(tmp_path, "train.deeper: no pictures in this folder; .*; it holds the folder a$")
+        refused(tmp_path, "train.cat: no pictures in this folder; .*; it holds the folders a, b$")
 
 
 def test_a_file_is_not_a_folder(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from bascule.core.catalog import describe
 from bascule.core.errors import RequestError
 from bascule.data import npz as module
 from bascule.data.npz import Npz
@@ -99,6 +100,89 @@ def test_fortran_order_and_small_blocks(tmp_path: Path, monkeypatch: pytest.Monk
         assert train.labels.tolist() == Y.tolist()
 
 
+TEXTS = np.array(["dog", "cat", "owl", "dog"])
+
+
+@pytest.mark.parametrize("kind", ["U", "S"])
+def test_names_of_classes_as_labels(tmp_path: Path, kind: str) -> None:
+    y = TEXTS.astype(kind)
+    write(tmp_path, y_train=y, y_test=y[1:3])
+    train, test = load(tmp_path)
+    assert train.classes == test.classes == ("cat", "dog", "owl")
+    assert (train.labels.tolist(), test.labels.tolist()) == ([1, 0, 2, 1], [0, 2])
+    given = load(tmp_path, classes=("owl", "dog", "cat", "hen"))
+    assert (given.train.labels.tolist(), len(given.train.classes)) == ([1, 2, 0, 1], 4)
+    with pytest.raises(RequestError, match=r"y_train: owl is not among the `classes`"):
+        load(tmp_path, classes=("dog", "cat"))
+
+
+def test_a_class_that_only_the_test_images_have_has_a_number(tmp_path: Path) -> None:
+    write(tmp_path, y_train=np.array(["b", "b", "c", "c"]), y_test=np.array(["a", "c"]))
+    train, test = load(tmp_path)
+    assert (train.labels.tolist(), test.labels.tolist()) == ([1, 1, 2, 2], [0, 2])
+    assert Npz(path="set.npz").load_train([tmp_path]).labels.tolist() == [1, 1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("X_train", "y_train", "X_test", "y_test"),
+        ("train_x", "train_y", "test_x", "test_y"),
+        ("trainX", "trainY", "testX", "testY"),
+        ("train_images", "train_labels", "test_images", "test_labels"),
+        ("images_train", "labels_train", "images_test", "labels_test"),
+        ("train_data", "train_targets", "valid_data", "valid_targets"),
+        ("x_train", "y_train", "x_val", "y_val"),
+        ("Images", "labels", "test_images", "test_labels"),
+    ],
+)
+def test_usual_names(names: tuple[str, ...], tmp_path: Path) -> None:
+    np.savez(tmp_path / "set.npz", **dict(zip(names, (X, Y, X[:2], Y[:2]), strict=True)), other=X[:1])
+    train, test = load(tmp_path)
+    assert np.array_equal(train.pixels[:, 0].numpy(), X)
+    assert test.labels.tolist() == [0, 1]
+
+
+def test_test_arrays_go_before_validation_and_written_names_before_another_case(tmp_path: Path) -> None:
+    write(tmp_path, x_val=X[:1] + 9, y_val=Y[:1], X_train=X + 9, Y_TEST=Y[:1])
+    train, test = load(tmp_path)
+    assert (len(test), int(train.pixels.max())) == (2, 23)
+
+
+class TestWithoutASplit:
+    @pytest.fixture
+    def root(self, tmp_path: Path) -> Path:
+        """Ten cats and five dogs, told apart by their grey."""
+        x = np.arange(15, dtype=np.uint8)[:, None, None].repeat(4, 1).repeat(4, 2)
+        np.savez(tmp_path / "set.npz", images=x, labels=np.array(["cat"] * 10 + ["dog"] * 5))
+        return tmp_path
+
+    def test_the_refusal_says_what_can_be_done(self, root: Path) -> None:
+        text = r"holds images, labels of shapes \(15, 4, 4\), \(15,\). Add the test images, or set `test_share`"
+        for look in (Npz(path="set.npz").load, Npz(path="set.npz").facts):
+            with pytest.raises(RequestError, match=text):
+                look([root])
+
+    def test_a_share_is_drawn(self, root: Path) -> None:
+        source = Npz(path="set.npz", test_share=0.2)
+        with pytest.warns(UserWarning, match=r"no array says .* 20 % of each class.* \(3 of 15 pictures\)"):
+            train, test = source.load([root])
+        assert test.labels.tolist() == [0, 0, 1]
+        greys = [images.pixels[:, 0, 0, 0].tolist() for images in (train, test)]
+        assert sorted(greys[0] + greys[1]) == list(range(15))
+        with pytest.warns(UserWarning, match="20 %"):
+            assert source.load_train([root]).pixels.equal(train.pixels)
+
+    def test_whoever_needs_no_test_images_gets_all(self, root: Path) -> None:
+        for source in (Npz(path="set.npz"), Npz(path="set.npz", test_share=0.2).without_test()):
+            train = source.load_train([root])
+            assert (len(train), train.classes) == (15, ("cat", "dog"))
+
+    def test_the_default_leaves_fingerprints_as_they_were(self) -> None:
+        assert "test_share" not in describe(Npz(path="set.npz"))
+        assert describe(Npz(path="set.npz", test_share=0.2))["test_share"] == 0.2
+
+
 # --- refused ---------------------------------------------------------------------------------------------------------
 
 
@@ -121,7 +205,12 @@ def test_fortran_order_and_small_blocks(tmp_path: Path, monkeypatch: pytest.Monk
         ({"x_test": X[:0], "y_test": Y[:0]}, "x_test holds no images"),
         ({"x_test": X[:2, :, :2]}, "training images are 1 x 2 x 3 but test images 1 x 2 x 2"),
         ({"y_train": Y / 1}, "y_train holds float64; labels must be integers from 0"),
-        ({"y_train": np.array(["a", "b", "c", "a"])}, "y_train holds <U1; labels must be integers from 0"),
+        ({"y_train": np.array(["a", "b", "c", "a"])}, "y_train holds texts but y_test holds numbers; labels must be"),
+        ({"y_train": np.array([b"\xff"] * 4), "y_test": np.array([b"a"] * 2)}, "damaged or unreadable .*decode"),
+        (
+            {"y_train": np.array([""] * 4), "y_test": np.array([""] * 2)},
+            "y_train holds an empty text",
+        ),
         ({"y_train": np.eye(4, dtype=int)}, r"y_train has shape \(4, 4\); give one class number per image"),
         ({"y_train": np.int64(3)}, r"y_train has shape \(\); give one class number per image"),
         ({"y_train": Y - 1}, "training image 0 has the label -1"),
@@ -131,6 +220,17 @@ def test_fortran_order_and_small_blocks(tmp_path: Path, monkeypatch: pytest.Monk
 def test_refuses(arrays: dict[str, Any], text: str, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=rf"set.npz: .*{text}"):
         load(write(tmp_path, **arrays))
+
+
+def test_sets_with_several_labels_per_image_or_three_dimensions_are_refused(tmp_path: Path) -> None:
+    """ChestMNIST and OrganMNIST3D."""
+    for x, y, text in (
+        (np.zeros((4, 28, 28), np.uint8), np.zeros((4, 14), np.uint8), r"shape \(4, 14\); .* Several labels per image"),
+        (np.zeros((4, 28, 28, 28), np.uint8), Y[:, None], r"shape \(4, 28, 28, 28\); images must be N x H x W, "),
+    ):
+        np.savez(tmp_path / "set.npz", train_images=x, train_labels=y, test_images=x, test_labels=y)
+        with pytest.raises(RequestError, match=text):
+            load(tmp_path)
 
 
 def test_refuses_a_label_without_a_name(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from bascule.core.catalog import describe
 from bascule.core.errors import RequestError
 from bascule.data import _parquet
 from bascule.data.parquet import Parquet
@@ -157,6 +158,20 @@ def test_annotated_class_names_are_used_and_given_ones_go_first(tmp_path: Path) 
     assert Parquet(path=".", classes=("a", "b")).load([tmp_path]).train.classes == ("a", "b")
 
 
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int8(), pa.string())])
+def test_names_of_classes_as_labels(tmp_path: Path, kind: pa.DataType) -> None:
+    write(tmp_path / "train.parquet", [flat(v) for v in (1, 2, 3)], pa.array(["dog", "cat", "dog"]).cast(kind))
+    write(tmp_path / "test.parquet", [flat(4)], pa.array(["owl"]).cast(kind))
+    for source, classes in (
+        (Parquet(path="."), ("cat", "dog", "owl")),
+        (Parquet(path=".", classes=("owl", "dog", "cat")), ("owl", "dog", "cat")),
+    ):
+        train, test = source.load([tmp_path])
+        assert train.classes == classes
+        assert [classes[label] for label in (*train.labels, *test.labels)] == ["dog", "cat", "dog", "owl"]
+        assert torch.equal(source.facts([tmp_path]).train_labels, train.labels)
+
+
 def test_conversion_to_grey(tmp_path: Path) -> None:
     red = encode(np.array([[[255, 0, 0]]], np.uint8))
     for split in ("train", "test"):
@@ -172,6 +187,118 @@ def test_size_brings_all_to_one(tmp_path: Path) -> None:
     train, test = Parquet(path=".", size=4).load([tmp_path])
     assert train.size == test.size == (3, 4, 4)
     assert greys(train.pixels) == [1, 2]
+
+
+def test_the_cache_of_the_hub(tmp_path: Path) -> None:
+    """Snapshots of links into a folder of blobs."""
+    place = tmp_path / "datasets--uoft-cs--cifar10"
+    rev = place / "snapshots" / "0b2714987fa478483af9968de7c934580d0bb9a2" / "plain_text"
+    (place / "refs").mkdir(parents=True)
+    rev.mkdir(parents=True)
+    for name, greys_ in (("train", [10, 20]), ("test", [30])):
+        blob = place / "blobs" / name
+        write(blob, [flat(grey) for grey in greys_], list(range(len(greys_))))
+        (rev / f"{name}-00000-of-00001.parquet").symlink_to(blob)
+    train, test = Parquet(path=place.name).load([tmp_path])
+    assert (greys(train.pixels), greys(test.pixels)) == ([10, 20], [30])
+    (rev.parent.parent / "other").mkdir()
+    refused(
+        tmp_path, r"no train.*it holds the folders 0b2714987fa478483af9968de7c934580d0bb9a2, other", path=place.name
+    )
+
+
+class TestArrow:
+    """Files as the `datasets` library writes them: Arrow's streaming format."""
+
+    def write(
+        self, path: Path, pictures: list[Any], labels: list[int], *, stream: bool = True, names: Any = ("cat", "dog")
+    ) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+        cells = pa.array([{"bytes": one, "path": None} for one in pictures], kind)
+        note = {"info": {"features": {"label": {"_type": "ClassLabel", "names": list(names)}}}}
+        schema = pa.schema({"img": kind, "label": pa.int64()}, {"huggingface": json.dumps(note)})
+        table = pa.Table.from_arrays([cells, pa.array(labels)], schema=schema)
+        with (pa.ipc.new_stream if stream else pa.ipc.new_file)(str(path), schema) as writer:
+            writer.write_table(table, max_chunksize=2)
+
+    @pytest.mark.parametrize("stream", [True, False])
+    @pytest.mark.parametrize(
+        ("train", "test"),
+        [
+            ("uoft-cs___cifar10/plain_text/0.0.0/0b27149/cifar10-train.arrow", "cifar10-test.arrow"),
+            ("mnist/mnist/1.0.0/0b27149/mnist-train.arrow", "mnist-validation.arrow"),
+            ("set/default/0.0.0/0b27149/set-train-00000-of-00001.arrow", "set-test-00000-of-00001.arrow"),
+            ("saved/train/data-00000-of-00001.arrow", "../test/data-00000-of-00001.arrow"),
+            ("saved/train/dataset.arrow", "../validation/dataset.arrow"),
+        ],
+    )
+    def test_usual_places(
+        self, tmp_path: Path, train: str, test: str, stream: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(_parquet, "_ROWS", 1)
+        place = (tmp_path / train).parent
+        self.write(tmp_path / train, [flat(v) for v in (10, 20, 30, 40, 50)], [0, 1, 0, 1, 1], stream=stream)
+        self.write(place / test, [flat(60), flat(70)], [1, 0], stream=stream)
+        (place / "dataset_info.json").write_text("{}")
+        (place / "cache-1a2b.arrow").write_bytes(b"what map() left there")
+        (tmp_path / train.split("/")[0] / "some.lock").write_text("")
+        source = Parquet(path=train.split("/")[0])
+        found = source.load([tmp_path])
+        assert greys(found.train.pixels) == [10, 20, 30, 40, 50]
+        assert (greys(found.test.pixels), found.test.labels.tolist()) == ([60, 70], [1, 0])
+        assert found.train.classes == ("cat", "dog")
+        assert source.facts([tmp_path]).train_labels.tolist() == [0, 1, 0, 1, 1]
+        source.check([tmp_path])
+
+    def test_several_files_and_a_missing_part(self, tmp_path: Path) -> None:
+        for part, grey in (("00000", 10), ("00001", 20)):
+            self.write(tmp_path / f"set-train-{part}-of-00002.arrow", [flat(grey)], [int(part)])
+        self.write(tmp_path / "set-test.arrow", [flat(30)], [0])
+        assert greys(Parquet(path=".").load([tmp_path]).train.pixels) == [10, 20]
+        (tmp_path / "set-train-00000-of-00002.arrow").unlink()
+        refused(tmp_path, "set-train-00000-of-00002 is missing", path=".")
+
+    @pytest.mark.parametrize("damage", ["empty", "cut", "zeros", "text", "flipped"])
+    def test_refuses_a_damaged_file(self, tmp_path: Path, damage: str) -> None:
+        path = tmp_path / "set" / "set-train.arrow"
+        for split in ("train", "test"):
+            self.write(tmp_path / "set" / f"set-{split}.arrow", [flat(10), flat(20)], [0, 1])
+        content = path.read_bytes()
+        offsets = content.find(np.array([0, len(flat(10))], np.int32).tobytes())
+        assert offsets > 0
+        flipped = content[:offsets] + b"\xff\xff\xff\x7f" + content[offsets + 4 :]
+        cut = content[: len(content) // 2]
+        broken = {"empty": b"", "cut": cut, "zeros": bytes(len(content)), "text": b"hello, world", "flipped": flipped}
+        path.write_bytes(broken[damage])
+        refused(tmp_path, "set-train.arrow: damaged or unreadable Arrow file")
+
+    def test_pictures_that_are_elsewhere_are_refused(self, tmp_path: Path) -> None:
+        """`load_dataset("imagefolder")` keeps paths."""
+        for split in ("train", "test"):
+            self.write(tmp_path / "set" / f"set-{split}.arrow", [None], [0])
+        refused(tmp_path, "row 0: no picture bytes; write the file with the bytes embedded")
+
+    def test_a_saved_set_without_a_split(self, tmp_path: Path) -> None:
+        labels = [0] * 6 + [1] * 5
+        self.write(tmp_path / "set" / "data-00000-of-00001.arrow", [flat(10 + v) for v in range(11)], labels)
+        (tmp_path / "set" / "state.json").write_text("{}")
+        refused(
+            tmp_path,
+            "set: training files but neither .*; it holds the files data-00000-of-00001.arrow, state.json. "
+            "Add them, or set `test_share`",
+        )
+        assert len(Parquet(path="set").load_train([tmp_path])) == 11
+        source = Parquet(path="set", test_share=0.2)
+        assert len(source.without_test().load_train([tmp_path])) == 11
+        with pytest.warns(UserWarning, match=r"no file says .* 20 % of each class.* \(2 of 11 pictures\)"):
+            train, test = source.load([tmp_path])
+        assert sorted(greys(train.pixels) + greys(test.pixels)) == list(range(10, 21))
+        with pytest.warns(UserWarning, match="20 %"):
+            facts = source.facts([tmp_path])
+        assert torch.equal(facts.train_labels, train.labels)
+        assert test.ids.tolist() == [0, 1]
+        assert "test_share" not in describe(Parquet(path="set"))
 
 
 # --- refused ---------------------------------------------------------------------------------------------------------
@@ -213,9 +340,15 @@ def test_refuses_a_row_without_bytes(root: Path, empty: bytes | None) -> None:
     refused(root, rf"{TRAIN}: row 2: no picture bytes; write the file with the bytes embedded")
 
 
-def test_refuses_texts_as_labels(root: Path) -> None:
+def test_refuses_other_labels(root: Path) -> None:
     write(root / "set" / TRAIN, [flat(1)], ["cat"])
-    refused(root, "column 'label' holds string; labels must be integers from 0")
+    refused(root, "set: labels are texts in one split and numbers in the other")
+    write(root / "set" / "test-00000-of-00001.parquet", [flat(1)], ["owl"])
+    refused(root, "set: a label: owl is not among the `classes`", classes=("cat", "dog"))
+    write(root / "set" / TRAIN, [flat(1), flat(1)], ["cat", ""])
+    refused(root, "set: a label holds an empty text; give every image the name of its class")
+    write(root / "set" / TRAIN, [flat(1)], [0.0])
+    refused(root, "column 'label' holds double; labels must be integers from 0, or texts")
 
 
 def test_refuses_a_missing_label(root: Path) -> None:

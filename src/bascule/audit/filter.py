@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from bascule.audit.open import AuditedModel
+from bascule.audit.open import OpenedModel
 from bascule.audit.sheet import write_contact_sheet
 from bascule.core.files import write_atomically
 from bascule.core.images import Images
@@ -21,18 +21,18 @@ _SHOWN = 48
 """Pictures on the contact sheet."""
 
 
-def filter_images(audited: AuditedModel, method: Filter, output: Path) -> tuple[Judged, list[Path]]:
+def filter_images(opened: OpenedModel, method: Filter, output: Path) -> tuple[Judged, list[Path]]:
     """Judge the training images, and write the ranking (CSV) and a contact sheet of the most suspicious (PNG).
 
     Returns:
         What the filter says of each image, and the files in the folder `output`.
     """
-    judged = run_filter(audited.model, method, audited.train.to(audited.device), generator=audited.generator("filter"))
+    judged = run_filter(opened.model, method, opened.train.to(opened.device), generator=opened.generator("filter"))
     order = judged.score.argsort(descending=True, stable=True)
-    files = audited.source.names(audited.roots)
+    files = opened.source.names(opened.roots)
     ranking, sheet = output / "suspicion.csv", output / "suspicion.png"
-    write_atomically(ranking, functools.partial(_write_ranking, audited.train, judged, order, files))
-    write_contact_sheet(sheet, audited.train.batch(order[:_SHOWN]))
+    write_atomically(ranking, functools.partial(_write_ranking, opened.train, judged, order, files))
+    write_contact_sheet(sheet, opened.train.batch(order[:_SHOWN]))
     return judged, [ranking, sheet]
 
 

@@ -42,14 +42,13 @@ _MISSING = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class AuditedModel:
-    """A trained model with the data it is looked at with."""
+class OpenedModel:
+    """A trained model with training images to look at."""
 
     model: nn.Module
     """In eval mode, on the device."""
     source: Source
     train: Images
-    test: Images
     device: torch.device
     roots: tuple[Path, ...]
     """Folders searched for data."""
@@ -68,13 +67,6 @@ class AuditedModel:
     flags: tuple[str, ...] = ()
     """Reasons not to trust what is measured of it: see docs/flags.md."""
 
-    @cached_property
-    def identity(self) -> str:
-        """Of the test images: a cell draws as its run did, any other model as from Python, by the images alone."""
-        if self.on_data_of_its_run:
-            return test_identity(self.source, self.source.facts(self.roots))
-        return content_identity(self.test)
-
     def generator(self, purpose: str) -> torch.Generator:
         """A stream of random numbers for one purpose."""
         return rng.stream(self.seed, purpose, device=self.device)
@@ -82,6 +74,20 @@ class AuditedModel:
     def accuracy(self, images: Images) -> float:
         """Share of these images, on the device, that the model gets right."""
         return float((predict(self.model, images) == images.labels.cpu()).double().mean())
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditedModel(OpenedModel):
+    """A trained model with the data it is looked at with."""
+
+    test: Images
+
+    @cached_property
+    def identity(self) -> str:
+        """Of the test images: a cell draws as its run did, any other model as from Python, by the images alone."""
+        if self.on_data_of_its_run:
+            return test_identity(self.source, self.source.facts(self.roots))
+        return content_identity(self.test)
 
     def defender_images(self, count: int) -> Images:
         """`count` of the test images, or as many as there are, for a defender."""
@@ -130,6 +136,39 @@ def open_model(
         RequestError: Something is missing, damaged, cannot be read, or does not fit, or code is not trusted; its place
             is the argument.
     """
+    return AuditedModel(**_opened(path, data, model, device, roots, seed, max_test, trust_code, with_test=True))
+
+
+def open_with_training_images(
+    path: str | Path,
+    *,
+    data: Spec | Source | None = None,
+    model: Spec | Architecture | None = None,
+    device: torch.device,
+    roots: Sequence[Path],
+    seed: int | None = None,
+    trust_code: bool = False,
+) -> OpenedModel:
+    """As `open_model`, for who needs no test images: data that are given need not have any.
+
+    Of data without a split all images are training images, and not only what a study would leave for training.
+    """
+    return OpenedModel(**_opened(path, data, model, device, roots, seed, None, trust_code, with_test=False))
+
+
+def _opened(
+    path: str | Path,
+    data: Spec | Source | None,
+    model: Spec | Architecture | None,
+    device: torch.device,
+    roots: Sequence[Path],
+    seed: int | None,
+    max_test: int | None,
+    trust_code: bool,
+    *,
+    with_test: bool,
+) -> dict[str, Any]:
+    """What an `OpenedModel` is made of or, `with_test`, an `AuditedModel`."""
     weights, cell = _weights_and_cell(Path(path))
     info = {} if cell is None else cell.info()
     settings = info.get("settings") or {}
@@ -139,10 +178,10 @@ def open_model(
         if given is None and argument not in settings:
             raise RequestError(_MISSING[argument], place=(argument,))
     changed: list[str] = []
-    source = _recorded("data", settings["data"], changed, trust_code) if data is None else _source(data)
+    source = _recorded("data", settings["data"], changed, trust_code) if data is None else source_of(data)
     if max_test is not None:
         source = replace(source, max_test=min(max_test, source.max_test or max_test))
-    train, test = source.load(roots)
+    source, train, besides = _images(source, roots, given=data is not None, with_test=with_test)
     architecture = _architecture(model, _bare(settings.get("model")), changed, trust_code)
     if seed is None:
         seed = int(info.get("seed") or 0)
@@ -151,13 +190,25 @@ def open_model(
     with changes_noted(changed), recorded_code(trust=trust_code, changed=True):
         spec = settings.get("poison")
         poison = None if spec is None else construct_one_of((Poison, GivenPoison), spec)
-    return AuditedModel(
+    return dict(
         model=network,
-        source=source, train=train, test=test, device=device, roots=tuple(roots), seed=seed,
+        source=source, train=train, device=device, roots=tuple(roots), seed=seed,
         on_data_of_its_run=cell is not None and data is None,
         attacks=parts["attack"], attack_precision=_precision(cell), certifiers=parts["certify"],
-        poison=poison, flags=tuple(map(_changed_code, changed)),
+        poison=poison, flags=tuple(map(_changed_code, changed)), **besides,
     )  # fmt: skip
+
+
+def _images(
+    source: Source, roots: Sequence[Path], *, given: bool, with_test: bool
+) -> tuple[Source, Images, dict[str, Images]]:
+    """The source that is read, its training images, and its test images where they are wanted."""
+    if with_test:
+        train, test = source.load(roots)
+        return source, train, {"test": test}
+    if given:
+        source = source.without_test()
+    return source, source.load_train(roots), {}
 
 
 def _bare(recorded: Any) -> Any:
@@ -207,7 +258,12 @@ def _cells_in(path: Path) -> str:
     return f". It is a run with the cells {', '.join(map(str, cells[:3]))}{more}" if cells else ""
 
 
-def _source(spec: Spec | Source) -> Source:
+def source_of(spec: Spec | Source) -> Source:
+    """The source that is meant.
+
+    Raises:
+        RequestError: There is none like that; its place is `data`.
+    """
     with placed("data"):
         if isinstance(spec, str) and spec not in names("data") and Path(spec).exists():
             raise RequestError(

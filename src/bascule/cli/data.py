@@ -30,7 +30,7 @@ def get(
     remotes = getattr(source, "remote", None)
     if remotes is None:
         known = [other for other in catalog.names("data") if catalog.load("data", other).remote]
-        raise RequestError(f"data/{name} reads files that you have; {' and '.join(known)} can be downloaded")
+        raise RequestError(f"data/{name} reads files that you have; {', '.join(known)} can be downloaded")
     if not remotes:
         echo(f"data/{name} needs no files")
         return

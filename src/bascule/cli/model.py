@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -30,10 +31,11 @@ from bascule.core.errors import RequestError
 from bascule.core.text import count
 
 if TYPE_CHECKING:
-    from bascule.audit.open import AuditedModel
+    from bascule.audit.open import AuditedModel, OpenedModel
     from bascule.core.images import Images
     from bascule.record.evaluation import Evaluation
 
+T = TypeVar("T", bound="OpenedModel")
 _AIMED = "not measured: --trigger, --target"
 """What to say of a metric that needs a trigger, where there is none."""
 
@@ -104,9 +106,10 @@ def filter_(
 ) -> None:
     """Rank the training images of your data by suspicion, as a model trained on them sees them."""
     from bascule.audit.filter import filter_images
+    from bascule.audit.open import open_with_training_images
 
     method = component_of("filter", with_)
-    audited = _open(model, data, architecture, seed, device, data_dir, trust_code=trust_code)
+    audited = _opened(open_with_training_images, model, data, architecture, seed, device, data_dir, trust_code)
     judged, files = filter_images(audited, method, writable_folder(output))
     train = audited.train
     echo(f"the model is {_accuracy(audited, train.to(audited.device))} that it is taken to be trained on")
@@ -216,27 +219,42 @@ def _open(
     max_test: int | None = None,
 ) -> AuditedModel:
     from bascule.audit.open import open_model
+
+    return _opened(open_model, model, data, architecture, seed, device, data_dir, trust_code, max_test=max_test)
+
+
+def _opened(
+    open_: Callable[..., T],
+    model: str,
+    data: str | None,
+    architecture: str | None,
+    seed: int | None,
+    device: str,
+    data_dir: Path | None,
+    trust_code: bool,
+    **more: int | None,
+) -> T:
+    """What `open_` makes of the options; what it flags is told."""
     from bascule.core.catalog import remember_named
     from bascule.data import default_roots
     from bascule.run.run import pick_device
 
-    audited = open_model(
+    opened = open_(
         model, data=spec_of(data, "data"), model=spec_of(architecture, "model"), device=pick_device(device),
-        roots=default_roots(data_dir), seed=seed, max_test=max_test,
-        trust_code=trust_code,
+        roots=default_roots(data_dir), seed=seed, trust_code=trust_code, **more,
     )  # fmt: skip
     remember_named()
-    for flag in audited.flags:
+    for flag in opened.flags:
         complain(f"warning: {flag}")
-    return audited
+    return opened
 
 
-def _print_flags(audited: AuditedModel) -> None:
+def _print_flags(audited: OpenedModel) -> None:
     for flag in audited.flags:
         echo(f"! {flag}")
 
 
-def _accuracy(audited: AuditedModel, images: Images) -> str:
+def _accuracy(audited: OpenedModel, images: Images) -> str:
     """How often the model is right on these images: weights read wrongly, or a model that expects other pixels, are
     seen here first."""
     return f"right on {100 * audited.accuracy(images):.1f} % of {count(len(images), 'image')}"

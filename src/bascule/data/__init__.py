@@ -13,10 +13,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
+import numpy as np
 import torch
 from annotated_types import Ge
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bascule.core import catalog, rng
@@ -74,6 +76,14 @@ class Source(ABC):
     def peek(self, roots: Sequence[Path]) -> Facts:
         """Facts about the whole source. Raises RequestError like `read`, but need not look into every picture."""
 
+    def read_train(self, roots: Sequence[Path]) -> Images:
+        """The training images of `read` alone; a source that may be without test images needs none for it."""
+        return self.read(roots).train
+
+    def without_test(self) -> Self:
+        """This source for who needs no test images: where no split is given, all images are for training."""
+        return self
+
     def names(self, roots: Sequence[Path]) -> Sequence[str] | None:
         """File of each training image, by id; None for a source whose images have no files of their own."""
         return None
@@ -106,13 +116,15 @@ class Source(ABC):
         check_same_size(catalog.name_of(self), train.size, test.size)
         if train.classes != test.classes:
             raise RequestError(f"{catalog.name_of(self)}: training and test images have different classes")
-        if isinstance(train.pixels, Tensor):
-            if brightest(train.pixels) <= 1:
-                warn_of_darkness(catalog.name_of(self))
-        else:
-            look_for_darkness(catalog.name_of(self), train.pixels)
-        used, _ = self._shared(len(train))
-        return Splits(train if len(used) == len(train) else train.at(used), _cut(test, self.max_test))
+        return Splits(self._used(train), _cut(test, self.max_test))
+
+    def load_train(self, roots: Sequence[Path]) -> Images:
+        """The training images of `load` alone; a source that may be without test images needs none for it.
+
+        Raises:
+            RequestError: What `read_train` refuses, or more images held out than there are.
+        """
+        return self._used(self.read_train(roots))
 
     def load_held_out(self, roots: Sequence[Path]) -> Images:
         """The images set aside by `held_out`, clean and with their true labels.
@@ -145,6 +157,16 @@ class Source(ABC):
             test_ids=test_ids[tested],
             left_out=train_ids[unused],
         )
+
+    def _used(self, train: Images) -> Images:
+        """Those that are trained on."""
+        if isinstance(train.pixels, Tensor):
+            if brightest(train.pixels) <= 1:
+                warn_of_darkness(catalog.name_of(self))
+        else:
+            look_for_darkness(catalog.name_of(self), train.pixels)
+        used, _ = self._shared(len(train))
+        return train if len(used) == len(train) else train.at(used)
 
     def _shared(self, total: int) -> tuple[Tensor, Tensor]:
         """Positions of the training images that are trained on, and of those held out, of `total` in all."""
@@ -235,6 +257,10 @@ def check_same_size(place: Path | str, train: tuple[int, int, int], test: tuple[
         raise RequestError(f"{place}: training images are {' but test images '.join(sizes)} (C x H x W)")
 
 
+TEST_SHARE_UNSET = "or set `test_share`, so that a share of each class is drawn for it"
+"""What can be done about a set without test images."""
+
+
 def class_names(place: Path | str, labels: Sequence[Tensor], names: Sequence[str] | None = None) -> tuple[str, ...]:
     """Class names of a source: `names`, or else "0", "1", ... `labels` are those of its training and its test images.
 
@@ -265,6 +291,24 @@ def class_names(place: Path | str, labels: Sequence[Tensor], names: Sequence[str
             "or name them all with `classes`."
         )
     return named_classes(highest + 1)
+
+
+def numbered(
+    place: Path | str, texts: Sequence[NDArray[np.str_]], names: Sequence[str] | None = None
+) -> tuple[list[Tensor], tuple[str, ...]]:
+    """Labels (int64, shape (N,)) and class names of splits whose labels are texts: `names`, or all there are, sorted.
+
+    Raises:
+        RequestError: A text is empty or not among `names`; the text begins with `place`.
+    """
+    there = np.unique(np.concatenate(texts))
+    if there[0] == "":
+        raise RequestError(f"{place} holds an empty text; give every image the name of its class")
+    known = tuple(map(str, there)) if names is None else tuple(names)
+    if unnamed := [str(name) for name in there if name not in known]:
+        raise RequestError(f"{place}: {', '.join(unnamed[:8])} is not among the `classes`")
+    order = torch.tensor([known.index(str(name)) for name in there])
+    return [order[np.searchsorted(there, one)] for one in texts], known
 
 
 def named_classes(count: int) -> tuple[str, ...]:

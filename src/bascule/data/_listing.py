@@ -6,6 +6,7 @@ Nothing is left out without a word.
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -14,19 +15,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bascule.core import rng
 from bascule.core.errors import RequestError
 from bascule.core.text import count
+from bascule.data._annotations import USUAL, find_list, number_of, read_list
 from bascule.data._files import contents_of, reading
+from bascule.data._share import drawn_for_test
 from bascule.data.decode import ENDINGS
 
 TRAINS = ("train", "training")
 """Names of the folder of training pictures, in any case of letters; the first there is counts."""
 TESTS = ("test", "val", "validation", "valid", "testing")
 """Names of the folder of test pictures."""
-TEST_SHARE = 0.2
-"""Of each class, where no folder says which pictures are for tests."""
 
+_BESIDE_NAMES = frozenset(("set", "data", "dataset", "image", "images", "pictures", "split", "final", "seg"))
+"""Words that may stand beside these names: `training_set`, `images-test`, `Final_Test`."""
 _DEEPEST = 4
 """Most folders that are looked into, each the only one in the last."""
 _SUB_FOLDER = "pictures in sub-folders of classes"
@@ -34,12 +36,14 @@ _LINK = "links that lead nowhere"
 _HIDDEN = "hidden files or folders"
 _OTHER = "files that are no pictures"
 _BESIDE = "files beside the folders of classes"
+_UNLISTED = "pictures that the list of labels does not name"
 _ONE = {
     _SUB_FOLDER: "picture in a sub-folder of a class",
     _LINK: "link that leads nowhere",
     _HIDDEN: "hidden file or folder",
     _OTHER: "file that is no picture",
     _BESIDE: "file beside the folders of classes",
+    _UNLISTED: "picture that the list of labels does not name",
 }
 """A single one of each kind, in words."""
 
@@ -58,13 +62,16 @@ class Split:
     """Bytes of each file."""
     labels: Tensor
     """int64, shape (N,)."""
+    listed: bool = False
+    """Whether a list says the classes, which the paths do not."""
 
 
-def find_splits(folder: Path) -> tuple[Split, Split]:
+def find_splits(folder: Path, share: float) -> tuple[Split, Split | None]:
     """Training and test files of the image folder. What is left out, and a split that is drawn, is said in a warning.
 
-    Looked for are `train` and `test` or one of their other names; folders of classes without a split, of which each
-    class gives `TEST_SHARE` to the test set, the same on every call; then the same inside of the only folder there is.
+    Looked for are `train` and `test` or one of their other names; `train` alone or folders of classes without a split,
+    of which each class gives `share` to the test set, the same on every call (none where it is 0); then the same inside
+    of the only folder there is.
 
     Raises:
         RequestError: A split is missing, a class has no pictures, or the two splits have different classes.
@@ -72,13 +79,16 @@ def find_splits(folder: Path) -> tuple[Split, Split]:
     place = folder
     for _ in range(_DEEPEST):
         inside = _folders(place)
-        parts = _named(inside, TRAINS), _named(inside, TESTS)
-        if parts[0] and parts[1]:
-            return _agreeing(_split(place / parts[0]), _split(place / parts[1]))
-        if any(parts):
+        trains, tests = _named(inside, TRAINS), _named(inside, TESTS)
+        if trains and tests:
+            train = _split(place / trains[0])
+            return train, _test_split(train, [place / name for name in tests], folder)
+        if trains and len(inside) == 1:
+            return _drawn(_split(place / trains[0]), share)
+        if trains or tests:
             break
-        if len(inside) > 1 and any(_has_pictures(place / name) for name in inside):
-            return _drawn(_split(place))
+        if len(inside) > 1 and any(_is_class(place / name) for name in inside):
+            return _drawn(_split(place), share)
         if len(inside) != 1:
             break
         place /= inside[0]
@@ -96,10 +106,26 @@ def _folders(place: Path) -> list[str]:
         return [entry.name for kind, entry in _entries(place) if kind == "folder" and entry.name != "__MACOSX"]
 
 
-def _named(folders: Sequence[str], names: Sequence[str]) -> str:
-    """The folder with the first of the names, as it is written rather than in another case; "" where there is none."""
+def _named(folders: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The folders with one of the names: as it is written, then in another case, then with other words beside it."""
     written = [name for name in names if name in folders]
-    return next(iter((*written, *(one for name in names for one in folders if one.lower() == name))), "")
+    other_case = [one for name in names for one in folders if one.lower() == name]
+    beside = [one for name in names for one in folders if _bare(one) == name]
+    return list(dict.fromkeys((*written, *other_case, *beside)))
+
+
+def _bare(folder: str) -> str:
+    words = re.split(r"[^a-z0-9]+", folder.lower())
+    return " ".join(word.removesuffix("set") for word in words if word and word not in _BESIDE_NAMES)
+
+
+def _is_class(folder: Path) -> bool:
+    """Whether pictures lie in the folder, or in its only sub-folder that has any."""
+    return _has_pictures(folder) or len(_with_pictures(folder)) == 1
+
+
+def _with_pictures(folder: Path) -> list[str]:
+    return [name for name in _folders(folder) if _has_pictures(folder / name)]
 
 
 def _has_pictures(folder: Path) -> bool:
@@ -107,23 +133,11 @@ def _has_pictures(folder: Path) -> bool:
         return any(kind == "file" and _is_picture(entry.name) for kind, entry in _entries(folder))
 
 
-def _drawn(whole: Split) -> tuple[Split, Split]:
-    """Training and test set out of one folder of classes; each class is drawn by itself, by its name and size."""
-    test = torch.zeros(len(whole.files), dtype=torch.bool)
-    for label, name in enumerate(whole.classes):
-        places = (whole.labels == label).nonzero().flatten()
-        if len(places) < 2:
-            raise RequestError(
-                f"{whole.folder / name}: only one picture, and no folder says which pictures are for tests; "
-                "two of each class are needed"
-            )
-        order = torch.randperm(len(places), generator=rng.stream(0, "test-share", name, len(places)))
-        test[places[order[: max(1, round(TEST_SHARE * len(places)))]]] = True
-    problem = (
-        f"{whole.folder}: no folders {TRAINS[0]} and {TESTS[0]}, so that {100 * TEST_SHARE:.0f} % of each class, "
-        f"drawn by a fixed seed, are the test set ({int(test.sum()):,} of {len(test):,} pictures)"
-    )
-    warnings.warn(problem, stacklevel=2)
+def _drawn(whole: Split, share: float) -> tuple[Split, Split | None]:
+    """Training and test set out of one folder of classes."""
+    if not share:
+        return replace(whole, name="train"), None
+    test = drawn_for_test(whole.folder, whole.labels, whole.classes, share, "folder")
     return _some(whole, "train", ~test), _some(whole, "test", test)
 
 
@@ -138,17 +152,72 @@ def _some(whole: Split, name: str, chosen: Tensor) -> Split:
     )
 
 
-def _agreeing(train: Split, test: Split) -> tuple[Split, Split]:
-    """Both, which must have the same classes."""
+def _test_split(train: Split, folders: Sequence[Path], whole: Path) -> Split:
+    """The first of the folders whose pictures have labels: in folders of the same classes, or in a list."""
+    for folder in folders:
+        found = set(_folders(_class_folder(folder))) & set(train.classes)
+        split = _split(folder) if found else _listed(train, folder, whole)
+        if split is None:
+            continue
+        if skipped := folders[: folders.index(folder)]:
+            names = " and ".join(one.name for one in skipped)
+            problem = f"{folder.parent}: pictures without labels in {names} are left out; {folder.name} is the test set"
+            warnings.warn(problem, stacklevel=2)
+        return _agreeing(train, split)
+    if not _folders(folders[0]) and _has_pictures(folders[0]):
+        raise RequestError(
+            f"{folders[0]}: no sub-folders; the pictures of each class belong in a folder of its name, or in a list: "
+            f"{USUAL}; {contents_of(folders[0])}"
+        )
+    return _agreeing(train, _split(folders[0]))
+
+
+def _listed(train: Split, folder: Path, whole: Path) -> Split | None:
+    """The pictures of a folder without classes, labelled by a list there or above; None where there is none."""
+    flat = folder if _has_pictures(folder) else None
+    inside = [] if flat else _with_pictures(folder)
+    flat = folder / inside[0] if len(inside) == 1 else flat
+    if flat is None:
+        return None
+    above = [place for place in folder.parents if place == whole or whole in place.parents]
+    path = find_list(folder.name, dict.fromkeys((flat, folder)), above)
+    if path is None:
+        return None
+    listed, numbers = read_list(path), {name: number for number, name in enumerate(train.classes)}
+    left: dict[str, list[str]] = {}
+    with reading(flat, "folder"):
+        inner = "" if flat == folder else flat.name
+        pictures, _ = _pictures_in(folder, inner, left)
+    named = {Path(file).name: (file, size) for file, size in pictures}
+    if missing := sorted(listed.keys() - named.keys()):
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise RequestError(f"{path}: names {', '.join(missing[:3])}{more}, not in {flat}; unpack all of the set")
+    left[_UNLISTED] = sorted(named.keys() - listed.keys())
+    left.pop(_OTHER, None)  # the list itself among them
+    _warn(folder, left)
+    labelled = sorted((number_of(path, name, numbers), *named[file]) for file, name in listed.items())
+    return Split(
+        name=folder.name,
+        folder=folder,
+        classes=train.classes,
+        files=tuple(file for _, file, _ in labelled),
+        sizes=tuple(size for _, _, size in labelled),
+        labels=torch.tensor([number for number, _, _ in labelled]),
+        listed=True,
+    )
+
+
+def _agreeing(train: Split, test: Split) -> Split:
+    """The test split, which must have the classes of the training split."""
     for split, other in ((train, test), (test, train)):
         missing = [name for name in other.classes if name not in split.classes]
         if missing:
             more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
             raise RequestError(
-                f"{split.folder}: no sub-folder for {', '.join(missing[:5])}{more}, which {other.folder.name} has; "
+                f"{split.folder}: no sub-folder for {', '.join(missing[:5])}{more}, which {other.name} has; "
                 "both need the same classes"
             )
-    return train, test
+    return test
 
 
 def _split(folder: Path) -> Split:
@@ -156,12 +225,13 @@ def _split(folder: Path) -> Split:
     pictures: list[tuple[str, int]] = []
     labels: list[int] = []
     left: dict[str, list[str]] = {}
-    with reading(folder, "folder"):
-        for kind, entry in _entries(folder):
+    place = _class_folder(folder)
+    with reading(place, "folder"):
+        for kind, entry in _entries(place):
             if kind != "folder":
                 left.setdefault(kind if kind in (_LINK, _HIDDEN) else _BESIDE, []).append(entry.name)
                 continue
-            inside = _class_pictures(folder, entry.name, left)
+            inside = _class_pictures(place, entry.name, left)
             pictures += inside
             labels += [len(classes)] * len(inside)
             classes.append(entry.name)
@@ -173,7 +243,7 @@ def _split(folder: Path) -> Split:
     _warn(folder, left)
     return Split(
         name=folder.name,
-        folder=folder,
+        folder=place,
         classes=tuple(classes),
         files=tuple(file for file, _ in pictures),
         sizes=tuple(size for _, size in pictures),
@@ -181,25 +251,51 @@ def _split(folder: Path) -> Split:
     )
 
 
+def _class_folder(folder: Path) -> Path:
+    """Where the folders of classes are: in the folder, or in the only one in it, which has no pictures of its own."""
+    for _ in range(_DEEPEST):
+        inside = _folders(folder)
+        if len(inside) != 1 or _has_pictures(folder / inside[0]) or not _folders(folder / inside[0]):
+            break
+        folder /= inside[0]
+    return folder
+
+
 def _class_pictures(folder: Path, name: str, left: dict[str, list[str]]) -> list[tuple[str, int]]:
-    """Path below `folder` and bytes of each picture of a class; the rest is added to `left`, by kind."""
-    pictures = []
-    for kind, entry in _entries(folder / name):
-        file = f"{name}/{entry.name}"
-        if kind == "folder":
-            left.setdefault(_SUB_FOLDER, []).extend(_pictures_below(folder, file))
-        elif kind != "file":
-            left.setdefault(kind, []).append(file)
-        elif not _is_picture(file):
-            left.setdefault(_OTHER, []).append(file)
-        else:
-            pictures.append((file, entry.stat().st_size))
+    """Path below `folder` and bytes of each picture of a class; the rest is added to `left`, by kind.
+
+    Where the class has pictures in nothing but one sub-folder, they are its pictures.
+    """
+    pictures, below = _pictures_in(folder, name, left)
+    filled = [] if pictures else [place for place in below if _has_pictures(folder / place)]
+    if len(filled) == 1:
+        below.remove(filled[0])
+        pictures, deeper = _pictures_in(folder, filled[0], left)
+        below += deeper
+    for place in below:
+        left.setdefault(_SUB_FOLDER, []).extend(_pictures_below(folder, place))
     if not pictures:
         raise RequestError(
             f"{folder / name}: no pictures in this folder; known endings: {', '.join(sorted(ENDINGS))}; "
             f"{contents_of(folder / name)}"
         )
     return pictures
+
+
+def _pictures_in(folder: Path, place: str, left: dict[str, list[str]]) -> tuple[list[tuple[str, int]], list[str]]:
+    """Path below `folder` and bytes of each picture that lies in `place`, and the folders there."""
+    pictures, folders = [], []
+    for kind, entry in _entries(folder / place):
+        file = f"{place}/{entry.name}" if place else entry.name
+        if kind == "folder":
+            folders.append(file)
+        elif kind != "file":
+            left.setdefault(kind, []).append(file)
+        elif not _is_picture(file):
+            left.setdefault(_OTHER, []).append(file)
+        else:
+            pictures.append((file, entry.stat().st_size))
+    return pictures, folders
 
 
 def _entries(folder: Path) -> Iterable[tuple[str, os.DirEntry[str]]]:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Lt
 from torch import Tensor
 
 from bascule.core.catalog import component, name_of
 from bascule.core.errors import RequestError
 from bascule.core.images import Images, Pixels, Splits
-from bascule.data import Facts, Source, find, look_for_darkness
+from bascule.data import TEST_SHARE_UNSET, Facts, Source, find, look_for_darkness
 from bascule.data._files import content_digest
 from bascule.data._listing import Split, find_splits
 from bascule.data.decode import allocate, check_headers, decode, picture
@@ -31,13 +32,18 @@ class Folder(Source):
     """Folders of pictures, `split/class/*.{png,jpg,jpeg,bmp,webp,gif,tif,ppm}`, as ImageNet and many others have them.
 
     Training pictures are in `train` or `training`, test pictures in `test`, or else `val`, `validation`, `valid` or
-    `testing`, in any case of letters. Without these, `class/picture` is split: 20 % of each class, drawn by a fixed
-    seed, are the test set, and a warning says so. All that may lie deeper, in the only folder there is. The classes are
-    the sub-folders in sorted order, the same in both. Pictures are sorted by class and name; this position is their id.
-    Whatever else lies there (sub-folders of a class, links that lead nowhere, hidden files, other endings) is left out
-    and counted in a warning. A split that takes more than 1 GiB as uint8 is decoded batch by batch. Orientation tags
-    are not applied and transparency is dropped, as in torchvision's `ImageFolder`.
+    `testing`, in any case of letters, also as `training_set`, `images-test`, `Final_Test`. `train` alone, or
+    `class/picture` without a split, is split: 20 % of each class, drawn by a fixed seed, are the test set, and a
+    warning says so. All that may lie deeper, in the only folder there is, and the pictures of each class in one
+    sub-folder of it. Test pictures without folders of classes are labelled by a list there or above, as in
+    Tiny-ImageNet (`val_annotations.txt`) and GTSRB (`GT-final_test.csv`); those without labels are passed over.
+    The classes are the sub-folders in sorted order, the same in both. Pictures are sorted by class and name; this
+    position is their id. Whatever else lies there (other sub-folders of a class, links that lead nowhere, hidden files,
+    other endings) is left out and counted in a warning. A split that takes more than 1 GiB as uint8 is decoded batch by
+    batch. Orientation tags are not applied and transparency is dropped, as in torchvision's `ImageFolder`.
     """
+
+    later: ClassVar[tuple[str, ...]] = ("test_share",)
 
     path: str
     """Folder that holds `train` and `test`, or the classes, under the data folder or absolute."""
@@ -46,14 +52,23 @@ class Folder(Source):
     By default pictures stay as they are and must all have one size."""
     channels: Literal[1, 3] = 3
     """1: pictures are converted to grey; 3: to RGB."""
+    test_share: Annotated[float, Ge(0), Lt(1)] = 0.2
+    """Where no folder is for tests, this share of each class, drawn by a fixed seed, is the test set; 0: none."""
 
     def read(self, roots: Sequence[Path]) -> Splits:
-        train, test = find_splits(find(roots, self.path))
+        train, test = self._both(roots)
         size = self._first_size(train)
         return Splits(*(self._images(split, size) for split in (train, test)))
 
+    def read_train(self, roots: Sequence[Path]) -> Images:
+        train, _ = self._splits(roots)
+        return self._images(train, self._first_size(train))
+
+    def without_test(self) -> Self:
+        return replace(self, test_share=0.0)
+
     def peek(self, roots: Sequence[Path]) -> Facts:
-        train, test = find_splits(find(roots, self.path))
+        train, test = self._both(roots)
         return Facts(
             size=self._first_size(train),
             classes=train.classes,
@@ -63,11 +78,11 @@ class Folder(Source):
         )
 
     def names(self, roots: Sequence[Path]) -> Sequence[str]:
-        train, _ = find_splits(find(roots, self.path))
+        train, _ = self._splits(roots)
         return [str(train.folder / file) for file in train.files]
 
     def check(self, roots: Sequence[Path], *, deep: bool = False) -> None:
-        train, test = find_splits(find(roots, self.path))
+        train, test = self._both(roots)
         size = self._first_size(train)
         for split in (train, test):
             self._streamed(split, size).check()
@@ -75,6 +90,15 @@ class Folder(Source):
             super().check(roots, deep=True)
         else:
             look_for_darkness(name_of(self), self._streamed(train, size))
+
+    def _splits(self, roots: Sequence[Path]) -> tuple[Split, Split | None]:
+        return find_splits(find(roots, self.path), self.test_share)
+
+    def _both(self, roots: Sequence[Path]) -> tuple[Split, Split]:
+        train, test = self._splits(roots)
+        if test is None:
+            raise RequestError(f"{train.folder}: no folder of test pictures; add one, {TEST_SHARE_UNSET}")
+        return train, test
 
     def _streamed(self, split: Split, size: tuple[int, int, int]) -> _Streamed:
         return _Streamed(split.folder, split.files, size, self.size)
@@ -124,6 +148,8 @@ def _digest(*splits: Split) -> str:
     for split in splits:
         for file, size in zip(split.files, split.sizes, strict=True):
             known.update(os.fsencode(f"{split.name}/{file}\0{size}\n"))
+        if split.listed:  # elsewhere the paths say the labels
+            known.update(split.labels.numpy().tobytes())
     if sum(sum(split.sizes) for split in splits) <= HASHED:
         for split in splits:
             known.update(content_digest([split.folder / file for file in split.files]).encode())

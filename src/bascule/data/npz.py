@@ -4,25 +4,45 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import IO
+from typing import IO, Annotated, ClassVar, Self
 
 import numpy as np
 import torch
+from annotated_types import Ge, Lt
 from torch import Tensor
 
 from bascule.core import catalog
 from bascule.core.catalog import component
 from bascule.core.errors import RequestError
-from bascule.core.images import Images, Splits
+from bascule.core.images import Images, Splits, channel_axis, channels_first
 from bascule.core.text import count
-from bascule.data import Facts, Source, check_same_size, class_names, find, warn_of_darkness
+from bascule.data import (
+    TEST_SHARE_UNSET,
+    Facts,
+    Source,
+    check_same_size,
+    class_names,
+    find,
+    numbered,
+    warn_of_darkness,
+)
 from bascule.data._files import content_digest, reading
+from bascule.data._share import drawn_for_test
 from bascule.data.decode import allocate
 
-_KEYS = (("x_train", "y_train", "x_test", "y_test"), ("train_images", "train_labels", "test_images", "test_labels"))
+_TRAINS = ("train", "training")
+"""Names of the training split in names of arrays, in any case of letters."""
+_TESTS = ("test", "testing", "val", "valid", "validation")
+"""Names of the test split; the first there is counts."""
+_IMAGES = ("x_{}", "{}_images", "{}_x", "x{}", "{}x", "images_{}", "{}_image", "{}_data", "data_{}")
+_LABELS = ("y_{}", "{}_labels", "{}_y", "y{}", "{}y", "labels_{}", "{}_label", "{}_targets", "targets_{}")
+_ALL_IMAGES = ("x", "images", "image", "data")
+"""Names of the images where there is no split."""
+_ALL_LABELS = ("y", "labels", "label", "targets", "target")
+_NEEDED = "needs the arrays x_train, y_train, x_test, y_test or train_images, train_labels, test_images, test_labels"
 _BLOCK = 2**24
 """Bytes of an array converted at once."""
 
@@ -33,37 +53,68 @@ class Npz(Source):
 
     Images are N x H x W, N x H x W x C or N x C x H x W with 1 or 3 channels: integers in 0..255, or floats that either
     all lie in [0, 1] (spread over 0..255 and rounded) or are whole numbers in 0..255. Labels are integers of shape (N,)
-    or (N, 1). `val_images` and other arrays are not used. Pickled objects are refused.
+    or (N, 1), or the names of classes as texts. The arrays may also be called `train_x`, `X_train`, `xtrain`,
+    `images_train`, `train_data`, ... with `y` and `labels` likewise; in place of `test`, where there is none, `val` is
+    used, or, of `x, y` or `images, labels` alone, what `test_share` draws. Other arrays are not used. Pickled objects
+    are refused.
     """
+
+    later: ClassVar[tuple[str, ...]] = ("test_share",)
 
     path: str
     """The file, under the data folder or absolute."""
     classes: tuple[str, ...] | None = None
-    """Class names in label order; by default the label numbers."""
+    """Class names in label order; by default the label numbers, or the texts that are the labels, sorted."""
+    test_share: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Where no arrays are for tests, this share of each class, drawn by a fixed seed, is the test set; 0: none."""
 
     def read(self, roots: Sequence[Path]) -> Splits:
-        path = find(roots, self.path)
-        train, test = _open(path)
-        scale = _scale(path, [part.images for part in (train, test)])
-        labels = [part.read_labels() for part in (train, test)]
-        classes = class_names(path, labels, self.classes)
-        return Splits(*(_images(part, y, classes, scale) for part, y in zip((train, test), labels, strict=True)))
+        train, test = self._both(find(roots, self.path))
+        return Splits(train.images(), test.images())
+
+    def read_train(self, roots: Sequence[Path]) -> Images:
+        train, _ = self._splits(find(roots, self.path))
+        return train.images()
+
+    def without_test(self) -> Self:
+        return replace(self, test_share=0.0)
 
     def peek(self, roots: Sequence[Path]) -> Facts:
         path = find(roots, self.path)
-        train, test = _open(path)
-        labels = [part.read_labels() for part in (train, test)]
-        _scale(path, [part.images for part in (train, test)])
-        largest = [_largest(part.images) for part in (train, test)]
+        train, test = self._both(path)
+        largest = [_largest(split.part.images) for split in (train, test)]
         if largest[0] <= 1:
             warn_of_darkness(catalog.name_of(self))
         return Facts(
-            size=train.size,
-            classes=class_names(path, labels, self.classes),
-            train_labels=labels[0],
-            test_labels=labels[1],
+            size=train.part.size,
+            classes=train.classes,
+            train_labels=train.chosen_labels,
+            test_labels=test.chosen_labels,
             digest=content_digest([path]),
         )
+
+    def _both(self, path: Path) -> tuple[_Split, _Split]:
+        train, test = self._splits(path)
+        if test is None:
+            x, y = train.part.images, train.part.labels
+            raise RequestError(
+                f"{path}: {_NEEDED}; it holds {x.key}, {y.key} of shapes {x.shape}, {y.shape}. Add the test images, "
+                f"{TEST_SHARE_UNSET}"
+            )
+        return train, test
+
+    def _splits(self, path: Path) -> tuple[_Split, _Split | None]:
+        """What is trained on and, where there is any, what is tested on."""
+        parts = _open(path)
+        labels, classes = _labels(path, parts, self.classes)
+        scale = _scale(path, [part.images for part in parts])
+        whole = [_Split(part, y, classes, scale) for part, y in zip(parts, labels, strict=True)]
+        if len(whole) == 2:
+            return whole[0], whole[1]
+        if not self.test_share:
+            return whole[0], None
+        drawn = drawn_for_test(path, labels[0], classes, self.test_share, "array")
+        return replace(whole[0], chosen=~drawn), replace(whole[0], chosen=drawn)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,33 +156,97 @@ class _Part:
     @property
     def size(self) -> tuple[int, int, int]:
         """Channels, height, width."""
-        _, *sides = self.images.shape
-        if len(sides) == 2:
-            return 1, sides[0], sides[1]
-        return (sides[2], sides[0], sides[1]) if self.channels_last else (sides[0], sides[1], sides[2])
+        shape = list(self.images.shape[1:])
+        channels = 1 if self.channel_axis is None else shape.pop(self.channel_axis - 1)
+        return channels, shape[0], shape[1]
 
     @property
-    def channels_last(self) -> bool:
-        return self.images.shape[-1] in (1, 3)
+    def channel_axis(self) -> int | None:
+        return channel_axis(self.images.shape)
 
-    def read_labels(self) -> Tensor:
-        """int64, shape (N,)."""
-        return torch.from_numpy(np.concatenate([block.reshape(-1).astype(np.int64) for block in self.labels.blocks()]))
+    @property
+    def named(self) -> bool:
+        """Whether the labels are texts."""
+        return self.labels.dtype.kind in "US"
+
+    def read_labels(self) -> np.ndarray:
+        """int64 or texts, shape (N,)."""
+        kind = np.str_ if self.named else np.int64
+        with reading(self.labels.path, ".npz file"):  # bytes that are no text
+            return np.concatenate([block.reshape(-1).astype(kind) for block in self.labels.blocks()])
 
 
-def _open(path: Path) -> tuple[_Part, _Part]:
+@dataclass(frozen=True)
+class _Split:
+    """The images of one split: all of a part or some."""
+
+    part: _Part
+    labels: Tensor
+    """int64, of all images of the part."""
+    classes: tuple[str, ...]
+    scale: int
+    """What floats are multiplied with to lie in 0..255."""
+    chosen: Tensor | None = None
+    """bool, which of the part's images are of the split; None: all."""
+
+    @property
+    def chosen_labels(self) -> Tensor:
+        return self.labels if self.chosen is None else self.labels[self.chosen]
+
+    def images(self) -> Images:
+        pixels, labels = _pixels(self.part, self.scale), self.chosen_labels
+        if self.chosen is not None:
+            pixels = pixels[self.chosen]
+        return Images(pixels=pixels, labels=labels, ids=torch.arange(len(labels)), classes=self.classes)
+
+
+def _open(path: Path) -> list[_Part]:
+    """Training arrays and, where there are any, test arrays."""
     with reading(path, ".npz file"), zipfile.ZipFile(path) as archive:
         there = [name.removesuffix(".npy") for name in archive.namelist()]
-        keys = next((keys for keys in _KEYS if set(keys) <= set(there)), None)
-        if keys is None:
-            wanted = " or ".join(", ".join(keys) for keys in _KEYS)
-            raise RequestError(f"{path}: needs the arrays {wanted}; it holds {', '.join(there) or 'none'}")
-        x_train, y_train, x_test, y_test = (_array(path, archive, key) for key in keys)
-    train, test = _Part(images=x_train, labels=y_train), _Part(images=x_test, labels=y_test)
-    for part in (train, test):
+        train = _keys(there, _TRAINS) or _pair(there, _ALL_IMAGES, _ALL_LABELS)
+        if train is None:
+            raise RequestError(f"{path}: {_NEEDED}; it holds {', '.join(there) or 'none'}")
+        pairs = filter(None, (train, _keys(there, _TESTS)))
+        parts = [_Part(images=_array(path, archive, x), labels=_array(path, archive, y)) for x, y in pairs]
+    for part in parts:
         _check(part)
-    check_same_size(path, train.size, test.size)
-    return train, test
+        check_same_size(path, parts[0].size, part.size)
+    return parts
+
+
+def _keys(there: Sequence[str], splits: Sequence[str]) -> tuple[str, str] | None:
+    """Names of the images and the labels of the first of these splits that has both; None where none has."""
+    return next(filter(None, (_pair(there, _named(_IMAGES, split), _named(_LABELS, split)) for split in splits)), None)
+
+
+def _named(patterns: Sequence[str], split: str) -> list[str]:
+    return [pattern.format(split) for pattern in patterns]
+
+
+def _pair(there: Sequence[str], images: Sequence[str], labels: Sequence[str]) -> tuple[str, str] | None:
+    pair = _first(there, images), _first(there, labels)
+    return pair if all(pair) else None
+
+
+def _first(there: Sequence[str], names: Sequence[str]) -> str:
+    """The array with the first of the names, as it is written rather than in another case; "" where there is none."""
+    written = [name for name in names if name in there]
+    return next(iter((*written, *(key for name in names for key in there if key.lower() == name))), "")
+
+
+def _labels(
+    path: Path, parts: Sequence[_Part], classes: tuple[str, ...] | None
+) -> tuple[list[Tensor], tuple[str, ...]]:
+    """int64, shape (N,), for each part, and the names of the classes."""
+    if len({part.named for part in parts}) > 1:
+        kinds = " but ".join(f"{part.labels.key} holds {'texts' if part.named else 'numbers'}" for part in parts)
+        raise RequestError(f"{path}: {kinds}; labels must be numbers in both, or texts in both")
+    labels = [part.read_labels() for part in parts]
+    if not parts[0].named:
+        numbers = [torch.from_numpy(one) for one in labels]
+        return numbers, class_names(path, [numbers[0], numbers[-1]], classes)
+    return numbered(f"{path}: {parts[0].labels.key}", labels, classes)
 
 
 def _array(path: Path, archive: zipfile.ZipFile, key: str) -> _Array:
@@ -163,17 +278,19 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
 def _check(part: _Part) -> None:
     images, labels = part.images, part.labels
     shape = images.shape
-    channelled = len(shape) == 4 and (shape[-1] in (1, 3) or shape[1] in (1, 3))
-    if not (len(shape) == 3 or channelled) or 0 in shape[1:]:
+    if not (len(shape) == 3 or channel_axis(shape) is not None) or 0 in shape[1:]:
         raise RequestError(
             f"{images} has shape {shape}; images must be N x H x W, N x H x W x C or N x C x H x W with 1 or 3 channels"
         )
     if images.dtype.kind not in "iuf":
         raise RequestError(f"{images} holds {images.dtype}; images must be uint8, or floats in [0, 1]")
-    if labels.dtype.kind not in "iu":
-        raise RequestError(f"{labels} holds {labels.dtype}; labels must be integers from 0")
+    if labels.dtype.kind not in "iuUS" or not labels.dtype.itemsize:
+        raise RequestError(f"{labels} holds {labels.dtype}; labels must be integers from 0, or texts")
     if labels.shape[1:] not in ((), (1,)) or not labels.shape:
-        raise RequestError(f"{labels} has shape {labels.shape}; give one class number per image, shape (N,) or (N, 1)")
+        raise RequestError(
+            f"{labels} has shape {labels.shape}; give one class number per image, shape (N,) or (N, 1). Several labels "
+            "per image, as ChestMNIST has, are not taken"
+        )
     if len(images) != len(labels):
         raise RequestError(
             f"{images} holds {count(len(images), 'image')} but {labels.key} {count(len(labels), 'label')}"
@@ -225,18 +342,15 @@ def _range_error(array: _Array, block: np.ndarray) -> RequestError:
     return RequestError(f"{array} ranges from {block.min()} to {block.max()}; integers must lie in 0..255")
 
 
-def _images(part: _Part, labels: Tensor, classes: tuple[str, ...], scale: int) -> Images:
-    out = allocate(len(labels), *part.size)
+def _pixels(part: _Part, scale: int) -> Tensor:
+    """uint8, N x C x H x W."""
+    out = allocate(len(part.images), *part.size)
     start = 0
     for block in part.images.blocks():
         if block.dtype.kind == "f":
             block = np.rint(block.astype(np.float64) * scale)
         elif block.dtype != np.uint8 and (block.min() < 0 or block.max() > 255):
             raise _range_error(part.images, block)
-        if block.ndim == 3:
-            block = block[:, None]
-        elif part.channels_last:
-            block = block.transpose(0, 3, 1, 2)
-        out[start : start + len(block)] = block
+        out[start : start + len(block)] = channels_first(block, part.channel_axis)
         start += len(block)
-    return Images(pixels=torch.from_numpy(out), labels=labels, ids=torch.arange(len(labels)), classes=classes)
+    return torch.from_numpy(out)

@@ -19,6 +19,7 @@ from bascule.core.images import Floats, as_floats, only_marks
 from bascule.core.inference import Filled, predict
 from bascule.core.progress import Progress
 from bascule.core.restore import evaluating
+from bascule.evaluation._gather import gather, is_data_set
 from bascule.evaluation.model import evaluate_model
 from bascule.evaluation.question import Asking, EvaluationSettings, Spec
 from bascule.evaluation.subject import Subject, batch_size, content_identity
@@ -29,8 +30,8 @@ from bascule.record.evaluation import Evaluation, metrics_named
 
 def perturb(
     model: nn.Module,
-    x: Tensor,
-    y: Tensor,
+    x: Any,
+    y: Tensor | None,
     attack: Spec | Attack,
     *,
     seed: int = 0,
@@ -42,7 +43,7 @@ def perturb(
         if settings and not isinstance(attack, str):
             raise RequestError(f"settings ({', '.join(settings)}) go with a name; put them into the attack itself")
         search: Attack = build("attack", {"name": attack, **settings} if isinstance(attack, str) else attack)
-    images, classes = _given(model, x, y)
+    images, classes = _given(model, x, y, seed)
     asked = EvaluationSettings(
         test=content_identity(images), attack=(search,), attack_precision=_precision(attack_precision)
     )
@@ -53,15 +54,15 @@ def perturb(
     right = predict(model, images, batch_size=batch_size(images)) == images.labels.cpu()
     perturbed, filled, generator = images.x.clone(), Filled(model), subject.generator(question)
     for index, part in subject.batches(question, right.numpy()):
-        y = images.labels[index]
-        perturbed[index] = run_attack(filled, search, part, y, generator=generator, precision=question.precision).x
-    return perturbed.to(torch.as_tensor(x).device)
+        labels = images.labels[index]
+        perturbed[index] = run_attack(filled, search, part, labels, generator=generator, precision=question.precision).x
+    return perturbed.to("cpu" if y is None else torch.as_tensor(x).device)
 
 
 def evaluate(
     model: nn.Module,
-    x: Tensor,
-    y: Tensor,
+    x: Any,
+    y: Tensor | None = None,
     *,
     attack: Spec | Attack | Sequence[Spec | Attack] = (),
     certify: Spec | Certifier | Sequence[Spec | Certifier] = (),
@@ -77,7 +78,7 @@ def evaluate(
     with placed("trigger"):
         mark = None if trigger is None else build("poison", trigger)
     attacks, certifiers = _parts("attack", attack), _parts("certify", certify)
-    images, classes = _given(model, x, y)
+    images, classes = _given(model, x, y, seed)
     settings = EvaluationSettings(
         test=content_identity(images),
         attack=attacks,
@@ -102,10 +103,17 @@ def _parts(room: str, given: Any) -> tuple[Any, ...]:
         return tuple(build(room, part) for part in given) if several else (build(room, given),)
 
 
-def _given(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Floats, int]:
+def _given(model: nn.Module, x: Any, y: Tensor | None, seed: int) -> tuple[Floats, int]:
     """The images where the model is and as it takes them, and the number of its classes, tried on a few of them."""
     if not isinstance(model, nn.Module):
         raise RequestError(f"expected a torch.nn.Module, got {type(model).__name__}", place=("model",))
+    if is_data_set(x):
+        if y is not None:
+            raise RequestError(f"{type(x).__name__} brings its labels along: leave `y` out", place=("y",))
+        x, y = gather(x, seed=seed)
+    elif y is None:
+        what = "a tensor" if isinstance(x, Tensor) else type(x).__name__
+        raise RequestError(f"labels are needed: `x` is {what}, not a data set or loader that has them", place=("y",))
     x, y = torch.as_tensor(x).detach(), torch.as_tensor(y)
     if y.is_floating_point() or y.dtype == torch.bool:
         raise RequestError(f"labels are whole numbers, int64; got {str(y.dtype).removeprefix('torch.')}", place=("y",))
