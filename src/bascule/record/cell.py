@@ -66,6 +66,7 @@ class CellRecord:
         self.picture_file = self.artefacts / "trigger.png"
         self.findings = path / "findings"
         self._readings = Readings() if readings is None else readings
+        self._finding_files: dict[str, Path] = {}
 
     @property
     def trained(self) -> bool:
@@ -165,7 +166,10 @@ class CellRecord:
         """
         answers = self.answers()
         clean = answers.predictions.get(cell.of("clean")[0].key)
-        return None if clean is None else answers.at(np.flatnonzero(clean != MISSING))
+        if clean is None:
+            return None
+        asked = clean != MISSING
+        return answers if asked.all() else answers.at(np.flatnonzero(asked))
 
     def add_outcomes(self, ids: Labels, labels: Labels, values: Column, *, key: str, info: Mapping[str, Any]) -> None:
         """Add or replace the column `key`; `info` is kept beside it. Images not known yet add rows."""
@@ -228,7 +232,9 @@ class CellRecord:
         return sorted(path.stem.replace("-", ":", 1) for path in self.findings.glob("[!.]*.npz"))
 
     def _finding_file(self, key: str) -> Path:
-        return self.findings / f"{key.replace(':', '-')}.npz"
+        if key not in self._finding_files:  # asked for often, and a path takes its time
+            self._finding_files[key] = self.findings / f"{key.replace(':', '-')}.npz"
+        return self._finding_files[key]
 
 
 class _Findings(Mapping[str, Finding]):

@@ -13,6 +13,7 @@ from bascule.core.catalog import ForeignCodeError, build, recorded_code
 from bascule.core.errors import RequestError
 from bascule.measure import Measure, Metric, Outcomes
 from bascule.measure.interval import summarise
+from bascule.measure.robust_accuracy import RobustAccuracy
 from bascule.record.answers import Answers
 from bascule.record.counted import counted_part
 from bascule.record.flags import flags_of_metrics, flags_of_row
@@ -204,7 +205,6 @@ def _curve(run: RunRecord, row: RecordedRow) -> Iterator[tuple[float, Measure]]:
     radii = {point.key: point.value for point in cell.of("curve") if point.value is not None}
     if not radii:
         return
-    robust = build("measure", "robust-accuracy")
     radii = {attack.key: attack.reach.eps for attack in cell.of("attack") if attack.reach is not None} | radii
     finished = [
         answers
@@ -215,7 +215,7 @@ def _curve(run: RunRecord, row: RecordedRow) -> Iterator[tuple[float, Measure]]:
     clean = cell.of("clean")[0].key
     for eps in sorted({0.0, *radii.values()}):
         inside = [key for key, radius in radii.items() if radius <= eps]
-        yield eps, summarise(robust, [_at_radius(answers, clean, inside) for answers in finished])
+        yield eps, summarise(RobustAccuracy(), [_at_radius(answers, clean, inside) for answers in finished])
 
 
 def _at_radius(answers: Answers, clean: str, inside: Sequence[str]) -> Outcomes:
