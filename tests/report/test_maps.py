@@ -12,7 +12,7 @@ import pytest
 from bascule.core.errors import RequestError
 from bascule.measure.paired import Difference
 from bascule.record.rows import RowResult, read_rows
-from bascule.report.compare.maps import Axis, Map, effect_of, layers_of, maps_of
+from bascule.report.compare.maps import Axis, Layer, Map, effect_of, layers_of, maps_of
 from bascule.report.compare.turns import Stretch, Turn, sentences, stretches, summary, turns, zero_line
 from bascule.report.tables.maps import render_maps
 from records import POISON, Spec, record_of
@@ -69,6 +69,13 @@ def test_one_number_varies_and_the_other_is_in_the_rows(tmp_path: Path) -> None:
     ]
 
 
+def test_another_reference_than_the_one_that_is_not_hardened(tmp_path: Path) -> None:
+    (one,) = maps_of(rows_of(tmp_path, *IN_ROWS), against="Adv. 0.1")
+    assert sentences(one, effect_of(one))[0] == (
+        "At eps 0, the row lowers ASR for triggers of strength 0.4 and more (clear in both); at 0.2 that is not clear."
+    )
+
+
 def test_two_varied_numbers_make_a_map_for_each_row(tmp_path: Path) -> None:
     def varied(name: str, strength: float, eps: float, rate: float) -> Spec:
         vary = {EPS: eps, STRENGTH: strength, "poison.rate": rate}
@@ -101,12 +108,13 @@ def test_other_numbers_are_compared_with_the_first_row_of_the_kind_or_the_one_th
     assert not first.references
     assert second.reference == "None"
     effect = effect_of(second)
-    assert sentences(second, effect)[0] == (
-        "Adv. training at trigger size 1 raises ASR for rate 0.1 to 0.5, all that were tried (clear in both)."
-    )
+    assert sentences(second, effect) == [
+        "Adv. training at trigger size 1 and 2 raises ASR for rate 0.1 to 0.5, all that were tried (clear in both)."
+    ]
     first, second = maps_of(rows, against="Adv. training")
     assert (first.reference, second.reference) == ("Adv. training", "")
     assert effect_of(first).numbers[0.1, 1].value == pytest.approx(-0.4)
+    assert not first.hardens
     with pytest.raises(RequestError, match="unknown row 'Adv'"):
         maps_of(rows, against="Adv")
 
@@ -126,14 +134,15 @@ OTHER = {"train": {"objective": {"name": "pgd", "eps": 0.1}, "epochs": 20}}
 
 
 def test_one_seed_is_never_clear(tmp_path: Path) -> None:
-    specs = [spec(strength, eps, asr, seeds=1) for strength in (0.1, 0.2) for eps, asr in ((None, 0.1), (0.3, 0.9))]
+    shares = ((None, 0.1), (0.1, 0.8), (0.3, 0.9))
+    specs = [spec(strength, eps, asr, seeds=1) for strength in (0.1, 0.2) for eps, asr in shares]
     (one,) = maps_of(rows_of(tmp_path, *specs))
     effect = effect_of(one)
     assert all(effect.doubtful(place) for place in effect.numbers)
     assert summary(one, effect) == "Hardening against None: at one seed no change of ASR is clear."
     assert sentences(one, effect) == [
-        "Hardening at eps 0.3 changes ASR clearly nowhere for triggers of strength 0.1 to 0.2, all that were tried "
-        "(1 seed)."
+        "Hardening at eps 0.1 and 0.3 changes ASR clearly nowhere for triggers of strength 0.1 to 0.2, all that were "
+        "tried (1 seed)."
     ]
 
 
@@ -231,9 +240,9 @@ def test_a_turn_is_not_placed_where_the_sign_goes_to_and_fro_and_is_none_without
 
 
 def test_the_sentence_of_a_line_says_what_is_clear_and_what_is_not(tmp_path: Path) -> None:
-    one = Map("", Axis(STRENGTH, tuple(LINE)), Axis(EPS, (0, 0.1)), {}, {(0.1, 0.1): rows_of(tmp_path, IN_ROWS[0])[0]})
-    layer = effect_of(one)
-    layer = type(layer)(layer.name, layer.title, {(x, 0.1): change for x, change in LINE.items()}, signed=True)
+    standard = rows_of(tmp_path, IN_ROWS[0])[0]
+    one = Map("", Axis(STRENGTH, tuple(LINE)), Axis(EPS, (0, 0.1)), {(0.1, 0): standard}, {(0.1, 0.1): standard})
+    layer = Layer("effect", "ASR less that of None", {(x, 0.1): change for x, change in LINE.items()}, signed=True)
     assert sentences(one, layer) == [
         "Hardening at eps 0.1 lowers ASR for triggers of strength up to 0.2 (clear in 1 of 2) and raises it for 0.3 "
         "and more (clear in 2 of 3); not measured at 0.6. It turns between 0.2 and 0.4, near 0.29."

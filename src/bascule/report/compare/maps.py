@@ -69,17 +69,16 @@ class Map:
     @property
     def reference(self) -> str:
         """What the references are called; empty without any."""
-        names = dict.fromkeys(row.row for row in self.references.values())
-        if not names:
-            return ""
-        if self.hardens and self.references[next(iter(self.references))].row == self.name.partition(" · ")[0]:
-            return f"{self.up.label} 0"
-        return " or ".join(names)
+        if self.references and all(row.row == self.cells[place].row for place, row in self.references.items()):
+            return f"{self.up.label} 0"  # the same row, not hardened
+        return " or ".join(dict.fromkeys(row.row for row in self.references.values()))
 
     @property
     def hardens(self) -> bool:
         """Whether each row is compared with the one that is not hardened, at the same number across."""
-        return self.up.path == HARDENING and self.up.values[0] == 0 and bool(self.references)
+        return bool(self.references) and all(
+            self.cells.get((across, 0.0)) is row for (across, _), row in self.references.items()
+        )
 
 
 def maps_of(rows: Sequence[RowResult], against: str | None = None) -> list[Map]:

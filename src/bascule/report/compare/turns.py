@@ -168,42 +168,45 @@ def summary(one: Map, effect: Layer) -> str:
 
 
 def sentences(one: Map, effect: Layer) -> list[str]:
-    """For each number upwards that is compared: where ASR rises and falls across the map, and where it turns."""
-    said = []
+    """For the numbers upwards that are compared: where ASR rises and falls across the map, and where it turns.
+
+    Those of which the same is said share a sentence.
+    """
+    said: dict[tuple[str, str], list[float]] = {}
     for number in one.up.values:
         line = {x: change for (x, y), change in effect.numbers.items() if y == number}
         changes = {x: change for x, change in line.items() if isinstance(change, Difference)}
         if any(change.value is not None for change in changes.values()):
-            said.append(_sentence(_subject(one, number), one.across, changes))
-    return said
+            said.setdefault(_predicate(one.across, changes), []).append(number)
+    return [f"{_subject(one, numbers)} {what}.{turning}" for (what, turning), numbers in said.items()]
 
 
-def _subject(one: Map, number: float) -> str:
+def _subject(one: Map, numbers: Sequence[float]) -> str:
+    named = joined([f"{number:g}" for number in numbers])
     if one.hardens:
-        return f"Hardening at eps {number:g}"
-    return f"{one.name + ' at' if one.name else 'At'} {one.up.label} {number:g}{'' if one.name else ', the row'}"
+        return f"Hardening at eps {named}"
+    return f"{one.name + ' at' if one.name else 'At'} {one.up.label} {named}{'' if one.name else ', the row'}"
 
 
-def _sentence(subject: str, across: Axis, effects: Mapping[float, Difference]) -> str:
-    """`Hardening at eps 0.1 lowers ASR for triggers of strength up to 0.2 (clear in 1 of 2), raises it ...`."""
+def _predicate(across: Axis, effects: Mapping[float, Difference]) -> tuple[str, str]:
+    """`lowers ASR for triggers of strength up to 0.2 (clear in 1 of 2) and raises ...`, and where it turns."""
     found = stretches(effects)
     every = [number for stretch in found for number in stretch.numbers]
     sure = [stretch for stretch in found if stretch.clear]
-    open_ = [stretch for stretch in found if not stretch.clear]
+    open_ = [number for stretch in found if not stretch.clear for number in stretch.numbers]
     missing = [number for number in across.values if number not in every]
     ends = f"; not measured at {joined([f'{number:g}' for number in missing])}" if missing else ""
     if not sure:
         seeds = between([effects[number].seeds for number in every], "seed")
-        return f"{subject} changes ASR clearly nowhere {_for(across)} {_range(every, every)} ({seeds}){ends}."
+        return f"changes ASR clearly nowhere {_for(across)} {_range(every, every)} ({seeds}){ends}", ""
     parts = []
     for place, stretch in enumerate(sure):
         verb = "raises" if stretch.sign > 0 else "lowers"
         what = f"ASR {_for(across)}" if place == 0 else "it for"
         parts.append(f"{verb} {what} {_range(stretch.numbers, every)} ({_clear(stretch)})")
     if open_:
-        numbers = [number for stretch in open_ for number in stretch.numbers]
-        ends = f"; at {joined([f'{number:g}' for number in numbers])} that is not clear{ends}"
-    return f"{subject} {joined(parts)}{ends}.{''.join(map(_turn, turns(effects)))}"
+        ends = f"; at {joined([f'{number:g}' for number in open_])} that is not clear{ends}"
+    return f"{joined(parts)}{ends}", "".join(map(_turn, turns(effects)))
 
 
 def _for(across: Axis) -> str:

@@ -25,8 +25,8 @@ TITLE = "Maps"
 PLACE = 35
 
 _WIDTH, _TOP, _LEFT, _RIGHT, _BOTTOM = 440, 8, 62, 8, 50
-_HIGH = 34
-"""Of a place, in pixels."""
+_WIDE, _HIGH = 41, 34
+"""Least of a place, in pixels."""
 _MAPS = 6
 """Most maps that are drawn; the tables are always there."""
 _TOUCHED = 60
@@ -61,6 +61,8 @@ class Chart:
     up: Axis
     summary: str
     sentences: list[str]
+    wide: bool
+    """Whether a picture takes more than half of a page."""
     pictures: list[tuple[str, svg.Drawing]]
     tables: list[Numbers]
 
@@ -88,6 +90,7 @@ def _chart(place: int, one: Map) -> Chart:
         up=one.up,
         summary="" if effect is None else summary(one, effect),
         sentences=[] if effect is None else sentences(one, effect),
+        wide=_width(one) > _WIDTH,
         pictures=[(layer.title, _picture(f"map-{place}-{layer.name}", one, layer)) for layer in shown],
         tables=[_table(one, layer) for layer in layers],
     )
@@ -104,6 +107,10 @@ def _table(one: Map, layer: Layer) -> Numbers:
 
 
 # --- the picture -----------------------------------------------------------------------------------------------------
+
+
+def _width(one: Map) -> int:
+    return max(_WIDTH, _LEFT + _RIGHT + _WIDE * len(one.across.values))
 
 
 def _picture(name: str, one: Map, layer: Layer) -> svg.Drawing:
@@ -123,7 +130,7 @@ def _picture(name: str, one: Map, layer: Layer) -> svg.Drawing:
                 gid = f"place-{row}-{column}"
                 if _draw(axes, (column, row), one, layer, (x, y), colours.get((x, y)), gid):
                     titles[gid] = _title(one, layer, (x, y))
-        if layer.signed:
+        if layer.name == "effect":
             _line(axes, one, layer)
         return svg.svg(
             axes, name=name, label=_spoken(one, layer), titles=titles if len(titles) <= _TOUCHED else {},
