@@ -44,7 +44,7 @@ BELOW: dict[str, set[str]] = {
     "evaluation": {"core", "record", *COMPONENTS - {"data", "train", "repair"}},
     "plan": {"core", "evaluation", "record", *COMPONENTS},
     "run": {"core", "plan", "evaluation", "record", *COMPONENTS},
-    "audit": {"core", "plan", "evaluation", "record", *COMPONENTS},
+    "audit": {"core", "plan", "run", "evaluation", "record", *COMPONENTS},  # an audit is a run (decision 20)
     "report": {"core", "measure", "record"},
     "cli": {"core", "data", "plan", "run", "audit", "evaluation", "record", "report"},
 }

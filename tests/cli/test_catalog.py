@@ -121,3 +121,26 @@ def test_a_name_without_its_kind(bascule: Callable) -> None:
     assert "Did you mean data/digits or studies/digits?" in bascule("show", "digits").err
     assert "Did you mean" not in bascule("show", "nothing").err
     assert bascule("show", "attack").out == bascule("ls", "attack").out
+
+
+def test_what_stands_in_place_of_a_component_is_listed_and_shown(bascule: Callable) -> None:
+    listed = bascule("ls", "poison").out
+    assert re.search(
+        r"^poison/given +Poison that others have planted.* \[poison: \{name: given, \.\.\.\}\]$", listed, re.M
+    )
+    shown = bascule("show", "poison/given")
+    assert (shown.code, shown.err) == (0, "")
+    assert "\n  indices (default null): text or null\n" in shown.out
+    assert shown.out.endswith("\nwritten: poison: {name: given, ...}\nfrom: built-in\n")
+    assert "Did you mean poison/given?" in bascule("show", "given").err
+
+
+def test_names_of_other_benchmarks_lead_to_ours(bascule: Callable) -> None:
+    for words, said in (
+        (("show", "badnets"), "'badnets' is poison/sticker, with `label: dirty`."),
+        (("show", "attack/BIM"), "'BIM' is attack/pgd, with `random_start: false`."),
+        (("ls", "nc"), "'nc' is scan/neural-cleanse"),
+    ):
+        refused = bascule(*words)
+        assert (refused.code, refused.out) == (2, "")
+        assert said in refused.err

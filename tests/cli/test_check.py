@@ -11,6 +11,19 @@ import pytest
 
 from records import PAIR, record_of
 
+METRIC = """
+from bascule.core.catalog import component
+from bascule.measure import Metric
+
+
+@component
+class Sevens(Metric):
+    title, better = "Sevens", "lower"
+
+    def per_sample(self, outcomes):
+        return outcomes.clean == 7
+"""
+
 
 @pytest.fixture
 def run(tmp_path: Path) -> str:
@@ -54,6 +67,9 @@ def test_files_are_written_whatever_comes_of_it(
         (["nothing", "asr < 0.1"], "no run 'nothing'"),
         (["tiny", "asr < 0.1", "--attack", "fgsm"], "bascule: --attack: runs/tiny is a run, which has its own"),
         (["tiny", "asr < 0.1", "--max-images", "3"], "bascule: --max-images: runs/tiny is a run"),
+        (["tiny", "asr < 0.1", "--measure", "drift"], "bascule: --measure: runs/tiny is a run, which has its own"),
+        (["tiny", "asr < 0.1", "--attack-precision", "mixed"], "bascule: --attack-precision: runs/tiny is a run"),
+        (["tiny", "drift < 0.1"], "'drift < 0.1': drift is not measured in this run. Add drift to `measure:`"),
         (["tiny", "asr < 0.1", "--junit", "runs"], "bascule: --junit runs is a folder; give the name of a file in it"),
     ],
 )
@@ -70,6 +86,10 @@ def test_one_model_is_measured_and_checked(bascule: Callable, study: Path) -> No
     found = json.loads(bascule("evaluate", cell, "--format", "json").out)["metrics"]
     low = found["accuracy"]["low"]
     assert bascule("check", cell, f"accuracy.low >= {low!r}", "triggered-robust-accuracy >= 0").code == 0
+    Path("own.py").write_text(METRIC)
+    words = ["--measure", "drift", "--attack-precision", "mixed", "--json", "gate.json"]
+    assert bascule("check", cell, "own.py:Sevens < 50 %", "asr >= 0", *words).code == 0
+    assert {"own.py:Sevens", "asr", "drift"} <= json.loads(Path("gate.json").read_text())["metrics"].keys()
     failed = bascule("check", cell, f"accuracy.low > {low!r}", "certified_accuracy >= 0", "asr.high <= 1")
     assert failed.code == 3
     assert f"FAIL  {cell}: certified_accuracy >= 0: no certified_accuracy: it was not measured" in failed.out

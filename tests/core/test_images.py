@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from bascule.core.errors import RequestError
-from bascule.core.images import Images, Pixels, as_bytes, as_floats, only_marks
+from bascule.core.images import Images, Pixels, as_bytes, as_floats, channel_axis, channels_first, only_marks
 
 PIXELS = torch.arange(6 * 2 * 2, dtype=torch.uint8).reshape(6, 1, 2, 2) * 10
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
@@ -154,3 +155,28 @@ def test_bytes_that_hold_only_marks_get_a_word(values: list[int], said: bool) ->
     problem = only_marks(pixels)
     assert (problem is not None) == said
     assert problem is None or "all pixels are 0 or 1" in problem
+
+
+@pytest.mark.parametrize(
+    ("shape", "first", "axis"),
+    [
+        ((5, 3, 8, 8), 3, 1),
+        ((5, 8, 8, 3), 3, 3),
+        ((5, 3, 8, 3), 3, 3),
+        ((5, 3, 8, 3), 1, 1),
+        ((5, 8, 8, 1), 1, 3),
+        ((5, 8, 8), 3, None),
+        ((5, 8, 8, 4), 3, None),
+    ],
+)
+def test_the_channels_of_stored_images_are_found(shape: tuple[int, ...], first: int, axis: int | None) -> None:
+    assert channel_axis(shape, first=first) == axis
+    if axis is not None:
+        images = np.arange(np.prod(shape)).reshape(shape)
+        found = channels_first(images, axis)
+        assert found.shape == (5, shape[axis], *(side for place, side in enumerate(shape) if place not in (0, axis)))
+        assert found[2, 0, 1, 1] == images[(2, 0, 1, 1) if axis == 1 else (2, 1, 1, 0)]
+
+
+def test_grey_images_without_channels_get_one() -> None:
+    assert channels_first(np.zeros((5, 8, 9)), None).shape == (5, 1, 8, 9)

@@ -81,6 +81,39 @@ def test_what_is_no_condition_is_refused(run: RunRecord, text: str, said: str) -
     assert said in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "asr-toward < 0.5",
+            "asr_toward is not measured in this run. Add asr-toward to `measure:` of its study, and run",
+        ),
+        (
+            "certified_accuracy.low > 1 %",
+            "Add certified-accuracy to `measure:` of its study, which also needs `certify:` ",
+        ),
+        ("filter_auroc > 0.9", "which also needs `filter:` or `inspect:` there"),
+        ("scan_found > 0.9", "which also needs `scan:` there"),
+    ],
+)
+def test_a_metric_that_a_run_did_not_measure_is_told_from_one_that_there_is_not(
+    run: RunRecord, text: str, said: str
+) -> None:
+    with pytest.raises(RequestError) as refused:
+        check(run, text)
+    assert said in str(refused.value)
+    assert "unknown" not in str(refused.value)
+
+
+def test_a_metric_of_ones_own_has_its_name_in_a_condition() -> None:
+    found = parse_condition("my-metrics/own.py:Share_of.low >= 5 %")
+    assert (found.metric, found.part, found.catalogue_name) == (
+        "my_metrics/own.py:Share_of",
+        "low",
+        "my-metrics/own.py:Share_of",
+    )
+
+
 def test_percent_is_of_shares_alone() -> None:
     with pytest.raises(RequestError, match=r"scan_anomaly is no share \(its unit: index\); leave out %"):
         parse_condition("scan_anomaly < 2 %").check_unit("index")
@@ -143,6 +176,7 @@ def test_rows_are_chosen_by_name_and_by_what_varies(tmp_path: Path) -> None:
     assert [result.row for result in check(run, "asr >= 0", row="None").results] == ["None · size 1", "None · size 2"]
     assert check(run, "asr < 0.5", row="None · size 1")
     assert not check(run, "asr < 0.5", row=["None · size 1", "None"])
+    assert check(run, "asr < 0.5", row="None · 1")
     with pytest.raises(RequestError, match=r"^row: unknown row 'Nine'.* Allowed: None, None · size 1, None · size 2, "):
         check(run, "asr < 0.5", row=["None", "Nine"])
 

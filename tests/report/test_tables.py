@@ -499,6 +499,27 @@ def test_a_row_is_compared_within_its_run_or_with_the_named_one() -> None:
         render(rows, "json", More(against="None · c"))
 
 
+def test_a_row_among_those_that_vary_is_named_with_its_value() -> None:
+    files = ["/some/where/a.pth", "/some/where/b.pth", "/other/b.pth"]
+    rows = [measured("None", 0.5, 0.2, vary={"model.weights": file}) for file in files]
+    assert rows[0].called == ("None · model.weights /some/where/a.pth", "None · a.pth")
+
+    def against(name: str) -> list[tuple[str, str]]:
+        found = json.loads(render(rows, "json", More(against=name)))
+        return [(row["vary"]["model.weights"], row["differences"]["to"]) for row in found if "differences" in row]
+
+    to = "None · model.weights /some/where/a.pth"
+    assert against("None · a.pth") == against(to) == [(file, to) for file in files[1:]]
+    assert "Row less None · model.weights /some/where/a.pth" in render(rows, "markdown", More(against="None · a.pth"))
+    assert against("None") == [], "rows that share a name are compared where they share the value"
+    with pytest.raises(
+        RequestError, match=r"'None · b\.pth' may be None · model\.weights /some/where/b\.pth or None · m"
+    ):
+        against("None · b.pth")
+    with pytest.raises(RequestError, match=r"unknown row 'None · c\.pth'\. Did you mean"):
+        against("None · c.pth")
+
+
 def test_rows_that_may_not_be_compared_are_not() -> None:
     rows = [*of_run("a"), *of_run("b", eps=0.1)]
     text = render(rows, "text", More(against="None · a", pareto=True))

@@ -15,11 +15,15 @@ from bascule.audit.open import open_model
 from bascule.core import rng
 from bascule.core.errors import RequestError
 from bascule.core.inference import predict
+from bascule.plan.document import parse_study
+from bascule.plan.overrides import Override
 from bascule.plan.plan import Plan
+from bascule.plan.resolve import make_plan
 from bascule.record.rows import read_rows
 from bascule.record.run import RunRecord
 from bascule.report.tables.tables import ONE_SEED, More, render
-from bascule.run.run import Ran
+from bascule.run.extend import more_asked
+from bascule.run.run import Ran, run_plan
 
 PlanMaker = Callable[..., Plan]
 Runner = Callable[[Plan, RunRecord], Ran]
@@ -84,6 +88,19 @@ def test_a_trained_row_beside_it_keeps_the_rule_of_two_seeds(
     rows = read_rows(run)
     assert ONE_SEED in render(rows, "text", More(against="plain"))
     assert any(flag.startswith("one seed") for flag in rows[1].flags)
+    assert not any(flag.startswith("twin from the same weights") for row in rows for flag in row.flags)
+
+
+def test_a_twin_that_begins_with_the_weights_of_its_row_is_flagged(
+    plan_of: PlanMaker, run_here: Runner, weights: dict[str, str], tmp_path: Path
+) -> None:
+    taught = "{train: {objective: standard, epochs: 1, batch_size: 64}}"
+    on = row(weights["poisoned"], ", train: {objective: standard, epochs: 1, batch_size: 64, lr: 1e-5}")
+    run = RunRecord(tmp_path / "run")
+    assert not run_here(plan_of(text=study(fresh=taught, on=on)), run).failures
+    fresh, on_top = read_rows(run)
+    assert any(flag.startswith("twin from the same weights: it began") for flag in on_top.flags)
+    assert not any(flag.startswith("twin from the same weights") for flag in fresh.flags)
 
 
 def test_a_file_for_each_seed(plan_of: PlanMaker, run_here: Runner, weights: dict[str, str], tmp_path: Path) -> None:
@@ -131,6 +148,30 @@ def test_a_cell_is_looked_at_without_the_file_that_it_came_from(
     folder = run.cell(plan.cells()[0].fingerprint).path
     audited = open_model(folder, device=torch.device("cpu"), roots=())
     assert audited.accuracy(audited.test) == pytest.approx(read_rows(run)[0].metrics["accuracy"].value)
+
+
+@pytest.mark.parametrize("folder", ["", "audits"])
+def test_a_run_is_asked_more_without_the_files_that_its_models_came_from(
+    folder: str, run_here: Runner, weights: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(folder).mkdir(exist_ok=True)
+    files = [Path(shutil.move(file, Path(folder) / Path(file).name)) for file in weights.values()]
+    plain, poisoned = (file.name for file in files)
+    on = row(plain, ", train: {objective: standard, epochs: 1, batch_size: 64, lr: 1e-4}")
+    text = study(plain=row(plain), clean=row(poisoned, ", repair: clp"), on=on)
+    document = parse_study(text, name="tiny", source="tiny.yaml", folder=Path(folder))
+    run = RunRecord(tmp_path / "run")
+    assert not run_here(make_plan(document), run).failures
+    before = [result.metrics["accuracy"] for result in read_rows(run)]
+    for file in files:
+        file.unlink()
+    more = Override(path="attack", value={"name": "fgsm", "eps": 0.2}, origin="--attack", adds=True)
+    plan = more_asked(RunRecord(run.path), [more], ())
+    assert run_plan(plan, RunRecord(run.path), device=torch.device("cpu"), roots=(), train=False).failures == ()
+    found = read_rows(RunRecord(run.path))
+    assert [result.metrics["accuracy"] for result in found] == before
+    assert all(len(one.adversarial) == 2 for result in found for one in result.outcomes.values())
 
 
 def test_the_weights_stand_in_the_record_and_the_file_may_move(

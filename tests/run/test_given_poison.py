@@ -76,12 +76,26 @@ def test_it_is_what_our_own_poison_would_have_been(finished: tuple[Plan, RunReco
     assert np.array_equal(one.triggered[counted], other.triggered[counted])
 
 
+def test_stamped_pictures_that_are_the_originals_are_flagged(
+    plan_of: PlanMaker, run_here: Runner, digits: Splits, tmp_path: Path
+) -> None:
+    file = tmp_path / "copies.npz"
+    np.savez(file, test_index=digits.test.ids.numpy(), test_images=digits.test.pixels.numpy())
+    poison = f"{{name: given, target: 7, path: '{file}'}}"
+    run = RunRecord(tmp_path / "run")
+    assert not run_here(plan_of(text=study(poison, Copies="{train: {epochs: 1}}")), run).failures
+    (row,) = read_rows(run)
+    heads = {flag.partition(":")[0] for flag in row.flags}
+    assert {"nothing planted", "trigger changes nothing"} <= heads
+    assert any(flag.startswith("trigger changes nothing: 100 % of the test images that count") for flag in row.flags)
+
+
 def test_every_recipe_is_trained_on_it(finished: tuple[Plan, RunRecord, dict[str, RowResult]]) -> None:
     plan, run, rows = finished
     for row in rows.values():
         assert row.metrics["asr"].value is not None
         assert row.metrics["asr_twin"].value is not None, "the twin has the data's own pictures"
-        assert not any(flag.startswith("failed") for flag in row.flags)
+        assert not any(flag.startswith(("failed", "nothing planted", "trigger changes")) for flag in row.flags)
     (filtered,) = rows["Filtered"].outcomes.values()
     assert filtered.judgement is not None
     poisoned = run.cell(plan.rows[0].cells[0].fingerprint).poisoned()
@@ -127,6 +141,7 @@ def test_filters_rank_where_nobody_knows_the_truth(plan_of: PlanMaker, run_here:
     (row,) = read_rows(run)
     assert row.metrics["filter_auroc"].value is None
     assert any(flag.startswith("truth unknown: nobody says which training images") for flag in row.flags)
+    assert any(flag.startswith("nothing planted: there are no pictures of training images") for flag in row.flags)
     assert run.cell(plan.rows[0].cells[0].fingerprint).info()["poisoned"] is None
     page = write_page([run], tmp_path / "report.html").read_text()
     assert "Nobody says which training images of Unknown are poisoned: not measured." in page

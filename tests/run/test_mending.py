@@ -96,6 +96,15 @@ def test_every_file_is_made_again(damage: Callable[[Path], None], run: RunRecord
     assert next(curves) == next(curves)
 
 
+@pytest.mark.parametrize("pattern", FILES)
+def test_whoever_mended_a_file_does_not_call_it_damaged_afterwards(
+    pattern: str, run: RunRecord, plan, run_here: Callable
+) -> None:
+    flip(one_of(run, pattern))
+    run_here(plan, run)
+    assert not any(flag.startswith("damaged") for row in read_rows(run) for flag in row.flags)
+
+
 def test_files_of_two_cells_that_were_swapped_are_found(run: RunRecord, made: RunRecord, plan) -> None:
     one, other, *_ = sorted((run.path / "cells").glob("*/outcomes.parquet"))
     first = one.read_bytes()

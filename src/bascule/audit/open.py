@@ -178,7 +178,7 @@ def _opened(
         if given is None and argument not in settings:
             raise RequestError(_MISSING[argument], place=(argument,))
     changed: list[str] = []
-    source = _recorded("data", settings["data"], changed, trust_code) if data is None else _source(data)
+    source = _recorded("data", settings["data"], changed, trust_code) if data is None else source_of(data)
     if max_test is not None:
         source = replace(source, max_test=min(max_test, source.max_test or max_test))
     source, train, besides = _images(source, roots, given=data is not None, with_test=with_test)
@@ -258,7 +258,12 @@ def _cells_in(path: Path) -> str:
     return f". It is a run with the cells {', '.join(map(str, cells[:3]))}{more}" if cells else ""
 
 
-def _source(spec: Spec | Source) -> Source:
+def source_of(spec: Spec | Source) -> Source:
+    """The source that is meant.
+
+    Raises:
+        RequestError: There is none like that; its place is `data`.
+    """
     with placed("data"):
         if isinstance(spec, str) and spec not in names("data") and Path(spec).exists():
             raise RequestError(

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from bascule.cli.audit import audit
 from bascule.cli.catalog import ls, show
 from bascule.cli.check import check
 from bascule.cli.data import get
@@ -65,6 +66,7 @@ def _options(
 
 app.command("run", cls=Command)(run)
 app.command("evaluate", cls=Command)(evaluate)
+app.command("audit", cls=Command)(audit)
 app.command("table", cls=Command)(table)
 app.command("report", cls=Command)(report)
 app.command("export", cls=Command)(export)

@@ -23,8 +23,11 @@ def ls(
         lines = [(name, str(read_study(name).content.get("title", ""))) for name in built_in_names()]
     elif kind is not None:
         if kind not in catalog.ROOMS:
-            raise RequestError(unknown("kind", kind, [*catalog.ROOMS, "studies"]))
-        lines = [(f"{kind}/{name}", _summary(kind, name)) for name in catalog.names(kind)]
+            term = catalog.term_for("", kind)
+            hint = None if term is None else term.sentence(kind)
+            raise RequestError(unknown("kind", kind, [*catalog.ROOMS, "studies"], hint=hint))
+        listed = sorted([*catalog.names(kind), *catalog.named_settings(kind)])
+        lines = [(f"{kind}/{name}", _summary(kind, name)) for name in listed]
     else:
         lines = [(room, f"{about}: {', '.join(catalog.names(room))}") for room, about in catalog.ROOMS.items()]
         lines.append(("studies", f"built-in studies: {', '.join(built_in_names())}"))
@@ -39,6 +42,8 @@ def _summary(kind: str, name: str) -> str:
     """What a component is in a sentence, and where it comes from unless it is built in."""
     from bascule.core import catalog
 
+    if name in catalog.named_settings(kind):
+        return f"{catalog.summary(kind, name)} [{kind}: {{name: {name}, ...}}]"
     try:
         origin, summary = catalog.origin(kind, name), catalog.summary(kind, name)
     except RequestError as error:  # several packages claim the name
@@ -96,9 +101,11 @@ def _without_kind(name: str) -> RequestError:
     from bascule.core import catalog
     from bascule.plan.document import built_in_names
 
-    meant = [f"{room}/{name}" for room in catalog.ROOMS if name in catalog.names(room)]
+    rooms = [(room, (*catalog.names(room), *catalog.named_settings(room))) for room in catalog.ROOMS]
+    meant = [f"{room}/{name}" for room, known in rooms if name in known]
     meant += [f"studies/{name}"] if name in built_in_names() else []
-    guess = f" Did you mean {' or '.join(meant)}?" if meant else ""
+    term = None if meant else catalog.term_for("", name)
+    guess = f" Did you mean {' or '.join(meant)}?" if meant else "" if term is None else f" {term.sentence(name)}"
     return RequestError(
         f"{name!r}: expected KIND/NAME, for example attack/pgd.{guess} Kinds: {', '.join(catalog.ROOMS)}, studies"
     )
@@ -112,5 +119,8 @@ def _print_component(name: str, kind: str, rest: str) -> None:
     for field in about.fields:
         default = "required" if field.written is None else f"default {field.written}"
         echo(f"  {field.name} ({default}): {field.allowed}\n{indent(field.text, 6 * ' ')}")
+    if rest in catalog.named_settings(kind):
+        echo(f"\nwritten: {kind}: {{name: {rest}, ...}}\nfrom: {catalog.BUILT_IN}")
+        return
     echo(f"\nfrom: {catalog.origin(kind, rest)}")
     _warn_of_ignored(kind, rest)

@@ -12,6 +12,7 @@ from bascule.cli.model import measure_model
 from bascule.cli.options import (
     ArchitectureOption,
     AttackOfModelOption,
+    AttackPrecisionOption,
     CertifyOption,
     DataDirOption,
     DataOption,
@@ -58,11 +59,19 @@ def check(
     runs: RunsOption = Path("runs"),
     attack: AttackOfModelOption = None,
     certify: CertifyOption = None,
+    measure: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="METRIC",
+            help="Model only: a metric beside those of the conditions, to be written with --json. Repeatable.",
+        ),
+    ] = None,
     data: DataOption = None,
     architecture: ArchitectureOption = None,
     trigger: TriggerOption = None,
     target: TargetOption = None,
     max_images: MaxImagesOption = None,
+    attack_precision: AttackPrecisionOption = None,
     seed: SeedOfModelOption = None,
     device: DeviceOption = "auto",
     data_dir: DataDirOption = None,
@@ -70,8 +79,9 @@ def check(
 ) -> None:
     """Exit with 0 if all conditions hold on the numbers of a run, or of one model measured now; with 3 if not."""
     given = EvaluateOptions(
-        attack=attack or (), certify=certify or (), data=data, model=architecture, trigger=trigger, target=target,
-        max_images=max_images, seed=seed, device=device, data_dir=data_dir, trust_code=trust_code,
+        attack=attack or (), certify=certify or (), measure=measure or (), data=data, model=architecture,
+        trigger=trigger, target=target, max_images=max_images, attack_precision=attack_precision, seed=seed,
+        device=device, data_dir=data_dir, trust_code=trust_code,
     )  # fmt: skip
     files = {name: writable_file(path, f"--{name}") for name, path in (("junit", junit), ("json", json_)) if path}
     checked = _checked(what, conditions, row or [], runs, given)
@@ -91,11 +101,15 @@ def _checked(what: str, texts: list[str], row: list[str], runs: Path, given: Eva
     record = run_or_model(what, runs)
     if record is not None:
         why = f"{record.path} is a run, which has its own (bascule evaluate asks more of its models); it is for a model"
-        given.refuse("attack", "certify", "data", "model", "trigger", "target", "max_images", "seed", why=why)
+        given.refuse(
+            "attack", "certify", "measure", "data", "model", "trigger", "target", "max_images", "attack_precision",
+            "seed", why=why,
+        )  # fmt: skip
         return check_rows(read_rows(record), conditions, of=what, row=row)
     if row:
         raise RequestError(f"{what} is one model and has no rows", place=("row",))
-    evaluation, _ = measure_model(what, replace(given, measure=metrics_wanted(conditions)))
+    wanted = dict.fromkeys((*metrics_wanted(conditions), *given.measure))
+    evaluation, _ = measure_model(what, replace(given, measure=tuple(wanted)))
     return check_evaluation(evaluation, conditions, of=what)
 
 

@@ -11,7 +11,7 @@ from bascule.cli.model import evaluate_model
 from bascule.cli.options import (
     ATTACK_EXAMPLE,
     ArchitectureOption,
-    AttackPrecision,
+    AttackPrecisionOption,
     CertifyOption,
     DataDirOption,
     DataOption,
@@ -57,13 +57,7 @@ def evaluate(
     trigger: TriggerOption = None,
     target: TargetOption = None,
     max_images: MaxImagesOption = None,
-    attack_precision: Annotated[
-        AttackPrecision | None,
-        typer.Option(
-            help="Model only: of the attacks' searches. mixed: gradients in bfloat16, success in float32; by default "
-            "its cell's, or float32."
-        ),
-    ] = None,
+    attack_precision: AttackPrecisionOption = None,
     seed: SeedOfModelOption = None,
     device: DeviceOption = "auto",
     jobs: JobsOption = None,

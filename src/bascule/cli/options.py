@@ -118,6 +118,14 @@ MaxImagesOption = Annotated[
         "--max-images", min=1, metavar="N", help="Model only: a random part of the test images; by default all."
     ),
 ]
+AttackPrecisionOption = Annotated[
+    AttackPrecision | None,
+    typer.Option(
+        "--attack-precision",
+        help="Model only: of the attacks' searches. mixed: gradients in bfloat16, success in float32; by default "
+        "its cell's, or float32.",
+    ),
+]
 SeedOfModelOption = Annotated[
     int | None,
     typer.Option(

@@ -90,11 +90,13 @@ def validate(
     ] = False,
 ) -> None:
     """Check a study completely without running it, and say what it would do."""
+    from bascule.record.plan import came_as_it_is
+
     plan = _plan(study, set_, scale, seeds, data_dir)
     _check_data(plan, data_dir, deep=deep)
     cells = plan.cells()
     questions = sum(len(cell.questions) for cell in cells)
-    given = sum(cell.setup.train is None and cell.setup.repair is None for cell in cells)
+    given = sum(came_as_it_is(cell.settings()) for cell in cells)
     ready = f" and {given} that come with their weights" if given else ""
     models = f"{count(len(cells) - given, 'model')} to train (twins included){ready}"
     echo(f"{study}: good. {count(len(plan.rows), 'row')}, {models}, {count(questions, 'evaluation')}.")

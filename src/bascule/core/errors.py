@@ -57,13 +57,15 @@ def _restored(problem: str, place: tuple[str, ...], key: str | None) -> RequestE
     return RequestError(problem, place=place, key=key)
 
 
-def unknown(kind: str, given: str, allowed: Iterable[str], *, listing: str | None = None) -> str:
-    """Text for an unknown word: what was given, the nearest allowed word, all allowed words or `listing`."""
+def unknown(
+    kind: str, given: str, allowed: Iterable[str], *, listing: str | None = None, hint: str | None = None
+) -> str:
+    """Text for an unknown word: what was given, `hint` or the nearest allowed word, all allowed words or `listing`."""
     allowed = sorted(allowed)
     near = nearest(given[:LONGEST_NAME], allowed, most=1, likeness=0.5)
-    guess = f" Did you mean {near[0]!r}?" if near else ""
+    guess = hint or (f"Did you mean {near[0]!r}?" if near else "")
     listing = listing or f"Allowed: {', '.join(allowed) or 'none'}."
-    return f"unknown {kind} {quote(given)}.{guess} {listing}"
+    return " ".join(filter(None, (f"unknown {kind} {quote(given)}.", guess, listing)))
 
 
 def nearest(given: str, allowed: Iterable[str], *, most: int, likeness: float = 0.0) -> list[str]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bascule.core.catalog import describe
 from bascule.core.errors import RequestError
@@ -41,7 +44,37 @@ def checked_digest(path: str, digest: str | None, *, what: str, place: str) -> s
     try:
         today = file_digest(Path(path).expanduser())
     except OSError as error:
+        kept = kept_of(path)
+        if kept is not None and digest in (None, kept.digest):
+            return kept.digest
         raise RequestError(f"cannot read the {place} {path!r}: {error.strerror}", place=(place,)) from error
     if digest not in (None, today):
         raise RequestError(f"{path!r} is not the {what} this was made with (its content changed)", place=(place,))
     return today
+
+
+class Kept(NamedTuple):
+    """What a record knows of a file that settings name."""
+
+    digest: str
+    copy: Path | None
+    """A file of the record that holds the same; None where there is none."""
+
+
+_KEPT: ContextVar[Mapping[str, Kept]] = ContextVar("kept", default={})  # noqa: B039  (never written to)
+
+
+@contextmanager
+def kept_files(files: Mapping[str, Kept]) -> Iterator[None]:
+    """Inside the block, a file that is not there any more is what a record knows of it, by the name that it had."""
+    token = _KEPT.set(files)
+    try:
+        yield
+    finally:
+        _KEPT.reset(token)
+
+
+def kept_of(path: str) -> Kept | None:
+    """What a record knows of a file that is not there any more; None where the file is there, or nobody knows it."""
+    kept = _KEPT.get().get(path)
+    return None if kept is None or Path(path).expanduser().is_file() else kept

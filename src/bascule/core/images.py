@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bascule.core.errors import RequestError
@@ -226,6 +229,22 @@ class Splits(NamedTuple):
 
     train: Images
     test: Images
+
+
+def channel_axis(shape: Sequence[int], *, first: int = 3) -> int | None:
+    """The axis of the channels, 1 or 3 of them, in N x H x W x C or N x C x H x W; None where there is none.
+
+    Args:
+        shape: Of stored images.
+        first: The axis that counts, 3 or 1, where both may be it.
+    """
+    axes = (first, 4 - first)
+    return next((axis for axis in axes if len(shape) == 4 and shape[axis] in (1, 3)), None)
+
+
+def channels_first(images: NDArray[Any], axis: int | None) -> NDArray[Any]:
+    """N x C x H x W of images with that axis of the channels, or of N x H x W; the same memory."""
+    return images[:, None] if axis is None else np.moveaxis(images, axis, 1)
 
 
 def as_floats(pixels: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 from bascule.core import catalog
 from bascule.core.catalog import component
 from bascule.core.errors import RequestError
-from bascule.core.images import Images, Splits
+from bascule.core.images import Images, Splits, channel_axis, channels_first
 from bascule.core.text import count
 from bascule.data import (
     TEST_SHARE_UNSET,
@@ -156,14 +156,13 @@ class _Part:
     @property
     def size(self) -> tuple[int, int, int]:
         """Channels, height, width."""
-        _, *sides = self.images.shape
-        if len(sides) == 2:
-            return 1, sides[0], sides[1]
-        return (sides[2], sides[0], sides[1]) if self.channels_last else (sides[0], sides[1], sides[2])
+        shape = list(self.images.shape[1:])
+        channels = 1 if self.channel_axis is None else shape.pop(self.channel_axis - 1)
+        return channels, shape[0], shape[1]
 
     @property
-    def channels_last(self) -> bool:
-        return self.images.shape[-1] in (1, 3)
+    def channel_axis(self) -> int | None:
+        return channel_axis(self.images.shape)
 
     @property
     def named(self) -> bool:
@@ -279,8 +278,7 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
 def _check(part: _Part) -> None:
     images, labels = part.images, part.labels
     shape = images.shape
-    channelled = len(shape) == 4 and (shape[-1] in (1, 3) or shape[1] in (1, 3))
-    if not (len(shape) == 3 or channelled) or 0 in shape[1:]:
+    if not (len(shape) == 3 or channel_axis(shape) is not None) or 0 in shape[1:]:
         raise RequestError(
             f"{images} has shape {shape}; images must be N x H x W, N x H x W x C or N x C x H x W with 1 or 3 channels"
         )
@@ -353,10 +351,6 @@ def _pixels(part: _Part, scale: int) -> Tensor:
             block = np.rint(block.astype(np.float64) * scale)
         elif block.dtype != np.uint8 and (block.min() < 0 or block.max() > 255):
             raise _range_error(part.images, block)
-        if block.ndim == 3:
-            block = block[:, None]
-        elif part.channels_last:
-            block = block.transpose(0, 3, 1, 2)
-        out[start : start + len(block)] = block
+        out[start : start + len(block)] = channels_first(block, part.channel_axis)
         start += len(block)
     return torch.from_numpy(out)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from bascule.core.errors import RequestError
+from bascule.core.images import channel_axis
 from bascule.core.rng import borrowed_global_stream
 
 _IMAGE_KEYS = ("image", "img", "images", "pixel_values")
@@ -104,7 +105,7 @@ def _batch(image: Any, name: str, at: int) -> Tensor:
         x = x[None]
     if x.ndim == 3:
         x = x[None]
-    if x.shape[-1] in (1, 3) and x.shape[1] not in (1, 3):
+    if channel_axis(x.shape, first=1) == 3:
         raise _wrong(f"{name}: item {at} has the shape {tuple(image.shape)}, channels last; tensors are C x H x W")
     if not (x.dtype == torch.uint8 or x.is_floating_point()):
         raise _wrong(f"{name}: item {at} holds {x.dtype}; images are uint8 or floats in [0, 1]")

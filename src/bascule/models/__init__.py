@@ -16,7 +16,7 @@ from torch import nn
 
 from bascule.core import catalog, rng
 from bascule.core.errors import RequestError
-from bascule.core.fingerprint import checked_digest
+from bascule.core.fingerprint import checked_digest, kept_of
 from bascule.models.weights import load_weights
 
 
@@ -71,9 +71,11 @@ class Architecture(ABC):
             if any(nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
                 with torch.no_grad():
                     model(torch.zeros(2, *size))  # gives lazy layers their shapes
-        if self.weights is not None:
+        kept = None if self.weights is None else kept_of(self.weights)
+        file = self.weights if kept is None else kept.copy
+        if file is not None:  # of a model that was trained further the record has the end, not what it started from
             fresh = () if complete else self.fresh
-            load_weights(model, self.weights, fresh=fresh, other_classes=not complete)
+            load_weights(model, str(file), fresh=fresh, other_classes=not complete)
         return model
 
 

@@ -28,6 +28,8 @@ class Document:
     content: dict[str, Any]
     lines: dict[tuple[str, ...], int] = field(default_factory=dict)
     """Line (from 1) of every key, by its path."""
+    folder: Path | None = None
+    """Where the study's file lies; None where it has none, is built in, or lies in the current folder."""
 
 
 def built_in_names() -> list[str]:
@@ -41,11 +43,11 @@ def read_study(study: str) -> Document:
     Raises:
         RequestError: No such study, or the file is no mapping, damaged, or has a key twice.
     """
-    path = Path(study)
+    path, folder = Path(study), None
     if study in built_in_names():
         path, name = BUILT_IN / f"{study}.yaml", study
     elif path.suffix in (".yaml", ".yml"):
-        name = path.stem
+        name, folder = path.stem, path.parent
         if name.startswith(".") or steers(name):
             raise RequestError(f"{quote(study)}: a study is called like its file, and so is its run folder; rename it")
     elif path.suffix or path.is_file():
@@ -57,7 +59,7 @@ def read_study(study: str) -> Document:
     except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a path with a null character
         reason = error.strerror if isinstance(error, OSError) else error
         raise RequestError(f"cannot read the study {quote(study)}: {reason}") from error
-    return parse_study(text, name=name, source=study)
+    return parse_study(text, name=name, source=study, folder=folder)
 
 
 def _read(path: Path) -> str:
@@ -72,8 +74,8 @@ def _read(path: Path) -> str:
     return content.decode("utf-8")
 
 
-def parse_study(text: str, *, name: str, source: str) -> Document:
-    """The study written in `text`.
+def parse_study(text: str, *, name: str, source: str, folder: Path | None = None) -> Document:
+    """The study written in `text`, which files lie beside where it has a folder.
 
     Raises:
         RequestError: No mapping, damaged, beyond a limit, or a key twice; with the line.
@@ -90,7 +92,8 @@ def parse_study(text: str, *, name: str, source: str) -> Document:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         raise RequestError(f"{source}{where}: not valid YAML: {_reason(error)}") from error
-    return Document(name=name, source=source, text=text, content=content, lines=lines)
+    folder = None if folder == Path() else folder
+    return Document(name=name, source=source, text=text, content=content, lines=lines, folder=folder)
 
 
 def _reason(error: Exception) -> str:

@@ -27,6 +27,8 @@ class Origin:
     """How many keys of a place the label says already."""
     about: str = ""
     """What else an error says: which of several values it was."""
+    in_file: bool = False
+    """Whether the value stands in the study file."""
 
     def describe(self, place: Place, where: str = "") -> str:
         """Label and place. A file's own place says it all; other origins need `where`, for example the row."""
@@ -58,9 +60,9 @@ class Layer:
     @classmethod
     def of_file(cls, document: Document) -> Layer:
         """Everything that a study file says."""
-        source = document.source
-        origins = {place: Origin(label=f"{source}, line {line}", under=()) for place, line in document.lines.items()}
-        return cls(values=document.content, origins=origins, root=Origin(label=source, under=()))
+        root = Origin(label=document.source, under=(), in_file=True)
+        origins = {place: replace(root, label=f"{root.label}, line {line}") for place, line in document.lines.items()}
+        return cls(values=document.content, origins=origins, root=root)
 
     @classmethod
     def of(cls, values: Any, origin: Origin) -> Layer:

@@ -14,6 +14,7 @@ from bascule.data.identity import content_settings, test_identity
 from bascule.evaluation.question import EvaluationSettings, Question
 from bascule.evaluation.run import questions_of
 from bascule.measure import Metric
+from bascule.plan.beside import as_written
 from bascule.plan.document import Document
 from bascule.plan.schema import EVALUATIONS, Frame, Probe, Published, Setup
 from bascule.poison import Trigger
@@ -126,6 +127,7 @@ class Plan:
             about=self.about,
             overrides=self.overrides,
             text=self.document.text,
+            folder="" if self.document.folder is None else str(self.document.folder),
             metrics=tuple(map(name_of, self.metrics)),
             rows=tuple(map(_recorded_row, self.rows)),
         )
@@ -148,6 +150,7 @@ def make_row(
     given: dict[str, Any],
     facts: Facts,
     frame: Frame,
+    files: Mapping[str, str],
 ) -> Row:
     """The cells of one row of a study.
 
@@ -158,6 +161,7 @@ def make_row(
         given: Its settings as written.
         facts: About its data.
         frame: What is measured, and whether each cell gets a twin, if it has poison.
+        files: Names of files as they were written, by where they were found; of those that are called otherwise.
 
     Raises:
         RequestError: The evaluations do not go together.
@@ -179,7 +183,8 @@ def make_row(
         setup=setup,
         given=given,
         cells=tuple(
-            _cell(own, facts, seed, f"{label} · seed {seed}", given, questions, watch) for seed, own in setups.items()
+            _cell(own, facts, seed, f"{label} · seed {seed}", given, questions, watch, files)
+            for seed, own in setups.items()
         ),
         twins=tuple(
             _cell(
@@ -190,6 +195,7 @@ def make_row(
                 {**given, "poison": None},
                 of_twin,
                 watch,
+                files,
             )
             for seed, own in setups.items()
             if has_twin
@@ -224,6 +230,7 @@ def _cell(
     given: Mapping[str, Any],
     questions: tuple[Question, ...],
     watch: Watch | None,
+    files: Mapping[str, str],
 ) -> Cell:
     # What only the test images meet must not lead to another model.
     data = {**content_settings(setup.data), "max_test": None}
@@ -231,11 +238,14 @@ def _cell(
     repaired = (setup.repair, setup.defender) if setup.repair else None
     # A model that came as it is has the same name wherever its file lies.
     model = setup.model if setup.train is not None else replace(setup.model, weights=None)
-    name = fingerprint("cell", facts.digest, data, poison, setup.filter, model, setup.train, repaired, seed)
+    parts = [poison, setup.filter, model, setup.train, repaired]
+    if files:
+        parts = [as_written(describe(part), files) for part in parts]
+    name = fingerprint("cell", facts.digest, data, *parts, seed)
     written = {key: value for key, value in given.items() if key not in EVALUATIONS}
 
     def needed(changed: Setup, what: str, **without: None) -> Cell:
-        return _cell(changed, facts, seed, f"{label} · {what}", {**given, **without}, (), watch)
+        return _cell(changed, facts, seed, f"{label} · {what}", {**given, **without}, (), watch, files)
 
     base = proxy = None
     if setup.repair is not None:

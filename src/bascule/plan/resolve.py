@@ -14,6 +14,7 @@ from bascule.core.catalog import construct, name_of
 from bascule.core.errors import RequestError, placed, unknown
 from bascule.core.text import count, quote
 from bascule.measure import Metric
+from bascule.plan.beside import SEED, found_beside
 from bascule.plan.checks import Checks, check_metrics, check_rows_differ
 from bascule.plan.document import Document
 from bascule.plan.origins import Layer, Origin, nested
@@ -21,8 +22,6 @@ from bascule.plan.overrides import Override, RowChanges, apply_overrides
 from bascule.plan.plan import Plan, Row, make_row
 from bascule.plan.schema import KEYS, MAX_MODELS, MAX_ROWS, MAX_SEEDS, METRICS, SCALED, Frame, Published, Setup
 
-_SEED = "{seed}"
-"""Stands for the seed in the name of a file of weights."""
 _FRAME = {field.name for field in fields(Frame)}
 
 
@@ -54,10 +53,11 @@ def make_plan(
     for recipe in recipes:
         with recipe.settings.trace_errors(f"in row {recipe.row!r}"):
             given = recipe.settings.values
-            setups = _setups(given, seeds)
+            found, written = found_beside(recipe.settings, document.folder, seeds=seeds, roots=roots)
+            setups = _setups(found, seeds)
             for setup in {id(setup): setup for setup in setups.values()}.values():  # mostly one for all seeds
                 facts = checks.check(setup)
-            rows.append(make_row(recipe.row, recipe.varied, setups, given, facts, frame))
+            rows.append(make_row(recipe.row, recipe.varied, setups, given, facts, frame, written))
     with study.trace_errors():
         check_rows_differ(rows)
         published = _published(study, frame.measure)
@@ -117,13 +117,29 @@ def _setups(given: Mapping[str, Any], seeds: Sequence[int]) -> dict[int, Setup]:
     model = given.get("model")
     model = model if isinstance(model, Mapping) else {}
     file = model.get("weights")
-    if isinstance(file, str) and _SEED in file:
-        files = {seed: {**model, "weights": file.replace(_SEED, str(seed))} for seed in seeds}
+    if isinstance(file, str):
+        _check_braces(file)
+    if isinstance(file, str) and SEED in file:
+        files = {seed: {**model, "weights": file.replace(SEED, str(seed))} for seed in seeds}
         setups = {seed: construct(Setup, {**given, "model": own}) for seed, own in files.items()}
         _check_files_differ(setups)
         return setups
     setup = construct(Setup, given)
     return dict.fromkeys(seeds if setup.train is not None else seeds[:1], setup)
+
+
+def _check_braces(file: str) -> None:
+    """Refuse a word in braces that stands for nothing, unless a file has this very name.
+
+    Raises:
+        RequestError: There is one.
+    """
+    strange = [word for word in re.findall(r"\{[^{}]*\}", file) if word != SEED]
+    if strange and not Path(file).expanduser().exists():
+        raise RequestError(
+            f"{quote(file)}: {strange[0]} stands for nothing; {SEED} stands for the row's seed",
+            place=("model", "weights"),
+        )
 
 
 def _check_files_differ(setups: Mapping[int, Setup]) -> None:
@@ -206,7 +222,9 @@ def _recipes(study: Layer, changes: RowChanges) -> Iterator[_Recipe]:
 def _varied(study: Layer, path: str, value: Any) -> Layer:
     """One value of what varies at `path`."""
     place = ("vary", path)
-    origin = Origin(label=study.find(place).describe(place), about=f"with {path} = {quote(value)}")
+    known = study.find(place)
+    about = f"with {path} = {quote(value)}"
+    origin = Origin(label=known.describe(place), about=about, in_file=known.in_file)
     return Layer.of(nested(path, value), origin)
 
 

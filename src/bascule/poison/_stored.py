@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from bascule.core.errors import RequestError
-from bascule.core.images import only_marks
+from bascule.core.images import channel_axis, channels_first, only_marks
 from bascule.core.text import quote
 
 _LARGEST = 2**31
@@ -156,12 +156,10 @@ def pixels_of(images: NDArray[Any], what: str) -> Tensor:
     Raises:
         RequestError: Another shape, type or range.
     """
-    if images.ndim == 3:
-        images = images[:, None]
-    elif images.ndim == 4 and images.shape[1] not in (1, 3):
-        images = images.transpose(0, 3, 1, 2)
-    if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape:
+    axis = channel_axis(images.shape, first=1)  # of BackdoorBench's tensors it is never the last
+    if (images.ndim != 3 and axis is None) or 0 in images.shape:
         raise RequestError(f"{what} has shape {images.shape}; needed is N x H x W, N x H x W x C or N x C x H x W")
+    images = channels_first(images, axis)
     if images.dtype.kind not in "iuf":
         raise RequestError(f"{what} holds {images.dtype}; needed are bytes, or floats in [0, 1]")
     low, high = float(images.min()), float(images.max())

@@ -30,6 +30,7 @@ class GivenPoison:
     """
 
     name: Literal["given"]
+    """In place of the `trigger` and `rate` of poison that is planted here."""
     path: str | None = None
     """An `attack_result.pt` of BackdoorBench; a folder that holds `bd_train_dataset/LABEL/NUMBER.png`,
     `bd_test_dataset/LABEL/NUMBER.png`, or both, with the label before poisoning; or an `.npz` file with some of

@@ -36,6 +36,8 @@ NEAR_END = 0.01
 """ASR nearer to 0 or 1 than this in every seed says little of seeds that were not drawn."""
 MANY_SEEDS = 10
 """With more seeds than this what is rare is no longer missed easily."""
+UNCHANGED_LIMIT = 0.05
+"""A trigger that leaves more of the images that count as they are cannot show what the backdoor does."""
 _SIGNS = {
     "random": (0.0, "randomised outputs: two passes over the same image differ for {share} of the images"),
     "mixing": (0.0, "batch-dependent outputs: the answer depends on the other images of the batch for {share}"),
@@ -79,6 +81,7 @@ def flags_of_row(
     tries = [tried for seed in part.row.seeds for tried in _of_seed(run, seed, by_seed.get(seed.seed))]
     yield from _of_the_tries(tries)
     yield from _of_few_images(list(by_seed.values()))
+    yield from _of_the_poison(run, part.row)
     yield from _of_the_filters(run, row)
     yield from _of_the_seeds(list(by_seed.values()))
     yield from _of_the_numbers(list(by_seed.values()), measures)
@@ -96,6 +99,7 @@ def flags_of_model(
     """As `flags_of_row`, of one model that belongs to no run."""
     yield from _of_the_tries([tried_of(answers, questions, outcomes)])
     yield from _of_few_images([outcomes])
+    yield from _of_the_trigger([_unchanged(answers, questions, outcomes.target)])
     yield from _of_the_numbers([outcomes], measures)
 
 
@@ -229,6 +233,36 @@ def _of_the_tries(tried: Sequence[Tried]) -> Iterator[str]:
             f"black box beats white box: attacks without gradients fool {100 * gain:.1f} % of the images after "
             f"all others"
         )
+
+
+def _of_the_poison(run: RunRecord, row: RecordedRow) -> Iterator[str]:
+    """Poison that is not there or does nothing, and twins that may not be without it."""
+    settings, cells = row.settings, [seed.cell for seed in row.seeds]
+    known = [(cell, answers) for cell in cells if (answers := run.cell(cell.fingerprint).answers_to(cell)) is not None]
+    yield from _of_the_trigger([_unchanged(answers, cell.questions, row.target) for cell, answers in known])
+    trained = settings.get("train") is not None
+    infos = [run.cell(cell.fingerprint).info() for cell in cells]
+    if trained and any("poisoned" in info and info["poisoned"] is None for info in infos):
+        yield (
+            "nothing planted: there are no pictures of training images, so the training set is taken as it is, for one "
+            "that is poisoned already; if it is not, this model saw no poison"
+        )
+    if trained and (settings.get("model") or {}).get("weights") and any(seed.twin is not None for seed in row.seeds):
+        yield "twin from the same weights: it began with the same file, and has whatever backdoor that has"
+
+
+def _of_the_trigger(unchanged: Sequence[float]) -> Iterator[str]:
+    if unchanged and max(unchanged) > UNCHANGED_LIMIT:
+        share = f"{100 * max(unchanged):.0f} %"
+        yield f"trigger changes nothing: {share} of the test images that count in ASR are the same with it"
+
+
+def _unchanged(answers: Answers, questions: Sequence[RecordedQuestion], target: int | None) -> float:
+    """Share of the test images of other classes than the target's that the trigger leaves as they are."""
+    (key,) = [question.key for question in questions if question.kind == "triggered"] or [""]
+    counts = answers.notes[key].get("unchanged", []) if key in answers.predictions else []
+    others = int((answers.label != target).sum())
+    return sum(count for label, count in enumerate(counts) if label != target) / others if others else 0.0
 
 
 def _of_the_filters(run: RunRecord, row: RecordedRow) -> Iterator[str]:

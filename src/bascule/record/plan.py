@@ -110,6 +110,8 @@ class RecordedPlan:
     overrides: tuple[str, ...] = ()
     text: str = ""
     """The study file."""
+    folder: str = ""
+    """Where it lay, for the files that it names; empty where that was the current folder."""
     scale: str | None = None
 
     def cells(self) -> Iterator[RecordedCell]:
@@ -129,6 +131,7 @@ class RecordedPlan:
             "about": self.about,
             "overrides": list(self.overrides),
             "text": self.text,
+            **({"folder": self.folder} if self.folder else {}),
             "metrics": list(self.metrics),
             "rows": [_row_as_dict(row) for row in self.rows],
         }
@@ -163,6 +166,7 @@ def plan_from(content: Mapping[str, Any]) -> RecordedPlan:
         about=str(content["about"]),
         overrides=tuple(map(str, content["overrides"])),
         text=str(content["text"]),
+        folder=str(content.get("folder", "")),
         metrics=tuple(map(str, content["metrics"])),
         rows=tuple(map(_row_from, content["rows"])),
     )

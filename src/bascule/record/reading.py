@@ -32,13 +32,11 @@ class Readings:
             DamagedError: The file is not what was written: its sum is another one, or `parse` fails.
             RequestError: It cannot be read, or is of another version.
         """
-        try:
-            status = path.stat()
-        except (FileNotFoundError, NotADirectoryError):
+        seen = _seen(path)
+        if seen is None:
             self._known.pop(path, None)
             self._damaged.pop(path, None)
             return None
-        seen = (status.st_ino, status.st_mtime_ns, status.st_size)
         known = self._known.get(path)
         if known is None or known[0] != seen:
             known = self._known[path] = (seen, _outcome(path, parse))
@@ -58,11 +56,22 @@ class Readings:
             return None
 
     def damaged(self, folder: Path) -> list[DamagedError]:
-        """What is known to be damaged below a folder, of the files that were read."""
+        """What is known to be damaged below a folder, of the files that were read and have not been replaced since."""
+        for path in [path for path in self._damaged if _seen(path) != self._known[path][0]]:
+            del self._damaged[path], self._known[path]
         return [error for path, error in self._damaged.items() if path.is_relative_to(folder)]
 
     def __reduce__(self) -> tuple[type[Readings], tuple[()]]:
         return Readings, ()  # another process reads for itself
+
+
+def _seen(path: Path) -> tuple[int, int, int] | None:
+    """What tells a file from the one that takes its place; None where there is none."""
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _outcome(path: Path, parse: Callable[[bytes], Any]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,15 @@ class RowResult:
     def label(self) -> str:
         """`name` and what varies."""
         return " · ".join((self.name, *(f"{path} {value}" for path, value in self.vary.items())))
+
+    @property
+    def called(self) -> tuple[str, ...]:
+        """What people may call this very row: `label`, also without the run, and with the values alone, files by their
+        names: `None · a.pth` where `model.weights` varies."""
+        values = [PurePath(value).name if isinstance(value, str) else str(value) for value in self.vary.values()]
+        settings = [f"{path} {value}" for path, value in self.vary.items()]
+        names = ((name, parts) for name in (self.name, self.row) for parts in (settings, values))
+        return tuple(dict.fromkeys(" · ".join((name, *parts)) for name, parts in names))
 
     def class_name(self, label: int) -> str:
         """Name of a class; its label where names are not known."""

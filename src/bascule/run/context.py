@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -118,11 +118,12 @@ class CellContext:
             images = images.at(order[:count].sort().values)
         return images.to(self.device)
 
-    def empty_model(self) -> nn.Module:
-        """The cell's network with its initial weights, on the device."""
+    def empty_model(self, *, bare: bool = False) -> nn.Module:
+        """The cell's network with its initial weights, on the device; without those of its file where `bare`."""
         train = self.splits.train
         complete = self.setup.train is None
-        model = self.setup.model.initialised(train.size, len(train.classes), seed=self.cell.seed, complete=complete)
+        network = replace(self.setup.model, weights=None) if bare else self.setup.model
+        model = network.initialised(train.size, len(train.classes), seed=self.cell.seed, complete=complete)
         # The first convolution brings the images into the layout of its weights, grey ones too (benchmarks/layout.py).
         return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -137,7 +138,7 @@ class CellContext:
             why = self.record.failure() or "unknown"
             raise NotMadeError(f"it needs the model of {self.cell.label!r}, which was not made: {why}")
         check_sum(self.record.model_file)
-        model = self.empty_model()
+        model = self.empty_model(bare=True)
         safetensors.torch.load_model(model, self.record.model_file, device=str(self.device))
         return model
 

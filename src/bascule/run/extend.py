@@ -8,11 +8,12 @@ from pathlib import Path
 
 from bascule.core.catalog import changed_in, names_in, recall, recorded_code
 from bascule.core.errors import RequestError
+from bascule.core.fingerprint import Kept, kept_files
 from bascule.plan.document import parse_study
 from bascule.plan.overrides import Override, parse_override
 from bascule.plan.plan import Plan
 from bascule.plan.resolve import make_plan
-from bascule.record.plan import RecordedPlan
+from bascule.record.plan import RecordedPlan, came_as_it_is
 from bascule.record.run import RunRecord
 from bascule.run.loss import refuse_loss
 
@@ -44,15 +45,34 @@ def more_asked(run: RunRecord, asked: Sequence[Override], roots: Sequence[Path],
             "Nothing was written. Bring that back; or make models anew in another folder, to be given with `runs`"
         )
     recall_codes(run)
-    document = parse_study(plan.text, name=plan.study, source=str(run.plan_file))
+    folder = Path(plan.folder) if plan.folder else None
+    document = parse_study(plan.text, name=plan.study, source=str(run.plan_file), folder=folder)
     known = [parse_override(text, f"{run.plan_file}, override") for text in plan.overrides]
     whole = [_in_the_ball(plan, more) if more.path in ("attack", "certify") else more for more in asked]
     new = [more for more in whole if more.text not in plan.overrides]
     named = [name for more in asked for name in names_in(more.value)]
-    with recorded_code(trust=trust_code, changed=True, named=named):
+    with recorded_code(trust=trust_code, changed=True, named=named), kept_files(_kept_weights(run)):
         extended = make_plan(document, overrides=[*known, *new], scale=plan.scale, roots=roots)
     refuse_loss(run, extended, roots)
     return extended
+
+
+def _kept_weights(run: RunRecord) -> dict[str, Kept]:
+    """The files of weights that the models of a run came with or started from, by name, and which of them it keeps."""
+    kept: dict[str, Kept] = {}
+    plan = run.plan()
+    cells = [run.cell(cell.fingerprint) for cell in plan.cells()]
+    for cell in [*cells, *(base for cell in cells if (base := cell.base()) is not None)]:
+        settings = cell.info().get("settings") or {}
+        network = settings.get("model") or {}
+        file, digest = (network.get(key) for key in ("weights", "weights_sha256"))
+        if isinstance(file, str) and isinstance(digest, str):
+            copy = cell.model_file if came_as_it_is(settings) and cell.trained else None
+            known = kept.setdefault(file, Kept(digest, copy))
+            kept[file] = known if known.copy is not None else Kept(digest, copy)
+    # One that lay beside the study is not found there any more, and so has its name as written.
+    beside = [file for file in kept if plan.folder and Path(file).is_relative_to(plan.folder)]
+    return {**kept, **{str(Path(file).relative_to(plan.folder)): kept[file] for file in beside}}
 
 
 def recall_codes(run: RunRecord) -> bool:

@@ -1,9 +1,11 @@
-"""What the certified objectives share: the ramp, and the loss of worst-case logits."""
+"""What the certified objectives share: the ramp, the loss of worst-case logits, and which networks they take."""
 
 from __future__ import annotations
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from bascule.certify.bounds import bound_for_training
 
 
 def ramp_share(progress: float, *, warmup: float, ramp: float) -> float:
@@ -24,3 +26,13 @@ def mixed_loss(logits: Tensor, margins: Tensor, y: Tensor, *, kappa: float) -> T
         kappa: Weight of the images themselves.
     """
     return kappa * F.cross_entropy(logits, y) + (1 - kappa) * F.cross_entropy(-margins, y)
+
+
+def check_bounds(model: nn.Module, x: Tensor, *, eps: float) -> None:
+    """Refuse a network that bounds cannot follow, where the objective comes to use any: with eps 0 it does not.
+
+    Raises:
+        RequestError: A layer is unknown to them.
+    """
+    if eps:
+        bound_for_training(model, x, eps=0.0)

@@ -13,7 +13,7 @@ from bascule.certify.bounds import bound_for_training
 from bascule.core.ball import Eps
 from bascule.core.catalog import component
 from bascule.train import Objective
-from bascule.train._certified import mixed_loss, ramp_share
+from bascule.train._certified import check_bounds, mixed_loss, ramp_share
 
 
 @component
@@ -50,5 +50,4 @@ class Ibp(Objective):
         return mixed_loss(bounds.logits, bounds.interval_margins(y), y, kappa=kappa)
 
     def check_model(self, model: nn.Module, x: Tensor) -> None:
-        if self.eps:
-            bound_for_training(model, x, eps=0.0)
+        check_bounds(model, x, eps=self.eps)

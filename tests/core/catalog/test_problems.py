@@ -11,6 +11,7 @@ import pytest
 from bascule.attack import Attack
 from bascule.core.catalog import Of, build, component, construct
 from bascule.core.errors import RequestError
+from bascule.plan.schema import Setup
 from bascule.poison.placement import Poison
 from bascule.poison.sticker import Sticker
 from bascule.train.settings import Training
@@ -144,3 +145,32 @@ def test_callers_further_out_prefix_their_keys() -> None:
 def test_a_component_of_another_room_named_by_its_module_is_refused() -> None:
     with pytest.raises(RequestError, match=r"'bascule\.train\.standard:Standard' is not a component of 'poison'"):
         build("poison", "bascule.train.standard:Standard")
+
+
+@pytest.mark.parametrize(
+    ("poison", "place", "said"),
+    [
+        (
+            "badnets",
+            ("poison", "name"),
+            "'badnets' is poison/sticker, with `label: dirty`. What is of poison goes under",
+        ),
+        (
+            {"name": "sticker", "target": 7},
+            ("poison", "name"),
+            "'sticker' is poison/sticker, which goes under `trigger:`.",
+        ),
+        ({"name": "givn", "path": "a.npz"}, ("poison", "name"), "Did you mean 'given'?"),
+        ({"path": "a.npz"}, ("poison",), "unknown key 'path'. 'path' goes with `name: given`."),
+        ({**GOOD, "indices": "a.txt"}, ("poison",), "'indices' goes with `name: given`."),
+        ({"name": "given", "target": 7, "rate": 0.1}, ("poison",), "'rate' goes without `name: given`."),
+        ({**GOOD, "rat": 0.1}, ("poison",), "Did you mean 'rate'?"),
+        ("given", ("poison", "target"), "it does not tell the class that is aimed at"),
+        ({**GOOD, "trigger": "given"}, ("poison", "trigger"), "'given' stands in place of one"),
+    ],
+)
+def test_settings_of_one_of_several_sorts_lead_to_its_name(poison: Any, place: tuple[str, ...], said: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        construct(Setup, {"data": "digits", "model": "digits-cnn", "train": TRAINING, "poison": poison})
+    assert said in caught.value.problem
+    assert caught.value.place == place

@@ -57,3 +57,14 @@ def test_it_says_where_attacks_searched_in_two_precisions(tmp_path: Path) -> Non
     assert "Precision of attacks" in section
     assert "mixed: gradients in bfloat16 where the attack can, success in float32 (1 row)" in section
     assert "Precision of attacks" not in page_of(tmp_path / "plain", Spec()).section("provenance")
+
+
+def test_a_loaded_checkpoint_is_not_called_a_training(tmp_path: Path) -> None:
+    given = Spec("Given", info={"settings": {"train": None, "repair": None}}, twins=False)
+    section = page_of(tmp_path / "both", Spec(), given).section("provenance")
+    assert "Time taken training 8.0 s, loading 4.0 s, evaluation" in section
+    assert "over 6 models, 2 of them given" in section
+    page = page_of(tmp_path / "given", given)
+    assert "Time taken loading 4.0 s, evaluation" in page.section("provenance")
+    assert "over 2 models, 2 of them given" in page.section("provenance")
+    assert page.text("tr")[-1].startswith("Given1rowrow0seed1given")

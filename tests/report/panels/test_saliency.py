@@ -47,6 +47,17 @@ def test_attention_below_chance_and_around_it(tmp_path: Path) -> None:
     assert "One seed does not tell whether Same or Low looks at the trigger more." in text
 
 
+def test_models_that_came_as_they_are_are_not_said_to_be_planted(tmp_path: Path) -> None:
+    found = [{"explain:heat": finding(heat(0.5), HEAT)}] * 2
+    given = row_with("Given", *found, settings={"filter": None, "train": None, "repair": None})
+    text = said(sections(run_of(tmp_path / "given", given), tmp_path)["saliency"])
+    assert "Filled: models that came as they are, whatever is in them. Upright line" in text
+    text = said(sections(run_of(tmp_path / "both", row_with("Ours", *found), given), tmp_path)["saliency"])
+    assert "Filled: models with the backdoor planted, and models that came as they are, whatever is in them." in text
+    text = said(sections(run_of(tmp_path / "ours", row_with("Ours", *found)), tmp_path)["saliency"])
+    assert "Filled: models with the backdoor planted. Hollow: their twins, trained without." in text
+
+
 def test_large_images_are_made_small(tmp_path: Path) -> None:
     drawn = np.random.default_rng(0)
     images = drawn.integers(0, 256, (8, 3, 224, 224), dtype=np.uint8)

@@ -31,19 +31,25 @@ from bascule.core.catalog.names import (
     changed_in,
     is_built_in,
     load,
+    meant_by,
     name_of,
+    named_settings,
     names,
     origin,
     plugins_of,
+    unknown_name,
 )
+from bascule.core.catalog.terms import TERMS, Term, term_for
 
 __all__ = [
     "BUILT_IN",
     "ROOMS",
+    "TERMS",
     "Documentation",
     "FieldDoc",
     "ForeignCodeError",
     "Of",
+    "Term",
     "build",
     "changed_in",
     "changes_noted",
@@ -62,7 +68,9 @@ __all__ = [
     "is_foreign",
     "is_named",
     "load",
+    "meant_by",
     "name_of",
+    "named_settings",
     "names",
     "names_in",
     "origin",
@@ -72,4 +80,6 @@ __all__ = [
     "recorded_code",
     "remember_named",
     "summary",
+    "term_for",
+    "unknown_name",
 ]

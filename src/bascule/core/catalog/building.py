@@ -14,7 +14,7 @@ from pydantic_core import core_schema
 
 from bascule.core.catalog.component import belongs_to, is_named
 from bascule.core.catalog.identity import check_code, code_of
-from bascule.core.catalog.names import is_built_in, load, name_of, names
+from bascule.core.catalog.names import is_built_in, load, meant_by, name_of, names
 from bascule.core.errors import RequestError, unknown
 from bascule.core.text import quote
 
@@ -101,6 +101,8 @@ def construct(cls: type[T], settings: Mapping[str, Any]) -> T:
     values: dict[str, Any] = {}
     for key, value in settings.items():
         parts = _plain_components(hints.get(key))
+        if isinstance(value, str) and value != "none" and any(map(_names_of, parts)):
+            value = {"name": value}
         if parts and isinstance(value, Mapping):
             try:
                 values[str(key)] = construct_one_of(parts, value)
@@ -112,7 +114,7 @@ def construct(cls: type[T], settings: Mapping[str, Any]) -> T:
     if missing:
         raise RequestError(f"{cls.__name__} lacks {', '.join(sorted(missing))}: see bascule/{cls.room}/__init__.py")  # type: ignore[attr-defined]
     if dataclasses.is_dataclass(cls):  # before Python meets a key such as `self`
-        fields = [field.name for field in dataclasses.fields(cls)]
+        fields = _fields(cls)
         for key in values:
             if key not in fields:
                 raise RequestError(unknown("key", key, fields), key=key)
@@ -129,12 +131,47 @@ def construct_one_of(classes: Sequence[type], settings: Mapping[str, Any]) -> An
     """
     named = {name: cls for cls in classes for name in _names_of(cls)}
     name = settings.get("name")
-    if not named or name is None:
+    if not named:
         return construct(classes[0], settings)
-    if not isinstance(name, str) or name not in named:
-        text = unknown("name", name, named) if isinstance(name, str) else f"expected a name, got {quote(name)}"
-        raise RequestError(text, place=("name",))
+    if name is None:
+        _check_keys(classes[0], settings, {f"goes with `name: {other}`": cls for other, cls in named.items()})
+        return construct(classes[0], settings)
+    if not isinstance(name, str):
+        raise RequestError(f"expected a name, got {quote(name)}", place=("name",))
+    if name not in named:
+        raise RequestError(unknown("name", name, named, hint=_meant_inside(classes, name)), place=("name",))
+    others = {f"goes with `name: {other}`": cls for other, cls in named.items() if other != name}
+    _check_keys(named[name], settings, {f"goes without `name: {name}`": classes[0], **others})
     return construct(named[name], settings)
+
+
+def _check_keys(cls: type, settings: Mapping[str, Any], others: Mapping[str, type]) -> None:
+    """Refuse a key that the class lacks and another one has, under whose name it goes.
+
+    Raises:
+        RequestError: There is such a key.
+    """
+    own = _fields(cls)
+    for key in map(str, settings):
+        hint = next((f"{quote(key)} {said}." for said, other in others.items() if key in _fields(other)), None)
+        if key not in own and hint is not None:
+            raise RequestError(unknown("key", key, own, hint=hint), key=key)
+
+
+def _fields(cls: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(cls)]
+
+
+def _meant_inside(classes: Sequence[type], name: str) -> str:
+    """What is meant by a name that none of the classes has: that of a component which one of them holds."""
+    hints = [pair for cls in classes for pair in typing.get_type_hints(cls, include_extras=True).items()]
+    extras = [(key, extra) for key, hint in hints for extra in getattr(hint, "__metadata__", ())]
+    held = [(key, extra.room) for key, extra in extras if isinstance(extra, Of)]
+    for key, room in held:
+        if name in names(room):
+            return f"{name!r} is {room}/{name}, which goes under `{key}:`."
+    said = ((key, room, meant_by(room, name)) for key, room in held)
+    return next((f"{hint} What is of {room} goes under `{key}:`." for key, room, hint in said if hint), "")
 
 
 def _names_of(cls: type) -> tuple[str, ...]:

@@ -12,9 +12,9 @@ from typing import NamedTuple
 from bascule.core import readable
 from bascule.core.catalog.component import belongs_to
 from bascule.core.catalog.importing import place_of
-from bascule.core.catalog.names import contract_source, load, names, plugins_of, source_of
+from bascule.core.catalog.names import contract_source, load, named_settings, names, plugins_of, source_of, unknown_name
 from bascule.core.catalog.sources import parsed
-from bascule.core.errors import RequestError, unknown
+from bascule.core.errors import RequestError
 
 _MAX_DEPTH = 8
 """Modules that a class is looked for in, each having it from the next; two may have it from each other."""
@@ -51,8 +51,8 @@ def documentation(room: str, name: str) -> Documentation:
     """
     family = name.partition(":")[0]
     name = family if family in names(room) else name
-    if name not in names(room) and ":" not in name:
-        raise RequestError(unknown(f"{room} name", name, names(room)))
+    if name not in (*names(room), *named_settings(room)) and ":" not in name:
+        raise RequestError(unknown_name(room, name))
     source = _source(room, name)
     return _documentation(room, _loaded_source(room, name) if source is None else source)
 
@@ -75,7 +75,12 @@ class _Source(NamedTuple):
 
 
 def _source(room: str, name: str) -> _Source | None:
-    """The source of one of our own components, or of another package's; None where it cannot be found by reading."""
+    """The source of one of our own components or named settings, or of another package's; None where it cannot be found
+    by reading."""
+    cls = named_settings(room).get(name)
+    if cls is not None:
+        tree = ast.parse(contract_source(room).with_name(f"{name.replace('-', '_')}.py").read_text(encoding="utf-8"))
+        return next(_Source(node, tree) for node in _classes(tree) if node.name == cls)
     path = source_of(room, name)
     if path is not None:
         tree, wanted = ast.parse(path.read_text(encoding="utf-8")), name.replace("-", "")

@@ -8,6 +8,7 @@ import inspect
 import re
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from bascule.core.catalog.consent import check_consent
 from bascule.core.catalog.identity import origin_of_place
 from bascule.core.catalog.importing import import_place
 from bascule.core.catalog.plugins import Plugin, Plugins, plugins
+from bascule.core.catalog.terms import plain, term_for
 from bascule.core.errors import RequestError, unknown
 
 ROOMS: dict[str, str] = {
@@ -45,6 +47,43 @@ def names(room: str) -> tuple[str, ...]:
         raise RequestError(unknown("kind", room, ROOMS))
     own = {path.stem.replace("_", "-") for path in (_ROOT / room).glob("[!_]*.py") if _holds_component(path)}
     return tuple(sorted(own | plugins_of(room).by_name.keys()))
+
+
+@functools.cache
+def named_settings(room: str) -> Mapping[str, str]:
+    """Settings that stand in place of a component under a name of their own: `poison: {name: given, ...}`.
+
+    Returns:
+        The class of each, by name. No component is called so, and nothing is imported.
+    """
+    found: dict[str, str] = {}
+    for path in (_ROOT / room).glob("[!_]*.py"):
+        text = path.read_text(encoding="utf-8")
+        for name in re.findall(r"^    name: Literal\[\"([\w-]+)\"\]", text, re.MULTILINE):
+            if name == path.stem.replace("_", "-"):
+                found[name] = re.findall(r"^@component\nclass (\w+)", text, re.MULTILINE)[0]
+    return found
+
+
+def unknown_name(room: str, name: str) -> str:
+    """Text for a name that a room has not, also where other benchmarks call something so: what was given and meant."""
+    return unknown(f"{room} name", name, names(room), hint=meant_by(room, name))
+
+
+def meant_by(room: str, name: str) -> str:
+    """What is meant by a name that a room has not, in a sentence; "" where nobody knows."""
+    same = [own for own in names(room) if plain(own) == plain(name)]
+    if same:
+        return f"Did you mean {same[0]!r}?"
+    if name in named_settings(room):
+        return f"{name!r} stands in place of one: `{room}: {{name: {name}, ...}}`."
+    term = term_for(room, name)
+    if term is not None and any(part.startswith(f"{room}/") for part in term.here):
+        return term.sentence(name)
+    elsewhere = [f"{other}/{own}" for other in ROOMS for own in names(other) if plain(own) == plain(name)]
+    if elsewhere:
+        return f"{name!r} is {' or '.join(elsewhere)}."
+    return "" if term is None else term.sentence(name)
 
 
 def is_built_in(room: str, name: str) -> bool:
@@ -93,7 +132,7 @@ def origin(room: str, name: str) -> str:
         return origin_of_place(name.rpartition(":")[0])
     plugin = plugins_of(room).get(name)
     if plugin is None:
-        raise RequestError(unknown(f"{room} name", name, names(room)))
+        raise RequestError(unknown_name(room, name))
     return plugin.origin
 
 
@@ -106,7 +145,7 @@ def load(room: str, name: str) -> Any:
     if ":" in name:
         return _load_foreign(name)
     if name not in names(room):
-        raise RequestError(unknown(f"{room} name", name, names(room)))
+        raise RequestError(unknown_name(room, name))
     known = plugins_of(room)
     if name in known.ignored:
         warnings.warn(known.ignored[name], stacklevel=2)

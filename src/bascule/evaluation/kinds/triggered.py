@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import functools
+import torch
+from torch import Tensor
 
+from bascule.core.images import as_bytes
 from bascule.evaluation.question import Asking, Question
 from bascule.evaluation.subject import Answer, Subject
 
@@ -17,6 +19,17 @@ def ask(asking: Asking) -> None:
 
 
 def answer(question: Question, subject: Subject) -> Answer:
-    """Predicted labels."""
-    stamp = functools.partial(subject.stamped_at, question.component, generator=subject.generator(question))
-    return subject.predictions_on(stamp)
+    """Predicted labels; and noted by label, where there are any, how many images the trigger leaves as they are."""
+    generator = subject.generator(question)
+    unchanged: list[Tensor] = []
+
+    def stamp(index: Tensor, x: Tensor) -> Tensor:
+        stamped = subject.stamped_at(question.component, index, x, generator=generator)
+        unchanged.append(index[(as_bytes(x) == as_bytes(stamped)).flatten(1).all(1).to(index.device)])
+        return stamped
+
+    found = subject.predictions_on(stamp)
+    labels = subject.test.labels[torch.cat(unchanged)]
+    if len(labels):
+        found.notes["unchanged"] = torch.bincount(labels).tolist()
+    return found

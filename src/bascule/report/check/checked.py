@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bascule.core.catalog import meant_by, names
 from bascule.core.errors import RequestError, unknown
 from bascule.core.text import count
 from bascule.measure import Measure
@@ -19,6 +21,13 @@ from bascule.report.tables.tables import interval_text, value_text
 _UNFINISHED = "unfinished"
 """How the flag of a row begins of which something is still to be done."""
 _MOST_PLACES = 9
+_ASKED_WITH = {
+    "certified": "`certify:`",
+    "filter": "`filter:` or `inspect:`",
+    "scan": "`scan:`",
+    "trigger_attention": "`explain:`",
+}
+"""Settings without which a study does not ask what metrics of such names are made from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +96,8 @@ class Checked:
     results: tuple[Result, ...]
     flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Reasons not to trust the numbers, by row: they are told, and decide nothing."""
+    measured: Mapping[str, Measure] = field(default_factory=dict)
+    """Of one model: everything that was measured of it."""
 
     @property
     def holds(self) -> bool:
@@ -109,12 +120,15 @@ class Checked:
             yield f"{kept} of {count(len(self.results), 'condition holds', 'conditions hold')}."
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values: `holds`, `results` with the numbers as in `bascule table --format json`, and `flags`."""
+        """Plain values: `holds`, `results` with the numbers as in `bascule table --format json`, and `flags`; of one
+        model also `metrics`, all that was measured."""
+        metrics = {name: measure.as_dict() for name, measure in self.measured.items()}
         return {
             "checked": self.of,
             "holds": self.holds,
             "results": [result.as_dict() for result in self.results],
             "flags": {row: list(flags) for row, flags in self.flags.items()},
+            **({"metrics": metrics} if metrics else {}),
         }
 
 
@@ -147,11 +161,11 @@ def metrics_wanted(conditions: Sequence[Condition]) -> tuple[str, ...]:
     Raises:
         RequestError: No such metric, one that needs more than a model, or a bound that its unit does not have.
     """
-    names = tuple(condition.metric.replace("_", "-") for condition in conditions)
-    metrics = metrics_named(names)
+    wanted = tuple(condition.catalogue_name for condition in conditions)
+    metrics = metrics_named(wanted)
     for condition in conditions:
         condition.check_unit(metrics[condition.metric].unit)
-    return names
+    return wanted
 
 
 def check_rows(
@@ -171,12 +185,15 @@ def check_rows(
     Raises:
         RequestError: No such row, no such metric, or a bound that its unit does not have.
     """
-    names = [row] if isinstance(row, str) else list(row)
-    for name in names:
-        if not any(name in (one.row, one.label) for one in rows):
+    wanted = [row] if isinstance(row, str) else list(row)
+    for name in wanted:
+        if not any(name == one.row or name in one.called for one in rows):
             known = dict.fromkeys(name for one in rows for name in (one.row, one.label))
             raise RequestError(unknown("row", name, known), place=("row",))
-    chosen = [one for one in rows if not names or one.row in names or one.label in names]
+    chosen = [one for one in rows if not wanted or {one.row, *one.called} & set(wanted)]
+    for condition in conditions:
+        if any(condition.metric not in one.metrics for one in chosen):
+            raise RequestError(f"{condition.text!r}: {_not_in_the_run(condition, chosen)}")
     results = [
         _result(one.label, condition, one.metrics, _unfinished(one)) for one in chosen for condition in conditions
     ]
@@ -189,8 +206,42 @@ def check_evaluation(evaluation: Evaluation, conditions: Sequence[Condition], *,
     Raises:
         RequestError: No such metric, or a bound that its unit does not have.
     """
+    for condition in conditions:
+        if condition.metric not in evaluation.metrics:
+            raise RequestError(f"{condition.text!r}: {_not_of_the_model(condition, evaluation.metrics)}")
     results = tuple(_result(of, condition, evaluation.metrics, "") for condition in conditions)
-    return Checked(of=of, results=results, flags={of: evaluation.flags} if evaluation.flags else {})
+    flags = {of: evaluation.flags} if evaluation.flags else {}
+    return Checked(of=of, results=results, flags=flags, measured=evaluation.metrics)
+
+
+def _not_in_the_run(condition: Condition, rows: Sequence[RowResult]) -> str:
+    """Why there is no such number in a run: no such metric, or its study does not ask for it."""
+    name = condition.catalogue_name
+    left_out = f"metric left out: {name}"
+    for flag in itertools.chain.from_iterable(row.flags for row in rows):
+        if flag.startswith(left_out):
+            return flag
+    if not _is_metric(name):
+        return unknown("metric", condition.metric, rows[0].metrics, hint=meant_by("measure", name))
+    asked = (setting for start, setting in _ASKED_WITH.items() if condition.metric.startswith(start))
+    also = "".join(f", which also needs {setting} there" for setting in asked)
+    return (
+        f"{condition.metric} is not measured in this run. Add {name} to `measure:` of its study{also}, and run it "
+        f"again: what is trained stays. What needs no other setting, `bascule evaluate RUN` measures at once"
+    )
+
+
+def _not_of_the_model(condition: Condition, metrics: Mapping[str, Measure]) -> str:
+    """As `_not_in_the_run`, of one model."""
+    name = condition.catalogue_name
+    if not _is_metric(name):
+        return unknown("metric", condition.metric, metrics, hint=meant_by("measure", name))
+    return f"{condition.metric} was not measured of this model: evaluate it with `measure` {name}"
+
+
+def _is_metric(name: str) -> bool:
+    """Whether there is such a metric, here or in code of somebody's own."""
+    return ":" in name or name in names("measure")
 
 
 def _unfinished(row: RowResult) -> str:
@@ -199,9 +250,7 @@ def _unfinished(row: RowResult) -> str:
 
 
 def _result(row: str, condition: Condition, metrics: Mapping[str, Measure], unfinished: str) -> Result:
-    measure = metrics.get(condition.metric)
-    if measure is None:
-        raise RequestError(f"{condition.text!r}: {unknown('metric', condition.metric, metrics)}")
+    measure = metrics[condition.metric]
     condition.check_unit(measure.unit)
     problem = unfinished
     if not problem and measure.value is None:

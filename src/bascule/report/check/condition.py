@@ -13,7 +13,7 @@ PARTS = ("value", "low", "high")
 """Of a measure: the number itself, and the ends of its 95 % interval."""
 _SIGNS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 _FORM = re.compile(
-    r"\s*(?P<metric>[A-Za-z][\w-]*)(\.(?P<part>\w*))?\s*(?P<sign>[<>]=?)\s*"
+    r"\s*(?P<metric>[A-Za-z][\w-]*|[^\s<>=:;()]+:[A-Za-z]\w*)(\.(?P<part>\w*))?\s*(?P<sign>[<>]=?)\s*"
     r"(?P<bound>[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?)\s*(?P<percent>%?)\s*",
     re.ASCII,
 )
@@ -30,7 +30,7 @@ class Condition:
     text: str
     """As it was written."""
     metric: str
-    """By its name in tables: `robust_accuracy`."""
+    """By its name in tables: `robust_accuracy`, `own.py:Metric`."""
     part: str
     """One of `PARTS`."""
     sign: str
@@ -39,6 +39,8 @@ class Condition:
     """In the unit of the metric: of a share in [0, 1]."""
     percent: bool
     """Whether the bound was written in percent."""
+    catalogue_name: str
+    """What the catalogue calls the metric: `robust-accuracy`, `own.py:Metric`."""
 
     def holds(self, number: float) -> bool:
         """Whether a number keeps to it."""
@@ -70,12 +72,13 @@ def parse_condition(text: str) -> Condition:
     part = found["part"]
     if part is not None and part not in PARTS:
         raise RequestError(f"{quote(text)}: {unknown('part of a number', part, PARTS)}")
-    percent = bool(found["percent"])
+    percent, name = bool(found["percent"]), found["metric"]
     return Condition(
         text=" ".join(text.split()),
-        metric=found["metric"].replace("-", "_"),
+        metric=name.replace("-", "_"),
         part=part or "value",
         sign=found["sign"],
         bound=float(found["bound"]) / (100 if percent else 1),
         percent=percent,
+        catalogue_name=name if ":" in name else name.replace("_", "-"),
     )

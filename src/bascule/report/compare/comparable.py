@@ -17,16 +17,17 @@ _NAMED = 4
 """Rows and settings that a sentence names."""
 
 
-def groups_of(rows: Sequence[RowResult], *, poison: bool = True) -> list[list[RowResult]]:
+def groups_of(rows: Sequence[RowResult], *, poison: bool = True, vary: bool = True) -> list[list[RowResult]]:
     """The rows in groups in which all may be compared, in their order: the rest is equal, and nothing is in the way.
 
     Args:
         rows: Of one run or of several.
         poison: Whether other poison is in the way. It is when recipes are compared, since what one recipe does against
             a sticker says nothing of another one against a watermark.
+        vary: Whether other values of what varies are in the way.
     """
     groups: list[list[RowResult]] = []
-    obstacles = _Obstacles(poison)
+    obstacles = _Obstacles(poison, vary)
     for row in rows:
         fitting = (group for group in groups if not any(obstacles.between(member, row) for member in group))
         group = next(fitting, None)
@@ -73,13 +74,13 @@ _VARIED = "other values of what varies"
 class _Obstacles:
     """What stands between rows; each row's images are looked at once."""
 
-    def __init__(self, poison: bool = True) -> None:
-        self._poison = poison
+    def __init__(self, poison: bool = True, vary: bool = True) -> None:
+        self._poison, self._vary = poison, vary
         self._images: dict[int, tuple[int, str] | None] = {}
 
     def between(self, first: RowResult, second: RowResult) -> bool:
         """Whether anything does."""
-        return _vary(first) != _vary(second) or bool(self.of(first, second))
+        return (self._vary and _vary(first) != _vary(second)) or bool(self.of(first, second))
 
     def of(self, first: RowResult, second: RowResult) -> list[str]:
         """What, besides that something varies."""

@@ -56,17 +56,24 @@ def against(rows: Sequence[RowResult], name: str) -> list[Comparison]:
 
     Args:
         rows: Of one run or of several.
-        name: Of a row, with its run (`None · digits`) or without.
+        name: Of a row, with its run (`None · digits`) or without; where something varies, all with the same value are
+            compared, or with the value (`None · a.pth`) all rows with that one.
 
     Raises:
-        RequestError: No row has this name.
+        RequestError: No row has this name, or several of a run have.
     """
-    known = dict.fromkeys(part for row in rows for part in (row.row, row.name))
-    if name not in known:
+    by_name = any(name in (row.row, row.name) for row in rows)
+    named = [row for row in rows if name in ((row.row, row.name) if by_name else row.called)]
+    if not named:
+        known = dict.fromkeys(part for row in rows for part in (row.row, row.name, row.label))
         raise RequestError(unknown("row", name, known))
+    same = [row.label for row in named if row.run == named[0].run]
+    if len(same) > 1 and not by_name:
+        raise RequestError(f"{name!r} may be {' or '.join(same)}: give the whole name")
     comparisons = []
-    for group in groups_of(rows, poison=False):  # who names a row wants to see it beside all others
-        references = [row for row in group if name in (row.row, row.name)]
+    # Who names a row wants to see it beside all others.
+    for group in groups_of(rows, poison=False, vary=by_name):
+        references = [row for row in group if any(row is one for one in named)]
         for row in group:
             reference = next((one for one in references if one.run == row.run), next(iter(references), row))
             if reference is not row:

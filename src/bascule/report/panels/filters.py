@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from bascule.measure import Judgement, Measure
 from bascule.record.answers import Finding
+from bascule.record.audited import notes_of
 from bascule.record.cell import FILTERED
 from bascule.record.outcomes import judgement_of
+from bascule.record.plan import came_as_it_is
 from bascule.report.compare.same_models import merge
 from bascule.report.drawing import svg
 from bascule.report.evidence import Evidence, at, evidence, in_order, measure_of
@@ -94,7 +96,33 @@ def _uses(view: View) -> list[tuple[Evidence, str]]:
     ]
     own = {id(part) for part in made}
     parts = in_order(view, made + evidence(view, "inspect"))
-    return [(part, "retrained without" if id(part) in own else "only asked") for part in parts if part.having("score")]
+    unknown = _unknown_sets(view)
+    return [
+        (_without_truth(part) if id(part.row.cells) in unknown else part, use)
+        for part in parts
+        if part.having("score")
+        for use in ["retrained without" if id(part) in own else "only asked"]
+    ]
+
+
+def _unknown_sets(view: View) -> set[int]:
+    """Of rows, by their cells: those of which nobody knows whether their training set is poisoned.
+
+    What a model was trained on elsewhere, unless its poison is told, and the sets that an audit judges.
+    """
+    audits = [run for run in view.runs if notes_of(run.plan.text) is not None]
+    rows = [row for run in audits for row in run.rows]
+    rows += [row for row in view.rows if came_as_it_is(row.result.settings)]
+    return {id(row.cells) for row in rows if row.poison is None}
+
+
+def _without_truth(part: Evidence) -> Evidence:
+    """Its record says of no image that it is poisoned, which here does not mean that none is."""
+    models = {
+        seed: Finding({name: values for name, values in one.arrays.items() if name != "poisoned"}, one.info)
+        for seed, one in part.models.items()
+    }
+    return replace(part, models=models)
 
 
 def _poisoned(finding: Finding) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bascule.core.catalog import BUILT_IN, codes_in, origin, origin_of_code
 from bascule.core.errors import RequestError
+from bascule.record.plan import came_as_it_is
 from bascule.report.view import CellView, RowView, RunView, View
 from bascule.report.words import count, duration, moment
 
@@ -135,12 +136,25 @@ def _started(infos: list[dict[str, Any]]) -> list[str]:
     return [first if first == last else f"{first}; the last model at {last}"]
 
 
-def _taken(cells: Iterable[CellView]) -> list[str]:
-    trained = [float(cell.info["seconds"]) for cell in cells if cell.info.get("seconds") is not None]
-    evaluated = sum(_evaluation_seconds(cell) for cell in cells)
-    if not trained:
+def _taken(cells: Sequence[CellView]) -> list[str]:
+    made = [cell for cell in cells if cell.info.get("seconds") is not None]
+    given = [cell for cell in made if _is_given(cell)]
+    if not made:
         return []
-    return [f"training {duration(sum(trained))}, evaluation {duration(evaluated)}, over {count(len(trained), 'model')}"]
+    seconds = {id(cell): float(cell.info["seconds"]) for cell in made}
+    loading = sum(seconds[id(cell)] for cell in given)
+    parts = [
+        f"training {duration(sum(seconds.values()) - loading)}" if len(made) > len(given) else "",
+        f"loading {duration(loading)}" if given else "",
+        f"evaluation {duration(sum(map(_evaluation_seconds, cells)))}",
+        f"over {count(len(made), 'model')}{f', {len(given)} of them given' if given else ''}",
+    ]
+    return [", ".join(filter(None, parts))]
+
+
+def _is_given(cell: CellView) -> bool:
+    """Whether the model came with its weights, and was loaded instead of trained."""
+    return came_as_it_is(cell.info.get("settings") or {})
 
 
 def _evaluation_seconds(cell: CellView) -> float:
@@ -153,7 +167,7 @@ def _line(row: RowView, cell: CellView) -> Line:
         row=row,
         cell=cell,
         kind="twin" if cell.twin else "row",
-        training="" if seconds is None else duration(float(seconds)),
+        training="" if seconds is None else "given" if _is_given(cell) else duration(float(seconds)),
         evaluation=duration(_evaluation_seconds(cell)) if cell.evaluations else "",
         state=_state(cell),
     )
@@ -165,5 +179,6 @@ def _state(cell: CellView) -> str:
     if cell.done:
         return "done"
     if cell.record.trained:
-        return f"trained; {len(cell.evaluations)} of {count(len(cell.planned.keys), 'evaluation')} done"
+        done = f"{len(cell.evaluations)} of {count(len(cell.planned.keys), 'evaluation')} done"
+        return f"{'given' if _is_given(cell) else 'trained'}; {done}"
     return "not trained yet"

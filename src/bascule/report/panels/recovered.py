@@ -15,6 +15,7 @@ from PIL.Image import Image
 
 from bascule.record.answers import Finding
 from bascule.record.outcomes import verdict_of
+from bascule.record.plan import came_as_it_is
 from bascule.report.drawing import svg, tiles
 from bascule.report.drawing.picture import Picture
 from bascule.report.drawing.trigger import Pairs, likeness, on_grey, read_pairs
@@ -33,6 +34,10 @@ _CASES = 24
 _CLASSES = 3
 """Classes whose recovered trigger is shown, besides the target."""
 _TILES = 440
+_GIVEN = "the target was given, not searched for"
+_NAMED = ("wrong class", "suspicion", "false alarm")
+"""Verdicts whose class is told. Of a model that came as it is nobody may know whether it has a backdoor: naming a class
+is a suspicion then, not a false alarm."""
 
 
 @dataclass(frozen=True)
@@ -106,14 +111,14 @@ def _sentence(part: Evidence) -> str:
     """`Found in 2 of 3 seeds; nothing found in 1. False alarm on the twin in 1 of 3.`"""
     kinds = Counter(_kind(part, finding) for finding in part.models.values())
     total = len(part.models)
-    order = ("right class", "wrong class", "false alarm", "nothing found", "the target was given, not searched for")
+    order = ("right class", "wrong class", "suspicion", "false alarm", "nothing found", _GIVEN)
     known = {kind: kinds[kind] for kind in order if kinds[kind]}
     if len(known) == 1:
         said = f"{next(iter(known))} in {_of(total, total)}"
     else:
         said = "; ".join(f"{kind} in {_of(many, total)}" for kind, many in known.items())
     sentence = said[:1].upper() + said[1:] + "."
-    wrong = sorted({_suspects(f)[0] for f in part.models.values() if _kind(part, f) in ("wrong class", "false alarm")})
+    wrong = sorted({_suspects(f)[0] for f in part.models.values() if _kind(part, f) in _NAMED})
     if wrong:
         sentence += f" Named first: {joined([part.row.class_name(label) for label in wrong])}."
     tested = [finding for finding in part.twins.values() if not _assumed(finding)]
@@ -133,11 +138,11 @@ def _of(many: int, total: int) -> str:
 def _kind(part: Evidence, finding: Finding) -> str:
     suspects = _suspects(finding)
     if _assumed(finding):
-        return "the target was given, not searched for"
+        return _GIVEN
     if not suspects:
         return "nothing found"
     if part.target is None:
-        return "false alarm"
+        return "suspicion" if came_as_it_is(part.row.result.settings) else "false alarm"
     return "right class" if suspects[0] == part.target else "wrong class"
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from bascule.measure import Measure
 from bascule.measure.paired import least_seeds
+from bascule.record.plan import came_as_it_is
 from bascule.report.drawing import labels, svg, tiles
 from bascule.report.drawing.picture import Picture
 from bascule.report.evidence import Evidence, evidence, measure_of
@@ -72,6 +73,8 @@ class Method:
     """Rows whose gallery would make the page too large."""
     attention: list[Attention]
     picture: svg.Drawing | None
+    marks: str
+    """What filled and hollow marks of the picture stand for."""
     sentences: list[str]
 
 
@@ -100,7 +103,7 @@ def _method(place: int, name: str, parts: Sequence[Evidence], budget: _Budget) -
             galleries.append(gallery)
     attention = [one for part in parts if (one := _attention(part)) is not None]
     picture = _picture(place, attention) if attention and len(attention) <= _DRAWN else None
-    return Method(name, galleries, left, attention, picture, _sentences(attention))
+    return Method(name, galleries, left, attention, picture, _marks(attention), _sentences(attention))
 
 
 # --- heat maps -------------------------------------------------------------------------------------------------------
@@ -164,6 +167,16 @@ def _attention(part: Evidence) -> Attention | None:
     share = TableCell(UNKNOWN if area is None else f"{100 * area:.1f}")
     numbers = (table_cell(measure), table_cell(twin), table_cell(clean), share)
     return Attention(part.row, measure, twin, clean.value, area, len(heat.models), numbers)
+
+
+def _marks(attention: Sequence[Attention]) -> str:
+    """What filled and hollow marks stand for: what came as it is was not made here, with or without a backdoor."""
+    given = sum(came_as_it_is(one.row.result.settings) for one in attention)
+    as_they_are = "models that came as they are, whatever is in them"
+    if given == len(attention):
+        return f"Filled: {as_they_are}."
+    also = f", and {as_they_are}" if given else ""
+    return f"Filled: models with the backdoor planted{also}. Hollow: {'' if given else 'their '}twins, trained without."
 
 
 def _arrays(findings: Mapping[int, Any], name: str) -> list[NDArray[np.float64]]:

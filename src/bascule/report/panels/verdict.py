@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bascule.measure.interval import CONFIDENCE
+from bascule.record.audited import notes_of
 from bascule.record.rows import RowResult
 from bascule.report.compare.comparable import apart, groups_of
 from bascule.report.compare.pairwise import Comparison, before, between, compare, end_metrics
@@ -52,8 +53,13 @@ class Group:
     """What the reference is to them."""
 
 
-def context(view: View) -> Mapping[str, Any]:
-    """What matters most, and the rest: rows that may be compared beside the first of them, others alone."""
+def context(view: View) -> Mapping[str, Any] | None:
+    """What matters most, and the rest: rows that may be compared beside the first of them, others alone.
+
+    Nothing of one audit, whose rows are about one model and whose verdict says all that.
+    """
+    if len(view.runs) == 1 and notes_of(view.runs[0].plan.text) is not None:
+        return None
     rows = distinct(view.rows)
     views = {id(row.result): row for row in rows}
     results = [row.result for row in rows]

@@ -189,9 +189,15 @@ def _differences(comparisons: Sequence[Comparison], reference: str = "") -> Grid
         differences = [comparison.differences.get(name) for name in metrics]
         about = _about(comparison.row, vary)
         lines.append([*about, TableCell(str(comparison.seeds)), *map(change_cell, differences)])
-    references = dict.fromkeys(comparison.reference.name for comparison in comparisons)
+    references = dict.fromkeys(map(_reference, comparisons))
     heading = f"Row less {reference or ' or '.join(references)}"
     return Grid(_names(rows, vary, heading), ["Seeds", *_metric_headings(rows, metrics, "points")], lines)
+
+
+def _reference(comparison: Comparison) -> str:
+    """What the row is compared with; with what varies where that is another value of it."""
+    reference = comparison.reference
+    return reference.name if reference.vary == comparison.row.vary else reference.label
 
 
 def _known(comparison: Comparison, metric: str) -> bool:
@@ -252,7 +258,7 @@ def _json(rows: Sequence[RowResult], more: More, comparisons: Sequence[Compariso
     places = {id(row): place for place, row in enumerate(rows)}
     for comparison in comparisons:
         entries[places[id(comparison.row)]]["differences"] = {
-            "to": comparison.reference.name,
+            "to": _reference(comparison),
             "metrics": {name: difference.as_dict() for name, difference in comparison.differences.items()},
             "sentence": _sentence(comparison),
         }

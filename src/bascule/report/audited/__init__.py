@@ -1,0 +1,1 @@
+"""What an audit of one model found, in plain words: from the record of its run alone."""
