@@ -94,6 +94,25 @@ def test_two_varied_numbers_make_a_map_for_each_row(tmp_path: Path) -> None:
         assert {row.row for row in (*one.cells.values(), *one.references.values())} == {one.name[0]}
 
 
+def test_two_ways_of_hardening_make_two_maps_from_the_same_standard_row(tmp_path: Path) -> None:
+    trades = {"train": {"objective": {"name": "trades", "eps": 0.3, "beta": 6.0}, "epochs": 8}}
+    more = [spec(strength, 0.3, 0.5, name="TRADES", settings=trades) for strength in (0.2, 0.4, 0.8)]
+    maps = maps_of(rows_of(tmp_path, *IN_ROWS, *more))
+    assert [one.up.values for one in maps] == [(0, 0.1, 0.3), (0, 0.3)]
+    assert [one.reference for one in maps] == ["None", "None"]
+
+
+def test_a_setting_that_is_a_number_in_some_rows_and_a_list_in_others_is_no_obstacle(tmp_path: Path) -> None:
+    def coloured(name: str, strength: float, color: Any) -> Spec:
+        trigger = {"name": "watermark", "strength": strength, "color": color}
+        return spec(strength, None, 0.5, name=name, poison={**POISON, "trigger": trigger})
+
+    colours = {"Orange": [1.0, 0.4, 0.0], "Grey": 0.5, "White": 1.0}
+    specs = [coloured(name, strength, color) for name, color in colours.items() for strength in (0.1, 0.2)]
+    (one,) = maps_of(rows_of(tmp_path, *specs))
+    assert one.up.values == (0.5, 1.0)
+
+
 def test_other_numbers_are_compared_with_the_first_row_of_the_kind_or_the_one_that_is_named(tmp_path: Path) -> None:
     def varied(name: str, size: int, rate: float, asr: float) -> Spec:
         poison = {**POISON, "rate": rate, "trigger": {"name": "sticker", "size": size}}

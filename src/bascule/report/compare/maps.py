@@ -161,12 +161,14 @@ def _planes(rows: Sequence[RowResult]) -> Iterator[_Plane]:
 
 
 def _planes_with_rows(rows: Sequence[RowResult], across: str) -> Iterator[_Plane]:
-    """Maps whose number upwards is in the rows; each row is in one at most."""
+    """Maps whose number upwards is in the rows; each row is in one at most, but for one that is not hardened."""
     first = [row for row in rows if row.vary[across] == rows[0].vary[across]]
-    left = {row.row: _leaves(row.settings) for row in first}
+    every = {row.row: _leaves(row.settings) for row in first}
+    left = dict(every)
     paths = dict.fromkeys(path for leaves in left.values() for path, value in leaves.items() if _is_number(value))
     for up in paths:
-        if up == across or len({leaves.get(up) for leaves in left.values()}) < 2:
+        different = {leaves[up] for leaves in left.values() if _is_number(leaves.get(up))}
+        if up == across or (len(different) < 2 and up != HARDENING):
             continue
         groups: dict[str, dict[str, float]] = {}
         for name, leaves in left.items():
@@ -175,7 +177,7 @@ def _planes_with_rows(rows: Sequence[RowResult], across: str) -> Iterator[_Plane
                 groups.setdefault(key, {})[name] = leaves[up]
         for numbers in groups.values():
             if up == HARDENING and 0 not in numbers.values():
-                numbers |= _unhardened(left, next(iter(numbers)))
+                numbers |= _unhardened(every, next(iter(numbers)))
             if len(set(numbers.values())) < 2:
                 continue
             cells = {(row.vary[across], numbers[row.row]): row for row in rows if row.row in numbers}
