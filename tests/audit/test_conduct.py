@@ -20,6 +20,7 @@ from bascule.cli import app
 from bascule.core.errors import RequestError
 from bascule.core.images import Splits
 from bascule.record.audited import AFTERWARDS, notes_of
+from bascule.record.run import RunRecord
 from bascule.report.audited.facts import Facts, facts_of
 from bascule.report.audited.verdict import suspicious
 from bascule.report.view import view_of
@@ -143,6 +144,15 @@ def test_a_cells_own_record_tells_the_trigger(cell: Path, tmp_path: Path) -> Non
     assert said.planted.label == 7
     assert said.filters == ()
     assert any("said not to be what the model was trained on" in text for text in said.left_out)
+
+
+def test_a_cell_is_asked_with_its_own_seed(tmp_path: Path, plan_of, run_here) -> None:
+    record = RunRecord(tmp_path / "own")
+    plan = plan_of("train.epochs=1", "data.max_train=200", "data.max_test=60", "twin=false", seeds=2)
+    assert run_here(plan, record).failures == ()
+    path = record.cell(plan.rows[0].cells[1].fingerprint).path
+    audit = prepared(path, tmp_path / "runs", Wish(minutes=0.01, images=40))
+    assert "seeds: [1]" in audit.study.read_text()
 
 
 def test_paths_are_written_so_that_the_study_runs_from_anywhere(

@@ -12,7 +12,6 @@ from bascule.cli.options import (
     DataDirOption,
     DeviceOption,
     RunsOption,
-    SeedOption,
     TrustCodeOption,
     spec_of,
     specs_of,
@@ -63,6 +62,10 @@ _RepairOption = Annotated[
         "--repair", metavar="NAME", help="Also measure the model after this repair, at both ends. Repeatable."
     ),
 ]
+_SeedOption = Annotated[
+    int | None,
+    typer.Option("--seed", min=0, metavar="N", help="Of everything that is drawn; by default the cell's own, or 0."),
+]
 _OtherDataOption = Annotated[
     bool,
     typer.Option(
@@ -81,7 +84,7 @@ def audit(
     repair: _RepairOption = None,
     other_training_data: _OtherDataOption = False,
     runs: RunsOption = Path("runs"),
-    seed: SeedOption = 0,
+    seed: _SeedOption = None,
     device: DeviceOption = "auto",
     data_dir: DataDirOption = None,
     trust_code: TrustCodeOption = False,
@@ -121,7 +124,7 @@ def _one_model(
     architecture: str | None,
     wish: Wish,
     runs: Path,
-    seed: int,
+    seed: int | None,
     device: str,
     data_dir: Path | None,
     *,
@@ -189,7 +192,7 @@ def _data_alone(
     architecture: str | None,
     wish: Wish,
     runs: Path,
-    seed: int,
+    seed: int | None,
     device: str,
     data_dir: Path | None,
 ) -> None:
@@ -204,7 +207,7 @@ def _data_alone(
     _run(
         prepare_images(
             spec_of(data, "data"), architecture=spec_of(architecture, "model"), wish=wish, runs=writable_folder(runs),
-            roots=default_roots(data_dir), device=pick_device(device), seed=seed,
+            roots=default_roots(data_dir), device=pick_device(device), seed=seed or 0,
         )
     )  # fmt: skip
 
