@@ -39,6 +39,8 @@ from bascule.record.sums import DamagedError, set_aside, sum_file, sums_of, writ
 
 FILTERED = "filter:made"
 """Key of what the filter of a cell's own recipe said of the training set."""
+COVERS = "covers"
+"""Under which the list of poisoned images notes the ids of those that are stamped and kept their label."""
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -128,7 +130,10 @@ class CellRecord:
         return self._readings.read_sound(self.picture_file, bytes)
 
     def poisoned(self) -> dict[str, list[int]]:
-        """The ids of the poisoned training images, with their labels before and after; empty without poison."""
+        """The ids of the poisoned training images, with their labels before and after; empty without poison.
+
+        Under `covers`, where there are any, the ids of the images that are stamped and kept their label.
+        """
         return self._readings.read_sound(self.poison_file, _read_poison) or {}
 
     def base(self) -> CellRecord | None:
@@ -304,8 +309,10 @@ def _read_curve(content: bytes) -> list[dict[str, float]]:
 
 
 def _read_poison(content: bytes) -> dict[str, list[int]]:
-    columns: dict[str, list[int]] = _read_table(content).to_pydict()
-    return columns
+    table = _read_table(content)
+    columns: dict[str, list[int]] = table.to_pydict()
+    covers = (table.schema.metadata or {}).get(COVERS.encode())
+    return columns if covers is None else columns | {COVERS: list(map(int, json.loads(covers)))}
 
 
 def _read_finding(stored: bytes) -> Finding:

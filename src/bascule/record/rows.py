@@ -152,7 +152,7 @@ def _row(
     by_seed = {
         seed.seed: replace(outcomes, given=given)
         for seed in part.row.seeds
-        if (outcomes := outcomes_of_seed(run, seed, row.target, part.hidden)) is not None
+        if (outcomes := outcomes_of_seed(run, seed, row, part.hidden)) is not None
     }
     measures = {name: summarise(metric, list(by_seed.values())) for name, metric in metrics.items()}
     flags = (*left_out, *flags_of_row(run, row, by_seed, measures, part))
@@ -177,14 +177,14 @@ def _row(
 
 
 def outcomes_of_seed(
-    run: RunRecord, seed: RecordedSeed, target: int | None, hidden: Collection[str] = ()
+    run: RunRecord, seed: RecordedSeed, row: RecordedRow, hidden: Collection[str] = ()
 ) -> Outcomes | None:
     """Per-sample outcomes of one seed with its twin's; None before the clean evaluation is done.
 
     Args:
         run: The run.
         seed: What its models are asked.
-        target: Label that the poison aims at.
+        row: Whose, with what its poison aims at.
         hidden: Keys of findings that do not count.
     """
     answers = run.cell(seed.cell.fingerprint).answers_to(seed.cell)
@@ -193,8 +193,8 @@ def outcomes_of_seed(
     twin = None
     if seed.twin is not None:
         of_twin = run.cell(seed.twin.fingerprint).answers_to(seed.twin)
-        twin = None if of_twin is None else outcomes_of(of_twin, seed.twin.questions, target=target)
-    return outcomes_of(answers, seed.cell.questions, target=target, twin=twin, hidden=hidden)
+        twin = None if of_twin is None else outcomes_of(of_twin, seed.twin.questions, target=row.target, aims=row.aims)
+    return outcomes_of(answers, seed.cell.questions, target=row.target, aims=row.aims, twin=twin, hidden=hidden)
 
 
 def _curve(run: RunRecord, row: RecordedRow) -> Iterator[tuple[float, Measure]]:
