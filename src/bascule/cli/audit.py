@@ -29,52 +29,57 @@ SUSPICIOUS = 3
 """Exit code where there is reason to suspect a backdoor."""
 
 
+_ModelArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="MODEL",
+        help="The folder of a cell (runs/.../cells/...), or a file of weights. Without one, the images of --data are "
+        "ranked.",
+    ),
+]
+_DataOption = Annotated[
+    str | None,
+    typer.Option(
+        "--data", metavar="SOURCE", help="A source, e.g. mnist or '{name: folder, path: ...}'; a cell has its own."
+    ),
+]
+_FullOption = Annotated[
+    bool,
+    typer.Option("--full", help="AutoAttack, every scanner and filter with its own settings: hours, not minutes."),
+]
+_MinutesOption = Annotated[
+    float,
+    typer.Option(
+        "--minutes", min=0.01, max=10_000, metavar="N", help="About what the light set may take on an idle machine."
+    ),
+]
+_ImagesOption = Annotated[
+    int | None,
+    typer.Option("--images", min=1, metavar="N", help="Test images; by default as many as there is time for."),
+]
+_RepairOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--repair", metavar="NAME", help="Also measure the model after this repair, at both ends. Repeatable."
+    ),
+]
+_OtherDataOption = Annotated[
+    bool,
+    typer.Option(
+        "--other-training-data", help="The model was trained on other data than these: no filter judges them."
+    ),
+]
+
+
 def audit(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[MODEL]",
-            help="The folder of a cell (runs/.../cells/...), or a file of weights. Without one, the images of --data "
-            "are ranked.",
-        ),
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            "--data", metavar="SOURCE", help="A source, e.g. mnist or '{name: folder, path: ...}'; a cell has its own."
-        ),
-    ] = None,
+    model: _ModelArgument = None,
+    data: _DataOption = None,
     architecture: ArchitectureOption = None,
-    full: Annotated[
-        bool,
-        typer.Option("--full", help="AutoAttack, every scanner and filter with its own settings: hours, not minutes."),
-    ] = False,
-    minutes: Annotated[
-        float,
-        typer.Option(
-            "--minutes",
-            min=0.01,
-            max=10_000,
-            metavar="N",
-            help="What the light set may take, about, on an idle machine.",
-        ),
-    ] = 6.0,
-    images: Annotated[
-        int | None,
-        typer.Option("--images", min=1, metavar="N", help="Test images; by default as many as there is time for."),
-    ] = None,
-    repair: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--repair", metavar="NAME", help="Also measure the model after this repair, at both ends. Repeatable."
-        ),
-    ] = None,
-    other_training_data: Annotated[
-        bool,
-        typer.Option(
-            "--other-training-data", help="The model was trained on other data than these: no filter judges them."
-        ),
-    ] = False,
+    full: _FullOption = False,
+    minutes: _MinutesOption = 6.0,
+    images: _ImagesOption = None,
+    repair: _RepairOption = None,
+    other_training_data: _OtherDataOption = False,
     runs: RunsOption = Path("runs"),
     seed: SeedOption = 0,
     device: DeviceOption = "auto",

@@ -83,10 +83,15 @@ class Evaluation(Mapping[str, Measure]):
 
 
 def evaluation_of(
-    answers: Answers, questions: Sequence[RecordedQuestion], metrics: Mapping[str, Metric], *, target: int | None
+    answers: Answers,
+    questions: Sequence[RecordedQuestion],
+    metrics: Mapping[str, Metric],
+    *,
+    target: int | None,
+    aims: Sequence[int] | None = None,
 ) -> Evaluation:
     """The numbers that the answers to all questions give: the same as in the table of a run with these answers."""
-    outcomes = outcomes_of(answers, questions, target=target)
+    outcomes = outcomes_of(answers, questions, target=target, aims=aims)
     measures = {name: summarise(metric, [outcomes]) for name, metric in metrics.items()}
     return Evaluation(
         metrics=measures,

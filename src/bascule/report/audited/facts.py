@@ -205,7 +205,11 @@ def _sized(trigger: Trigger, scans: list[Scanned]) -> Trigger:
 def _planted(row: RowView) -> Trigger | None:
     """What the model's own record tells that was planted."""
     asr, poison = _measure(row, "asr"), row.poison
-    return None if asr is None or poison is None else Trigger(label=int(poison["target"]), asr=asr)
+    return (
+        None
+        if asr is None or poison is None or poison["target"] is None
+        else Trigger(label=int(poison["target"]), asr=asr)
+    )
 
 
 def _filtered(row: RowView) -> Iterator[Filtered]:
