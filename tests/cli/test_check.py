@@ -120,3 +120,11 @@ def test_what_a_model_is_not_measured_with_is_refused_before(bascule: Callable, 
         assert (done.code, done.out) == (2, "")
         assert f"bascule: {missing}" in done.err
     assert "without --trigger and --target" in bascule("evaluate", file, *of, "--measure", "asr").err
+
+
+def test_a_file_of_weights_that_is_not_there_is_named(bascule: Callable) -> None:
+    for words in (["nosuch.pth"], ["nosuch", "--model", "resnet18"], ["nosuch", "--data", "digits"]):
+        for command in (["evaluate", *words], ["check", words[0], "accuracy > 0", *words[1:]]):
+            done = bascule(*command)
+            assert (done.code, done.out) == (2, "")
+            assert f"{words[0]}: there is no such file of weights, nor a run of that name in runs" in done.err
