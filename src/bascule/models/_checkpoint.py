@@ -77,7 +77,7 @@ def read_state_dicts(path: str) -> list[Found]:
         problem = f"cannot read the weights {path!r} as a {file.suffix or 'torch'} file: {reason}"
         raise RequestError(problem, place=_PLACE) from error
     if content == {}:
-        return [Found((), {}, {})]
+        raise RequestError(f"the file {path!r} holds no tensors", place=_PLACE)
     found = list(_state_dicts(content, (), {}))
     if not found:
         raise RequestError(f"the file {path!r} holds no state dict: {_instead(content)}", place=_PLACE)
@@ -99,7 +99,9 @@ def _no_weights(file: Path, start: bytes) -> str:
     for pattern, kind in _KINDS:
         if re.match(pattern, start.lstrip()):
             return kind
-    if start.startswith(b"PK") and zipfile.is_zipfile(file):
+    if start.startswith(b"PK"):
+        if not zipfile.is_zipfile(file):
+            return "it is cut off or damaged; get it again"
         with zipfile.ZipFile(file) as archive:
             inside = {name.rpartition("/")[2] for name in archive.namelist()}
         if "constants.pkl" in inside:
