@@ -182,6 +182,7 @@ def main() -> None:
         if given.only not in title:
             continue
         if given.batch:
+            title = title.replace(f"batch {case.batch}", f"batch {given.batch}")
             case = Case(case.model, case.objective, given.batch, case.size)
         try:
             line = measure(case, given)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -17,12 +18,14 @@ from bascule.audit.conduct import Audit, conduct, judge, prepare
 from bascule.audit.propose import Wish
 from bascule.cli import app
 from bascule.core.errors import RequestError
+from bascule.core.images import Splits
 from bascule.record.audited import AFTERWARDS, notes_of
+from bascule.record.run import RunRecord
 from bascule.report.audited.facts import Facts, facts_of
 from bascule.report.audited.verdict import suspicious
 from bascule.report.view import view_of
 
-QUICK = Wish(minutes=0.01, images=40)
+QUICK = Wish(minutes=0.001, images=40)
 SCANNED = """\
   neural-cleanse: {attack: [], scan: {name: neural-cleanse, max_looks: 40}}
   universal-perturbation: {attack: [], scan: {name: universal-perturbation, max_looks: 30}}
@@ -58,7 +61,7 @@ def found(cell: Path, network: dict[str, Any], tmp_path_factory: pytest.TempPath
     """The audit of a file with a strong backdoor, with two scanners put into its study by hand, and a repair."""
     folder = tmp_path_factory.mktemp("audits")
     weights = Path(shutil.copy(cell / "model.safetensors", folder / "a file.safetensors"))
-    wish = Wish(minutes=0.01, images=60, repairs=({"name": "clp"},))
+    wish = Wish(minutes=0.001, images=60, repairs=({"name": "clp"},))
     audit = prepared(weights, folder / "runs", wish, data="digits", architecture=network)
     text = audit.study.read_text()
     audit.study.write_text(text.replace(AFTERWARDS, SCANNED + AFTERWARDS))
@@ -134,13 +137,22 @@ def test_training_images_are_ranked(found: Audit) -> None:
 
 
 def test_a_cells_own_record_tells_the_trigger(cell: Path, tmp_path: Path) -> None:
-    audit = prepared(cell, tmp_path, Wish(minutes=0.01, images=40, trained_on_it=False))
+    audit = prepared(cell, tmp_path, Wish(minutes=0.001, images=40, trained_on_it=False))
     conduct(audit, changed=lambda: None, warn=warn)
     said = facts(audit)
     assert said.planted is not None
     assert said.planted.label == 7
     assert said.filters == ()
     assert any("said not to be what the model was trained on" in text for text in said.left_out)
+
+
+def test_a_cell_is_asked_with_its_own_seed(tmp_path: Path, plan_of, run_here) -> None:
+    record = RunRecord(tmp_path / "own")
+    plan = plan_of("train.epochs=1", "data.max_train=200", "data.max_test=60", "twin=false", seeds=2)
+    assert run_here(plan, record).failures == ()
+    path = record.cell(plan.rows[0].cells[1].fingerprint).path
+    audit = prepared(path, tmp_path / "runs", Wish(minutes=0.01, images=40))
+    assert "seeds: [1]" in audit.study.read_text()
 
 
 def test_paths_are_written_so_that_the_study_runs_from_anywhere(
@@ -164,7 +176,7 @@ def call(*words: object) -> tuple[int, str]:
 def test_the_command_says_its_verdict_and_exits_with_3(found: Audit, network: dict[str, Any]) -> None:
     runs = found.record.path.parent
     words = ("audit", runs.parent / "a file.safetensors", "--data", "digits", "--model", str(network).replace("'", ""))
-    code, output = call(*words, "--minutes", "0.01", "--images", "60", "--repair", "clp", "--runs", runs)
+    code, output = call(*words, "--minutes", "0.001", "--images", "60", "--repair", "clp", "--runs", runs)
     assert code == 3
     assert "Suspicion of a backdoor towards class 7: 2 of 2 scanners name it." in output
     assert f"Report: {found.record.path / 'report.html'}" in output
@@ -174,17 +186,18 @@ def test_the_command_says_its_verdict_and_exits_with_3(found: Audit, network: di
     assert 'id="verdict"' not in page  # "In short" would say it again
 
 
-def test_without_a_scanner_the_exit_code_is_0(cell: Path, tmp_path: Path) -> None:
+def test_without_a_scanner_the_exit_code_is_1(cell: Path, tmp_path: Path) -> None:
     code, output = call(
-        "audit", cell, "--data", "digits", "--minutes", "0.01", "--images", "40", "--other-training-data", "--runs",
+        "audit", cell, "--data", "digits", "--minutes", "0.001", "--images", "40", "--other-training-data", "--runs",
         tmp_path,
     )  # fmt: skip
-    assert code == 0
+    assert code == 1
     assert "Nothing has looked for a backdoor in this model." in output
+    assert "no scanner has looked for a backdoor" in output
 
 
 def test_images_alone_are_ranked_by_a_network_of_their_own(tmp_path: Path) -> None:
-    words = ("audit", "--data", "{name: digits, max_train: 300}", "--minutes", "0.01", "--runs", tmp_path)
+    words = ("audit", "--data", "{name: digits, max_train: 300}", "--minutes", "0.001", "--runs", tmp_path)
     code, output = call(*words)
     assert code == 0
     assert "nothing is said of any model" in output
@@ -193,6 +206,21 @@ def test_images_alone_are_ranked_by_a_network_of_their_own(tmp_path: Path) -> No
     assert len(ranking.read_text().splitlines()) == 301
     assert (ranking.parent / "report.html").is_file()
     assert "(as it was)" in call(*words)[1]
+
+
+@pytest.mark.filterwarnings("ignore:.*are the test set")
+def test_images_without_a_test_split_are_ranked_but_for_a_few(tmp_path: Path, digits: Splits) -> None:
+    part = digits.train.at(torch.arange(300))
+    np.savez(tmp_path / "own.npz", x=part.pixels.permute(0, 2, 3, 1).numpy(), y=part.labels.numpy())
+    code, output = call(
+        "audit", "--data", f"{{name: npz, path: {tmp_path / 'own.npz'}}}", "--minutes", "0.001", "--runs",
+        tmp_path / "runs",
+    )  # fmt: skip
+    assert code == 0, output
+    (ranking,) = tmp_path.glob("runs/*/suspicion.csv")
+    ranked = len(ranking.read_text().splitlines()) - 1
+    assert 260 <= ranked < 280
+    assert f"{300 - ranked} images that had to be set aside" in output
 
 
 @pytest.mark.parametrize(

@@ -93,3 +93,24 @@ def test_output_that_cannot_be_written_is_one_message(bascule: Callable, study: 
         assert said.code == 2
         assert re.fullmatch(r"bascule: cannot write to the folder file\S*: [\w ]+\. Give another one\n", said.err)
     assert "is a folder" in bascule("report", "tiny", "--output", str(tmp_path)).err
+
+
+def test_map_shows_rows_that_differ_in_two_numbers_and_says_so_where_none_do(
+    bascule: Callable, study: Path, tmp_path: Path
+) -> None:
+    plain = study.read_text()
+    study.write_text(f"{plain}vary: {{poison.trigger.size: [1, 2]}}\n")
+    assert bascule("run", "tiny.yaml", "--device", "cpu").code == 0
+    said = bascule("table", "tiny", "--map")
+    assert said.code == 0
+    assert "Hardening against None: at one seed no change of ASR is clear." in said.out
+    (entry,) = json.loads(bascule("table", "tiny", "--map", "--format", "json").out)
+    assert (entry["across"], entry["up"]) == ("poison.trigger.size", "train.objective.eps")
+    said = bascule("table", "tiny", "--map", "--pareto")
+    assert said.code == 2
+    assert "a map shows ASR and robust accuracy alone" in said.err
+    study.write_text(plain)
+    assert bascule("run", "tiny.yaml", "--device", "cpu", "--runs", "other").code == 0
+    said = bascule("table", "tiny", "--runs", "other", "--map")
+    assert said.code == 2
+    assert "no map: a map needs rows that differ in two numbers" in said.err

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
 
 import pytest
 
-from bascule.core.host import settle
+from bascule.core.host import rarely_collecting, settle
 
 
 def test_waiting_threads_sleep_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,3 +45,10 @@ print(faults())
     if default < 1000:
         pytest.skip("this C library keeps freed memory anyway")
     assert settled < default / 10
+
+
+def test_the_collector_is_as_before_afterwards() -> None:
+    before = gc.get_threshold()
+    with rarely_collecting():
+        assert gc.get_threshold()[0] > before[0]
+    assert gc.get_threshold() == before

@@ -57,6 +57,7 @@ def test_types_in_words(annotation: str, words: str) -> None:
     [
         ("None", "null"), ("True", "true"), ("'ce'", "ce"), ("''", "''"), ("0.5", "0.5"), ("-1", "-1"),
         ("(1, 'a')", "[1, a]"), ("8 / 255", "8/255"), ("dict()", "{}"), ("NeuralCleanse()", "neural-cleanse"),
+        ("(FinePruning(rate=0.5, layer=None), Clp())", "[{name: fine-pruning, rate: 0.5, layer: null}, clp]"),
     ],
 )  # fmt: skip
 def test_defaults_as_in_a_study_file(default: str, shown: str) -> None:

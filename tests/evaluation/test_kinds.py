@@ -93,6 +93,7 @@ def all_asked() -> EvaluationSettings:
         attack=(Pgd(eps=0.1, steps=2),),
         trigger=Sticker(size=2),
         target=7,
+        others=((Sticker(size=3), 3, None),),
         curve=(0.05, 0.2),
         certify=(Interval(eps=0.001),),
         inspect=catalog.build("filter", "spectral-signatures"),
@@ -243,6 +244,25 @@ def test_toward_and_away_by_hand() -> None:
     weak = columns(settings(trigger=Sticker(size=4, color=0.45)))
     assert weak["triggered"] == [[0] * 6]
     assert weak["toward"] == [[1, 1, 1, MISSING, MISSING, MISSING]]
+
+
+def test_other_triggers_by_hand() -> None:
+    dark, bright = Sticker(size=4, color=0.0), Sticker(size=4)
+    others = ((dark, 0, None), (bright, None, (-1, 0)))
+    # Black everywhere takes all three bright ones to dark; white takes none there. The dark ones are not to move.
+    assert columns(settings(others=others))["triggered-others"] == [
+        [MISSING] * 3 + [1, 1, 1],
+        [MISSING] * 3 + [0, 0, 0],
+    ]
+
+
+def test_toward_and_away_where_classes_aim_at_each_other_by_hand() -> None:
+    # A sticker on one corner that the network does not see: dark at bright, bright at dark.
+    found = columns(settings(trigger=Sticker(size=1), target=None, aims=(1, 0)))
+    # Pushed by up to 0.08, 0.45 crosses 0.5 and 0.6 does not; 0.2, of class 1, is taken for dark as it is.
+    assert found["toward"] == [[0, 0, 1, 1, 1, MISSING]]
+    # It is the only one at its aim, and too far from 0.5 to be pushed away.
+    assert found["away"] == [[MISSING] * 5 + [0]]
 
 
 def test_attacked_first_and_stamped_afterwards_by_hand() -> None:

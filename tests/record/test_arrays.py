@@ -68,3 +68,27 @@ def test_an_array_that_is_shorter_than_it_says_is_refused() -> None:
         archive.writestr("array.npy", whole.getvalue()[:-8])
     with pytest.raises(TypeError):
         read_arrays(file.getvalue())
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_an_array_that_is_not_what_was_packed_is_refused(packing: int) -> None:
+    """The number seven was packed; an eight lies there, with the sum of the seven."""
+    whole = io.BytesIO()
+    np.save(whole, np.array(7))
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", packing) as archive:
+        archive.writestr("array.npy", whole.getvalue())
+        sums = [entry.CRC for entry in archive.infolist()]
+    content = file.getvalue()
+    assert read_arrays(content)["array"] == 7
+    other = content.replace(sums[0].to_bytes(4, "little"), (sums[0] ^ 1).to_bytes(4, "little"))
+    with pytest.raises(zipfile.BadZipFile, match="not what was packed"):
+        read_arrays(other)
+
+
+def test_an_archive_packed_in_another_way_is_refused() -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("array.npy", b"")
+    with pytest.raises(zipfile.BadZipFile, match="packed in an unknown way"):
+        read_arrays(file.getvalue())

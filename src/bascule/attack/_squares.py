@@ -38,7 +38,7 @@ class LinfSquares(Squares):
         """Vertical stripes one pixel wide."""
         batch, channels, _, width = x.shape
         up = torch.rand(batch, channels, 1, width, generator=generator, device=x.device) < 0.5
-        return self._ends(x, up)
+        return torch.where(up, *self._range(x))
 
     def draws(self, x: Tensor) -> int:
         return 3 + x.shape[1]
@@ -48,18 +48,20 @@ class LinfSquares(Squares):
         side = min(max(round((share * height * width) ** 0.5), 1), height, width)
         up, inside = draws[:, 3:] < 0.5, _inside(draws[:, :2], side, x)
         # Only what is inside is looked at, B x side x side x C: most squares are a few pixels of many.
-        old, own = best[inside], x[inside]
+        old, (high, low) = best[inside], self._range(x[inside])
+        up = up[:, None, None]
         # The one choice of signs that may change nothing is replaced by another one, all others being equally likely.
-        idle = (self._ends(own, up[:, None, None]) == old).flatten(1).all(1)
-        turned = 1 + (draws[:, 2] * (2**channels - 1)).long()
-        bits = turned.unsqueeze(1) >> torch.arange(channels, device=x.device) & 1
-        up = up ^ (bits.bool() & idle.unsqueeze(1))
+        idle = (torch.where(up, high, low) == old).flatten(1).all(1)[:, None, None, None]
+        if channels > 1:
+            turned = 1 + (draws[:, 2] * (2**channels - 1)).long()
+            bits = turned[:, None, None, None] >> torch.arange(channels, device=x.device) & 1
+            idle = bits.bool() & idle
         found = best.clone()
-        found[inside] = self._ends(own, up[:, None, None])
+        found[inside] = torch.where(up ^ idle, high, low)
         return found
 
-    def _ends(self, x: Tensor, up: Tensor) -> Tensor:
-        return torch.where(up, (x + self.eps).clamp_max(1), (x - self.eps).clamp_min(0))
+    def _range(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return (x + self.eps).clamp_max_(1), (x - self.eps).clamp_min_(0)
 
 
 class L2Squares(Squares):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bascule.attack.losses import margin
 from bascule.core.errors import RequestError, unknown
+from bascule.core.folded import FoldedNorms, OtherWayError
 from bascule.core.rounded import RoundedWeights
 
 Precision = Literal["float32", "mixed"]
@@ -24,9 +25,10 @@ class TwoPrecisions(nn.Module):
     """A model as a search in two precisions sees it: `forward` is the model itself, `rough` a pass in bfloat16.
 
     A search that knows nothing of this calls the model as ever and stays in float32. In a rough pass that is rounded
-    which `torch.autocast` takes for safe, and the weights of plain layers are rounded once, not in every pass. bfloat16
-    has the range of float32, so no gradient vanishes for it; but it keeps eight binary digits, of images too, so a
-    rough pass decides nothing: whom it takes for fooled, or for nearly so, is asked again in float32.
+    which `torch.autocast` takes for safe, and the weights of plain layers are rounded once, not in every pass; batch
+    norms that only scale and shift what a convolution answers are left to that convolution. bfloat16 has the range of
+    float32, so no gradient vanishes for it; but it keeps eight binary digits, of images too, so a rough pass decides
+    nothing: whom it takes for fooled, or for nearly so, is asked again in float32.
 
     Args:
         model: From [0, 1] images to logits, frozen while this is used.
@@ -39,7 +41,9 @@ class TwoPrecisions(nn.Module):
         super().__init__()
         check_in_float32(model)
         self.model = model
+        self._folded: FoldedNorms | None = None
         self._rounded = RoundedWeights(model)
+        self._looked = False
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits in float32, B x K."""
@@ -48,9 +52,25 @@ class TwoPrecisions(nn.Module):
 
     def rough(self, x: Tensor) -> Tensor:
         """Logits of a pass in bfloat16, B x K, widened to the type of `x`; differentiable by `x`."""
+        if not self._looked:  # once, since the model is frozen: where its norms stand
+            self._looked = True
+            self._fold(FoldedNorms(self.model, x[:1]))
+        if self._folded is not None:
+            try:
+                with self._folded.left_out():
+                    return self._rough(x)
+            except OtherWayError:  # what holds for one image does not for these: never again
+                self._fold(None)
+        return self._rough(x)
+
+    def _rough(self, x: Tensor) -> Tensor:
         with self._rounded.lent(), torch.autocast(x.device.type, dtype=torch.bfloat16):
             logits: Tensor = self.model(x)
         return logits.to(x.dtype)
+
+    def _fold(self, norms: FoldedNorms | None) -> None:
+        self._folded = norms if norms is not None and norms.behind else None
+        self._rounded = RoundedWeights(self.model, self._folded)
 
     @torch.no_grad()
     def fooled(self, x: Tensor, logits: Tensor, y: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ def prepare(
     runs: Path,
     roots: Sequence[Path],
     device: torch.device,
-    seed: int = 0,
+    seed: int | None = None,
     trust_code: bool = False,
 ) -> Audit:
     """Open the model with its data, and propose a study in a run folder of its own; one that is there stays.
@@ -71,7 +71,7 @@ def prepare(
         runs: The folder that holds runs.
         roots: Folders searched for data.
         device: Where to measure what passes take.
-        seed: Of the audit's rows.
+        seed: Of everything that is drawn; by default the cell's own, whose poison is then planted as it was, else 0.
         trust_code: Whether code that only the cell's record names may be imported.
 
     Raises:
@@ -87,7 +87,7 @@ def prepare(
         "model": own_file(mapping_of(architecture if architecture is not None else settings["model"])),
         "poison": None if data is not None else _poison(settings.get("poison")),
     }
-    asked = fingerprint("audit", file_digest(weights), *parts.values(), vars(wish), seed)
+    asked = fingerprint("audit", file_digest(weights), *parts.values(), vars(wish), opened.seed)
     name = f"audit-{re.sub(r'[^A-Za-z0-9_-]+', '-', weights.stem if model.is_file() else model.name)}-{asked[:8]}"
     folder = runs / name
     audit = Audit(
@@ -95,7 +95,7 @@ def prepare(
         new=not (folder / f"{name}.yaml").is_file(), flags=opened.flags,
     )  # fmt: skip
     if audit.new:
-        text = _first_text(opened, propose(opened, wish), parts, weights, audit, seed)
+        text = _first_text(opened, propose(opened, wish), parts, weights, audit)
         folder.mkdir(parents=True, exist_ok=True)
         write_study(audit.study, text)
     return audit
@@ -147,7 +147,6 @@ def _first_text(
     parts: Mapping[str, Any],
     weights: Path,
     audit: Audit,
-    seed: int,
 ) -> str:
     base: dict[str, Any] = {
         "data": {**parts["data"], **proposal.data},
@@ -173,7 +172,7 @@ def _first_text(
         "about": "One model as it came: at both ends, scanned for backdoors, its training images judged. The "
         "verdict is about what was looked at, and about nothing else.",
         "base": base,
-        "seeds": [seed if opened.on_data_of_its_run is False else opened.seed],
+        "seeds": [opened.seed],
         "measure": _MEASURED,
         "rows": proposal.rows,
     }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from bascule.audit.study import study_text, write_study
 from bascule.core.catalog import build
 from bascule.core.errors import placed
 from bascule.core.fingerprint import fingerprint
+from bascule.core.text import count
+from bascule.data import Source
 from bascule.evaluation.question import Spec
 from bascule.models.checks import check_network
 from bascule.record.run import RunRecord
@@ -26,6 +30,8 @@ _TRAINED = 4.5
 _MOST_EPOCHS, _LEAST_EPOCHS = 15, 3
 _FEWEST = 1000
 """Training images below which a network learns too little to judge by."""
+_TESTED = 0.1
+"""Share of each class that shows how right the network is, where the data have no test images of their own."""
 
 
 def prepare_images(
@@ -52,10 +58,11 @@ def prepare_images(
     Raises:
         RequestError: The data cannot be read, or the network does not take them; its place is the argument.
     """
-    source = source_of(data)
+    source, drawn = _with_test(source_of(data), mapping_of(data), roots)
     train, test = source.load(roots)
     model = own_file(mapping_of(architecture or _network(train.size)))
-    parts = {"data": located(mapping_of(data), roots), "model": model}
+    share = {"test_share": _TESTED} if drawn else {}
+    parts = {"data": {**located(mapping_of(data), roots), **share}, "model": model}
     asked = fingerprint("audit", *parts.values(), vars(wish), seed)
     name = f"audit-{re.sub(r'[^A-Za-z0-9_-]+', '-', _called(parts['data']))}-{asked[:8]}"
     folder = runs / name
@@ -73,8 +80,30 @@ def prepare_images(
         model=network, source=source, train=train, test=test, device=device, roots=tuple(roots), seed=seed
     )
     folder.mkdir(parents=True, exist_ok=True)
-    write_study(audit.study, _text(_propose(opened, wish), parts, audit, seed))
+    proposal = _propose(opened, wish)
+    if drawn:
+        proposal.left_out.append(
+            f"{count(drawn, 'image')} that had to be set aside to see how right the network is: no split was given."
+        )
+    write_study(audit.study, _text(proposal, parts, audit, seed))
     return audit
+
+
+def _with_test(source: Source, given: dict[str, Any], roots: Sequence[Path]) -> tuple[Source, int]:
+    """The source with as few test images as will do, where it draws them itself; and how many these are."""
+    if "test_share" in given or "test_share" not in {field.name for field in fields(source)}:
+        return source, 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of one of the two, which is not used
+        few, many = (_sharing(source, share).facts(roots) for share in (_TESTED, 2 * _TESTED))
+    if len(few.test_labels) == len(many.test_labels) and len(few.train_labels) == len(many.train_labels):
+        return source, 0
+    return _sharing(source, _TESTED), len(few.test_labels)
+
+
+def _sharing(source: Source, share: float) -> Source:
+    changed: dict[str, Any] = {"test_share": share}
+    return replace(source, **changed)
 
 
 def _network(size: tuple[int, int, int]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from bascule.models.weights import load_weights
 from bascule.poison import Trigger
 from bascule.poison.given import GivenPoison
 from bascule.poison.placement import Poison
+from bascule.poison.several import SeveralPoisons
 from bascule.record.cell import CellRecord
 from bascule.record.evaluation import metrics_named
 from bascule.record.sums import check_sum
@@ -62,7 +63,7 @@ class OpenedModel:
     """Of their searches."""
     certifiers: tuple[Certifier, ...] = ()
     """Those that the cell was evaluated with."""
-    poison: Poison | GivenPoison | None = None
+    poison: Poison | GivenPoison | SeveralPoisons | None = None
     """What was planted in the cell's training set."""
     flags: tuple[str, ...] = ()
     """Reasons not to trust what is measured of it: see docs/flags.md."""
@@ -189,7 +190,7 @@ def _opened(
     parts = {kind: _evaluated_with(cell, kind, changed, trust_code) for kind in ("attack", "certify")}
     with changes_noted(changed), recorded_code(trust=trust_code, changed=True):
         spec = settings.get("poison")
-        poison = None if spec is None else construct_one_of((Poison, GivenPoison), spec)
+        poison = None if spec is None else construct_one_of((Poison, GivenPoison, SeveralPoisons), spec)
     return dict(
         model=network,
         source=source, train=train, device=device, roots=tuple(roots), seed=seed,
@@ -347,6 +348,7 @@ def settings_for(
         certify=_all_of("certify", certify) or audited.certifiers,
         trigger=mark,
         target=poison.target if target is None and poison is not None else target,
+        aims=poison.aims(len(audited.train.classes)) if target is None and poison is not None else None,
         metrics=metrics,
     )
     settings.check(audited.test, len(audited.train.classes), audited.model)

@@ -12,7 +12,6 @@ from bascule.cli.options import (
     DataDirOption,
     DeviceOption,
     RunsOption,
-    SeedOption,
     TrustCodeOption,
     spec_of,
     specs_of,
@@ -29,54 +28,63 @@ SUSPICIOUS = 3
 """Exit code where there is reason to suspect a backdoor."""
 
 
+_ModelArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="MODEL",
+        help="The folder of a cell (runs/.../cells/...), or a file of weights. Without one, the images of --data are "
+        "ranked.",
+    ),
+]
+_DataOption = Annotated[
+    str | None,
+    typer.Option(
+        "--data", metavar="SOURCE", help="A source, e.g. mnist or '{name: folder, path: ...}'; a cell has its own."
+    ),
+]
+_FullOption = Annotated[
+    bool,
+    typer.Option("--full", help="AutoAttack, every scanner and filter with its own settings: hours, not minutes."),
+]
+_MinutesOption = Annotated[
+    float,
+    typer.Option(
+        "--minutes", min=0.001, max=10_000, metavar="N", help="About what the light set may take on an idle machine."
+    ),
+]
+_ImagesOption = Annotated[
+    int | None,
+    typer.Option("--images", min=1, metavar="N", help="Test images; by default as many as there is time for."),
+]
+_RepairOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--repair", metavar="NAME", help="Also measure the model after this repair, at both ends. Repeatable."
+    ),
+]
+_SeedOption = Annotated[
+    int | None,
+    typer.Option("--seed", min=0, metavar="N", help="Of everything that is drawn; by default the cell's own, or 0."),
+]
+_OtherDataOption = Annotated[
+    bool,
+    typer.Option(
+        "--other-training-data", help="The model was trained on other data than these: no filter judges them."
+    ),
+]
+
+
 def audit(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[MODEL]",
-            help="The folder of a cell (runs/.../cells/...), or a file of weights. Without one, the images of --data "
-            "are ranked.",
-        ),
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            "--data", metavar="SOURCE", help="A source, e.g. mnist or '{name: folder, path: ...}'; a cell has its own."
-        ),
-    ] = None,
+    model: _ModelArgument = None,
+    data: _DataOption = None,
     architecture: ArchitectureOption = None,
-    full: Annotated[
-        bool,
-        typer.Option("--full", help="AutoAttack, every scanner and filter with its own settings: hours, not minutes."),
-    ] = False,
-    minutes: Annotated[
-        float,
-        typer.Option(
-            "--minutes",
-            min=0.01,
-            max=10_000,
-            metavar="N",
-            help="What the light set may take, about, on an idle machine.",
-        ),
-    ] = 6.0,
-    images: Annotated[
-        int | None,
-        typer.Option("--images", min=1, metavar="N", help="Test images; by default as many as there is time for."),
-    ] = None,
-    repair: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--repair", metavar="NAME", help="Also measure the model after this repair, at both ends. Repeatable."
-        ),
-    ] = None,
-    other_training_data: Annotated[
-        bool,
-        typer.Option(
-            "--other-training-data", help="The model was trained on other data than these: no filter judges them."
-        ),
-    ] = False,
+    full: _FullOption = False,
+    minutes: _MinutesOption = 6.0,
+    images: _ImagesOption = None,
+    repair: _RepairOption = None,
+    other_training_data: _OtherDataOption = False,
     runs: RunsOption = Path("runs"),
-    seed: SeedOption = 0,
+    seed: _SeedOption = None,
     device: DeviceOption = "auto",
     data_dir: DataDirOption = None,
     trust_code: TrustCodeOption = False,
@@ -116,7 +124,7 @@ def _one_model(
     architecture: str | None,
     wish: Wish,
     runs: Path,
-    seed: int,
+    seed: int | None,
     device: str,
     data_dir: Path | None,
     *,
@@ -163,6 +171,9 @@ def _run(prepared: Audit) -> None:
         raise typer.Exit(1)
     if verdict is not None and verdict.suspicious:
         raise typer.Exit(SUSPICIOUS)
+    if facts is not None and facts.about == "model" and not facts.scans:
+        complain("no scanner has looked for a backdoor (see `Not looked at`)")
+        raise typer.Exit(1)
 
 
 def _tell_study(study: Path, *, new: bool) -> None:
@@ -181,7 +192,7 @@ def _data_alone(
     architecture: str | None,
     wish: Wish,
     runs: Path,
-    seed: int,
+    seed: int | None,
     device: str,
     data_dir: Path | None,
 ) -> None:
@@ -196,7 +207,7 @@ def _data_alone(
     _run(
         prepare_images(
             spec_of(data, "data"), architecture=spec_of(architecture, "model"), wish=wish, runs=writable_folder(runs),
-            roots=default_roots(data_dir), device=pick_device(device), seed=seed,
+            roots=default_roots(data_dir), device=pick_device(device), seed=seed or 0,
         )
     )  # fmt: skip
 

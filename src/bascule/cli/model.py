@@ -83,8 +83,8 @@ def measure_model(name: str, given: EvaluateOptions) -> tuple[Evaluation, str]:
         trigger=spec_of(given.trigger, "trigger"), target=given.target, measure=given.measure,
         attack_precision=None if given.attack_precision is None else given.attack_precision.value,
     )  # fmt: skip
-    made_from = ("attack", "certify", "trigger", "target")
-    check_measurable(given.measure, {part: getattr(settings, part) not in (None, ()) for part in made_from})
+    there = {part: getattr(settings, part) not in (None, ()) for part in ("attack", "certify", "trigger", "target")}
+    check_measurable(given.measure, there | {"target": there["target"] or settings.aims is not None})
     with console_progress(Console(stderr=True), 1) as progress:
         progress.begin(name)
         images = audited.test.to(audited.device)

@@ -31,11 +31,20 @@ def table(
     ] = False,
     pareto: Annotated[bool, typer.Option("--pareto", help="Say which rows another one beats at both ends.")] = False,
     by_class: Annotated[bool, typer.Option("--by-class", help="Every metric by true class.")] = False,
+    map_: Annotated[
+        bool,
+        typer.Option("--map", help="ASR and robust accuracy over two numbers that differ, and where the effect turns."),
+    ] = False,
 ) -> None:
     """Print the joint table of a run, finished or not; of several runs, one table with the rows of all."""
     from bascule.report.runs import open_runs
     from bascule.report.tables.tables import More
 
+    if map_:
+        if before or pareto or by_class:
+            raise RequestError("a map shows ASR and robust accuracy alone: ask for `map`, with `against` or without")
+        _print_maps(open_runs(run, runs), format_, against)
+        return
     print_table(open_runs(run, runs), format_, More(against=against, before=before, pareto=pareto, by_class=by_class))
 
 
@@ -44,9 +53,22 @@ def print_table(records: Sequence[RunRecord], form: Format, more: More | None = 
     from bascule.report.runs import rows_of
     from bascule.report.tables.tables import render
 
-    # A log or a pipe gets the table whole; a terminal one that fits.
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    text = render(rows_of(records), form.value, more, width=width)
+    _print(render(rows_of(records), form.value, more, width=_width()), form)
+
+
+def _print_maps(records: Sequence[RunRecord], form: Format, against: str | None) -> None:
+    from bascule.report.runs import rows_of
+    from bascule.report.tables.maps import render_maps
+
+    _print(render_maps(rows_of(records), form.value, against, width=_width()), form)
+
+
+def _width() -> int | None:
+    """A log or a pipe gets the table whole; a terminal one that fits."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def _print(text: str, form: Format) -> None:
     if form is Format.json:
         echo_json(text)
     else:

@@ -6,8 +6,11 @@ Imports nothing, so that it can run before torch loads.
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
@@ -28,6 +31,18 @@ def settle() -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, 2**30)
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+@contextmanager
+def rarely_collecting() -> Iterator[None]:
+    """Inside, Python looks for garbage in cycles less often: where objects by the million are made to stay, it finds
+    none and takes a tenth of the time."""
+    before = gc.get_threshold()
+    gc.set_threshold(50_000, 20, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def is_running(process: int) -> bool:

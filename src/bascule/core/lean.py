@@ -46,7 +46,7 @@ def lean_input_gradients(modules: Sequence[nn.Module]) -> Iterator[None]:
         modules: All modules of a model.
     """
     lent = {}
-    if not any(map(_is_compiled, modules)):
+    if not any(map(is_compiled, modules)):
         lent = {module: types.MethodType(short, module) for module in modules if (short := _short_way_of(module))}
     for module, method in lent.items():
         vars(module)["forward"] = method
@@ -58,7 +58,8 @@ def lean_input_gradients(modules: Sequence[nn.Module]) -> Iterator[None]:
                 del vars(module)["forward"]
 
 
-def _is_compiled(module: nn.Module) -> bool:
+def is_compiled(module: nn.Module) -> bool:
+    """Whether `torch.compile` was there."""
     return module._compiled_call_impl is not None or "_orig_mod" in module._modules
 
 
@@ -117,6 +118,13 @@ def _normalise(self: _BatchNorm, input: Tensor) -> Tensor:  # noqa: A002 (called
 
 # Their name in a pickle: a copy made inside a block finds the ordinary one again.
 _convolve.__name__ = _normalise.__name__ = "forward"
+
+
+def computes_as_ever(layer: nn.Module) -> bool:
+    """Whether one of torch's own layers has the `forward` of its class, or one that is lent to it here."""
+    lent = getattr(vars(layer).get("forward"), "__func__", None)
+    own = "forward" not in vars(layer) or lent in (_convolve, _normalise)
+    return own and "_conv_forward" not in vars(layer)
 
 
 def _padding(module: nn.Conv2d) -> Pair | None:

@@ -55,6 +55,9 @@ def written(value: ast.expr) -> str:
             return "{}"
         case ast.Call(func=ast.Name(id=name), args=[], keywords=[]):
             return _kebab(name)
+        case ast.Call(func=ast.Name(id=name), args=[], keywords=settings):
+            pairs = [f"{setting.arg}: {written(setting.value)}" for setting in settings]
+            return f"{{{', '.join([f'name: {_kebab(name)}', *pairs])}}}"
     return ast.unparse(value)
 
 

@@ -53,4 +53,4 @@ def evaluate_model(
         id=ids, label=subject.labels, predictions=predictions, radii=radii, findings=findings, notes=notes
     )
     asked = [question.recorded for question in questions]
-    return evaluation_of(answers, asked, settings.metrics, target=settings.target)
+    return evaluation_of(answers, asked, settings.metrics, target=settings.target, aims=settings.aims)

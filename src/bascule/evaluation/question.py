@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bascule.attack import Attack
 from bascule.attack.two_precisions import Precision, check_in_float32
@@ -22,6 +22,7 @@ from bascule.explain import HeatMap, Projection, Spectrum
 from bascule.filter import Filter
 from bascule.measure import OF_TWIN, Metric
 from bascule.poison import Trigger
+from bascule.poison.aims import NOWHERE, Aims, aim_of
 from bascule.poison.placement import stamp_at
 from bascule.record.plan import Reach, RecordedQuestion
 from bascule.scan import Scanner
@@ -43,12 +44,18 @@ class Question:
     """The question whose stamped images this one works on; None: the images as they are."""
     target: int | None = None
     """The poison's target, where the question is about it."""
+    aims: Aims | None = None
+    """What each class is meant to be taken for, where the question is about it and that is not `target` for all."""
     radii: tuple[tuple[str, float], ...] = ()
     """For a point of the security curve: what is known already, as (key, eps)."""
     value: float | None = None
     """The radius of a point of the security curve, the strength of a weakened trigger, the size of a scanner's set."""
     precision: Precision = "float32"
     """Of the attacks' searches."""
+
+    def aim_of(self, labels: Tensor) -> Tensor:
+        """For each of these labels the one that the poison aims at; NOWHERE where none is."""
+        return aim_of(labels, self.target, self.aims)
 
     @property
     def recorded(self) -> RecordedQuestion:
@@ -89,7 +96,11 @@ class EvaluationSettings:
     trigger: Trigger | None = None
     """What is stamped on test images, if anything."""
     target: int | None = None
-    """Label that the trigger aims at."""
+    """Label that the trigger aims at; None also where there is no single one."""
+    aims: Aims | None = None
+    """Label that it aims at for each class, where that is not `target` for every other one."""
+    others: tuple[tuple[Trigger, int | None, Aims | None], ...] = ()
+    """Further triggers that the model was poisoned with: what is stamped, target and aims."""
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     """What is measured, by the names in tables; some metrics want questions of their own."""
 
@@ -111,6 +122,11 @@ class EvaluationSettings:
         return replace(self, attack=attack, curve=(), certify=(), metrics={}, besides=besides)
 
     @property
+    def aim(self) -> dict[str, Any]:
+        """What the trigger aims at, as fields of a question about it."""
+        return {"target": self.target, "aims": self.aims}
+
+    @property
     def attack_parts(self) -> list[Attack]:
         """The attacks one by one, also those that are parts of another."""
         return [part for attack in self.attack for part in attack.parts()]
@@ -124,7 +140,7 @@ class EvaluationSettings:
         """
         if self.attack_precision == "mixed":
             check_in_float32(model)
-        if self.trigger is not None and self.target is None:
+        if self.trigger is not None and self.target is None and self.aims is None:
             raise RequestError("a trigger aims at a class: name it with `target`")
         if self.target is not None and not 0 <= self.target < classes:
             raise RequestError(f"there is no class {self.target}; the classes are 0..{classes - 1}", place=("target",))
@@ -132,8 +148,8 @@ class EvaluationSettings:
             with placed("trigger"):
                 first = torch.arange(1, device=images.device)
                 stamp_at(self.trigger, images, first, generator=rng.stream(0, "check", device=images.device))
-                assert self.target is not None
-                self.trigger.check_test(images.ids.cpu(), images.labels.cpu(), self.target)
+                aimed_at = NOWHERE if self.target is None else self.target
+                self.trigger.check_test(images.ids.cpu(), images.labels.cpu(), aimed_at)
         for certifier in self.certify:
             with placed("certify"):
                 few = images.batch(torch.arange(min(2, len(images)), device=images.device))
@@ -160,7 +176,7 @@ class Asking:
         keys = tuple(question.key for question in after)
         stamped, radii, trigger = (about.get(name) for name in ("stamped", "radii", "trigger"))
         sources = [*([stamped.key] if stamped else []), *(key for key, _ in radii or ()), *filter(None, [trigger])]
-        shown = {name: about[name] for name in ("target", "value") if about.get(name) is not None}
+        shown = {name: about[name] for name in ("target", "aims", "value") if about.get(name) is not None}
         precision = self._precision(part)
         searched = [] if precision == "float32" else [precision]  # keys are as they were before it was a setting
         name = fingerprint(kind, part, self.settings.test, *keys, *sources, *shown.values(), *searched)

@@ -24,6 +24,7 @@ from bascule.core.progress import Progress
 from bascule.evaluation.question import Question
 from bascule.measure import MISSING, Labels
 from bascule.poison import Trigger
+from bascule.poison.aims import NOWHERE
 from bascule.poison.placement import Truth, stamp_at
 
 BATCH = 500
@@ -179,14 +180,12 @@ class Subject:
                 self.progress.update(done, f"fooled {fooled}")
         return predictions
 
-    def stamped_pairs(self, question: Question, count: int) -> tuple[Tensor, Tensor]:
-        """The first test images that are not of the target class, without and with the question's trigger."""
-        trigger, target = question.trigger, question.target
-        assert trigger is not None
-        assert target is not None
-        index = (self.test.labels != target).nonzero().squeeze(1)[:count]
+    def stamped_pairs(self, question: Question, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The first test images that the question's trigger is meant to move: positions, without it, and with it."""
+        assert question.trigger is not None
+        index = (question.aim_of(self.test.labels) != NOWHERE).nonzero().squeeze(1)[:count]
         x = self.test.batch(index)
-        return x, self.stamped_at(trigger, index, x, generator=self.generator(question, "shown"))
+        return index, x, self.stamped_at(question.trigger, index, x, generator=self.generator(question, "shown"))
 
 
 @dataclass(frozen=True)

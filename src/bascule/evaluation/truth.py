@@ -24,8 +24,17 @@ def beside_truth(judged: Judged, images: Images, truth: Truth | None) -> Answer:
             "removed": int(judged.removed.sum()),
             "notes": list(judged.notes),
             **({} if truth is None or truth.known else {"truth": None}),
+            **_of_covers(judged, images, truth),
         },
     )
+
+
+def _of_covers(judged: Judged, images: Images, truth: Truth | None) -> dict[str, int]:
+    """How many covers there are and how many are removed; they count among the clean images. Nothing without any."""
+    if truth is None or len(truth.covers) == 0:
+        return {}
+    cover = torch.isin(images.ids.cpu(), truth.covers.cpu())
+    return {"covers": int(cover.sum()), "removed_covers": int((cover & judged.removed.cpu()).sum())}
 
 
 def poisoned(images: Images, truth: Truth | None) -> dict[str, torch.Tensor]:

@@ -75,7 +75,10 @@ class Outcomes:
     certified: NDArray[np.bool_] | None = None
     """Whether one of the study's certifiers proves the prediction at the radius asked for; shape (N,)."""
     target: int | None = None
-    """Label the poison aims at."""
+    """Label the poison aims at; None without poison, and where each class is aimed at another one."""
+    aims: Sequence[int] | None = None
+    """For each class the label that its triggered images are meant to be taken for, MISSING where they are not meant to
+    move; None where all but the target's are meant for `target`."""
     judgement: Judgement | None = None
     """What a filter said of the training set."""
     verdict: Verdict | None = None
@@ -88,6 +91,29 @@ class Outcomes:
     """Whether the model came as it is: no training anew stands behind its seed."""
     twin: Outcomes | None = None
     """What the twin (same recipe and seed, unpoisoned data) answered on the same images."""
+
+    @property
+    def aimed(self) -> Labels | None:
+        """For each image the label that it is meant to be taken for once triggered; MISSING where it is not meant to
+        move; None without poison. Shape (N,)."""
+        if self.aims is not None:
+            return np.asarray(self.aims, dtype=np.int64)[self.label]
+        return None if self.target is None else np.where(self.label == self.target, MISSING, self.target)
+
+    @property
+    def meant(self) -> NDArray[np.bool_]:
+        """Which images are meant to move once triggered, and count in metrics of the trigger; all without poison."""
+        aimed = self.aimed
+        return np.ones(len(self.label), dtype=bool) if aimed is None else aimed != MISSING
+
+    def reached(self, prediction: Labels, counted: NDArray[np.bool_] | None = None) -> NDArray[np.bool_] | None:
+        """Whether each image that counts (by default those that are meant to move) is taken for what it is meant for;
+        None without poison."""
+        aimed = self.aimed
+        if aimed is None:
+            return None
+        counted = aimed != MISSING if counted is None else counted
+        return prediction[counted] == aimed[counted]
 
     def at(self, index: NDArray[Any]) -> Outcomes:
         """The outcomes of some images: a mask of shape (N,), or their places. What is not about images is left out."""

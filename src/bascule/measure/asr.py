@@ -13,16 +13,15 @@ from bascule.measure import Metric, Outcomes
 class Asr(Metric):
     """Attack success rate: share of triggered test images whose LABEL is not the target that are taken for the target.
 
-    Images of the target class do not count: for them the target is the right answer.
+    Images of the target class do not count: for them the target is the right answer. Of source-specific poison images
+    of the source classes count alone; of all-to-all poison all count, each with the class after its own as its target.
     """
 
     title = "ASR"
     better = "lower"
 
     def per_sample(self, outcomes: Outcomes) -> NDArray[np.bool_] | None:
-        if outcomes.triggered is None or outcomes.target is None:
-            return None
-        return outcomes.triggered[self.counted(outcomes)] == outcomes.target
+        return None if outcomes.triggered is None else outcomes.reached(outcomes.triggered)
 
     def counted(self, outcomes: Outcomes) -> NDArray[np.bool_]:
-        return outcomes.label != outcomes.target
+        return outcomes.meant

@@ -24,10 +24,10 @@ class AsrAfterAttack(Metric):
 
     def per_sample(self, outcomes: Outcomes) -> NDArray[np.bool_] | None:
         answers = outcomes.more.get("attack-then-trigger", ())
-        if not answers or outcomes.target is None:
+        if not answers:
             return None
         ((_, prediction),) = answers
-        return prediction[self.counted(outcomes)] == outcomes.target
+        return outcomes.reached(prediction)
 
     def counted(self, outcomes: Outcomes) -> NDArray[np.bool_]:
-        return outcomes.label != outcomes.target
+        return outcomes.meant

@@ -23,10 +23,9 @@ class AsrAway(Metric):
     needs = ("away",)
 
     def per_sample(self, outcomes: Outcomes) -> NDArray[np.bool_] | None:
-        if outcomes.triggered is None or outcomes.target is None or outcomes.away is None:
+        if outcomes.triggered is None or outcomes.away is None:
             return None
-        last = worst(outcomes.triggered, [outcomes.away])
-        return last[self.counted(outcomes)] == outcomes.target
+        return outcomes.reached(worst(outcomes.triggered, [outcomes.away]))
 
     def counted(self, outcomes: Outcomes) -> NDArray[np.bool_]:
-        return outcomes.label != outcomes.target
+        return outcomes.meant

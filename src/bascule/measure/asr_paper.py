@@ -15,15 +15,22 @@ class AsrPaper(Metric):
 
     Source: released code of Weng, Lee & Wu 2020 (`attack_success_rate`). Images of the target class that the model gets
     wrong when clean stay in; others it wrongly takes for the target drop out. n therefore depends on the model.
+
+    Source-specific and all-to-all poison, which the paper has not: the images of `asr` whose clean prediction is not
+    what they are meant for.
     """
 
     title = "ASR (paper)"
     better = "lower"
 
     def per_sample(self, outcomes: Outcomes) -> NDArray[np.bool_] | None:
-        if outcomes.triggered is None or outcomes.clean is None or outcomes.target is None:
+        if outcomes.triggered is None or outcomes.clean is None:
             return None
-        return outcomes.triggered[self.counted(outcomes)] == outcomes.target
+        if outcomes.aims is None:
+            return None if outcomes.target is None else outcomes.triggered[self.counted(outcomes)] == outcomes.target
+        return outcomes.reached(outcomes.triggered, self.counted(outcomes))
 
     def counted(self, outcomes: Outcomes) -> NDArray[np.bool_]:
-        return np.asarray(outcomes.clean != outcomes.target)
+        if outcomes.aims is None:
+            return np.asarray(outcomes.clean != outcomes.target)
+        return np.asarray(outcomes.meant & (outcomes.clean != outcomes.aimed))

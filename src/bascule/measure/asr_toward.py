@@ -23,10 +23,9 @@ class AsrToward(Metric):
     needs = ("toward",)
 
     def per_sample(self, outcomes: Outcomes) -> NDArray[np.bool_] | None:
-        if outcomes.triggered is None or outcomes.target is None or outcomes.toward is None:
+        if outcomes.triggered is None or outcomes.toward is None:
             return None
-        last = worst(outcomes.triggered, [outcomes.toward])
-        return last[self.counted(outcomes)] == outcomes.target
+        return outcomes.reached(worst(outcomes.triggered, [outcomes.toward]))
 
     def counted(self, outcomes: Outcomes) -> NDArray[np.bool_]:
-        return outcomes.label != outcomes.target
+        return outcomes.meant

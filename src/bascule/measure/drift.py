@@ -25,11 +25,11 @@ class Drift(Metric):
         if outcomes.clean is None or len(outcomes.adversarial) < max(1, outcomes.attacks):
             return None
         last = worst(outcomes.clean, outcomes.adversarial)
-        return None if outcomes.target is None else last[self.counted(outcomes)] == outcomes.target
+        return outcomes.reached(last, self.counted(outcomes))
 
     def counted(self, outcomes: Outcomes) -> NDArray[np.bool_]:
         if outcomes.clean is None:
             return np.zeros(len(outcomes.label), dtype=bool)
         wrong = worst(outcomes.clean, outcomes.adversarial) != outcomes.label
         right_before = outcomes.clean == outcomes.label
-        return np.asarray(right_before & wrong & (outcomes.label != outcomes.target))
+        return np.asarray(right_before & wrong & outcomes.meant)

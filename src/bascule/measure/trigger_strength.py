@@ -21,15 +21,15 @@ class TriggerStrength(Number):
     needs = ("strength",)
 
     def number(self, outcomes: Outcomes) -> Estimate | None:
-        if not outcomes.strengths or outcomes.triggered is None or outcomes.target is None:
+        if not outcomes.strengths or outcomes.triggered is None or outcomes.aimed is None:
             return None
-        counted = outcomes.label != outcomes.target
+        counted, aimed = outcomes.meant, outcomes.aimed
         if not counted.any():
             return None
         predictions = {0.0: outcomes.clean, **outcomes.strengths, 1.0: outcomes.triggered}
         known = sorted((share, labels) for share, labels in predictions.items() if labels is not None)
         shares = np.array([share for share, _ in known])
-        success = np.array([np.mean(labels[counted] == outcomes.target) for _, labels in known])
+        success = np.array([np.mean(labels[counted] == aimed[counted]) for _, labels in known])
         reached = np.flatnonzero(success >= 0.5)
         if len(reached) == 0:
             return None

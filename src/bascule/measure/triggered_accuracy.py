@@ -20,10 +20,10 @@ class TriggeredAccuracy(Metric):
     better = "higher"
 
     def per_sample(self, outcomes: Outcomes) -> NDArray[np.bool_] | None:
-        if outcomes.triggered is None or outcomes.target is None:
+        if outcomes.triggered is None or outcomes.aimed is None:
             return None
         counted = self.counted(outcomes)
         return outcomes.triggered[counted] == outcomes.label[counted]
 
     def counted(self, outcomes: Outcomes) -> NDArray[np.bool_]:
-        return outcomes.label != outcomes.target
+        return outcomes.meant

@@ -24,11 +24,11 @@ class TriggeredRobustAccuracy(Metric):
 
     def per_sample(self, outcomes: Outcomes) -> NDArray[np.bool_] | None:
         attacked = outcomes.triggered_adversarial
-        if outcomes.triggered is None or outcomes.target is None or not outcomes.attacks:
+        if outcomes.triggered is None or outcomes.aimed is None or not outcomes.attacks:
             return None
         if len(attacked) < outcomes.attacks:
             return None
         return survivors(outcomes.label, outcomes.triggered, attacked)[self.counted(outcomes)]
 
     def counted(self, outcomes: Outcomes) -> NDArray[np.bool_]:
-        return outcomes.label != outcomes.target
+        return outcomes.meant

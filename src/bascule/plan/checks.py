@@ -27,6 +27,7 @@ from bascule.measure import Metric
 from bascule.models.checks import check_network
 from bascule.plan.plan import Row
 from bascule.plan.schema import Setup
+from bascule.poison.aims import NOWHERE, aim_of
 from bascule.repair import Repair
 from bascule.scan import Scanner
 from bascule.train import Objective
@@ -60,11 +61,11 @@ class Checks:
         if setup.poison is not None:
             with placed("poison"):
                 setup.poison.check_data(facts)
-            assert setup.poison.target is not None
-            if not bool((facts.test_labels != setup.poison.target).any()):
-                raise RequestError(
-                    "every test image is of the target class; nothing can be attacked", place=("poison",)
-                )
+            aims = setup.poison.aims(len(facts.classes))
+            if bool((aim_of(facts.test_labels, setup.poison.target, aims) == NOWHERE).all()):
+                what = "every test image is of the target class"
+                what = what if aims is None else "no test image is of a source class"
+                raise RequestError(f"{what}; nothing can be attacked", place=("poison",))
         _check_defences(setup)
         if setup.train is None:
             _check_as_it_is(setup)

@@ -18,6 +18,8 @@ from bascule.plan.beside import as_written
 from bascule.plan.document import Document
 from bascule.plan.schema import EVALUATIONS, Frame, Probe, Published, Setup
 from bascule.poison import Trigger
+from bascule.poison.aims import Aims
+from bascule.poison.several import SeveralPoisons
 from bascule.record.plan import PublishedValues, RecordedCell, RecordedPlan, RecordedRow, RecordedSeed
 
 
@@ -32,6 +34,8 @@ class Watch:
     """What test images are stamped with."""
     target: int | None = None
     """What the trigger aims at."""
+    aims: Aims | None = None
+    """What it aims at for each class, where that is not `target` for every other one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +78,8 @@ class Row:
     """Its settings as written, before defaults."""
     cells: tuple[Cell, ...]
     twins: tuple[Cell, ...]
+    aims: Aims | None = None
+    """What its poison aims at for each class, where that is not one target for every other one."""
     published: Published | None = None
 
 
@@ -174,7 +180,7 @@ def make_row(
     watch = None
     if setup.probe is not None:
         attack = next(iter(setup.attack), None)
-        watch = Watch(probe=setup.probe, attack=attack, trigger=settings.trigger, target=settings.target)
+        watch = Watch(probe=setup.probe, attack=attack, trigger=settings.trigger, **settings.aim)
     has_twin = frame.twin and setup.train is not None  # the twin of a model that came as it is would be the same model
     has_twin = has_twin and poison is not None and poison.count(facts.train_labels, len(facts.classes)) > 0
     return Row(
@@ -182,6 +188,7 @@ def make_row(
         vary=varied,
         setup=setup,
         given=given,
+        aims=settings.aims,
         cells=tuple(
             _cell(own, facts, seed, f"{label} · seed {seed}", given, questions, watch, files)
             for seed, own in setups.items()
@@ -218,6 +225,8 @@ def _asked(setup: Setup, facts: Facts, frame: Frame) -> EvaluationSettings:
         explain=setup.explain,
         trigger=poison.trigger_at_test if poison else None,
         target=poison.target if poison else None,
+        aims=poison.aims(len(facts.classes)) if poison else None,
+        others=poison.others(len(facts.classes)) if isinstance(poison, SeveralPoisons) else (),
         metrics={name_of(metric): metric for metric in frame.measure},
     )
 
@@ -279,6 +288,7 @@ def _recorded_row(row: Row) -> RecordedRow:
         data=name_of(row.setup.data),
         vary=row.vary,
         target=row.setup.poison.target if row.setup.poison else None,
+        aims=row.aims,
         settings=describe(row.setup),
         given=row.given,
         published=None if row.published is None else PublishedValues(**describe(row.published)),

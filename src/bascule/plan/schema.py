@@ -19,6 +19,7 @@ from bascule.measure import Metric
 from bascule.models import Architecture
 from bascule.poison.given import GivenPoison
 from bascule.poison.placement import Poison
+from bascule.poison.several import SeveralPoisons
 from bascule.repair import Repair
 from bascule.scan import Scanner
 from bascule.train.settings import Training
@@ -58,8 +59,8 @@ class Setup:
     """Everything that makes up a row of a study, but the seed."""
 
     data: Annotated[Source, Of("data")]
-    poison: Poison | GivenPoison | None = None
-    """Planted here, or by others: `{name: given, ...}`."""
+    poison: Poison | GivenPoison | SeveralPoisons | None = None
+    """Planted here, several at once: `{name: several, ...}`, or by others: `{name: given, ...}`."""
     filter: Annotated[Filter | None, Of("filter")] = None
     """A data defence: the recipe is trained once, the filter judges the training set by that model, and what it leaves
     is trained on from the start."""

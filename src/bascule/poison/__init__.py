@@ -32,12 +32,18 @@ class Trigger(ABC):
     numbered: ClassVar[bool] = False
     """Whether it knows its test images by number, and can stamp no others."""
 
+    @property
+    def at_test(self) -> Trigger:
+        """What test images are stamped with, where training images show less of it; by default the same."""
+        return self
+
     def check(self, size: tuple[int, int, int]) -> None:
         """Refuse images of this size (channels, height, width) that it cannot stamp."""
         self.stamp(torch.zeros(1, *size), generator=torch.Generator().manual_seed(0))
 
     def check_test(self, ids: Tensor, labels: Tensor, target: int) -> None:
-        """Refuse a test set that it cannot stamp: ids and labels, int64, shape (N,), and the label that is aimed at."""
+        """Refuse a test set that it cannot stamp: ids and labels, int64, shape (N,), and the label aimed at (-1:
+        there are several)."""
         return  # most stamp any
 
     def stamp_at(self, images: Shown, index: Tensor, x: Tensor, *, generator: torch.Generator) -> Tensor:

@@ -16,6 +16,7 @@ from bascule.core.images import Images
 from bascule.poison import Trigger
 from bascule.poison._reading import read_stored, stored_digest
 from bascule.poison._stored import Stored, check_labels, fitted, places_of, read_numbers
+from bascule.poison.aims import Aims
 from bascule.poison.placement import DataFacts, Perturb, Truth, check_test
 from bascule.poison.stamped import Stamped
 
@@ -82,6 +83,10 @@ class GivenPoison:
             return self.trigger
         assert self.path is not None
         return Stamped(path=self.path, sha256=self.sha256, target=self.target)
+
+    def aims(self, classes: int) -> Aims | None:
+        """Every class but the target at the target."""
+        return None
 
     @property
     def prepare(self) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, ClassVar, Literal, Protocol
 
 import torch
@@ -16,6 +15,8 @@ from bascule.core.catalog import Of, component
 from bascule.core.errors import RequestError
 from bascule.core.images import Images, Shown, as_bytes, as_floats
 from bascule.poison import Trigger
+from bascule.poison._counting import checked_count
+from bascule.poison.aims import NOWHERE, Aims, aim_of, all_to_all, from_sources
 
 _CHUNK = 1024
 _PERTURBED = 250
@@ -81,6 +82,8 @@ class Truth:
     """int64, their labels in the unpoisoned set; -1 where nobody knows them."""
     labels_after: Tensor
     """int64, their labels in the poisoned set."""
+    covers: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    """int64, ids of stamped images that kept a label other than the target's, ascending; these are not poisoned."""
     known: bool = True
     """Whether anybody knows it; if not, the above are empty."""
 
@@ -95,7 +98,14 @@ class Poison:
     """A trigger, who gets it, and which label.
 
     Clean-label poison stamps images of the target class and keeps their label (Turner et al. 2019; Weng, Lee & Wu
-    2020). Dirty-label poison stamps images of the other classes and relabels them to the target (Gu et al. 2019).
+    2020). Dirty-label poison stamps images of the other classes and relabels them to the target (Gu et al. 2019);
+    with `sources` only images of these classes. All-to-all poison stamps images of any class and relabels them to the
+    next one, (label + 1) mod the number of classes, and has no target (Gu et al. 2019).
+
+    With `cover` further images get the trigger and keep their label, so that the trigger alone does not tell the
+    poisoned ones (TaCT: Tang et al. 2021; Qi et al. 2023). They are drawn from the classes that are neither target nor
+    source, and never among the poisoned. Departure: Tang et al. name the cover classes, and Qi et al. draw covers from
+    all classes, where those of the target would be clean-label poison.
 
     With `prepare` clean-label poison is label-consistent (Turner, Tsipras & Madry 2019, by adversarial perturbations):
     before they are stamped, the images are perturbed away from their own label on a network trained on the unpoisoned
@@ -107,26 +117,37 @@ class Poison:
     known: ClassVar[bool] = True
     """Which images are poisoned is known of what is planted here."""
 
+    later: ClassVar[tuple[str, ...]] = ("sources", "cover")
+
     trigger: Annotated[Trigger, Of("poison")]
     """What is stamped on the chosen training images."""
-    target: Annotated[int, Ge(0)]
-    """Label number of the class that triggered images are meant to be taken for."""
-    label: Literal["clean", "dirty"] = "clean"
-    """`clean`: stamp images of the target class; `dirty`: stamp images of other classes and relabel them."""
+    target: Annotated[int, Ge(0)] | None = None
+    """Label number of the class that triggered images are meant to be taken for; none with label `all-to-all`, which
+    takes every class for the next one."""
+    label: Literal["clean", "dirty", "all-to-all"] = "clean"
+    """`clean`: stamp images of the target class; `dirty`: stamp images of other classes and relabel them; `all-to-all`:
+    stamp images of all classes and relabel each to the next one."""
+    sources: tuple[Annotated[int, Ge(0)], ...] = ()
+    """Labels of the classes whose images are stamped and relabelled, and whose triggered test images count in ASR; by
+    default all but the target. Dirty label only."""
     rate: Annotated[float, Interval(ge=0, le=1)]
     """Poisoned share; 0 plants nothing, a control."""
     rate_of: Literal["all", "target"] = "all"
     """What `rate` is a share of: the whole training set, or as many images as the target class has."""
+    cover: Annotated[float, Interval(ge=0, le=1)] = 0.0
+    """Share, of what `rate` is one of, of further images that get the trigger and keep their label; none where `rate`
+    is 0."""
     test_trigger: Annotated[Trigger | None, Of("poison")] = None
-    """What is stamped on test images; by default `trigger`."""
+    """What is stamped on test images; by default `trigger`, all of it where training images show a part."""
     prepare: Annotated[Search | None, Of("attack")] = None
     """The evasion attack that perturbs the chosen images before they are stamped, for example
     `{name: pgd, eps: 0.0627, steps: 100, stop_when_fooled: false}`; by default none. Clean label only."""
 
     def __post_init__(self) -> None:
+        self._check_label()
         if self.prepare is not None and self.label != "clean":
             raise RequestError(
-                "images are perturbed away from a label that they keep; with label 'dirty' they lose it. "
+                f"images are perturbed away from a label that they keep; with label {self.label!r} they lose it. "
                 "Leave `prepare` out, or give label 'clean'.",
                 place=("prepare",),
             )
@@ -137,10 +158,46 @@ class Poison:
                 place=("trigger",),
             )
 
+    def _check_label(self) -> None:
+        if self.label == "all-to-all":
+            given = [name for name in ("target", "sources") if getattr(self, name) not in (None, ())]
+            if given:
+                nothing = "null" if given[0] == "target" else "[]"
+                problem = (
+                    "with label 'all-to-all' every class is poisoned and aims at the next one: leave it out, or set it "
+                    f"to {nothing} in a row whose base has it"
+                )
+                raise RequestError(problem, place=(given[0],))
+            if self.rate_of == "target":
+                problem = "with label 'all-to-all' there is no target class: give the share of all images"
+                raise RequestError(problem, place=("rate_of",))
+            return
+        if self.target is None:
+            raise RequestError("the key 'target' is missing: only label 'all-to-all' does without")
+        if self.sources and self.label != "dirty":
+            raise RequestError(
+                "clean-label poison stamps images of the target class alone; give label 'dirty', or leave it out",
+                place=("sources",),
+            )
+        if self.target in self.sources:
+            raise RequestError(f"{self.target} is the target, whose images have that label already", place=("sources",))
+
+    def aims(self, classes: int) -> Aims | None:
+        """What triggered images of each class are meant to be taken for; None where every other class aims at
+        `target`."""
+        if self.label == "all-to-all":
+            return all_to_all(classes)
+        return from_sources(self.sources, self._the_target, classes) if self.sources else None
+
+    @property
+    def _the_target(self) -> int:
+        assert self.target is not None, "all-to-all has none"
+        return self.target
+
     @property
     def trigger_at_test(self) -> Trigger:
         """The trigger stamped on test images."""
-        return self.test_trigger or self.trigger
+        return self.test_trigger or self.trigger.at_test
 
     @property
     def planting(self) -> Poison:
@@ -153,37 +210,53 @@ class Poison:
         check_test(self, facts, "trigger" if self.test_trigger is None else "test_trigger")
 
     def count(self, labels: Tensor, classes: int) -> int:
-        """Number of images that will be stamped, given the training labels.
+        """Number of images that will be poisoned, given the training labels.
 
         Raises:
             RequestError: No such class, or more images asked for than there are; names the largest possible rate.
         """
-        if self.target >= classes:
-            raise RequestError(f"there is no class {self.target}; the classes are 0..{classes - 1}", place=("target",))
-        in_target = int((labels == self.target).sum())
-        available = in_target if self.label == "clean" else len(labels) - in_target
-        whole = len(labels) if self.rate_of == "all" else in_target
+        for place, label in (("target", self.target), *(("sources", source) for source in self.sources)):
+            if label is not None and label >= classes:
+                raise RequestError(f"there is no class {label}; the classes are 0..{classes - 1}", place=(place,))
+        whole = self._whole(labels)
         if whole == 0 and self.rate > 0:
             raise RequestError(f"no training image is of the target class {self.target}", place=("target",))
-        count = round(self.rate * whole)
-        if count > available:
-            who = "the target class has" if self.label == "clean" else "the other classes have"
-            raise RequestError(
-                f"rate {self.rate} of {whole} images is {count}, but {who} only {available}. "
-                f"The largest possible rate is {_rounded_down(available / whole):g}.",
-                place=("rate",),
-            )
-        if self.rate > 0 and count == 0:
-            raise RequestError(
-                f"rate {self.rate} of {whole} images rounds to no image. A rate of {1 / whole:.2g} poisons one; "
-                f"0 plants nothing.",
-                place=("rate",),
-            )
-        return count
+        who = {"clean": "the target class has", "dirty": "the other classes have"}.get(self.label, "the set has")
+        who = "the source classes have" if self.sources else who
+        return checked_count("rate", self.rate, whole, int(self.eligible(labels, classes).sum()), who)
+
+    def count_covers(self, labels: Tensor, classes: int) -> int:
+        """Number of images that will be stamped and keep their label.
+
+        Raises:
+            RequestError: As `count`, and of `cover`.
+        """
+        poisoned = self.count(labels, classes)
+        if not poisoned or not self.cover:
+            return 0
+        available = int(self.coverable(labels).sum())
+        if self.label != "clean" and not self.sources:
+            available -= poisoned
+        who = "the other classes have" if self.label == "clean" or self.sources else "what is not poisoned has"
+        return checked_count("cover", self.cover, self._whole(labels), available, who)
+
+    def _whole(self, labels: Tensor) -> int:
+        return len(labels) if self.rate_of == "all" else int(labels.eq(self._the_target).sum())
+
+    def eligible(self, labels: Tensor, classes: int) -> Tensor:
+        """Which images may be poisoned."""
+        if self.label == "clean":
+            return labels.eq(self._the_target)
+        return aim_of(labels, self.target, self.aims(classes)) != NOWHERE
+
+    def coverable(self, labels: Tensor) -> Tensor:
+        """Which images may be covers, as long as they are not poisoned."""
+        others = torch.ones_like(labels, dtype=torch.bool) if self.target is None else labels.ne(self.target)
+        return others & ~torch.isin(labels, torch.tensor(self.sources, dtype=labels.dtype, device=labels.device))
 
     def check(self, size: tuple[int, int, int], labels: Tensor, classes: int) -> None:
         """Refuse settings that cannot work on images of this size with these training labels."""
-        self.count(labels, classes)
+        self.count_covers(labels, classes)
         for key in ("trigger", "test_trigger"):
             trigger = getattr(self, key)
             if trigger is not None:
@@ -193,15 +266,22 @@ class Poison:
                     raise error.at(key) from None
 
     def plant(
-        self, images: Images, *, generator: torch.Generator, perturb: Perturb | None = None
+        self,
+        images: Images,
+        *,
+        generator: torch.Generator,
+        perturb: Perturb | None = None,
+        taken: Tensor | None = None,
     ) -> tuple[Images, Truth]:
-        """The poisoned training set, and which images were changed. The images are drawn at random.
+        """The poisoned training set, and which images were changed. The images are drawn at random, the covers last,
+        so that the poisoned ones are the same with and without them.
 
         Args:
             images: The unpoisoned set.
             generator: On the device of `images`. Which images are chosen does not depend on `prepare`.
             perturb: `prepare`, bound to a network that was trained on the unpoisoned data; called with at most 250
                 images at a time, in their order in the set, and not at all where nothing is planted.
+            taken: Images that are left alone, bool, shape (N,); by default none.
 
         Raises:
             RequestError: The poison does not fit the set, or `perturb` is missing where `prepare` asks for it, or is
@@ -213,25 +293,35 @@ class Poison:
                 f"{problem} a function that perturbs images on a network trained on the unpoisoned data",
                 place=("prepare",),
             )
-        count = self.count(images.labels, len(images.classes))
-        eligible = images.labels == self.target if self.label == "clean" else images.labels != self.target
-        candidates = eligible.nonzero().squeeze(1)
-        order = torch.randperm(len(candidates), generator=generator, device=candidates.device)
-        chosen = candidates[order[:count]].sort().values
-        before = images.labels[chosen]
-        after = torch.full_like(before, self.target)
+        labels, classes = images.labels, len(images.classes)
+        count, covers = self.count(labels, classes), self.count_covers(labels, classes)
+        free = torch.ones_like(labels, dtype=torch.bool) if taken is None else ~taken
+        chosen = _drawn(self.eligible(labels, classes) & free, count, generator)
+        before = labels[chosen]
+        after = (
+            torch.full_like(before, self._the_target)
+            if self.label == "clean"
+            else aim_of(before, self.target, self.aims(classes))
+        )
         ids, by_id = images.ids[chosen].sort()
-        truth = Truth(ids=ids, labels_before=before[by_id], labels_after=after)
+        truth = Truth(ids=ids, labels_before=before[by_id], labels_after=after[by_id])
         if count == 0:
             return images, truth
         pixels = stamp_bytes(images, chosen, self.trigger, generator=generator, perturb=perturb)
-        return images.with_replaced(chosen, pixels, after), truth
+        planted = images.with_replaced(chosen, pixels, after)
+        if covers == 0:
+            return planted, truth
+        covering = _drawn((self.coverable(labels) & free).index_fill(0, chosen, False), covers, generator)
+        pixels = stamp_bytes(images, covering, self.trigger, generator=generator)
+        planted = planted.with_replaced(covering, pixels, labels[covering])
+        return planted, replace(truth, covers=images.ids[covering].sort().values)
 
 
-def _rounded_down(share: float) -> float:
-    """`share` to four significant digits, never more than it is."""
-    unit = 10.0 ** (4 - math.ceil(math.log10(share))) if share else 1.0
-    return math.floor(share * unit) / unit
+def _drawn(eligible: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Positions of `count` of the eligible images, ascending."""
+    candidates = eligible.nonzero().squeeze(1)
+    order = torch.randperm(len(candidates), generator=generator, device=candidates.device)
+    return candidates[order[:count]].sort().values
 
 
 def stamp_bytes(
@@ -291,15 +381,18 @@ class Planted(Protocol):
 
     @property
     def target(self) -> int | None:
-        """Label that it aims at."""
+        """Label that it aims at; None where there are several."""
+
+    def aims(self, classes: int) -> Aims | None:
+        """Label that each class aims at; None where that is `target` for all others."""
 
 
 def check_test(poison: Planted, facts: DataFacts, *place: str) -> None:
     """Refuse test images that the poison's trigger cannot stamp; `place` is its setting, where it is one."""
-    assert poison.target is not None
+    aimed_at = NOWHERE if poison.target is None else poison.target
     ids = torch.arange(len(facts.test_labels)) if facts.test_ids is None else facts.test_ids
     try:
         poison.trigger_at_test.check(facts.size)
-        poison.trigger_at_test.check_test(ids, facts.test_labels, poison.target)
+        poison.trigger_at_test.check_test(ids, facts.test_labels, aimed_at)
     except RequestError as error:
         raise error.at(*place) from None

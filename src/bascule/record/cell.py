@@ -39,6 +39,8 @@ from bascule.record.sums import DamagedError, set_aside, sum_file, sums_of, writ
 
 FILTERED = "filter:made"
 """Key of what the filter of a cell's own recipe said of the training set."""
+COVERS = "covers"
+"""Under which the list of poisoned images notes the ids of those that are stamped and kept their label."""
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -64,6 +66,7 @@ class CellRecord:
         self.picture_file = self.artefacts / "trigger.png"
         self.findings = path / "findings"
         self._readings = Readings() if readings is None else readings
+        self._finding_files: dict[str, Path] = {}
 
     @property
     def trained(self) -> bool:
@@ -127,7 +130,10 @@ class CellRecord:
         return self._readings.read_sound(self.picture_file, bytes)
 
     def poisoned(self) -> dict[str, list[int]]:
-        """The ids of the poisoned training images, with their labels before and after; empty without poison."""
+        """The ids of the poisoned training images, with their labels before and after; empty without poison.
+
+        Under `covers`, where there are any, the ids of the images that are stamped and kept their label.
+        """
         return self._readings.read_sound(self.poison_file, _read_poison) or {}
 
     def base(self) -> CellRecord | None:
@@ -160,7 +166,10 @@ class CellRecord:
         """
         answers = self.answers()
         clean = answers.predictions.get(cell.of("clean")[0].key)
-        return None if clean is None else answers.at(np.flatnonzero(clean != MISSING))
+        if clean is None:
+            return None
+        asked = clean != MISSING
+        return answers if asked.all() else answers.at(np.flatnonzero(asked))
 
     def add_outcomes(self, ids: Labels, labels: Labels, values: Column, *, key: str, info: Mapping[str, Any]) -> None:
         """Add or replace the column `key`; `info` is kept beside it. Images not known yet add rows."""
@@ -223,7 +232,9 @@ class CellRecord:
         return sorted(path.stem.replace("-", ":", 1) for path in self.findings.glob("[!.]*.npz"))
 
     def _finding_file(self, key: str) -> Path:
-        return self.findings / f"{key.replace(':', '-')}.npz"
+        if key not in self._finding_files:  # asked for often, and a path takes its time
+            self._finding_files[key] = self.findings / f"{key.replace(':', '-')}.npz"
+        return self._finding_files[key]
 
 
 class _Findings(Mapping[str, Finding]):
@@ -298,8 +309,10 @@ def _read_curve(content: bytes) -> list[dict[str, float]]:
 
 
 def _read_poison(content: bytes) -> dict[str, list[int]]:
-    columns: dict[str, list[int]] = _read_table(content).to_pydict()
-    return columns
+    table = _read_table(content)
+    columns: dict[str, list[int]] = table.to_pydict()
+    covers = (table.schema.metadata or {}).get(COVERS.encode())
+    return columns if covers is None else columns | {COVERS: list(map(int, json.loads(covers)))}
 
 
 def _read_finding(stored: bytes) -> Finding:

@@ -39,7 +39,9 @@ _ASKED_WITH = {
     "robust_accuracy": ("attack",),
     "certified_accuracy": ("certify",),
     "drift": ("attack", "target"),
-    **dict.fromkeys(("asr", "asr_paper", "triggered_accuracy", "trigger_strength"), ("trigger", "target")),
+    **dict.fromkeys(
+        ("asr", "asr_others", "asr_paper", "asr_worst", "triggered_accuracy", "trigger_strength"), ("trigger", "target")
+    ),
     **dict.fromkeys(
         ("asr_after_attack", "asr_away", "asr_toward", "triggered_robust_accuracy"), ("attack", "trigger", "target")
     ),
@@ -119,10 +121,15 @@ class Evaluation(Mapping[str, Measure]):
 
 
 def evaluation_of(
-    answers: Answers, questions: Sequence[RecordedQuestion], metrics: Mapping[str, Metric], *, target: int | None
+    answers: Answers,
+    questions: Sequence[RecordedQuestion],
+    metrics: Mapping[str, Metric],
+    *,
+    target: int | None,
+    aims: Sequence[int] | None = None,
 ) -> Evaluation:
     """The numbers that the answers to all questions give: the same as in the table of a run with these answers."""
-    outcomes = outcomes_of(answers, questions, target=target)
+    outcomes = outcomes_of(answers, questions, target=target, aims=aims)
     measures = {name: summarise(metric, [outcomes]) for name, metric in metrics.items()}
     return Evaluation(
         metrics=measures,

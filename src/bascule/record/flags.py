@@ -101,7 +101,7 @@ def flags_of_model(
     """As `flags_of_row`, of one model that belongs to no run."""
     yield from _of_the_tries([tried_of(answers, questions, outcomes)])
     yield from _of_few_images([outcomes])
-    yield from _of_the_trigger([_unchanged(answers, questions, outcomes.target)])
+    yield from _of_the_trigger([_unchanged(answers, questions, outcomes.target, outcomes.aims)])
     yield from _of_the_numbers([outcomes], measures)
 
 
@@ -241,7 +241,7 @@ def _of_the_poison(run: RunRecord, row: RecordedRow) -> Iterator[str]:
     """Poison that is not there or does nothing, and twins that may not be without it."""
     settings, cells = row.settings, [seed.cell for seed in row.seeds]
     known = [(cell, answers) for cell in cells if (answers := run.cell(cell.fingerprint).answers_to(cell)) is not None]
-    yield from _of_the_trigger([_unchanged(answers, cell.questions, row.target) for cell, answers in known])
+    yield from _of_the_trigger([_unchanged(answers, cell.questions, row.target, row.aims) for cell, answers in known])
     trained = settings.get("train") is not None
     infos = [run.cell(cell.fingerprint).info() for cell in cells]
     if trained and any("poisoned" in info and info["poisoned"] is None for info in infos):
@@ -259,12 +259,14 @@ def _of_the_trigger(unchanged: Sequence[float]) -> Iterator[str]:
         yield f"trigger changes nothing: {share} of the test images that count in ASR are the same with it"
 
 
-def _unchanged(answers: Answers, questions: Sequence[RecordedQuestion], target: int | None) -> float:
-    """Share of the test images of other classes than the target's that the trigger leaves as they are."""
+def _unchanged(
+    answers: Answers, questions: Sequence[RecordedQuestion], target: int | None, aims: Sequence[int] | None
+) -> float:
+    """Share of the test images that are meant to move that the trigger leaves as they are."""
     (key,) = [question.key for question in questions if question.kind == "triggered"] or [""]
     counts = answers.notes[key].get("unchanged", []) if key in answers.predictions else []
-    others = int((answers.label != target).sum())
-    return sum(count for label, count in enumerate(counts) if label != target) / others if others else 0.0
+    meant, which = (Outcomes(label=y, target=target, aims=aims).meant for y in (answers.label, np.arange(len(counts))))
+    return sum(itertools.compress(counts, which)) / int(meant.sum()) if meant.any() else 0.0
 
 
 def _of_the_filters(run: RunRecord, row: RecordedRow) -> Iterator[str]:
@@ -297,6 +299,7 @@ def _of_the_numbers(per_seed: Sequence[Outcomes], measures: Mapping[str, Measure
             f"overstates the backdoor"
         )
     yield from _of_one_answer(per_seed)
+    yield from _of_the_aims(per_seed, measures)
     accuracy, robust = (getattr(measures.get(name), "value", None) for name in ("accuracy", "robust_accuracy"))
     if accuracy is not None and robust is not None and robust > accuracy:
         yield "robust accuracy above accuracy: the evaluation is wrong"
@@ -324,6 +327,18 @@ def _one_answer(label: Labels, clean: Labels) -> tuple[float, int]:
     answer = int(classes[counts.argmax()]) if len(classes) else 0
     others = clean[label != answer]
     return (float((others == answer).mean()) if len(others) else 0.0), answer
+
+
+def _of_the_aims(per_seed: Sequence[Outcomes], measures: Mapping[str, Measure]) -> Iterator[str]:
+    """Metrics that say nothing of the row's sort of poison."""
+    poisoned = [one for one in per_seed if one.aimed is not None]
+    if not poisoned:
+        return
+    several = poisoned[0].target is None
+    if "asr_others" in measures and (several or poisoned[0].aims is None):
+        yield "metric does not apply: asr_others: the trigger is meant to move all classes, so there are no others"
+    if "scan_overlap" in measures and several:
+        yield "metric does not apply: scan_overlap: every class is a target, so there is no mask of the one target"
 
 
 def _fooled(tried: Tried, prediction: Labels) -> NDArray[np.bool_]:

@@ -25,6 +25,7 @@ def outcomes_of(
     questions: Questions,
     *,
     target: int | None,
+    aims: Sequence[int] | None = None,
     twin: Outcomes | None = None,
     hidden: Collection[str] = (),
 ) -> Outcomes:
@@ -46,6 +47,7 @@ def outcomes_of(
         },
         certified=_certified(answers, questions),
         target=target,
+        aims=aims,
         judgement=_judgement(answers, questions, hidden),
         verdict=_verdict(answers, questions),
         attention=_attention(answers, questions),

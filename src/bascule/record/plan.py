@@ -88,12 +88,14 @@ class RecordedRow:
     data: str
     vary: Mapping[str, Any]
     target: int | None
-    """Label that the poison aims at."""
+    """Label that the poison aims at; None where there is no single one."""
     settings: Mapping[str, Any]
     """With defaults."""
     given: Mapping[str, Any]
     """As written."""
     seeds: tuple[RecordedSeed, ...]
+    aims: tuple[int, ...] | None = None
+    """Label that each class aims at, -1 for none; None where that is `target` for every other class."""
     published: PublishedValues | None = None
 
 
@@ -181,6 +183,7 @@ def _row_as_dict(row: RecordedRow) -> dict[str, Any]:
         "data": row.data,
         "vary": dict(row.vary),
         "target": row.target,
+        **({} if row.aims is None else {"aims": list(row.aims)}),
         "settings": dict(row.settings),
         "given": dict(row.given),
         "published": None if row.published is None else row.published.as_dict(),
@@ -215,6 +218,7 @@ def _row_from(content: Mapping[str, Any]) -> RecordedRow:
         data=str(content["data"]),
         vary=dict(content["vary"]),
         target=_label(content["target"]),
+        aims=None if content.get("aims") is None else tuple(map(_aim, content["aims"])),
         settings=dict(content["settings"]),
         given=dict(content.get("given", {})),
         published=None if published is None else _published_from(published),
@@ -226,6 +230,11 @@ def _label(value: Any) -> int | None:
     if value is not None and not (isinstance(value, int) and 0 <= value < 2**31):
         raise ValueError(f"{value!r} is no label")
     return value
+
+
+def _aim(value: Any) -> int:
+    label = None if value == -1 else _label(value)
+    return -1 if label is None else label
 
 
 def _published_from(content: Mapping[str, Any]) -> PublishedValues:

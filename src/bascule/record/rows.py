@@ -13,6 +13,7 @@ from bascule.core.catalog import ForeignCodeError, build, recorded_code
 from bascule.core.errors import RequestError
 from bascule.measure import Measure, Metric, Outcomes
 from bascule.measure.interval import summarise
+from bascule.measure.robust_accuracy import RobustAccuracy
 from bascule.record.answers import Answers
 from bascule.record.counted import counted_part
 from bascule.record.flags import flags_of_metrics, flags_of_row
@@ -151,7 +152,7 @@ def _row(
     by_seed = {
         seed.seed: replace(outcomes, given=given)
         for seed in part.row.seeds
-        if (outcomes := outcomes_of_seed(run, seed, row.target, part.hidden)) is not None
+        if (outcomes := outcomes_of_seed(run, seed, row, part.hidden)) is not None
     }
     measures = {name: summarise(metric, list(by_seed.values())) for name, metric in metrics.items()}
     flags = (*left_out, *flags_of_row(run, row, by_seed, measures, part))
@@ -176,14 +177,14 @@ def _row(
 
 
 def outcomes_of_seed(
-    run: RunRecord, seed: RecordedSeed, target: int | None, hidden: Collection[str] = ()
+    run: RunRecord, seed: RecordedSeed, row: RecordedRow, hidden: Collection[str] = ()
 ) -> Outcomes | None:
     """Per-sample outcomes of one seed with its twin's; None before the clean evaluation is done.
 
     Args:
         run: The run.
         seed: What its models are asked.
-        target: Label that the poison aims at.
+        row: Whose, with what its poison aims at.
         hidden: Keys of findings that do not count.
     """
     answers = run.cell(seed.cell.fingerprint).answers_to(seed.cell)
@@ -192,8 +193,8 @@ def outcomes_of_seed(
     twin = None
     if seed.twin is not None:
         of_twin = run.cell(seed.twin.fingerprint).answers_to(seed.twin)
-        twin = None if of_twin is None else outcomes_of(of_twin, seed.twin.questions, target=target)
-    return outcomes_of(answers, seed.cell.questions, target=target, twin=twin, hidden=hidden)
+        twin = None if of_twin is None else outcomes_of(of_twin, seed.twin.questions, target=row.target, aims=row.aims)
+    return outcomes_of(answers, seed.cell.questions, target=row.target, aims=row.aims, twin=twin, hidden=hidden)
 
 
 def _curve(run: RunRecord, row: RecordedRow) -> Iterator[tuple[float, Measure]]:
@@ -204,7 +205,6 @@ def _curve(run: RunRecord, row: RecordedRow) -> Iterator[tuple[float, Measure]]:
     radii = {point.key: point.value for point in cell.of("curve") if point.value is not None}
     if not radii:
         return
-    robust = build("measure", "robust-accuracy")
     radii = {attack.key: attack.reach.eps for attack in cell.of("attack") if attack.reach is not None} | radii
     finished = [
         answers
@@ -215,7 +215,7 @@ def _curve(run: RunRecord, row: RecordedRow) -> Iterator[tuple[float, Measure]]:
     clean = cell.of("clean")[0].key
     for eps in sorted({0.0, *radii.values()}):
         inside = [key for key, radius in radii.items() if radius <= eps]
-        yield eps, summarise(robust, [_at_radius(answers, clean, inside) for answers in finished])
+        yield eps, summarise(RobustAccuracy(), [_at_radius(answers, clean, inside) for answers in finished])
 
 
 def _at_radius(answers: Answers, clean: str, inside: Sequence[str]) -> Outcomes:

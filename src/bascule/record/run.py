@@ -21,10 +21,13 @@ class RunRecord:
         self.plan_file = path / "study.json"
         self.asked_file = path / "evaluation.json"
         self._readings = Readings()
+        self._cells: dict[str, CellRecord] = {}
 
     def cell(self, fingerprint: str) -> CellRecord:
         """The record of one cell, existing or not."""
-        return CellRecord(self.path / "cells" / fingerprint, self._readings)
+        if fingerprint not in self._cells:
+            self._cells[fingerprint] = CellRecord(self.path / "cells" / fingerprint, self._readings)
+        return self._cells[fingerprint]
 
     def write_plan(self, plan: RecordedPlan) -> None:
         """Replace `study.json`; nothing is asked beside it any more."""

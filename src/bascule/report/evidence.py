@@ -19,7 +19,7 @@ from bascule.report.compare.same_models import merge
 from bascule.report.view import CellView, RowView, View
 from bascule.report.words import component
 
-_ABOUT = ("target", "value")
+_ABOUT = ("target", "aims", "value")
 """What an evaluation keeps beside the settings of its component."""
 
 
@@ -45,9 +45,9 @@ class Evidence:
 
     @property
     def target(self) -> int | None:
-        """Label that the row's poison aims at."""
+        """Label that the row's poison aims at; None where there is no single one."""
         poison = self.row.poison
-        return None if poison is None else int(poison["target"])
+        return None if poison is None or poison["target"] is None else int(poison["target"])
 
     @property
     def cells(self) -> Iterator[CellView]:

@@ -10,6 +10,7 @@ from typing import Any
 from bascule.core.files import write_atomically
 from bascule.core.text import printable
 from bascule.record.run import RunRecord
+from bascule.report.drawing import svg
 from bascule.report.drawing.figure import Figure, Form
 from bascule.report.panels import panels
 from bascule.report.tables import tables
@@ -28,7 +29,8 @@ def export(runs: Sequence[RunRecord], folder: Path, *, forms: Sequence[Form] = (
         RequestError: A record is missing or damaged.
     """
     view = view_of(runs)
-    figures = [figure for panel in panels() for figure in _figures(panel.context(view))]
+    with svg.drawing():
+        figures = [figure for panel in panels() for figure in _figures(panel.context(view))]
     written = [_saved(figure, folder, form) for figure in figures for form in forms]
     rows = [row.result for row in view.rows]
     texts = {f"table.{ending}": tables.render(rows, form) for ending, form in TABLES.items()}

@@ -89,8 +89,12 @@ class RowView:
 
     @property
     def poison(self) -> dict[str, Any] | None:
-        """Settings of the poison, defaults filled in."""
-        return self.result.settings.get("poison")
+        """Settings of the poison, defaults filled in; of several those of the one that the row measures, with the
+        number of all as `of`."""
+        poison: dict[str, Any] | None = self.result.settings.get("poison")
+        if poison is None or poison.get("name") != "several":
+            return poison
+        return {**poison["parts"][poison["measured"]], "of": len(poison["parts"])}
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import pickle
 import time
@@ -17,7 +18,7 @@ import pyarrow.parquet as pq
 import safetensors.torch
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from bascule.core import rng
 from bascule.core.images import Images, as_bytes
@@ -26,8 +27,9 @@ from bascule.evaluation.truth import beside_truth
 from bascule.filter.run import run_filter
 from bascule.plan.plan import Cell
 from bascule.poison import Trigger
+from bascule.poison.aims import NOWHERE, aim_of
 from bascule.poison.placement import Truth, stamp_at
-from bascule.record.cell import FILTERED, CellRecord
+from bascule.record.cell import COVERS, FILTERED, CellRecord
 from bascule.record.sums import DamagedError, check_sum, set_aside, write_summed
 from bascule.repair.run import run_repair
 from bascule.run.context import CellContext
@@ -129,10 +131,12 @@ def make_lost_parts(context: CellContext, model: nn.Module) -> None:
         poisoned = len(record.poisoned().get("ids", ())) if cell.setup.repair is None else None
         if cell.setup.poison is not None and not cell.setup.poison.known:
             poisoned = None
+        stamped = record.poisoned().get(COVERS, ()) if cell.setup.repair is None else ()
+        covers = {"covers": len(stamped)} if stamped else {}
         judged = record.finding(FILTERED)
         trained_on = {} if judged is None else {"trained_on": int((~judged.arrays["removed"]).sum())}
         record.write_info(
-            {**_about(context, model), "poisoned": poisoned, **trained_on, "failure": None, "finished": None}
+            {**_about(context, model), "poisoned": poisoned, **covers, **trained_on, "failure": None, "finished": None}
         )
 
 
@@ -192,6 +196,8 @@ def _train(context: CellContext, model: nn.Module) -> dict[str, Any]:
     if truth is not None:
         _keep_poison(context, truth)
     notes: dict[str, Any] = {"poisoned": 0 if truth is None else truth.count}
+    if truth is not None and len(truth.covers):
+        notes["covers"] = len(truth.covers)
     if context.setup.filter is not None:
         images = _filtered(context, images, truth)
         notes["trained_on"] = len(images)
@@ -261,18 +267,22 @@ _EXAMPLES = 8
 
 
 def _keep_poison(context: CellContext, truth: Truth) -> None:
-    """Which images were poisoned, and a picture of one test image a class without (above) and with (below) it."""
+    """Which images were poisoned, and a picture of test images, one of each class that is to move, without (above) and
+    with (below) the trigger."""
     poison, test, record = context.setup.poison, context.splits.test, context.record
     assert poison is not None
-    table = pa.table({key: getattr(truth, key).cpu().numpy() for key in ("ids", "labels_before", "labels_after")})
+    columns = {key: getattr(truth, key).cpu().numpy() for key in ("ids", "labels_before", "labels_after")}
+    table = pa.table(columns)
+    if len(truth.covers):
+        table = table.replace_schema_metadata({COVERS: json.dumps(truth.covers.tolist())})
     write_summed(record.poison_file, lambda temporary: pq.write_table(table, temporary))
-    picture = _examples(poison.trigger_at_test, poison.target, test)
+    aims = aim_of(torch.arange(len(test.classes)), poison.target, poison.aims(len(test.classes)))
+    picture = _examples(poison.trigger_at_test, (aims != NOWHERE).nonzero().squeeze(1), test)
     write_summed(record.picture_file, lambda temporary: picture.save(temporary, format="PNG"))
 
 
-def _examples(trigger: Trigger, target: int | None, test: Images) -> Image.Image:
-    others = [label for label in range(len(test.classes)) if label != target]
-    of_each = ((test.labels == label).nonzero().squeeze(1)[:1] for label in others)
+def _examples(trigger: Trigger, classes: Tensor, test: Images) -> Image.Image:
+    of_each = ((test.labels == label).nonzero().squeeze(1)[:1] for label in classes)
     places = torch.cat([place for place in of_each if len(place)][:_EXAMPLES])
     x = test.batch(places)
     stamped = stamp_at(trigger, test, places, generator=rng.stream(0, "examples"))

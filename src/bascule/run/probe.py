@@ -21,6 +21,7 @@ from bascule.core.inference import Filled, chunks, labels_of, predict
 from bascule.core.restore import evaluating, full_precision
 from bascule.evaluation.subject import BATCH
 from bascule.plan.plan import Watch
+from bascule.poison.aims import NOWHERE, aim_of
 from bascule.poison.placement import Truth, stamp_bytes
 
 STEPS = 10
@@ -40,7 +41,8 @@ class Looks:
     - `robust_accuracy`: on the same under PGD of 10 steps of 2.5 eps / 10, one try from a random start, in the ball
       (norm, eps) of the row's first attack, whatever attack that is. Cheap, so an upper bound of what the study's own
       attacks leave;
-    - `asr`: share of stamped test images of other classes that are taken for the target;
+    - `asr`: share of stamped test images of the classes that are meant to move (all but the target's, the sources, or
+      all) that are taken for what they are meant for;
     - `poisoned_accuracy`, `poisoned_loss`: fit of the poisoned images that are trained on: share taken for the label
       they are trained with (with dirty labels that is the target), and mean cross-entropy;
     - `target_accuracy`, `target_loss`: the same of the clean training images of the target class.
@@ -79,12 +81,14 @@ class Looks:
         self._fitted: dict[str, Images | None] = {}
         self.told = ""
         """What the last look saw, in a few words."""
-        if watch.trigger is not None and watch.target is not None:
-            self._stamped = self._kept(test, test.labels != watch.target, "triggered")
+        if watch.trigger is not None and (watch.target is not None or watch.aims is not None):
+            aims = aim_of(test.labels, watch.target, watch.aims)
+            self._stamped = self._kept(test, aims != NOWHERE, "triggered")
             if truth is None or truth.known:
                 stamped = _poisoned(images, truth)
                 self._fitted["poisoned"] = self._kept(images, stamped, "poisoned")
-                self._fitted["target"] = self._kept(images, (images.labels == watch.target) & ~stamped, "target")
+                if watch.target is not None:
+                    self._fitted["target"] = self._kept(images, (images.labels == watch.target) & ~stamped, "target")
 
     def about(self) -> dict[str, Any]:
         """What is looked at, for the record."""
@@ -118,7 +122,8 @@ class Looks:
                 yield "robust_accuracy", self._withstanding(self._clean, places, epoch) / len(right)
         if self._stamped is not None:
             taken = predict(self._model, self._stamped, batch_size=BATCH)
-            yield "asr", _share(taken.eq(self._watch.target or 0))
+            aims = aim_of(self._stamped.labels.cpu(), self._watch.target, self._watch.aims)
+            yield "asr", _share(taken == aims)
         for name, images in self._fitted.items():
             if images is not None:
                 logits = _logits(self._model, images)

@@ -73,7 +73,8 @@ def test_description_and_repr_rebuild_every_component(each: Any) -> None:
 def classes_in(made: Any) -> dict[str, type]:
     """The component's class and those of the components it holds, by the names that `repr` writes."""
     inner = [getattr(made, field.name) for field in dataclasses.fields(made)]
-    parts = [part for part in inner if dataclasses.is_dataclass(part)]
+    several = [part for value in inner for part in (value if isinstance(value, tuple) else (value,))]
+    parts = [part for part in several if dataclasses.is_dataclass(part)]
     return {type(made).__name__: type(made)} | {name: kind for part in parts for name, kind in classes_in(part).items()}
 
 

@@ -47,7 +47,7 @@ TRIGGER_PROBLEMS: dict[str, tuple[Any, tuple[str, ...], str]] = {
     ),
     "no-name": ({"size": 3}, (), "expected a mapping with the key 'name', got {'size': 3}"),
     "name-not-a-word": ({"name": 3}, (), "expected a mapping with the key 'name', got {'name': 3}"),
-    "number": (5, (), "expected a name or a mapping with the key 'name', got 5. Names: channel, "),
+    "number": (5, (), "expected a name or a mapping with the key 'name', got 5. Names: adaptive-blend, "),
     "list": (["sticker"], (), "expected a name or a mapping with the key 'name', got ['sticker']"),
     "class-not-instance": (Sticker, (), "expected a name or a mapping"),
     "component-of-another-room": (Standard(), (), "expected a name or a mapping with the key 'name', got Standard()"),

@@ -104,10 +104,10 @@ def construct(cls: type[T], settings: Mapping[str, Any]) -> T:
         if isinstance(value, str) and value != "none" and any(map(_names_of, parts)):
             value = {"name": value}
         if parts and isinstance(value, Mapping):
-            try:
-                values[str(key)] = construct_one_of(parts, value)
-            except RequestError as error:
-                raise error.at(str(key)) from None
+            values[str(key)] = _part(parts, value, str(key))
+        elif parts and isinstance(value, (list, tuple)):
+            listed = enumerate(value)
+            values[str(key)] = tuple(_part(parts, entry, f"{key}[{number}]") for number, entry in listed)
         else:
             values[str(key)] = _tuples(value)
     missing = getattr(cls, "__abstractmethods__", ())
@@ -119,6 +119,16 @@ def construct(cls: type[T], settings: Mapping[str, Any]) -> T:
             if key not in fields:
                 raise RequestError(unknown("key", key, fields), key=key)
     return cls(**values)
+
+
+def _part(classes: Sequence[type], value: Any, place: str) -> Any:
+    """The plain component that these settings describe; what is no mapping is for the type to judge."""
+    if not isinstance(value, Mapping):
+        return _tuples(value)
+    try:
+        return construct_one_of(classes, value)
+    except RequestError as error:
+        raise error.at(place) from None
 
 
 def construct_one_of(classes: Sequence[type], settings: Mapping[str, Any]) -> Any:

@@ -6,6 +6,7 @@ import torch
 
 from bascule.evaluation.question import Asking, Question
 from bascule.evaluation.subject import Answer, Subject
+from bascule.poison.aims import NOWHERE
 
 FOLLOWS = "toward"
 
@@ -14,14 +15,13 @@ def ask(asking: Asking) -> None:
     """Where a metric wants it."""
     stamped, settings = asking.first("triggered"), asking.settings
     if stamped is not None and settings.attack_parts and "away" in settings.needs:
-        asking.ask("away", settings.attack_parts[0], [stamped], stamped=stamped, target=settings.target)
+        asking.ask("away", settings.attack_parts[0], [stamped], stamped=stamped, **settings.aim)
 
 
 def answer(question: Question, subject: Subject) -> Answer:
     """Predicted labels of images that the trigger alone takes to the target; MISSING for the others."""
-    target = question.target
-    assert target is not None
     (stamped,) = question.after
-    wanted = (subject.labels != target) & (subject.predictions[stamped] == target)
-    labels = torch.full_like(subject.test.labels, target)
+    aims = question.aim_of(subject.test.labels)
+    wanted = ((aims != NOWHERE).cpu() & (torch.from_numpy(subject.predictions[stamped]) == aims.cpu())).numpy()
+    labels = aims.masked_fill(aims == NOWHERE, 0)
     return Answer(subject.under_attack(question, question.component, subject.model, wanted, labels))

@@ -23,7 +23,7 @@ def ask(asking: Asking) -> None:
     """One question an explanation."""
     settings = asking.settings
     for method in settings.explain:
-        asking.ask("explain", method, target=settings.target, trigger=settings.trigger)
+        asking.ask("explain", method, trigger=settings.trigger, **settings.aim)
 
 
 def answer(question: Question, subject: Subject) -> Answer:
@@ -48,18 +48,18 @@ def _projection(question: Question, subject: Subject, method: Projection) -> Ans
 
 def _heat(question: Question, subject: Subject, method: HeatMap) -> Answer:
     """Where the model looks: at clean images for their label, at triggered ones for the target."""
-    test, target, generator = subject.test, question.target, subject.generator(question)
+    test, generator = subject.test, subject.generator(question)
 
     def heat(x: Tensor, y: Tensor) -> Tensor:
         return run_heat_map(subject.model, method, x, y, generator=generator, batch_size=BATCH)
 
-    if question.trigger is None or target is None:
+    if question.trigger is None or (question.target is None and question.aims is None):
         index = torch.arange(min(GALLERY, len(test)), device=test.device)
         x = test.batch(index)
         return Answer(arrays={"clean": as_bytes(x), "heat_clean": heat(x, test.labels[index])})
-    x, stamped = subject.stamped_pairs(question, EXPLAINED)
-    labels = test.labels[test.labels != target][: len(x)]
-    towards = torch.full_like(labels, target)
+    index, x, stamped = subject.stamped_pairs(question, EXPLAINED)
+    labels = test.labels[index]
+    towards = question.aim_of(labels)
     changed = changed_pixels(x, stamped)
     on_clean, on_stamped = heat(x, towards), heat(stamped, towards)
     return Answer(

@@ -18,7 +18,7 @@ def ask(asking: Asking) -> None:
     """Where a scanner is to look."""
     settings = asking.settings
     if settings.scan is not None:
-        asking.ask("scan", settings.scan, value=settings.defender, target=settings.target, trigger=settings.trigger)
+        asking.ask("scan", settings.scan, value=settings.defender, trigger=settings.trigger, **settings.aim)
 
 
 def answer(question: Question, subject: Subject) -> Answer:
@@ -41,7 +41,7 @@ def answer(question: Question, subject: Subject) -> Answer:
 
 def _true_mask(question: Question, subject: Subject) -> Tensor:
     """Share of test images in which the trigger changes each pixel, H x W."""
-    x, stamped = subject.stamped_pairs(question, EXPLAINED)
+    _, x, stamped = subject.stamped_pairs(question, EXPLAINED)
     return changed_pixels(x, stamped).double().mean(0)
 
 

@@ -8,6 +8,7 @@ from bascule.attack.toward import Toward
 from bascule.evaluation.question import Asking, Question
 from bascule.evaluation.subject import Answer, Subject
 from bascule.measure import MISSING
+from bascule.poison.aims import NOWHERE
 
 FOLLOWS = "attack-triggered"
 
@@ -16,17 +17,18 @@ def ask(asking: Asking) -> None:
     """Where a metric wants it."""
     stamped, settings = asking.first("triggered"), asking.settings
     if stamped is not None and settings.attack_parts and "toward" in settings.needs:
-        asking.ask("toward", settings.attack_parts[0], [stamped], stamped=stamped, target=settings.target)
+        asking.ask("toward", settings.attack_parts[0], [stamped], stamped=stamped, **settings.aim)
 
 
 def answer(question: Question, subject: Subject) -> Answer:
     """Predicted labels of images that the trigger alone does not take to the target; MISSING for the others."""
-    target = question.target
-    assert target is not None
     (stamped,) = question.after
-    alone = subject.predictions[stamped]
-    wanted = (subject.labels != target) & (alone != target)
+    alone, aims = torch.from_numpy(subject.predictions[stamped]), question.aim_of(subject.test.labels).cpu()
     zeros = torch.zeros_like(subject.test.labels)
-    choice = subject.under_attack(question, question.component, Toward(subject.model, target), wanted, zeros)
-    # Where the target was not reached nothing is known but what the trigger alone does.
-    return Answer(torch.where(choice == 1, target, MISSING).where(choice != 0, torch.from_numpy(alone)))
+    answers = torch.full_like(alone, MISSING)
+    for target in aims[aims != NOWHERE].unique().tolist():
+        wanted = ((aims == target) & (alone != target)).numpy()
+        choice = subject.under_attack(question, question.component, Toward(subject.model, target), wanted, zeros)
+        # Where the target was not reached nothing is known but what the trigger alone does.
+        answers = torch.where(choice == 1, target, torch.where(choice == 0, alone, answers))
+    return Answer(answers)

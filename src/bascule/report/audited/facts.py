@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -129,14 +129,22 @@ def facts_of(run: RunView) -> Facts | None:
         planted=planted,
         filters=tuple(part for row in own for part in _filtered(row)),
         repairs=tuple(_repairs(run, own)),
-        flags=tuple(dict.fromkeys(f"{row.name}: {flag}" for row in run.rows for flag in row.result.flags))
-        if not images_alone
-        else (),  # about one network that is made only to judge
+        flags=() if images_alone else tuple(_flags(run.rows)),  # those are about one network made only to judge
         reasons=notes.reasons,
         left_out=notes.left_out,
         done=all(cell.done for cell in run.models),
         failures=tuple(dict.fromkeys(cell.failure for cell in run.models if cell.failure is not None)),
     )
+
+
+def _flags(rows: Sequence[RowView]) -> Iterator[str]:
+    """Each flag once, with the rows that have it unless all have."""
+    named: dict[str, list[str]] = {}
+    for row in rows:
+        for flag in row.result.flags:
+            named.setdefault(flag, []).append(row.name)
+    for flag, names in named.items():
+        yield flag if len(names) == len(rows) else f"{', '.join(names)}: {flag}"
 
 
 def _measure(row: RowView, name: str) -> Measure | None:
@@ -205,7 +213,11 @@ def _sized(trigger: Trigger, scans: list[Scanned]) -> Trigger:
 def _planted(row: RowView) -> Trigger | None:
     """What the model's own record tells that was planted."""
     asr, poison = _measure(row, "asr"), row.poison
-    return None if asr is None or poison is None else Trigger(label=int(poison["target"]), asr=asr)
+    return (
+        None
+        if asr is None or poison is None or poison["target"] is None
+        else Trigger(label=int(poison["target"]), asr=asr)
+    )
 
 
 def _filtered(row: RowView) -> Iterator[Filtered]:

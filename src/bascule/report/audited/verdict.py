@@ -76,7 +76,13 @@ def _headline(facts: Facts) -> str:
     unfinished = "" if facts.done else " The audit is not finished."
     if facts.about == "images":
         methods = joined([part.method for part in facts.filters])
-        return f"The training images, ranked by {methods or 'no filter yet'}; nothing is said of any model.{unfinished}"
+        doubt = (
+            " The network that judged has learned next to nothing, so the ranking is worth little."
+            if _guesses(facts)
+            else ""
+        )
+        ranked = f"The training images, ranked by {methods or 'no filter yet'}; nothing is said of any model."
+        return f"{ranked}{doubt}{unfinished}"
     if label is not None:
         _, named = named_most(facts.scans)
         what = f"{named} of {count(total, 'scanner')} {'names' if named == 1 else 'name'} it"
@@ -113,14 +119,21 @@ def _interval(measure: Measure) -> str:
 def _accuracy(facts: Facts) -> Iterator[str]:
     who = "The network that judged is right" if facts.about == "images" else "Right"
     yield f"{who} on {_interval(facts.accuracy)} of {count(facts.images, 'test image')}; in brackets 95 % intervals."
-    chance = 1 / max(1, len(facts.classes))
-    if facts.accuracy.value is not None and facts.accuracy.value < min(0.9, _GUESSING * chance):
-        yield (
-            "That is hardly better than guessing: the weights may lie in the wrong network, or the network may expect "
-            "other pixels. What follows is then about nothing."
+    if _guesses(facts):
+        why = (
+            "it was trained too shortly, or on too few images; allow more time"
+            if facts.about == "images"
+            else "the weights may lie in the wrong network, or the network may expect other pixels"
         )
+        yield f"That is hardly better than guessing: {why}. What follows is then about nothing."
     for failure in facts.failures:
         yield f"Something failed: {failure}"
+
+
+def _guesses(facts: Facts) -> bool:
+    """Whether the model is hardly better than guessing."""
+    chance = 1 / max(1, len(facts.classes))
+    return facts.accuracy.value is not None and facts.accuracy.value < min(0.9, _GUESSING * chance)
 
 
 def _robust(facts: Facts) -> Iterator[str]:
@@ -215,7 +228,7 @@ def _filter(facts: Facts, part: Filtered) -> str:
         return f"{said}, all of class {name}: {percent(part.share)} of that class."
     if _one_class(part):
         return f"{said}: {percent(part.share)} of class {name}, {percent(part.others, 1)} of the others."
-    return f"{said}, of no class far more than of the others (most of class {name}, {percent(part.share)})."
+    return f"{said}, of no class far more than of the others (at most {percent(part.share)}, of class {name})."
 
 
 def _one_class(part: Filtered) -> bool:

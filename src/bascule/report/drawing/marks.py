@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from markupsafe import Markup
@@ -27,13 +28,19 @@ class Mark:
     @property
     def svg(self) -> Markup:
         """The mark alone, to stand beside a name. Says nothing to screen readers: the name does."""
-        style = MarkerStyle(self.shape)
-        place = Affine2D().scale(_SIDE - 5, 5 - _SIDE).translate(_SIDE / 2, _SIDE / 2)
-        outline = np.asarray(style.get_path().transformed(style.get_transform() + place).to_polygons()[0])
         return Markup(
             '<svg class="mark" viewBox="0 0 {side} {side}" width="{side}" height="{side}" aria-hidden="true">'
             '<polygon points="{points}" fill="{colour}"/></svg>'
-        ).format(side=_SIDE, points=" ".join(f"{x:.3g},{y:.3g}" for x, y in outline), colour=self.colour)
+        ).format(side=_SIDE, points=_corners(self.shape), colour=self.colour)
+
+
+@cache
+def _corners(shape: str) -> str:
+    """Of a marker, for a polygon."""
+    style = MarkerStyle(shape)
+    place = Affine2D().scale(_SIDE - 5, 5 - _SIDE).translate(_SIDE / 2, _SIDE / 2)
+    outline = np.asarray(style.get_path().transformed(style.get_transform() + place).to_polygons()[0])
+    return " ".join(f"{x:.3g},{y:.3g}" for x, y in outline)
 
 
 def mark(number: int) -> Mark:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from xml.etree import ElementTree
 import matplotlib
 from markupsafe import Markup
 from matplotlib import figure
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.text import Text
 
@@ -50,13 +52,27 @@ _SETTINGS: dict[Any, Any] = {
 }
 
 
+_FRAMES: ContextVar[dict[Hashable, _Frame] | None] = ContextVar("frames", default=None)
+"""Inside a block of `drawing`, the axes that several drawings share."""
+
+
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Inside, matplotlib draws the same everywhere, whatever its user has set, and in colours that `svg` knows."""
+    """Inside, matplotlib draws the same everywhere, whatever its user has set, and in colours that `svg` knows.
+
+    A block inside another one changes nothing: a page of hundreds of drawings sets all this once.
+    """
+    if _FRAMES.get() is not None:
+        yield
+        return
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_SETTINGS)
-        yield
+        token = _FRAMES.set({})
+        try:
+            yield
+        finally:
+            _FRAMES.reset(token)
 
 
 def axes_of(width: int, height: int, *, left: int, right: int, top: int, bottom: int) -> Axes:
@@ -70,6 +86,29 @@ def axes_of(width: int, height: int, *, left: int, right: int, top: int, bottom:
 
 
 @dataclass(frozen=True, eq=False)
+class _Frame:
+    """Axes that hold what one drawing after the other puts there: setting them up takes longer than drawing lines."""
+
+    axes: Axes
+    own: frozenset[Artist]
+    """What belongs to every drawing."""
+
+
+def shared_axes(key: Hashable, make: Callable[[], Axes]) -> Axes:
+    """The axes that `make` gives, made once for all drawings of a page with this key; to be called inside `drawing()`.
+
+    What is put on them must have a colour of its own and leave limits and ticks alone. `svg` takes it off again, and
+    the drawing remembers it.
+    """
+    frames = _FRAMES.get()
+    assert frames is not None, "outside of drawing()"
+    if key not in frames:
+        axes = make()
+        frames[key] = _Frame(axes, frozenset(axes.get_children()))
+    return frames[key].axes
+
+
+@dataclass(frozen=True, eq=False)
 class Drawing(Figure):
     """A drawing, for the page and for files."""
 
@@ -78,6 +117,8 @@ class Drawing(Figure):
     label: str
     texts: Mapping[str, str] = field(default_factory=dict)
     titles: Mapping[str, str] = field(default_factory=dict)
+    artists: Sequence[Artist] = ()
+    """What it puts on axes that it shares."""
 
     def __html__(self) -> Markup:
         """The element for the page: templates write `{{ drawing }}`."""
@@ -107,7 +148,7 @@ class Drawing(Figure):
             text = _sayable(ElementTree.tostring(root, encoding="unicode"))
             path.write_text(text + "\n", encoding="utf-8")
             return
-        with drawing(), self._named():
+        with drawing(), self._whole(), self._named():
             nothing = {"png": ("Software",), "pdf": ("Creator", "Producer", "CreationDate")}[form]
             self._figure.savefig(path, format=form, dpi=DPI, facecolor="white", metadata=dict.fromkeys(nothing))
 
@@ -122,7 +163,7 @@ class Drawing(Figure):
         buffer = io.BytesIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         colour = {} if transparent else {"facecolor": "white"}
-        with drawing():
+        with drawing(), self._whole():
             self._figure.savefig(buffer, format="svg", transparent=transparent, metadata=nothing, **colour)
         root = ElementTree.fromstring(buffer.getvalue())
         for element in root.iter():
@@ -135,6 +176,19 @@ class Drawing(Figure):
             group.insert(0, title)
         ElementTree.indent(root, space="")
         return root
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Inside, shared axes hold what is drawn here."""
+        for artist in self.artists:
+            clip = artist.get_clip_box()
+            self.axes.add_artist(artist)
+            artist.set_clip_box(clip)  # texts have none, and would get one
+        try:
+            yield
+        finally:
+            for artist in self.artists:
+                artist.remove()
 
     @contextmanager
     def _named(self) -> Iterator[None]:
@@ -168,7 +222,13 @@ def svg(
             then neither reads formulas in them nor needs a font for their letters.
         titles: What the artist whose gid is the key stands for: shown while the pointer is over it or it has the focus.
     """
-    return Drawing(axes, name, label, texts or {}, titles or {})
+    frame = next((one for one in (_FRAMES.get() or {}).values() if one.axes is axes), None)
+    if frame is None:
+        return Drawing(axes, name, label, texts or {}, titles or {})
+    artists = [artist for artist in axes.get_children() if artist not in frame.own]
+    for artist in artists:
+        artist.remove()
+    return Drawing(axes, name, label, texts or {}, titles or {}, artists)
 
 
 _SVG = "http://www.w3.org/2000/svg"

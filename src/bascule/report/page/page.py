@@ -14,9 +14,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from bascule.core.files import write_atomically
+from bascule.core.host import rarely_collecting
 from bascule.record.plan import came_as_it_is
 from bascule.record.run import RunRecord
 from bascule.report import page, panels
+from bascule.report.drawing import svg
 from bascule.report.panels import Panel
 from bascule.report.view import RunView, View, view_of
 from bascule.report.words import count, joined
@@ -59,7 +61,8 @@ def write_page(runs: Sequence[RunRecord], output: Path, *, live: Live | None = N
     Raises:
         RequestError: A record is missing or damaged.
     """
-    html = render(view_of(runs), live)
+    with rarely_collecting(), svg.drawing():
+        html = render(view_of(runs), live)
     # Half a surrogate pair, which JSON can hold, has no place in a file.
     write_atomically(output, lambda temporary: temporary.write_bytes(html.encode("utf-8", errors="replace")))
     return output

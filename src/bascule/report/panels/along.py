@@ -7,6 +7,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from bascule.report.compare.comparable import groups_of
@@ -30,11 +31,6 @@ _FIT: dict[str, tuple[str, dict[str, Any]]] = {
     "target_accuracy": ("of clean ones", {"linewidth": 1.25, "linestyle": (0, (4, 2))}),
 }
 """The same of the training images of the target class."""
-_KEY: dict[str, Any] = {
-    "loc": "lower left", "bbox_to_anchor": (-0.12, 1), "ncols": 3, "frameon": False, "borderpad": 0.2,
-    "handlelength": 1.5, "handletextpad": 0.4, "columnspacing": 1.0, "fontsize": svg.TEXT_SIZE - 1,
-}  # fmt: skip
-"""Of the lines, above them."""
 _TAKEN = 0.5
 """ASR from which on a backdoor is said to have been taken up."""
 
@@ -59,7 +55,7 @@ class Seen:
     seeds: Sequence[Looks]
     """Of each model that was looked at."""
 
-    @property
+    @cached_property
     def medians(self) -> dict[str, dict[int, float]]:
         """Of the seeds; by name, by epoch."""
         values: dict[str, dict[int, list[float]]] = {}
@@ -153,19 +149,20 @@ def _picture(seen: Seen, styles: Mapping[str, tuple[str, dict[str, Any]]], name:
     if not lines:
         return None
     with svg.drawing():
-        axes = epoch_axes(last, left=54, top=30, ylim=(-3, 103), yticks=[0, 50, 100], ylabel="%")
         colour = seen.row.mark.colour
+        looks = {
+            key: {"color": colour, "marker": "." if len(values) == 1 else "", "label": styles[key][0], **styles[key][1]}
+            for key, values in lines.items()
+        }
+        legend = list(looks.values())
+        axes = epoch_axes(last, left=54, top=30, legend=legend, ylim=(-3, 103), yticks=[0, 50, 100], ylabel="%")
         for epoch in dict.fromkeys(seen.epochs):
             axes.axvline(epoch, color=svg.INK, linewidth=1, linestyle=(0, (2, 3)), zorder=1.5)
-        for looks in seen.seeds if len(seen.seeds) > 1 and "asr" in lines else ():
-            own = looks.get("asr", {})
+        for one in seen.seeds if len(seen.seeds) > 1 and "asr" in lines else ():
+            own = one.get("asr", {})
             axes.plot(list(own), [100 * value for value in own.values()], color=colour, linewidth=1, alpha=0.4)
         for key, values in lines.items():
-            dot = "." if len(values) == 1 else ""
-            shares = [100 * value for value in values.values()]
-            title, style = styles[key]
-            axes.plot(list(values), shares, color=colour, marker=dot, clip_on=False, label=title, **style)
-        axes.legend(**_KEY)
+            axes.plot(list(values), [100 * value for value in values.values()], clip_on=False, **looks[key])
         return svg.svg(axes, name=name, label=_spoken(seen, styles, lines))
 
 

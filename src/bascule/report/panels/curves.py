@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from matplotlib.ticker import MaxNLocator
-
 from bascule.record.plan import came_as_it_is
 from bascule.report.drawing import svg
 from bascule.report.panels._epochs import epoch_axes
@@ -51,8 +49,7 @@ def _lines(row: RowView) -> list[Line]:
 
 def _picture(row: RowView, lines: Sequence[Line], *, number: int, top: float) -> svg.Drawing:
     with svg.drawing():
-        axes = epoch_axes(max(epochs[-1] for epochs, _ in lines), ylim=(0, top * 1.05 or 1), ylabel="loss")
-        axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        axes = epoch_axes(max(epochs[-1] for epochs, _ in lines), steps=4, ylim=(0, top * 1.05 or 1), ylabel="loss")
         for epochs, losses in lines:
             dot = "." if len(epochs) == 1 else ""
             axes.plot(epochs, losses, color=row.mark.colour, linewidth=1.25, marker=dot, clip_on=False)

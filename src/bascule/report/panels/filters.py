@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from bascule.measure import Judgement, Measure
@@ -187,9 +188,7 @@ def _counted(name: str, kinds: Mapping[str, Sequence[Evidence]]) -> str:
 def _plot(place: int, part: Evidence) -> Plot:
     judgements = [one for one in _judgements(part.models) if one.poisoned.any()]
     with svg.drawing():
-        axes = svg.axes_of(_WIDTH, _HEIGHT, left=48, right=10, top=10, bottom=46)
-        axes.set(xlim=(-4, 104), ylim=(-4, 104), xticks=range(0, 101, 25), yticks=range(0, 101, 25))
-        axes.set(xlabel="recall, %", ylabel="precision, %")
+        axes = svg.shared_axes("filters", _axes)
         chance = float(np.mean([one.poisoned.mean() for one in judgements]))
         axes.axhline(100 * chance, color=svg.INK, linewidth=1, linestyle=(0, (4, 3)))
         for one in judgements:
@@ -209,6 +208,13 @@ def _plot(place: int, part: Evidence) -> Plot:
         label = _spoken(part, measure_of("filter-average-precision", judgement=judgements), chance)
         picture = svg.svg(axes, name=f"filter-{place}", label=label)
     return Plot(part.row, part.name, picture, count(len(judgements), "seed"))
+
+
+def _axes() -> Axes:
+    axes = svg.axes_of(_WIDTH, _HEIGHT, left=48, right=10, top=10, bottom=46)
+    axes.set(xlim=(-4, 104), ylim=(-4, 104), xticks=range(0, 101, 25), yticks=range(0, 101, 25))
+    axes.set(xlabel="recall, %", ylabel="precision, %")
+    return axes
 
 
 def curve(judgement: Judgement) -> Curve:

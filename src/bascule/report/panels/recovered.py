@@ -141,8 +141,10 @@ def _kind(part: Evidence, finding: Finding) -> str:
         return _GIVEN
     if not suspects:
         return "nothing found"
-    if part.target is None:
+    if part.row.poison is None:
         return "suspicion" if came_as_it_is(part.row.result.settings) else "false alarm"
+    if part.target is None:
+        return "right class"  # every class is a target
     return "right class" if suspects[0] == part.target else "wrong class"
 
 

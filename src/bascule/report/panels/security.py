@@ -133,13 +133,8 @@ def _chart(place: int, norm: str, lines: Sequence[Line], *, alone: bool) -> Char
 
 def _picture(place: int, norm: str, lines: Sequence[Line]) -> svg.Drawing:
     with svg.drawing():
-        axes = svg.axes_of(_WIDTH, _HEIGHT, left=52, right=14, top=8, bottom=50)
         last = max(eps for line in lines for eps, _ in [*line.points, *([line.certified] if line.certified else [])])
-        axes.set(xlim=(-0.02 * last, 1.02 * last or 1), ylim=(-4, 104), yticks=range(0, 101, 20))
-        axes.xaxis.set_major_locator(MaxNLocator(6))
-        about = f" ({norm}: {_NORMS[norm]})" if norm in _NORMS else ""
-        axes.set_xlabel(f"eps{about}", labelpad=8)
-        axes.set_ylabel("Robust accuracy, %  →  better", labelpad=8)
+        axes = svg.shared_axes(("security", norm, last), lambda: _axes(norm, last))
         for eps in sorted({eps for line in lines for eps in line.own}):
             axes.axvline(eps, color=svg.INK, linewidth=1, linestyle=(0, (2, 3)), zorder=1.5)
         titles: dict[str, str] = {}
@@ -149,6 +144,16 @@ def _picture(place: int, norm: str, lines: Sequence[Line]) -> svg.Drawing:
         if len(titles) > _TOUCHED:
             titles = {}
         return svg.svg(axes, name=f"security-{place}", label=_spoken(lines), titles=titles)
+
+
+def _axes(norm: str, last: float) -> Axes:
+    axes = svg.axes_of(_WIDTH, _HEIGHT, left=52, right=14, top=8, bottom=50)
+    axes.set(xlim=(-0.02 * last, 1.02 * last or 1), ylim=(-4, 104), yticks=range(0, 101, 20))
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    about = f" ({norm}: {_NORMS[norm]})" if norm in _NORMS else ""
+    axes.set_xlabel(f"eps{about}", labelpad=8)
+    axes.set_ylabel("Robust accuracy, %  →  better", labelpad=8)
+    return axes
 
 
 def _draw(axes: Axes, line: Line) -> None:

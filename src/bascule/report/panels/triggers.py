@@ -15,7 +15,7 @@ from bascule.report.drawing import tiles
 from bascule.report.drawing.picture import WIDTH, Picture
 from bascule.report.drawing.trigger import on_grey, pairs_on, read_sheet
 from bascule.report.view import RowView, View
-from bascule.report.words import component, count, percent
+from bascule.report.words import component, count, joined, percent
 
 TITLE = "Triggers"
 PLACE = 60
@@ -103,22 +103,37 @@ def _summary(trigger: Mapping[str, Any]) -> str:
 def _poison(row: RowView, poison: Mapping[str, Any]) -> str:
     """`planted in 72 of 1,437 training images (5.0 %), ...`; what is planned before a model of the row is trained."""
     info = next((cell.info for cell in row.cells if "poisoned" in cell.info), None)
-    target = row.class_name(poison["target"])
+    target = "" if poison["target"] is None else row.class_name(poison["target"])
     if poison.get("name") == "given":
         return _given(poison, info, target)
-    who = (
-        f"all of class {target} and still labelled so (clean-label)"
-        if poison["label"] == "clean"
-        else f"all of other classes and relabelled as class {target} (dirty-label)"
-    )
+    who = _who(row, poison, target)
+    aim = f"the target is class {target}" if target else "every class aims at the next one"
     if info is None:
         whole = "the training set" if poison["rate_of"] == "all" else "the target class's size"
         return f"to be planted in {percent(poison['rate'])} of {whole}, {who}"
     poisoned, total = int(info["poisoned"]), int(info["data"]["train"])
     if not poisoned:
-        return f"planted in none of the {count(total, 'training image')}: a control; the target is class {target}"
+        return f"planted in none of the {count(total, 'training image')}: a control; {aim}"
     planted = "said to be planted" if row.result.settings.get("train", ...) is None else "planted"
-    return f"{planted} in {poisoned:,} of {count(total, 'training image')} ({percent(poisoned / total, 1)}), {who}"
+    covers = int(info.get("covers", 0))
+    beside = f"; {count(covers, 'further image')} with the trigger kept {'its' if covers == 1 else 'their'} label"
+    share = f"{poisoned:,} of {count(total, 'training image')} ({percent(poisoned / total, 1)})"
+    several = (
+        f" by {poison['of']} poisons at once; of the one measured {who}" if poison.get("of", 1) > 1 else f", {who}"
+    )
+    return f"{planted} in {share}{several}{beside if covers else ''}"
+
+
+def _who(row: RowView, poison: Mapping[str, Any], target: str) -> str:
+    """Which images are poisoned, and what becomes of their labels."""
+    if poison["label"] == "clean":
+        return f"all of class {target} and still labelled so (clean-label)"
+    if poison["label"] == "all-to-all":
+        return "of all classes, each relabelled as the next class (all-to-all)"
+    if poison.get("sources"):
+        sources = joined([row.class_name(source) for source in poison["sources"]])
+        return f"all of class {sources} and relabelled as class {target} (source-specific)"
+    return f"all of other classes and relabelled as class {target} (dirty-label)"
 
 
 def _given(poison: Mapping[str, Any], info: Mapping[str, Any] | None, target: str) -> str:
