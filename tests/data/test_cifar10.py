@@ -164,8 +164,7 @@ def test_a_malicious_pickle_runs_nothing(
     for action in (Cifar10().load, Cifar10().facts):
         with pytest.raises(RequestError, match=r"data_batch_1: refused, because it asks for (\S*)") as caught:
             action([tmp_path])
-        # Old protocols meet the helper that Python 3 writes for bytes first; it is refused just the same.
-        assert named in str(caught.value) or "_codecs.encode" in str(caught.value)
+        assert named in str(caught.value)
     assert not mark.exists()
 
 
@@ -213,7 +212,7 @@ def test_refuses_other_content(loaded: Any, text: str, folder: Path, tmp_path: P
 
 def test_refuses_other_class_names(folder: Path, tmp_path: Path) -> None:
     (folder / "batches.meta").write_bytes(pickle.dumps({b"label_names": [b"cat", b"dog"]}))
-    with pytest.raises(RequestError, match=r"batches.meta: the classes are \[b'cat', b'dog'\]: not CIFAR-10"):
+    with pytest.raises(RequestError, match=r"batches.meta: the classes are cat, dog: not CIFAR-10"):
         Cifar10().load([tmp_path])
 
 

@@ -109,5 +109,21 @@ def test_refuses_what_is_not_there(folder: Path, tmp_path: Path) -> None:
 
 def test_refuses_cifar10s_names(folder: Path, tmp_path: Path) -> None:
     (folder / "meta").write_bytes(pickle.dumps({b"fine_label_names": [b"cat"]}))
-    with pytest.raises(RequestError, match=r"meta: the classes are \[b'cat'\]: not CIFAR-100"):
+    with pytest.raises(RequestError, match=r"meta: the classes are cat: not CIFAR-100"):
         Cifar100().load([tmp_path])
+
+
+def test_pickles_written_anew_by_python_3_are_read(folder: Path, tmp_path: Path) -> None:
+    """Protocol 2 has no bytes: Python 3 writes a text and asks for `_codecs.encode`, answered for latin1 alone."""
+    before = Cifar100().load([tmp_path]).train
+    for name in ("train", "test", "meta"):
+        loaded = pickle.loads((folder / name).read_bytes(), encoding="bytes")
+        content = pickle.dumps(loaded, protocol=2)
+        assert b"_codecs" in content
+        (folder / name).write_bytes(content)
+    after = Cifar100().load([tmp_path]).train
+    assert torch.equal(before.pixels[torch.arange(3)], after.pixels[torch.arange(3)])
+    for other in (b"c_codecs\nencode\n(Va\nVutf-7\ntR.", b"c_codecs\nencode\n(I3\nVlatin1\ntR."):
+        (folder / "train").write_bytes(other)
+        with pytest.raises(RequestError, match="an encoding that is not of bytes"):
+            Cifar100().load([tmp_path])

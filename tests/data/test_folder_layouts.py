@@ -289,6 +289,7 @@ class TestGtsrb:
             ("gtsrb", "GTSRB/Training", "GTSRB/Final_Test/Images", "GT-final_test.csv"),  # as torchvision unpacks it
             ("gtsrb", "GTSRB/Final_Training/Images", "GTSRB/Final_Test/Images", "GTSRB/GT-final_test.csv"),
             ("gtsrb", "train", "testset", "testset/GT-final_test.csv"),
+            ("gtsrb/GTSRB", "Training", "Final_Test/Images", "../GT-final_test.csv"),  # the inner folder of that
         ],
     )
     def test_is_read(self, tmp_path: Path, path: str, train: str, test: str, ground_truth: str) -> None:

@@ -294,3 +294,11 @@ def test_zeros_and_ones_get_a_word(kind: type, tmp_path: Path) -> None:
 
 def test_zeros_and_ones_as_floats_are_black_and_white(tmp_path: Path) -> None:
     assert load(write(tmp_path, x_train=X % 2 * 1.0)).train.pixels.unique().tolist() == [0, 255]
+
+
+def test_one_hot_labels_are_called_so(tmp_path: Path) -> None:
+    np.savez(tmp_path / "hot.npz", x_train=np.zeros((3, 4, 4), np.uint8), y_train=np.eye(3))
+    with pytest.raises(
+        RequestError, match=r"y_train holds float64; .* One-hot labels are not taken: save their argmax"
+    ):
+        Npz(path="hot.npz").load([tmp_path])

@@ -309,6 +309,19 @@ def test_a_normalisation_is_compared(tmp_path: Path, names: tuple[str, str], pre
             loaded(given, tmp_path, other)
 
 
+@pytest.mark.parametrize("values", [(torch.tensor([0.5]), torch.tensor([0.25])), ([0.5], [0.25]), ((0.5,), (0.25,))])
+@pytest.mark.parametrize("around", [False, True])
+def test_a_normalisation_around_the_weights_is_compared(tmp_path: Path, values: tuple[Any, Any], around: bool) -> None:
+    net, pair = Net(), dict(zip(("mean", "std"), values, strict=True))
+    given = {"net": state(net), **pair} if around else {**state(net), **pair}
+    with pytest.warns(
+        UserWarning, match=r"normalised with `mean` \[0.5\], `std` \[0.25\], and this network does otherw"
+    ):
+        loaded(given, tmp_path, Net())
+    right = nn.Sequential(Normalise((0.5,), (0.25,), channels=1), Net())
+    assert torch.equal(loaded(given, tmp_path, right)["1.fc.weight"], net.fc.weight)
+
+
 def test_the_layout_of_the_package_robustness(tmp_path: Path) -> None:
     net = Net()
     given = {

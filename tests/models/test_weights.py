@@ -107,9 +107,8 @@ def test_parts_that_may_be_missing_stay_fresh_or_are_loaded(tmp_path: Path) -> N
             "it lacks conv.bias, conv.weight, head.bias and 5 more; it has what the network lacks: a",
         ),
         (small(3, 4).state_dict() | {"head.weight": torch.zeros(9, 4)}, "it has other shapes: conv.bias (4,)"),
-        ({}, "it lacks conv.bias"),
     ],
-    ids=["more", "shapes", "other-names", "other-classes-and-width", "empty"],
+    ids=["more", "shapes", "other-names", "other-classes-and-width"],
 )
 def test_what_does_not_fit_is_named(tmp_path: Path, state: dict[str, Tensor], said: str) -> None:
     torch.save(state, tmp_path / "net.pth")
@@ -247,3 +246,12 @@ def test_a_denoising_network_starts_from_a_plain_ones_file(tmp_path: Path) -> No
     blocks = fresh.initialised((3, 8, 8), 2, seed=1).state_dict()
     for name, value in found.items():
         assert torch.equal(value, blocks[name] if name.startswith("denoise") else first.state_dict()[name]), name
+
+
+def test_a_file_that_is_cut_off_or_empty_is_said_to_be_so(tmp_path: Path) -> None:
+    whole = Path(written(small(), tmp_path / "net.pth")).read_bytes()
+    (tmp_path / "cut.pth").write_bytes(whole[: len(whole) // 2])
+    torch.save({}, tmp_path / "none.pth")
+    for file, said in (("cut.pth", "it is cut off or damaged"), ("none.pth", "holds no tensors$")):
+        with pytest.raises(RequestError, match=said):
+            load_weights(small(), str(tmp_path / file))

@@ -173,6 +173,24 @@ def outcomes(right: int, **more: Any) -> Outcomes:
     return Outcomes(label=np.zeros(200, dtype=np.int64), clean=np.where(np.arange(200) < right, 0, 1), **more)
 
 
+@pytest.mark.parametrize(
+    ("taken", "target", "said"),
+    [
+        (100, 0, ["one answer: 100 % of the clean images of other classes are taken for class 0, the target, so ASR "]),
+        (100, 3, ["one answer: 100 % of the clean images of other classes are taken for class 0"]),
+        (91, None, ["one answer: 91 % of the clean images of other classes are taken for class 0"]),
+        (90, 0, []),
+    ],
+)
+def test_a_model_that_gives_one_answer_is_flagged(taken: int, target: int | None, said: list[str]) -> None:
+    label = np.repeat(np.array([0, 1, 2]), 50)
+    clean = np.where(np.arange(150) < 50 + taken, 0, label)
+    found = list(flags._of_the_numbers([Outcomes(label=label, clean=clean, target=target)], {}))
+    assert len(found) == len(said)
+    assert all(flag.startswith(start) for flag, start in zip(found, said, strict=True))
+    assert all(("ASR" in flag) == (target == 0) for flag in found)
+
+
 @pytest.mark.parametrize(("own", "raised_"), [(180, False), (160, True)])
 def test_poison_that_costs_accuracy_is_flagged(own: int, raised_: bool) -> None:
     found = list(flags._of_the_numbers([outcomes(own, twin=outcomes(185))], {}))

@@ -199,6 +199,27 @@ def test_what_is_not_there_does_not_hold(tmp_path: Path) -> None:
     assert str(result) == "FAIL  Not begun: accuracy >= 0: unfinished: 0 of 2 seeds finished"
 
 
+def test_rows_that_did_not_measure_it_are_left_out_unless_named(tmp_path: Path) -> None:
+    rows = [Spec("Clean", poison=None), Spec("Poisoned"), Spec("Begun", accuracy=None)]
+    checked = check(record_of(tmp_path / "run", rows[:2]), "asr < 0.5", "accuracy > 0.5")
+    assert checked
+    assert [result.row for result in checked.results] == ["Clean", "Poisoned", "Poisoned"]
+    assert checked.as_dict()["left_out"] == {"asr < 0.5": ["Clean"]}
+    assert "asr < 0.5: left out 1 row that did not measure it: Clean" in str(checked)
+    unfinished = check(record_of(tmp_path / "two", rows), "asr < 0.5")
+    assert [(result.row, result.holds) for result in unfinished.results] == [("Poisoned", True), ("Begun", False)]
+    with pytest.raises(RequestError, match=r"'asr < 0\.5': no row of this run measured asr"):
+        check(record_of(tmp_path / "three", rows[:1]), "asr < 0.5")
+
+
+def test_the_same_number_of_the_same_models_is_said_once(tmp_path: Path) -> None:
+    rows = [Spec("As it is", cells="one"), Spec("Scanned", cells="one"), Spec("Other")]
+    run = record_of(tmp_path / "run", rows)
+    checked = check(run, "asr < 0.5")
+    assert [result.row for result in checked.results] == ["As it is, Scanned", "Other"]
+    assert len(check(run, "asr < 0.5", row=["As it is", "Scanned"]).results) == 2
+
+
 def test_a_row_of_which_a_seed_is_missing_does_not_pass(run: RunRecord) -> None:
     (run.path / "cells" / "row0seed1" / "outcomes.parquet").unlink()
     (run.path / "cells" / "row0seed1" / "outcomes.parquet.sha256").unlink()
@@ -264,7 +285,7 @@ def test_junit_has_what_its_schemas_want(run: RunRecord) -> None:
 def test_junit_holds_any_name(tmp_path: Path) -> None:
     name = "<a & \"b\"> 'c' ]]> \x1b[31m\x00\ud800 数"
     run = record_of(tmp_path / "run", [Spec(name, poison=None)])
-    text = junit_xml(check(run, "asr < 0.5"), when=WHEN)
+    text = junit_xml(check(run, "asr < 0.5", row=name), when=WHEN)
     suites = ElementTree.fromstring(text.encode())
     (case,) = suites.iter("testcase")
     assert case.attrib["name"] == "<a & \"b\"> 'c' ]]> \\x1b[31m\\x00\\ud800 数: asr < 0.5"

@@ -98,7 +98,7 @@ def _checked(what: str, texts: list[str], row: list[str], runs: Path, given: Eva
     from bascule.report.check.checked import check_evaluation, check_rows, metrics_wanted, parse_conditions
 
     conditions = parse_conditions(texts)  # before a model is measured
-    record = run_or_model(what, runs)
+    record = run_or_model(what, runs, given)
     if record is not None:
         why = f"{record.path} is a run, which has its own (bascule evaluate asks more of its models); it is for a model"
         given.refuse(

@@ -71,7 +71,7 @@ def evaluate(
         attack_precision=attack_precision, seed=seed, device=device, jobs=jobs, data_dir=data_dir,
         trust_code=trust_code,
     )  # fmt: skip
-    record = run_or_model(what, runs)
+    record = run_or_model(what, runs, given)
     if record is None:
         why = f"{what} is one model: a curve is asked of a run; here give one `attack` a radius"
         given.refuse("curve", why=why)
@@ -83,7 +83,11 @@ def evaluate(
         evaluate_run(record, given)
 
 
-def run_or_model(what: str, runs: Path) -> RunRecord | None:
+_ENDINGS = (".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".tar", ".pkl")
+"""How names of files of weights end, for messages."""
+
+
+def run_or_model(what: str, runs: Path, given: EvaluateOptions) -> RunRecord | None:
     """The run that is meant, or None for one model.
 
     Raises:
@@ -98,6 +102,8 @@ def run_or_model(what: str, runs: Path) -> RunRecord | None:
 
         if holds_model(what):
             return None
+        if not Path(what).exists() and (given.model or given.data or what.endswith(_ENDINGS)):
+            raise RequestError(f"{what}: there is no such file of weights, nor a run of that name in {runs}") from None
         raise RequestError(
             f"{error} One model is given as a cell's folder (runs/.../cells/...), or as a file of weights with "
             "`model` and `data`."

@@ -71,6 +71,7 @@ def measure_model(name: str, given: EvaluateOptions) -> tuple[Evaluation, str]:
     from bascule.audit.open import settings_for
     from bascule.core.catalog import name_of
     from bascule.evaluation.model import evaluate_model as evaluate
+    from bascule.record.evaluation import check_measurable
     from bascule.run.console import console_progress
 
     audited = _open(
@@ -82,6 +83,8 @@ def measure_model(name: str, given: EvaluateOptions) -> tuple[Evaluation, str]:
         trigger=spec_of(given.trigger, "trigger"), target=given.target, measure=given.measure,
         attack_precision=None if given.attack_precision is None else given.attack_precision.value,
     )  # fmt: skip
+    there = {part: getattr(settings, part) not in (None, ()) for part in ("attack", "certify", "trigger", "target")}
+    check_measurable(given.measure, there | {"target": there["target"] or settings.aims is not None})
     with console_progress(Console(stderr=True), 1) as progress:
         progress.begin(name)
         images = audited.test.to(audited.device)

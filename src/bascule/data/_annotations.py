@@ -24,9 +24,16 @@ _LARGEST = 2**28
 """Most bytes of a list; that of a million pictures has a tenth of it."""
 
 
-def find_list(split: str, beside: Iterable[Path], above: Iterable[Path]) -> Path | None:
-    """The first list of labels beside the pictures of a split, or in the folders above; None where there is none."""
-    for places, names in ((beside, _BESIDE), (above, _OWN)):
+def find_list(split: str, beside: Iterable[Path], above: Iterable[Path], outside: Path) -> Path | None:
+    """The first list of labels beside the pictures of a split, in the folders above, or around the set; None: no list.
+
+    Args:
+        split: Name of the split's folder.
+        beside: Folders of the pictures.
+        above: Folders above, up to the set's own.
+        outside: The folder that the set lies in. GTSRB is often unpacked with its list there.
+    """
+    for places, names in ((beside, _BESIDE), (above, _OWN), ((outside,), _OWN[:1])):
         for place in places:
             with reading(place, "folder"):
                 files = {path.name.lower(): path for path in sorted(place.iterdir()) if path.is_file()}

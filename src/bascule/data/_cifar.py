@@ -144,7 +144,7 @@ class Cifar:
 
     def _check_names(self, path: Path, names: Any) -> None:
         if names != [name.encode() for name in self.classes]:
-            raise RequestError(f"{path}: the classes are {names!r}: not {self.title}")
+            raise RequestError(f"{path}: the classes are {_some(names)}: not {self.title}")
 
     def _labels(self, path: Path, labels: Any) -> np.ndarray:
         total = len(self.classes)
@@ -154,6 +154,15 @@ class Cifar:
                 "or damaged"
             )
         return np.array(labels, np.int64)
+
+
+def _some(names: Any) -> str:
+    """The first three names of classes, and how many more there are."""
+    if not isinstance(names, list) or not names:
+        return repr(names)[:80]
+    texts = [name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name) for name in names]
+    more = f" and {len(texts) - 3} more" if len(texts) > 3 else ""
+    return f"{', '.join(texts[:3])}{more}"
 
 
 class _Part(NamedTuple):

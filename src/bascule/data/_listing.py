@@ -180,7 +180,7 @@ def _listed(train: Split, folder: Path, whole: Path) -> Split | None:
     if flat is None:
         return None
     above = [place for place in folder.parents if place == whole or whole in place.parents]
-    path = find_list(folder.name, dict.fromkeys((flat, folder)), above)
+    path = find_list(folder.name, dict.fromkeys((flat, folder)), above, whole.parent)
     if path is None:
         return None
     listed, numbers = read_list(path), {name: number for number, name in enumerate(train.classes)}

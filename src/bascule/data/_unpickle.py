@@ -1,7 +1,7 @@
 """Arrays out of pickles from outside, without running anything they name.
 
 A pickle is a program that may call whatever it names. Here it can name only what NumPy wrote for an array, and even
-these names lead to the two stand-ins below, never to NumPy itself: a crafted array state cannot reach its memory.
+these names lead to the stand-ins below, never to NumPy itself: a crafted array state cannot reach its memory.
 """
 
 from __future__ import annotations
@@ -44,7 +44,15 @@ class _Array:
         self.value = np.frombuffer(content, np.uint8).reshape(shape, order="F" if fortran else "C")
 
 
+def _encode(text: object, encoding: object) -> bytes:
+    """As Python 3 writes bytes with protocol 2: a text whose characters are the bytes."""
+    if type(text) is not str or encoding not in ("latin1", b"latin1"):
+        raise ValueError("an encoding that is not of bytes")
+    return text.encode("latin1")
+
+
 _ALLOWED = {
+    ("_codecs", "encode"): _encode,
     ("numpy.core.multiarray", "_reconstruct"): _Array,
     ("numpy._core.multiarray", "_reconstruct"): _Array,
     ("numpy", "ndarray"): _Array,

@@ -285,7 +285,9 @@ def _check(part: _Part) -> None:
     if images.dtype.kind not in "iuf":
         raise RequestError(f"{images} holds {images.dtype}; images must be uint8, or floats in [0, 1]")
     if labels.dtype.kind not in "iuUS" or not labels.dtype.itemsize:
-        raise RequestError(f"{labels} holds {labels.dtype}; labels must be integers from 0, or texts")
+        wide = len(labels.shape) == 2 and labels.shape[1] > 1
+        one_hot = ". One-hot labels are not taken: save their argmax(1)" if wide else ""
+        raise RequestError(f"{labels} holds {labels.dtype}; labels must be integers from 0, or texts{one_hot}")
     if labels.shape[1:] not in ((), (1,)) or not labels.shape:
         raise RequestError(
             f"{labels} has shape {labels.shape}; give one class number per image, shape (N,) or (N, 1). Several labels "

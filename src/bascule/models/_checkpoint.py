@@ -7,9 +7,10 @@ import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from bascule.core.errors import RequestError
@@ -31,13 +32,25 @@ _KINDS = (
 _DEEPEST = 6
 _WIDEST = 64
 """Most entries of a list that are looked into."""
+_CHANNELS = 4
+"""Most channels of images."""
 _NO_WEIGHTS = re.compile(r"optim|sched|scaler|grad|moment|exp_avg|callback", re.IGNORECASE)
 """Keys of what belongs to a training: an optimiser's averages may have the names of the network, and what Lightning's
 callbacks keep has other running statistics."""
 
 
-def read_state_dicts(path: str) -> list[tuple[tuple[str, ...], dict[str, Tensor]]]:
-    """All mappings from names to tensors in a file, each with the keys that lead to it.
+class Found(NamedTuple):
+    """One mapping from names to tensors in a file."""
+
+    keys: tuple[str, ...]
+    """That lead to it."""
+    tensors: dict[str, Tensor]
+    beside: dict[str, Tensor]
+    """A few numbers by name (tensors, lists, tuples) that lie in it or in the mappings around it, the nearest first."""
+
+
+def read_state_dicts(path: str) -> list[Found]:
+    """All mappings from names to tensors in a file.
 
     Objects of classes that torch does not know (settings of a training, paths, numbers of NumPy) are stood for by
     `Unread`. What an optimiser keeps is left out.
@@ -64,8 +77,8 @@ def read_state_dicts(path: str) -> list[tuple[tuple[str, ...], dict[str, Tensor]
         problem = f"cannot read the weights {path!r} as a {file.suffix or 'torch'} file: {reason}"
         raise RequestError(problem, place=_PLACE) from error
     if content == {}:
-        return [((), {})]
-    found = list(_state_dicts(content, ()))
+        raise RequestError(f"the file {path!r} holds no tensors", place=_PLACE)
+    found = list(_state_dicts(content, (), {}))
     if not found:
         raise RequestError(f"the file {path!r} holds no state dict: {_instead(content)}", place=_PLACE)
     return found
@@ -86,7 +99,9 @@ def _no_weights(file: Path, start: bytes) -> str:
     for pattern, kind in _KINDS:
         if re.match(pattern, start.lstrip()):
             return kind
-    if start.startswith(b"PK") and zipfile.is_zipfile(file):
+    if start.startswith(b"PK"):
+        if not zipfile.is_zipfile(file):
+            return "it is cut off or damaged; get it again"
         with zipfile.ZipFile(file) as archive:
             inside = {name.rpartition("/")[2] for name in archive.namelist()}
         if "constants.pkl" in inside:
@@ -101,7 +116,7 @@ def _no_weights(file: Path, start: bytes) -> str:
     return ""
 
 
-def _state_dicts(content: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
+def _state_dicts(content: Any, keys: tuple[str, ...], around: Mapping[str, Tensor]) -> Iterator[Found]:
     if len(keys) > _DEEPEST:
         return
     if isinstance(content, list | tuple):
@@ -110,11 +125,21 @@ def _state_dicts(content: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[st
         return
     named = {key: value for key, value in content.items() if isinstance(key, str)}
     tensors = {key: value.detach() for key, value in named.items() if isinstance(value, Tensor)}
+    beside = {**around, **{key: few for key, value in named.items() if (few := _few_numbers(value)) is not None}}
     if tensors:
-        yield keys, tensors
+        yield Found(keys, tensors, beside)
     for key, value in named.items():
         if not isinstance(value, Tensor) and not _NO_WEIGHTS.search(key):
-            yield from _state_dicts(value, (*keys, key))
+            yield from _state_dicts(value, (*keys, key), beside)
+
+
+def _few_numbers(value: Any) -> Tensor | None:
+    """What may be one number a channel, as float32, or None."""
+    if isinstance(value, Tensor):
+        return value.detach().float() if 1 <= value.numel() <= _CHANNELS and value.is_floating_point() else None
+    given = value if isinstance(value, list | tuple) else [value]
+    plain = 1 <= len(given) <= _CHANNELS and all(type(one) in (int, float) for one in given)
+    return torch.tensor(given, dtype=torch.float32) if plain else None
 
 
 def _instead(content: Any) -> str:

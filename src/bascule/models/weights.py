@@ -54,7 +54,7 @@ class _Candidate:
     problems: tuple[str, ...]
     averaged: bool
     normaliser: tuple[Tensor, ...] = ()
-    """Mean and standard deviation of images, where they lie beside the weights."""
+    """Mean and standard deviation of images, where they lie beside the weights or the mapping of the weights."""
 
     @property
     def order(self) -> tuple[bool, tuple[int, ...]]:
@@ -95,7 +95,7 @@ def load_weights(net: nn.Module, path: str, *, fresh: Iterable[str] = (), other_
     head = next((name for name, part in reversed(list(net.named_modules())) if isinstance(part, nn.Linear)), None)
     wanted = net.state_dict()
     reader = _Reader(wanted, head if other_classes else None, tuple(fresh))
-    found = [one for keys, given in read_state_dicts(path) for one in reader.candidates(keys, given)]
+    found = [one for place in read_state_dicts(path) for one in reader.candidates(*place)]
     fitting = sorted((one for one in found if not one.problems), key=lambda one: one.order)
     if not fitting:
         nearest = max(found, key=lambda one: one.matched)
@@ -137,8 +137,10 @@ class _Reader:
     """The layer that starts fresh when the file's is for other classes; None when that does not fit."""
     fresh: tuple[str, ...]
 
-    def candidates(self, keys: tuple[str, ...], given: Mapping[str, Tensor]) -> list[_Candidate]:
-        """The ways to read one mapping, at least one; where none fits, each says why."""
+    def candidates(
+        self, keys: tuple[str, ...], given: Mapping[str, Tensor], beside: Mapping[str, Tensor]
+    ) -> list[_Candidate]:
+        """The ways to read one mapping, at least one; where none fits, each says why. `beside` is all but weights."""
         given = self._without_compiler(given)
         found = [self._read(keys, given, *pair) for pair in _prefixes(given, self._needed())]
         # One prefix may leave names only where they are another full set, or no weights.
@@ -148,6 +150,8 @@ class _Reader:
         idle = {name for name in given if name.rpartition(".")[2] in _BOOKKEEPING or _TRAINING_ONLY.search(name)}
         spared = sets | idle.union(*normalisers)
         values = tuple(given[name] for name in normalisers[0]) if normalisers else ()
+        if not values and (outside := _normalisers(beside.keys() - self.wanted.keys(), beside)):
+            values = tuple(beside[name] for name in outside[0])
         return [self._finished(one, given.keys() - one.used - spared, values) for one in found]
 
     @staticmethod

@@ -35,6 +35,44 @@ def metrics_named(more: Sequence[str]) -> dict[str, Metric]:
     return metrics
 
 
+_ASKED_WITH = {
+    "robust_accuracy": ("attack",),
+    "certified_accuracy": ("certify",),
+    "drift": ("attack", "target"),
+    **dict.fromkeys(
+        ("asr", "asr_others", "asr_paper", "asr_worst", "triggered_accuracy", "trigger_strength"), ("trigger", "target")
+    ),
+    **dict.fromkeys(
+        ("asr_after_attack", "asr_away", "asr_toward", "triggered_robust_accuracy"), ("attack", "trigger", "target")
+    ),
+}
+"""What metrics of the catalogue are made from beside the model and its images."""
+_OF_STUDIES = ("filter_", "scan_", "trigger_attention")
+"""How metrics begin that are made from what only a study asks."""
+
+
+def check_measurable(asked: Sequence[str], given: Mapping[str, bool]) -> None:
+    """Refuse metrics that nothing will be known of, before anything is measured.
+
+    Args:
+        asked: Names of metrics that somebody wants.
+        given: What the model is measured with, by the name of the argument, and whether it is there.
+
+    Raises:
+        RequestError: One of them needs what is not there.
+    """
+    for name in asked:
+        called = name.replace("-", "_")
+        if called.startswith(_OF_STUDIES):
+            raise RequestError(f"{called} is made from what a study asks (filter, scan, explain): measure it in one")
+        if missing := [f"`{one}`" for one in _ASKED_WITH.get(called, ()) if not given[one]]:
+            raise RequestError(f"{called} cannot be measured without {' and '.join(missing)}: give {_it(missing)}")
+
+
+def _it(missing: Sequence[str]) -> str:
+    return "it" if len(missing) == 1 else "them"
+
+
 @dataclass(frozen=True)
 class AttackShare:
     """What one attack did to the images that the attacks before it had left."""

@@ -38,6 +38,8 @@ MANY_SEEDS = 10
 """With more seeds than this what is rare is no longer missed easily."""
 UNCHANGED_LIMIT = 0.05
 """A trigger that leaves more of the images that count as they are cannot show what the backdoor does."""
+ONE_ANSWER = 0.9
+"""Share of the clean images of other classes that a model takes for one class, above which it hardly looks at them."""
 _SIGNS = {
     "random": (0.0, "randomised outputs: two passes over the same image differ for {share} of the images"),
     "mixing": (0.0, "batch-dependent outputs: the answer depends on the other images of the batch for {share}"),
@@ -296,6 +298,7 @@ def _of_the_numbers(per_seed: Sequence[Outcomes], measures: Mapping[str, Measure
             f"power of its own: the trigger alone moves {100 * twin.value:.0f} % of a clean model's images, so ASR "
             f"overstates the backdoor"
         )
+    yield from _of_one_answer(per_seed)
     yield from _of_the_aims(per_seed, measures)
     accuracy, robust = (getattr(measures.get(name), "value", None) for name in ("accuracy", "robust_accuracy"))
     if accuracy is not None and robust is not None and robust > accuracy:
@@ -307,6 +310,23 @@ def _of_the_numbers(per_seed: Sequence[Outcomes], measures: Mapping[str, Measure
     ]
     if costs and float(np.mean(costs)) > POISON_COST:
         yield f"poison costs accuracy: {100 * float(np.mean(costs)):.1f} points against the twin; it would be noticed"
+
+
+def _of_one_answer(per_seed: Sequence[Outcomes]) -> Iterator[str]:
+    """The model that takes nearly everything for one class, with no trigger and no attack; the worst of the seeds."""
+    answers = [(*_one_answer(one.label, one.clean), one.target) for one in per_seed if one.clean is not None]
+    share, answer, target = max(answers, key=lambda one: one[0], default=(0.0, 0, None))
+    if share > ONE_ANSWER:
+        asr = ", the target, so ASR says nothing of a backdoor" if answer == target else ""
+        yield f"one answer: {100 * share:.0f} % of the clean images of other classes are taken for class {answer}{asr}"
+
+
+def _one_answer(label: Labels, clean: Labels) -> tuple[float, int]:
+    """The class given most often, and the share of the images of other classes that are taken for it."""
+    classes, counts = np.unique(clean, return_counts=True)
+    answer = int(classes[counts.argmax()]) if len(classes) else 0
+    others = clean[label != answer]
+    return (float((others == answer).mean()) if len(others) else 0.0), answer
 
 
 def _of_the_aims(per_seed: Sequence[Outcomes], measures: Mapping[str, Measure]) -> Iterator[str]:

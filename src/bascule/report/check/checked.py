@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from bascule.report.tables.tables import interval_text, value_text
 _UNFINISHED = "unfinished"
 """How the flag of a row begins of which something is still to be done."""
 _MOST_PLACES = 9
+_NAMED = 5
+"""Most rows that a line names."""
 _ASKED_WITH = {
     "certified": "`certify:`",
     "filter": "`filter:` or `inspect:`",
@@ -98,6 +100,8 @@ class Checked:
     """Reasons not to trust the numbers, by row: they are told, and decide nothing."""
     measured: Mapping[str, Measure] = field(default_factory=dict)
     """Of one model: everything that was measured of it."""
+    left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By the text of a condition, the rows that did not measure its metric, where no row was named."""
 
     @property
     def holds(self) -> bool:
@@ -113,6 +117,9 @@ class Checked:
     def _below(self) -> Iterator[str]:
         for row, flags in self.flags.items():
             yield from (f"! {row}: {flag}" for flag in flags)
+        for condition, rows in self.left_out.items():
+            few = ", ".join(rows[:_NAMED]) + (f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else "")
+            yield f"{condition}: left out {count(len(rows), 'row')} that did not measure it: {few}"
         kept = sum(result.holds for result in self.results)
         if self.holds:
             yield f"{count(kept, 'condition holds', 'conditions hold')}."
@@ -121,7 +128,7 @@ class Checked:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values: `holds`, `results` with the numbers as in `bascule table --format json`, and `flags`; of one
-        model also `metrics`, all that was measured."""
+        model also `metrics`, all that was measured; `left_out` where rows are."""
         metrics = {name: measure.as_dict() for name, measure in self.measured.items()}
         return {
             "checked": self.of,
@@ -129,6 +136,7 @@ class Checked:
             "results": [result.as_dict() for result in self.results],
             "flags": {row: list(flags) for row, flags in self.flags.items()},
             **({"metrics": metrics} if metrics else {}),
+            **({"left_out": {text: list(rows) for text, rows in self.left_out.items()}} if self.left_out else {}),
         }
 
 
@@ -173,8 +181,9 @@ def check_rows(
 ) -> Checked:
     """All conditions on every row, or on those that are named.
 
-    A condition on a row that is not finished, on a number that was not measured and on an interval that is not there
-    does not hold, and says so.
+    A condition on a row that is not finished, on an interval that is not there and, of a row that is named, on a number
+    that was not measured does not hold, and says so. Where no row is named, finished rows that did not measure a metric
+    are left out, and rows with the same number of the same models are one result.
 
     Args:
         rows: Of one run.
@@ -183,7 +192,7 @@ def check_rows(
         row: Names of rows, also with what varies, as a table's flags have them; by default all.
 
     Raises:
-        RequestError: No such row, no such metric, or a bound that its unit does not have.
+        RequestError: No such row, no such metric, one that no row measured, or a bound that its unit does not have.
     """
     wanted = [row] if isinstance(row, str) else list(row)
     for name in wanted:
@@ -194,10 +203,44 @@ def check_rows(
     for condition in conditions:
         if any(condition.metric not in one.metrics for one in chosen):
             raise RequestError(f"{condition.text!r}: {_not_in_the_run(condition, chosen)}")
-    results = [
-        _result(one.label, condition, one.metrics, _unfinished(one)) for one in chosen for condition in conditions
-    ]
-    return Checked(of=of, results=tuple(results), flags={one.label: one.flags for one in chosen if one.flags})
+    if wanted:
+        results = [_of_row(one, condition) for one in chosen for condition in conditions]
+        return Checked(of=of, results=tuple(results), flags={one.label: one.flags for one in chosen if one.flags})
+    left_out = {one.text: missing for one in conditions if (missing := _not_measured(one, chosen))}
+    judged = [(row, [one for one in conditions if row.label not in left_out.get(one.text, ())]) for row in chosen]
+    return Checked(
+        of=of,
+        results=_without_repeats(judged),
+        flags={row.label: row.flags for row, asked in judged if asked and row.flags},
+        left_out=left_out,
+    )
+
+
+def _of_row(row: RowResult, condition: Condition) -> Result:
+    return _result(row.label, condition, row.metrics, _unfinished(row))
+
+
+def _not_measured(condition: Condition, rows: Sequence[RowResult]) -> tuple[str, ...]:
+    """The finished rows that have no such number.
+
+    Raises:
+        RequestError: None has it.
+    """
+    missing = tuple(row.label for row in rows if row.metrics[condition.metric].value is None and not _unfinished(row))
+    if missing and len(missing) == len(rows):
+        raise RequestError(f"{condition.text!r}: no row of this run measured {condition.metric}, or there is none")
+    return missing
+
+
+def _without_repeats(judged: Sequence[tuple[RowResult, Sequence[Condition]]]) -> tuple[Result, ...]:
+    """The results, one for all rows that have the same number of the same models: it names them all."""
+    found: dict[tuple[Any, ...], list[Result]] = {}
+    for row, conditions in judged:
+        models = tuple((seed.seed, seed.cell.fingerprint) for seed in row.planned)
+        for condition in conditions:
+            result = _of_row(row, condition)
+            found.setdefault((models, condition.text, result.measure, result.problem), []).append(result)
+    return tuple(replace(same[0], row=", ".join(one.row for one in same)) for same in found.values())
 
 
 def check_evaluation(evaluation: Evaluation, conditions: Sequence[Condition], *, of: str) -> Checked:
