@@ -97,11 +97,9 @@ def test_every_file_is_made_again(damage: Callable[[Path], None], run: RunRecord
 
 
 @pytest.mark.parametrize("pattern", FILES)
-def test_whoever_mended_a_file_does_not_call_it_damaged_afterwards(
-    pattern: str, run: RunRecord, plan, run_here: Callable
-) -> None:
+def test_whoever_mended_a_file_does_not_call_it_damaged_afterwards(pattern: str, run: RunRecord, plan) -> None:
     flip(one_of(run, pattern))
-    run_here(plan, run)
+    again(plan, run)
     assert not any(flag.startswith("damaged") for row in read_rows(run) for flag in row.flags)
 
 

@@ -25,7 +25,7 @@ from bascule.evaluation.question import EvaluationSettings, Spec
 from bascule.evaluation.subject import content_identity
 from bascule.models import Architecture
 from bascule.models.checks import check_network
-from bascule.models.weights import load_weights
+from bascule.models.weights import DOES_NOT_FIT, load_weights
 from bascule.poison import Trigger
 from bascule.poison.given import GivenPoison
 from bascule.poison.placement import Poison
@@ -267,8 +267,9 @@ def source_of(spec: Spec | Source) -> Source:
     """
     with placed("data"):
         if isinstance(spec, str) and spec not in names("data") and Path(spec).exists():
+            name = {".npz": "npz", ".parquet": "parquet"}.get(Path(spec).suffix.lower(), "folder")
             raise RequestError(
-                f"{spec} is a file or folder; say how it is to be read, for example '{{name: folder, path: {spec}}}'"
+                f"{spec} is a file or folder; say how it is to be read, for example '{{name: {name}, path: {spec}}}'"
             )
         source: Source = build("data", spec)
         return source
@@ -295,9 +296,8 @@ def _network(
     except RequestError as error:
         size = "{} x {} x {} (channels, height, width)".format(*train.size)
         own = "".join(f". {_changed_code(name)}" for name in changed if name == name_of(architecture))
-        raise RequestError(
-            f"{error}. The network was built for the data: images of {size} in {len(train.classes)} classes{own}"
-        ) from error
+        built = f". The network was built for the data: images of {size} in {len(train.classes)} classes"
+        raise RequestError(f"{error}{built if DOES_NOT_FIT in error.problem else ''}{own}") from error
     return network.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 

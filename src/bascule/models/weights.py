@@ -22,6 +22,8 @@ from bascule.models._checkpoint import read_state_dicts
 from bascule.models.normalise import Normalise
 
 _PLACE = ("weights",)
+DOES_NOT_FIT = "does not fit this network"
+"""In every message that is about names or shapes, and not about the file."""
 _USUAL = ("state_dict", "model_state_dict", "model", "net", "network", "params", "weights", "module", "teacher")
 """Keys and prefixes of weights, the best first. In self-distillation the teacher is the average of the student."""
 _AVERAGED = frozenset(("ema", "swa", "avg", "average", "averaged", "averages", "polyak"))
@@ -101,7 +103,7 @@ def load_weights(net: nn.Module, path: str, *, fresh: Iterable[str] = (), other_
         nearest = max(found, key=lambda one: one.matched)
         where = f"of {nearest.label}, " if nearest.keys else ""
         text = "; it ".join(nearest.problems)
-        raise RequestError(f"the file {path!r} does not fit this network: {where}it {text}", place=_PLACE)
+        raise RequestError(f"the file {path!r} {DOES_NOT_FIT}: {where}it {text}", place=_PLACE)
     taken, *others = fitting
     others = [one for one in others if not one.equals(taken)]
     if others and others[0].order == taken.order:
@@ -116,7 +118,7 @@ def load_weights(net: nn.Module, path: str, *, fresh: Iterable[str] = (), other_
         net.load_state_dict({**wanted, **taken.given})
     except RuntimeError as error:
         reason = str(error).strip().replace("\n", " ")
-        raise RequestError(f"the file {path!r} does not fit this network: {reason}", place=_PLACE) from error
+        raise RequestError(f"the file {path!r} {DOES_NOT_FIT}: {reason}", place=_PLACE) from error
 
 
 def _choice(taken: _Candidate, others: Sequence[_Candidate], passed: Sequence[_Candidate]) -> str:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+
 from bascule.report.export import export
+from bascule.report.panels.maps import ink_on
 from pages import check_whole, page_of
 from records import PAIR, POISON, Spec, record_of
 
@@ -61,3 +68,15 @@ def test_maps_are_exported(tmp_path: Path) -> None:
     assert {f"map-0-{name}" for name in ("effect", "asr", "asr-less-twin", "robust-accuracy")} <= {
         path.stem for path in written
     }
+
+
+@pytest.mark.parametrize("colours", ["cividis", "RdBu_r"])
+def test_a_value_can_be_read_on_every_colour_of_a_map(colours: str) -> None:
+    def light(colour: Sequence[float]) -> float:
+        red, green, blue = (v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in colour[:3])
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue + 0.05
+
+    for place in np.linspace(0, 1, 256):
+        colour = matplotlib.colormaps[colours](place)
+        both = sorted((light(colour), light(to_rgb(ink_on(colour)))))
+        assert both[1] / both[0] >= 4.5  # WCAG 2, level AA

@@ -164,13 +164,17 @@ def _draw(axes: Axes, middle: tuple[int, int], one: Map, layer: Layer, place: Pl
     wide, high = (_DOUBT + 0.08, _DOUBT) if doubtful else (0.5, 0.5)
     square = Rectangle((column - wide, row - high), 2 * wide, 2 * high, facecolor=to_hex(colour), linewidth=0, gid=gid)
     axes.add_patch(square)
-    red, green, blue = (np.asarray(colour[:3]) ** 2.2).tolist()
-    ink = _DARK if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.18 else _LIGHT
     axes.text(
-        column, row, _value(layer, place), ha="center", va="center_baseline", color=ink, fontsize=svg.TEXT_SIZE - 1,
-        zorder=3, bbox={"facecolor": to_hex(colour), "linewidth": 0, "pad": 0.5},
+        column, row, _value(layer, place), ha="center", va="center_baseline", color=ink_on(colour),
+        fontsize=svg.TEXT_SIZE - 1, zorder=3, bbox={"facecolor": to_hex(colour), "linewidth": 0, "pad": 0.5},
     )  # fmt: skip
     return True
+
+
+def ink_on(colour: Any) -> str:
+    """Black or white, whichever can be read on a colour of the maps (WCAG 2, level AA)."""
+    red, green, blue = (np.asarray(colour[:3]) ** 2.2).tolist()
+    return _DARK if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.18 else _LIGHT
 
 
 def _is_reference(one: Map, place: Place) -> bool:
