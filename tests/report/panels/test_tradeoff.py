@@ -58,3 +58,9 @@ def test_the_picture_does_without_rows_that_lack_a_number(tmp_path: Path) -> Non
     section = page.section("tradeoff")
     assert "Not in the picture: Clean (no ASR), Later (no robust accuracy and ASR)." in section
     assert len(page.text("title")) == 3
+
+
+def test_there_is_none_where_all_is_done_and_no_row_has_both_ends(tmp_path: Path) -> None:
+    page = page_of(tmp_path, Spec("Clean", poison=None), Spec("Hardened", poison=None))
+    assert not [has for has in page.all("section") if has.get("id") == "tradeoff"]
+    assert "The trade-off" not in page.text("h2")
