@@ -47,7 +47,8 @@ def examples() -> Iterator[tuple[str, Any, set[str]]]:
             required = {f.name: REQUIRED[f.name] for f in catalog.documentation(room, name).fields if f.default is None}
             yield f"{room}/{name}", catalog.build(room, {"name": name, **required}), DEPENDENT.get(name, set())
     yield "models/user", UserModel(factory="nets:net", settings={"width": 4}, code="0"), set()
-    yield "poison", Poison(trigger=Sticker(), target=7, rate=0.05), set()
+    yield "poison", Poison(trigger=Sticker(), target=7, rate=0.05), {"sources"}
+    yield "poison-dirty", Poison(trigger=Sticker(), target=7, rate=0.05, label="dirty"), {"prepare"}
     yield "augment", Augment(), set()
     yield "training", Training(objective=Standard(), epochs=1), {"milestones"}
     stepwise = Training(objective=Standard(), epochs=1, schedule="piecewise", milestones=((0, 1.0),))
@@ -82,12 +83,15 @@ def variants(made: Any, field: str, *, picture: str) -> Iterator[Any]:
         picture,
         ("a", "b"),
         (0.25,),
+        (0.25,) * 4,
+        (3,),
         (8, 8, 8, 8),
         {"depth": 3},
         ((0, 1.0), (9, 0.5)),
     ]
     components = [
         Sticker(size=5),
+        (Sticker(size=5),) * 4,
         Channel(),
         Fgsm(eps=0.5),
         Pgd(eps=0.5),

@@ -53,7 +53,7 @@ def test_a_name_means_one_thing_of_a_kind() -> None:
         ),
         ("poison", "Blended", "is poison/watermark, with `mode: blend`"),
         ("poison", "lira", "'lira' is not here: its trigger comes out of a network"),
-        ("poison", "trojannn", "Nearest: poison/sticker. Allowed: channel,"),
+        ("poison", "trojannn", "Nearest: poison/sticker. Allowed: adaptive-blend,"),
         ("filter", "beatrix", "'beatrix' is filter/gram, which works in its manner."),
         ("filter", "scan", "'scan' is filter/two-component"),
         ("filter", "ABL", "'ABL' is filter/early-loss, as far as the isolation goes"),
