@@ -39,14 +39,37 @@ def rank_images(record: RunRecord, source: Source, roots: Sequence[Path]) -> lis
     judged = {name: finding.arrays for name, finding in _findings(record).items() if "score" in finding.arrays}
     if not judged:
         return []
-    train, _ = source.load(roots)
+    train, first = source.load_train(roots), next(iter(judged.values()))["id"]
     suspicion = together([arrays["score"] for arrays in judged.values()])
+    columns = {"suspicion": [f"{value:.4f}" for value in suspicion]}
+    for name, arrays in judged.items():
+        columns[f"{name} score"] = [f"{float(score):.6g}" for score in arrays["score"]]
+        columns[f"{name} removed"] = [str(int(removed)) for removed in arrays["removed"]]
+    images = train.at(_places(train, first))
     order = np.argsort(-suspicion, kind="stable")
-    ranking, sheet = record.path / "suspicion.csv", record.path / "suspicion.png"
-    files = source.names(roots)
-    write_atomically(ranking, functools.partial(_write, train, judged, suspicion, order, files))
-    first = next(iter(judged.values()))["id"]
-    write_contact_sheet(sheet, train.batch(_places(train, first[order[:_SHOWN]])))
+    return write_ranking(record.path, images, order, columns, files=source.names(roots))
+
+
+def write_ranking(
+    folder: Path,
+    images: Images,
+    order: NDArray[np.intp],
+    columns: Mapping[str, Sequence[str]],
+    *,
+    files: Sequence[str] | None,
+) -> list[Path]:
+    """Write images by suspicion (`suspicion.csv`) and a contact sheet of the first (`suspicion.png`); both paths.
+
+    Args:
+        folder: Where.
+        images: Those that were judged.
+        order: Their positions, most suspicious first.
+        columns: What is said of each, by name, in the order of `images`.
+        files: Of the training images, by id; None where they have none.
+    """
+    ranking, sheet = folder / "suspicion.csv", folder / "suspicion.png"
+    write_atomically(ranking, functools.partial(_write, images, order, columns, files))
+    write_contact_sheet(sheet, images.batch(torch.from_numpy(order[:_SHOWN])))
     return [ranking, sheet]
 
 
@@ -77,24 +100,16 @@ def _places(images: Images, ids: NDArray[Any]) -> torch.Tensor:
 
 def _write(
     images: Images,
-    judged: Mapping[str, Mapping[str, NDArray[Any]]],
-    suspicion: NDArray[np.float64],
     order: NDArray[np.intp],
+    columns: Mapping[str, Sequence[str]],
     files: Sequence[str] | None,
     path: Path,
 ) -> None:
-    first = next(iter(judged.values()))
     with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
-        of_filters = [f"{name} {what}" for name in judged for what in ("score", "removed")]
-        writer.writerow(["rank", "id", "file", "label", "class", "suspicion", *of_filters])
-        for rank, place in enumerate(order, start=1):
-            number, label = int(first["id"][place]), int(first["label"][place])
+        writer.writerow(["rank", "id", "file", "label", "class", *columns])
+        for rank, place in enumerate(order.tolist(), start=1):
+            number, label = int(images.ids[place]), int(images.labels[place])
             name = files[number] if files is not None else ""
-            said = [
-                value
-                for arrays in judged.values()
-                for value in (f"{float(arrays['score'][place]):.6g}", int(arrays["removed"][place]))
-            ]
             about = [rank, number, csv_field(name), label, csv_field(images.classes[label])]
-            writer.writerow([*about, f"{suspicion[place]:.4f}", *said])
+            writer.writerow([*about, *(values[place] for values in columns.values())])
