@@ -12,9 +12,21 @@ from PIL import Image
 from torch import Tensor
 
 from bascule.core import rng
+from bascule.core.images import Images
 from bascule.poison import Trigger
 
 Stamp = Callable[..., Tensor]
+
+
+@pytest.fixture
+def images() -> Images:
+    """50, 30, 15 and 5 dark 6 x 6 images of four classes, in a random order, with ids in another."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 200, (100, 1, 6, 6), generator=generator, dtype=torch.uint8)
+    labels = torch.arange(4).repeat_interleave(torch.tensor([50, 30, 15, 5]))
+    labels = labels[torch.randperm(100, generator=generator)]
+    ids = 1000 + 3 * torch.randperm(100, generator=generator)
+    return Images(pixels=pixels, labels=labels, ids=ids, classes=("a", "b", "c", "d"))
 
 
 @pytest.fixture

@@ -15,19 +15,6 @@ from bascule.core.images import Images
 from bascule.poison.placement import Poison, Truth
 from bascule.poison.sticker import Sticker
 
-COUNTS = (50, 30, 15, 5)
-"""Images of each class, a hundred in all."""
-
-
-@pytest.fixture
-def images() -> Images:
-    """Dark 6 x 6 images in a random order, with ids in another."""
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 200, (100, 1, 6, 6), generator=generator, dtype=torch.uint8)
-    labels = torch.arange(4).repeat_interleave(torch.tensor(COUNTS))[torch.randperm(100, generator=generator)]
-    ids = 1000 + 3 * torch.randperm(100, generator=generator)
-    return Images(pixels=pixels, labels=labels, ids=ids, classes=("a", "b", "c", "d"))
-
 
 def poison(**settings: Any) -> Poison:
     return Poison(**{"trigger": Sticker(size=2), "rate": 0.2, **settings})

@@ -16,19 +16,6 @@ from bascule.poison.placement import Poison
 from bascule.poison.several import SeveralPoisons
 from bascule.poison.sticker import Sticker
 
-COUNTS = (50, 30, 15, 5)
-"""Images of each class, a hundred in all."""
-
-
-@pytest.fixture
-def images() -> Images:
-    """Dark 6 x 6 images in a random order, with ids in another."""
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 200, (100, 1, 6, 6), generator=generator, dtype=torch.uint8)
-    labels = torch.arange(4).repeat_interleave(torch.tensor(COUNTS))[torch.randperm(100, generator=generator)]
-    ids = 1000 + 3 * torch.randperm(100, generator=generator)
-    return Images(pixels=pixels, labels=labels, ids=ids, classes=("a", "b", "c", "d"))
-
 
 def part(position: str = "top-left", **settings: Any) -> Poison:
     return Poison(**{"trigger": Sticker(size=2, position=position), "label": "dirty", "target": 1, **settings})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -94,16 +94,31 @@ def audit(
     Proposes a study, runs it, and writes its verdict, record and page into a run folder; the same command again
     continues. Exit code 3: scanners agree on a backdoor.
     """
+    from bascule.audit.conduct import prepare
+    from bascule.audit.images import prepare_images
     from bascule.audit.propose import Wish
+    from bascule.core.catalog import remember_named
+    from bascule.data import default_roots
+    from bascule.run.run import pick_device
 
     wish = Wish(
         full=full, minutes=minutes, images=images, repairs=tuple(_repairs(repair or [])),
         trained_on_it=not other_training_data,
     )  # fmt: skip
     if model is None:
-        _data_alone(data, architecture, wish, runs, seed, device, data_dir)
-        return
-    _one_model(model, data, architecture, wish, runs, seed, device, data_dir, trust_code=trust_code)
+        _check_images_alone(data, wish)
+    asked: dict[str, Any] = {
+        "data": spec_of(data, "data"), "architecture": spec_of(architecture, "model"), "wish": wish,
+        "runs": writable_folder(runs), "roots": default_roots(data_dir), "device": pick_device(device),
+    }  # fmt: skip
+    if model is None:
+        prepared = prepare_images(**asked, seed=seed or 0)
+    else:
+        prepared = prepare(Path(model), **asked, seed=seed, trust_code=trust_code)
+        remember_named()
+    for flag in prepared.flags:
+        complain(f"warning: {flag}")
+    _run(prepared)
 
 
 def _repairs(texts: list[str]) -> list[dict[str, object]]:
@@ -116,34 +131,6 @@ def _repairs(texts: list[str]) -> list[dict[str, object]]:
         with placed("repair"):
             build("repair", spec)
     return specs
-
-
-def _one_model(
-    model: str,
-    data: str | None,
-    architecture: str | None,
-    wish: Wish,
-    runs: Path,
-    seed: int | None,
-    device: str,
-    data_dir: Path | None,
-    *,
-    trust_code: bool,
-) -> None:
-    from bascule.audit.conduct import prepare
-    from bascule.core.catalog import remember_named
-    from bascule.data import default_roots
-    from bascule.run.run import pick_device
-
-    prepared = prepare(
-        Path(model), data=spec_of(data, "data"), architecture=spec_of(architecture, "model"), wish=wish,
-        runs=writable_folder(runs), roots=default_roots(data_dir), device=pick_device(device), seed=seed,
-        trust_code=trust_code,
-    )  # fmt: skip
-    remember_named()
-    for flag in prepared.flags:
-        complain(f"warning: {flag}")
-    _run(prepared)
 
 
 def _run(prepared: Audit) -> None:
@@ -187,29 +174,11 @@ def _tell_study(study: Path, *, new: bool) -> None:
     typer.echo(f"bascule: the study: {study}" + ("" if new else " (as it was)"), err=True)
 
 
-def _data_alone(
-    data: str | None,
-    architecture: str | None,
-    wish: Wish,
-    runs: Path,
-    seed: int | None,
-    device: str,
-    data_dir: Path | None,
-) -> None:
-    from bascule.audit.images import prepare_images
-    from bascule.data import default_roots
-    from bascule.run.run import pick_device
-
+def _check_images_alone(data: str | None, wish: Wish) -> None:
     if data is None:
         raise RequestError("give a model, or `data` alone, whose images are then ranked")
     if wish.repairs:
         raise RequestError("there is no model to repair; give one, or leave this out", place=("repair",))
-    _run(
-        prepare_images(
-            spec_of(data, "data"), architecture=spec_of(architecture, "model"), wish=wish, runs=writable_folder(runs),
-            roots=default_roots(data_dir), device=pick_device(device), seed=seed or 0,
-        )
-    )  # fmt: skip
 
 
 def _warn(text: str) -> None:
