@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from bascule.audit.open import AuditedModel, open_model
+from bascule.audit.open import AuditedModel, open_model, without_weights
 from bascule.audit.propose import Proposal, Wish, propose
 from bascule.audit.ranking import rank_images
 from bascule.audit.study import study_text, with_rows, write_study
@@ -88,17 +88,40 @@ def prepare(
         "poison": None if data is not None else _poison(settings.get("poison")),
     }
     asked = fingerprint("audit", file_digest(weights), *parts.values(), vars(wish), opened.seed)
-    name = f"audit-{re.sub(r'[^A-Za-z0-9_-]+', '-', weights.stem if model.is_file() else model.name)}-{asked[:8]}"
-    folder = runs / name
-    audit = Audit(
-        record=RunRecord(folder), study=folder / f"{name}.yaml", wish=wish, roots=tuple(roots), device=device,
-        new=not (folder / f"{name}.yaml").is_file(), flags=opened.flags,
-    )  # fmt: skip
+    called = weights.stem if model.is_file() else model.name
+    audit = audit_in(runs, called, asked, wish=wish, roots=roots, device=device, flags=opened.flags)
     if audit.new:
-        text = _first_text(opened, propose(opened, wish), parts, weights, audit)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_study(audit.study, text)
+        write_study(audit.study, _first_text(opened, propose(opened, wish), parts, weights, audit))
     return audit
+
+
+def audit_in(
+    runs: Path,
+    called: str,
+    asked: str,
+    *,
+    wish: Wish,
+    roots: Sequence[Path],
+    device: torch.device,
+    flags: tuple[str, ...] = (),
+) -> Audit:
+    """The audit in its own run folder.
+
+    Args:
+        runs: The folder that holds runs.
+        called: What it is about.
+        asked: The fingerprint of everything that is asked, by which the same audit is found again.
+        wish: How much is to be looked at.
+        roots: Folders searched for data.
+        device: Where to work.
+        flags: Of the model.
+    """
+    name = f"audit-{re.sub(r'[^A-Za-z0-9_-]+', '-', called)}-{asked[:8]}"
+    study = runs / name / f"{name}.yaml"
+    return Audit(
+        record=RunRecord(study.parent), study=study, wish=wish, roots=tuple(roots), device=device,
+        new=not study.is_file(), flags=flags,
+    )  # fmt: skip
 
 
 def judge(audit: Audit, *, changed: Callable[[], object], warn: Callable[[str], object]) -> tuple[Ran, list[Path]]:
@@ -198,7 +221,7 @@ def located(data: dict[str, Any], roots: Sequence[Path]) -> dict[str, Any]:
 def own_file(model: dict[str, Any]) -> dict[str, Any]:
     """A network by the place of its file, where it is somebody's own, and without the weights it came with."""
     file, colon, function = str(model["name"]).rpartition(":")
-    model = {key: value for key, value in model.items() if key not in ("weights", "weights_sha256")}
+    model = without_weights(model)
     return {**model, "name": f"{Path(file).resolve()}:{function}"} if colon and file.endswith(".py") else model
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -11,7 +10,7 @@ from typing import Any
 
 import torch
 
-from bascule.audit.conduct import Audit, located, mapping_of, own_file
+from bascule.audit.conduct import Audit, audit_in, located, mapping_of, own_file
 from bascule.audit.cost import Cost, measure_cost
 from bascule.audit.open import AuditedModel, source_of
 from bascule.audit.propose import Proposal, Wish, propose_filters
@@ -23,7 +22,6 @@ from bascule.core.text import count
 from bascule.data import Source
 from bascule.evaluation.question import Spec
 from bascule.models.checks import check_network
-from bascule.record.run import RunRecord
 
 _TRAINED = 4.5
 """What a training step takes, in forward passes of its images."""
@@ -64,12 +62,7 @@ def prepare_images(
     share = {"test_share": _TESTED} if drawn else {}
     parts = {"data": {**located(mapping_of(data), roots), **share}, "model": model}
     asked = fingerprint("audit", *parts.values(), vars(wish), seed)
-    name = f"audit-{re.sub(r'[^A-Za-z0-9_-]+', '-', _called(parts['data']))}-{asked[:8]}"
-    folder = runs / name
-    audit = Audit(
-        record=RunRecord(folder), study=folder / f"{name}.yaml", wish=wish, roots=tuple(roots), device=device,
-        new=not (folder / f"{name}.yaml").is_file(),
-    )  # fmt: skip
+    audit = audit_in(runs, _called(parts["data"]), asked, wish=wish, roots=roots, device=device)
     if not audit.new:
         return audit
     with placed("model"):
@@ -79,7 +72,6 @@ def prepare_images(
     opened = AuditedModel(
         model=network, source=source, train=train, test=test, device=device, roots=tuple(roots), seed=seed
     )
-    folder.mkdir(parents=True, exist_ok=True)
     proposal = _propose(opened, wish)
     if drawn:
         proposal.left_out.append(

@@ -183,7 +183,7 @@ def _opened(
     if max_test is not None:
         source = replace(source, max_test=min(max_test, source.max_test or max_test))
     source, train, besides = _images(source, roots, given=data is not None, with_test=with_test)
-    architecture = _architecture(model, _bare(settings.get("model")), changed, trust_code)
+    architecture = _architecture(model, without_weights(settings.get("model")), changed, trust_code)
     if seed is None:
         seed = int(info.get("seed") or 0)
     network = _network(architecture, train, weights, seed, device, changed)
@@ -212,7 +212,7 @@ def _images(
     return source, source.load_train(roots), {}
 
 
-def _bare(recorded: Any) -> Any:
+def without_weights(recorded: Any) -> Any:
     """A cell's network without the file of weights it came with or started from: the cell has its own."""
     if not isinstance(recorded, dict):
         return recorded

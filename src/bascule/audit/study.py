@@ -50,7 +50,8 @@ def with_rows(text: str, rows: Mapping[str, Any]) -> str:
 
 
 def write_study(path: Path, text: str) -> None:
-    """Put the study in place."""
+    """Put the study in place, in a folder that is made where there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     data = text.encode("utf-8", errors="backslashreplace")
     write_atomically(path, functools.partial(Path.write_bytes, data=data))
 
