@@ -31,7 +31,8 @@ from bascule.core.inference import predict
 from bascule.core.restore import untouched
 from bascule.core.rng import stream
 from bascule.data import default_roots
-from bascule.poison.placement import Poison, stamp
+from bascule.poison.placement import Poison
+from bascule.poison.stamping import stamp
 from bascule.scan import Scan
 from bascule.scan.neural_cleanse import NeuralCleanse
 from bascule.scan.run import run_scanner, success

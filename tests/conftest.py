@@ -21,7 +21,8 @@ from bascule.plan.document import parse_study
 from bascule.plan.overrides import Override, parse_override
 from bascule.plan.plan import Plan
 from bascule.plan.resolve import make_plan
-from bascule.poison.placement import Poison, stamp
+from bascule.poison.placement import Poison
+from bascule.poison.stamping import stamp
 from bascule.poison.sticker import Sticker
 from bascule.record.run import RunRecord
 from bascule.run.run import Ran, run_plan

@@ -14,7 +14,8 @@ from bascule.core.catalog import component
 from bascule.core.images import Images, Splits
 from bascule.core.inference import predict
 from bascule.core.rng import stream
-from bascule.poison.placement import Poison, stamp
+from bascule.poison.placement import Poison
+from bascule.poison.stamping import stamp
 from bascule.repair import Repair, Repaired
 from bascule.repair.run import BrokenError, run_repair
 from bascule.train.loop import train

@@ -22,8 +22,9 @@ from bascule.core.images import Splits, as_bytes
 from bascule.data import Facts
 from bascule.plan.schema import Setup
 from bascule.poison.given import GivenPoison
-from bascule.poison.placement import Poison, stamp_at
+from bascule.poison.placement import Poison
 from bascule.poison.stamped import Stamped
+from bascule.poison.stamping import stamp_at
 from bascule.poison.sticker import Sticker
 
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from bascule.core import rng
 from bascule.core.errors import RequestError
 from bascule.core.images import Images, as_floats
-from bascule.poison.placement import Poison, stamp
+from bascule.poison.placement import Poison
+from bascule.poison.stamping import stamp
 from bascule.poison.sticker import Sticker
 from bascule.poison.watermark import Watermark
 

@@ -18,7 +18,8 @@ from bascule.core.fingerprint import fingerprint
 from bascule.core.images import Images, Splits, as_bytes
 from bascule.core.inference import predict
 from bascule.poison import Trigger
-from bascule.poison.placement import Perturb, Poison
+from bascule.poison.placement import Poison
+from bascule.poison.stamping import Perturb
 from bascule.poison.sticker import Sticker
 
 STICKER = Sticker(size=2)

@@ -30,7 +30,8 @@ from bascule.core.images import Images
 from bascule.plan.document import parse_study
 from bascule.plan.overrides import Override
 from bascule.plan.resolve import make_plan
-from bascule.poison.placement import Poison, stamp_bytes
+from bascule.poison.placement import Poison
+from bascule.poison.stamping import stamp_bytes
 from bascule.record.run import RunRecord
 from bascule.run.run import run_plan
 from bascule.train.loop import train

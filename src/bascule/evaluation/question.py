@@ -23,7 +23,7 @@ from bascule.filter import Filter
 from bascule.measure import OF_TWIN, Metric
 from bascule.poison import Trigger
 from bascule.poison.aims import NOWHERE, Aims, aim_of
-from bascule.poison.placement import stamp_at
+from bascule.poison.stamping import stamp_at
 from bascule.record.plan import Reach, RecordedQuestion
 from bascule.scan import Scanner
 

@@ -25,7 +25,8 @@ from bascule.evaluation.question import Question
 from bascule.measure import MISSING, Labels
 from bascule.poison import Trigger
 from bascule.poison.aims import NOWHERE
-from bascule.poison.placement import Truth, stamp_at
+from bascule.poison.placement import Truth
+from bascule.poison.stamping import stamp_at
 
 BATCH = 500
 """Images per pass."""

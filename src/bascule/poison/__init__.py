@@ -7,13 +7,18 @@ place is random draw per image from the generator they are given.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bascule.core import catalog
-from bascule.core.images import Shown
+from bascule.core.errors import RequestError
+from bascule.core.images import Images, Shown
+
+Found = Mapping[str, Tensor]
+"""What a search found, by name; floats and integers of any shape."""
 
 
 @catalog.contract("poison")
@@ -56,3 +61,44 @@ class Trigger(ABC):
             generator: For what is drawn.
         """
         return self.stamp(x, generator=generator)
+
+
+@catalog.component
+class Searched(Trigger):
+    """A trigger that is not known before it is searched for, on a proxy: a network trained on the unpoisoned data.
+
+    The search is a question to the proxy, whose answer is recorded; planting and test images read it there. What the
+    settings describe is the search. `found` gives the trigger itself, for training images; its `at_test` is what test
+    images show. One whose test images show something that needs no search overrides `at_test`.
+    """
+
+    @abstractmethod
+    def search(
+        self, proxy: nn.Module, images: Images, chosen: Tensor, target: int, *, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """What `found` needs, on any device.
+
+        Args:
+            proxy: From [0, 1] images to logits: a copy, in eval mode, every floating parameter wanting a gradient; may
+                be changed and trained.
+            images: The whole unpoisoned training set with its true labels, on the proxy's device.
+            chosen: Positions of the images that will be stamped, int64, ascending, on the device of the images.
+            target: The label that the trigger aims at.
+            generator: On the device of the images.
+
+        Raises:
+            RequestError: The search does not fit this network or these images.
+        """
+
+    @abstractmethod
+    def found(self, what: Found) -> Trigger:
+        """The trigger itself, as training images show it, from what `search` returned."""
+
+    def stamp(self, x: Tensor, *, generator: torch.Generator) -> Tensor:
+        raise RequestError(
+            "this trigger is searched for on a network trained on the unpoisoned data: a study plants it, and it is "
+            "known to that study's models only"
+        )
+
+    def check(self, size: tuple[int, int, int]) -> None:
+        """Any size, unless it says otherwise."""

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Annotated, ClassVar, Literal, Protocol
 
 import torch
 from annotated_types import Ge, Interval
-from torch import Tensor
+from torch import Tensor, nn
 
 from bascule.core.ball import Norm
 from bascule.core.catalog import Of, component
 from bascule.core.errors import RequestError
-from bascule.core.images import Images, Shown, as_bytes, as_floats
-from bascule.poison import Trigger
+from bascule.core.fingerprint import fingerprint
+from bascule.core.images import Images
+from bascule.poison import Found, Searched, Trigger
 from bascule.poison._counting import checked_count
 from bascule.poison.aims import NOWHERE, Aims, aim_of, all_to_all, from_sources
-
-_CHUNK = 1024
-_PERTURBED = 250
-"""Images perturbed at a time: the network's passes need more memory than a trigger."""
-
-Perturb = Callable[[Tensor, Tensor], Tensor]
-"""(images B x C x H x W in [0, 1], their labels (B,)) -> images that some network no longer takes for their labels, of
-the same shape and type and on the same device. Made by whoever has the network and the attack; draws from a generator
-of its own."""
+from bascule.poison.found import FoundTrigger
+from bascule.poison.stamping import Perturb, stamp_bytes
 
 
 class Search(Protocol):
@@ -117,7 +110,7 @@ class Poison:
     known: ClassVar[bool] = True
     """Which images are poisoned is known of what is planted here."""
 
-    later: ClassVar[tuple[str, ...]] = ("sources", "cover")
+    later: ClassVar[tuple[str, ...]] = ("sources", "cover", "cover_trigger", "proxy")
 
     trigger: Annotated[Trigger, Of("poison")]
     """What is stamped on the chosen training images."""
@@ -137,14 +130,32 @@ class Poison:
     cover: Annotated[float, Interval(ge=0, le=1)] = 0.0
     """Share, of what `rate` is one of, of further images that get the trigger and keep their label; none where `rate`
     is 0."""
+    cover_trigger: Annotated[Trigger | None, Of("poison")] = None
+    """What is stamped on the covers; by default `trigger`."""
     test_trigger: Annotated[Trigger | None, Of("poison")] = None
     """What is stamped on test images; by default `trigger`, all of it where training images show a part."""
     prepare: Annotated[Search | None, Of("attack")] = None
     """The evasion attack that perturbs the chosen images before they are stamped, for example
     `{name: pgd, eps: 0.0627, steps: 100, stop_when_fooled: false}`; by default none. Clean label only."""
+    proxy: Literal["same", "standard"] = "same"
+    """On whose network images are prepared, and triggers searched for that are: `same`, one trained as the recipe says,
+    but on the unpoisoned data, unfiltered and unrepaired (the attacker knows the training); `standard`, the same with
+    standard training (an attacker who has not heard of the defence)."""
 
     def __post_init__(self) -> None:
         self._check_label()
+        if self.proxy != "same" and not self.needs_proxy:
+            raise RequestError(
+                "nothing is prepared and the trigger is not searched for, so that there is no proxy; leave it out",
+                place=("proxy",),
+            )
+        if self.cover_trigger is not None and not self.cover:
+            raise RequestError("there are no covers; give their share as `cover`", place=("cover_trigger",))
+        for place in ("cover_trigger", "test_trigger"):
+            if isinstance(getattr(self, place), Searched):
+                raise RequestError("only `trigger` can be searched for", place=(place,))
+        if isinstance(self.trigger, Searched) and self.target is None:
+            raise RequestError("it is searched for with one target; all-to-all has none", place=("trigger",))
         if self.prepare is not None and self.label != "clean":
             raise RequestError(
                 f"images are perturbed away from a label that they keep; with label {self.label!r} they lose it. "
@@ -196,8 +207,37 @@ class Poison:
 
     @property
     def trigger_at_test(self) -> Trigger:
-        """The trigger stamped on test images."""
-        return self.test_trigger or self.trigger.at_test
+        """The trigger stamped on test images; a `FoundTrigger` where that is known only after the search."""
+        if self.test_trigger is not None:
+            return self.test_trigger
+        shown = self.trigger.at_test
+        return FoundTrigger(trigger=shown, key=self.search_key) if isinstance(shown, Searched) else shown
+
+    @property
+    def needs_proxy(self) -> bool:
+        """Whether a network trained on the unpoisoned data has a part in it."""
+        return self.prepare is not None or isinstance(self.trigger, Searched)
+
+    @property
+    def search_key(self) -> str:
+        """Key of the question to the proxy by which the trigger is searched for."""
+        return f"search:{fingerprint('search', self.planting)}"
+
+    def search(
+        self, proxy: nn.Module, images: Images, *, drawing: torch.Generator, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """The search for the trigger, which must be a `Searched` one.
+
+        Args:
+            proxy: A copy, as for `Searched.search`.
+            images: The unpoisoned set, on the proxy's device.
+            drawing: As `generator` of `plant`, with which the same images are drawn.
+            generator: Of the search, on the device of the images.
+        """
+        assert isinstance(self.trigger, Searched)
+        labels, classes = images.labels.to(drawing.device), len(images.classes)
+        chosen = _drawn(self.eligible(labels, classes), self.count(labels, classes), drawing).to(images.device)
+        return self.trigger.search(proxy, images, chosen, self._the_target, generator=generator)
 
     @property
     def planting(self) -> Poison:
@@ -257,7 +297,7 @@ class Poison:
     def check(self, size: tuple[int, int, int], labels: Tensor, classes: int) -> None:
         """Refuse settings that cannot work on images of this size with these training labels."""
         self.count_covers(labels, classes)
-        for key in ("trigger", "test_trigger"):
+        for key in ("trigger", "cover_trigger", "test_trigger"):
             trigger = getattr(self, key)
             if trigger is not None:
                 try:
@@ -271,6 +311,7 @@ class Poison:
         *,
         generator: torch.Generator,
         perturb: Perturb | None = None,
+        found: Found | None = None,
         taken: Tensor | None = None,
     ) -> tuple[Images, Truth]:
         """The poisoned training set, and which images were changed. The images are drawn at random, the covers last,
@@ -281,6 +322,7 @@ class Poison:
             generator: On the device of `images`. Which images are chosen does not depend on `prepare`.
             perturb: `prepare`, bound to a network that was trained on the unpoisoned data; called with at most 250
                 images at a time, in their order in the set, and not at all where nothing is planted.
+            found: What `search` found, where the trigger is searched for.
             taken: Images that are left alone, bool, shape (N,); by default none.
 
         Raises:
@@ -293,6 +335,11 @@ class Poison:
                 f"{problem} a function that perturbs images on a network trained on the unpoisoned data",
                 place=("prepare",),
             )
+        trigger = self.trigger
+        if isinstance(trigger, Searched):
+            if found is None:
+                raise RequestError("it must be searched for before it is planted", place=("trigger",))
+            trigger = trigger.found(found)
         labels, classes = images.labels, len(images.classes)
         count, covers = self.count(labels, classes), self.count_covers(labels, classes)
         free = torch.ones_like(labels, dtype=torch.bool) if taken is None else ~taken
@@ -307,12 +354,12 @@ class Poison:
         truth = Truth(ids=ids, labels_before=before[by_id], labels_after=after[by_id])
         if count == 0:
             return images, truth
-        pixels = stamp_bytes(images, chosen, self.trigger, generator=generator, perturb=perturb)
+        pixels = stamp_bytes(images, chosen, trigger, generator=generator, perturb=perturb)
         planted = images.with_replaced(chosen, pixels, after)
         if covers == 0:
             return planted, truth
         covering = _drawn((self.coverable(labels) & free).index_fill(0, chosen, False), covers, generator)
-        pixels = stamp_bytes(images, covering, self.trigger, generator=generator)
+        pixels = stamp_bytes(images, covering, self.cover_trigger or trigger, generator=generator)
         planted = planted.with_replaced(covering, pixels, labels[covering])
         return planted, replace(truth, covers=images.ids[covering].sort().values)
 
@@ -322,54 +369,6 @@ def _drawn(eligible: Tensor, count: int, generator: torch.Generator) -> Tensor:
     candidates = eligible.nonzero().squeeze(1)
     order = torch.randperm(len(candidates), generator=generator, device=candidates.device)
     return candidates[order[:count]].sort().values
-
-
-def stamp_bytes(
-    images: Images, index: Tensor, trigger: Trigger, *, generator: torch.Generator, perturb: Perturb | None = None
-) -> Tensor:
-    """The images at these positions, perturbed first where asked, with the trigger on them, as uint8.
-
-    Rounded to what they would be once saved to a file.
-    """
-    parts = []
-    for part in index.split(_CHUNK):
-        x = images.batch(part) if perturb is None else _perturbed(images, part, perturb)
-        parts.append(as_bytes(trigger.stamp_at(images, part, x, generator=generator)))
-    return torch.cat(parts)
-
-
-def _perturbed(images: Images, index: Tensor, perturb: Perturb) -> Tensor:
-    parts = []
-    for part in index.split(_PERTURBED):
-        x = images.batch(part)
-        perturbed = perturb(x, images.labels[part])
-        if perturbed.shape != x.shape:
-            raise ValueError(f"perturbed images have shape {tuple(perturbed.shape)}, the images {tuple(x.shape)}")
-        if not bool(perturbed.isfinite().all()):
-            raise ValueError("perturbed images are not finite")
-        parts.append(perturbed.to(x).clamp(0, 1))
-    return torch.cat(parts)
-
-
-def stamp(trigger: Trigger, x: Tensor, *, generator: torch.Generator) -> Tensor:
-    """A batch of [0, 1] images with the trigger on them, rounded as if saved to a file in between."""
-    return as_floats(as_bytes(trigger.stamp(x, generator=generator))).to(x)
-
-
-def stamp_at(
-    trigger: Trigger, images: Shown, index: Tensor, *, generator: torch.Generator, x: Tensor | None = None
-) -> Tensor:
-    """`stamp`, of the images of a test set at these positions.
-
-    Args:
-        trigger: What to stamp; some know their images by their numbers.
-        images: The test set.
-        index: Positions in it, int64.
-        generator: For what is drawn.
-        x: These images where they have been perturbed; by default as they are.
-    """
-    x = images.batch(index) if x is None else x
-    return as_floats(as_bytes(trigger.stamp_at(images, index, x, generator=generator))).to(x)
 
 
 class Planted(Protocol):

@@ -28,7 +28,8 @@ from bascule.filter.run import run_filter
 from bascule.plan.plan import Cell
 from bascule.poison import Trigger
 from bascule.poison.aims import NOWHERE, aim_of
-from bascule.poison.placement import Truth, stamp_at
+from bascule.poison.placement import Truth
+from bascule.poison.stamping import stamp_at
 from bascule.record.cell import COVERS, FILTERED, CellRecord
 from bascule.record.sums import DamagedError, check_sum, set_aside, write_summed
 from bascule.repair.run import run_repair

@@ -22,7 +22,8 @@ from bascule.core.restore import evaluating, full_precision
 from bascule.evaluation.subject import BATCH
 from bascule.plan.plan import Watch
 from bascule.poison.aims import NOWHERE, aim_of
-from bascule.poison.placement import Truth, stamp_bytes
+from bascule.poison.placement import Truth
+from bascule.poison.stamping import stamp_bytes
 
 STEPS = 10
 """Gradient steps of the attack."""
