@@ -30,7 +30,7 @@ class Attack(ABC):
     that needs no gradients, or whose last steps are shorter than what bfloat16 can tell apart: it stays in float32."""
 
     norm: Norm = "linf"
-    """Norm of the ball: `linf` or `l2`."""
+    """Norm of the ball: `linf`, `l2` or `l1`."""
     eps: Eps
     """Radius of the ball in [0, 1] pixel units."""
     restarts: Annotated[int, Ge(1)] = 1

@@ -78,7 +78,8 @@ def signs_of_attack(
 
     Returns:
         Shares of the images that fell after all: `unconverged` (twice the steps, where the attack has steps),
-        `black_box` (Square Attack with few queries, where the attack uses gradients). Empty without images.
+        `black_box` (Square Attack with few queries, where the attack uses gradients, and in a norm in which that
+        works). Empty without images.
     """
     x, y = x[:SAMPLE].detach(), y[:SAMPLE]
     if len(x) == 0 or attack.eps == 0:
@@ -88,7 +89,7 @@ def signs_of_attack(
     if steps is not None:
         longer = dataclasses.replace(attack, steps=2 * steps, restarts=1)  # type: ignore[call-arg]
         shares["unconverged"] = _share(run_attack(model, longer, x, y, generator=generator).prediction != y)
-    if attack.uses_gradient:
+    if attack.uses_gradient and attack.norm != "l1":
         from bascule.attack.square import Square
 
         search = Square(norm=attack.norm, eps=attack.eps, queries=_QUERIES)

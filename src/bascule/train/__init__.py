@@ -85,7 +85,7 @@ class Adversarial(Objective):
     follows_gradients: ClassVar[bool] = True
 
     norm: Norm = "linf"
-    """Norm of the ball: `linf` or `l2`."""
+    """Norm of the ball: `linf`, `l2` or `l1`."""
     eps: Eps
     """Radius of the ball in [0, 1] pixel units."""
 

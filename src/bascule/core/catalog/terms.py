@@ -78,7 +78,7 @@ _POISONED_SET = "a poisoned set that others made is measured with `poison: {name
 _SEARCHED = "its trigger comes out of a network that is trained or searched with it"
 _TARGETS = "it aims at single test images and has no trigger"
 _STEPS = "it is made for attacks that shall carry over to other models"
-_NORM = "attacks in L0, in L1 and without a norm are missing"
+_NORM = "attacks in L0 and without a norm are missing"
 _DECISIONS = "attacks that see decisions alone are missing"
 _MODEL = "it needs models trained for it, clean and backdoored ones"
 
@@ -186,6 +186,7 @@ TERMS: dict[str, tuple[Term, ...]] = {
             FOOLBOX, TORCHATTACKS),
         _is("L2PGD L2ProjectedGradientDescentAttack PGDL2 PGDRSL2", "attack/pgd", "with `norm: l2`", FOOLBOX,
             TORCHATTACKS),
+        _is("SLIDE SparseL1DescentAttack SparseL1Descent L1PGD PGDL1", "attack/pgd", "with `norm: l1`", FOOLBOX),
         _is("BIM IFGSM BasicIterativeMethod LinfBasicIterativeAttack L2BasicIterativeAttack", "attack/pgd",
             "with `random_start: false`", ART, FOOLBOX, TORCHATTACKS),
         _is("EOTPGD", "attack/apgd", "with `eot_iter: 20`", TORCHATTACKS),
@@ -213,10 +214,12 @@ TERMS: dict[str, tuple[Term, ...]] = {
             _DECISIONS, "attack/square", ART, FOOLBOX,
         ),
         _lacks(
-            "EAD ElasticNet EADL1 EADEN EADAttack JSMA SaliencyMapMethod SparseFool OnePixel Pixle PointwiseAttack "
-            "SaltAndPepperNoiseAttack CWL0 CarliniL0Method",
+            "JSMA SaliencyMapMethod SparseFool OnePixel Pixle PointwiseAttack SaltAndPepperNoiseAttack CWL0 "
+            "CarliniL0Method",
             _NORM, "attack/square attack/fab", ART, FOOLBOX, TORCHATTACKS,
         ),
+        _lacks("EAD ElasticNet EADL1 EADEN EADAttack", "of searches in L1 projected descent is here, with `norm: l1`",
+               "attack/pgd", ART, FOOLBOX, TORCHATTACKS),
         _lacks(
             "SpatialTransformation SpatialAttack ShadowAttack Wasserstein AdversarialPatch stAdv", _NORM, "attack/pgd",
             ART, FOOLBOX,

@@ -19,7 +19,7 @@ _SMALL = 0.6
 """Share of the usual size from which a recovered trigger is called no smaller."""
 _ONE_CLASS = 3.0
 """A class loses far more than the others together if its share is so many times theirs."""
-_NORMS = {"linf": "Linf", "l2": "L2"}
+_NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 _METRICS = {"accuracy": "accuracy", "robust_accuracy": "robust accuracy", "asr": "ASR"}
 
 

@@ -31,7 +31,7 @@ _CHARTS = 24
 """Most charts; the tables are always there."""
 _TOUCHED = 60
 """With more marks than this none takes the focus: the table has the numbers."""
-_NORMS = {"linf": "largest change of a pixel value", "l2": "Euclidean length of the change"}
+_NORMS = {"linf": "largest change of a pixel value", "l2": "Euclidean length of the change", "l1": "sum of all changes"}
 
 Point = tuple[float, Measure]
 """A radius, and the robust accuracy in it."""

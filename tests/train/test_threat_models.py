@@ -1,0 +1,44 @@
+"""Training in other threat models than Linf does what it is for, on short trainings with real images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from bascule.attack.run import run_attack
+from bascule.core import catalog, rng
+from bascule.core.images import Splits
+from bascule.train.loop import train
+from bascule.train.settings import Training
+
+SCHEDULE: dict[str, Any] = {"epochs": 8, "batch_size": 50, "lr": 0.01, "schedule": "one-cycle"}
+L1 = {"name": "pgd", "norm": "l1", "eps": 3.0, "steps": 10}
+
+
+def trained(objective: Any, digits: Splits) -> torch.nn.Module:
+    """A small network after a short training."""
+    net = catalog.build("models", {"name": "digits-cnn", "width": 8, "hidden": 32}).initialised((1, 8, 8), 10, seed=0)
+    few = digits.train.at(torch.arange(600))
+    train(net, few, Training(objective=catalog.build("train", objective), **SCHEDULE), seed=0)
+    return net
+
+
+def robust(net: torch.nn.Module, attack: Any, digits: Splits) -> float:
+    """Share of 200 test images given their label under the attack."""
+    test = digits.test.at(torch.arange(200))
+    x = test.batch(torch.arange(len(test)))
+    worst = run_attack(net, catalog.build("attack", attack), x, test.labels, generator=rng.stream(0, "attack"))
+    return (worst.prediction == test.labels).float().mean().item()
+
+
+@pytest.fixture(scope="module")
+def ordinary(digits: Splits) -> torch.nn.Module:
+    return trained("standard", digits)
+
+
+@pytest.mark.parametrize("name", ["pgd", "trades", "mart"])
+def test_training_in_l1_withstands_more_in_l1(name: str, ordinary: torch.nn.Module, digits: Splits) -> None:
+    net = trained({"name": name, "norm": "l1", "eps": 3.0, "steps": 5}, digits)
+    assert robust(net, L1, digits) > robust(ordinary, L1, digits) + 0.15
