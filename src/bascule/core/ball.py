@@ -1,16 +1,18 @@
-"""Threat models: the set of perturbed images an attacker may choose from."""
+"""Balls: threat models that bound the length of the perturbation in a norm."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Ge
 from pydantic import AfterValidator, ValidationInfo
 from torch import Tensor
+
+from bascule.core.threat import Threat
 
 Norm = Literal["linf", "l2", "l1"]
 LinfOrL2 = Literal["linf", "l2"]
@@ -60,10 +62,20 @@ def sparse_direction(gradient: Tensor, count: int | Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ball(ABC):
+class Ball(Threat):
     """All images in [0, 1] within `eps` of an origin. Tensors are B x C x H x W, floating point."""
 
+    norm: ClassVar[Norm]
+
     eps: float
+
+    @property
+    def words(self) -> str:
+        return f"{self.norm}, eps {self.eps:.4g}"
+
+    def realise(self, proposal: Tensor, origin: Tensor) -> Tensor:
+        """The proposed images, projected."""
+        return self.project(torch.where(proposal.isfinite(), proposal, origin), origin)
 
     @abstractmethod
     def distance(self, x: Tensor, origin: Tensor) -> Tensor:
@@ -102,6 +114,8 @@ class Ball(ABC):
 class LinfBall(Ball):
     """Every entry within `eps` of the origin."""
 
+    norm: ClassVar[Norm] = "linf"
+
     def distance(self, x: Tensor, origin: Tensor) -> Tensor:
         return (x - origin).abs().flatten(1).amax(dim=1)
 
@@ -123,6 +137,8 @@ class LinfBall(Ball):
 @dataclass(frozen=True, kw_only=True)
 class L2Ball(Ball):
     """Euclidean length of the whole perturbation at most `eps`."""
+
+    norm: ClassVar[Norm] = "l2"
 
     def distance(self, x: Tensor, origin: Tensor) -> Tensor:
         return (x - origin).flatten(1).norm(dim=1)
@@ -146,6 +162,8 @@ class L2Ball(Ball):
 @dataclass(frozen=True, kw_only=True)
 class L1Ball(Ball):
     """Sum of the changes of all entries at most `eps`."""
+
+    norm: ClassVar[Norm] = "l1"
 
     spread: float = 0.01
     """Share of the entries, at least one, that a step moves."""
@@ -206,7 +224,7 @@ class L1Ball(Ball):
         return (origin + signs * lengths * _per_image(share, origin)).clamp_(0, 1)
 
 
-_BALLS: dict[str, type[Ball]] = {"linf": LinfBall, "l2": L2Ball, "l1": L1Ball}
+_BALLS: dict[str, type[Ball]] = {kind.norm: kind for kind in (LinfBall, L2Ball, L1Ball)}
 
 
 def ball(norm: Norm, eps: float) -> Ball:

@@ -220,10 +220,8 @@ TERMS: dict[str, tuple[Term, ...]] = {
         ),
         _lacks("EAD ElasticNet EADL1 EADEN EADAttack", "of searches in L1 projected descent is here, with `norm: l1`",
                "attack/pgd", ART, FOOLBOX, TORCHATTACKS),
-        _lacks(
-            "SpatialTransformation SpatialAttack ShadowAttack Wasserstein AdversarialPatch stAdv", _NORM, "attack/pgd",
-            ART, FOOLBOX,
-        ),
+        _is("SpatialTransformation SpatialAttack RandomTransforms", "attack/spatial", "", ART, FOOLBOX),
+        _lacks("ShadowAttack Wasserstein AdversarialPatch stAdv", _NORM, "attack/spatial attack/pgd", ART, FOOLBOX),
         _lacks("UniversalPerturbation UAP TargetedUniversalPerturbation", "as an attack it is missing",
                "scan/universal-perturbation", ART),
         _lacks("GN AdditiveGaussianNoiseAttack AdditiveUniformNoiseAttack GaussianBlurAttack",
