@@ -42,3 +42,20 @@ def ordinary(digits: Splits) -> torch.nn.Module:
 def test_training_in_l1_withstands_more_in_l1(name: str, ordinary: torch.nn.Module, digits: Splits) -> None:
     net = trained({"name": name, "norm": "l1", "eps": 3.0, "steps": 5}, digits)
     assert robust(net, L1, digits) > robust(ordinary, L1, digits) + 0.15
+
+
+MOTIONS = {"name": "spatial", "degrees": 25.0, "pixels": 0.0, "angles": 7, "shifts": 1}
+TRIES = {"name": "spatial", "degrees": 25.0, "pixels": 0.0, "search": "random", "tries": 5}
+
+
+def test_training_against_motions_withstands_motions(ordinary: torch.nn.Module, digits: Splits) -> None:
+    net = trained({"name": "against", "attacks": TRIES}, digits)
+    assert robust(net, MOTIONS, digits) > robust(ordinary, MOTIONS, digits) + 0.15
+
+
+@pytest.mark.parametrize("strategy", ["worst", "random", "mean"])
+def test_training_against_two_withstands_both(strategy: str, ordinary: torch.nn.Module, digits: Splits) -> None:
+    pgd = {"name": "pgd", "eps": 0.1, "steps": 3}
+    net = trained({"name": "against", "attacks": [TRIES, pgd], "strategy": strategy}, digits)
+    for attack in (MOTIONS, {**pgd, "steps": 10}):
+        assert robust(net, attack, digits) > robust(ordinary, attack, digits) + 0.1

@@ -168,6 +168,8 @@ TERMS: dict[str, tuple[Term, ...]] = {
         _is("FastAT FGSM-RS RS-FGSM FBF AdversarialTrainerFBF", "train/fast", "", ART),
         _is("ERM vanilla no_defense nodefense", "train/standard", "", BACKDOORBENCH),
         _is("AdversarialTrainerCertifiedIBPPyTorch", "train/ibp", "", ART),
+        _lacks("MSD MNG-AC", "of trainings in several threat models at once the worst, the mean, one drawn at random and "
+               "the composite one are here", "train/against"),
         _lacks("grad_train curvature CURE", "this penalty is missing", "train/lipschitz", TROJANZOO),
         _lacks("FreeAT free", "several uses of one backward pass are missing", "train/fast"),
         _lacks("AWP AdversarialTrainerAWP OAAT AdversarialTrainerOAAT HAT LBGAT", "this objective is missing",
