@@ -26,7 +26,7 @@ def attack(name: str) -> Evasion:
     fields = {field.name for field in dataclasses.fields(cls)}
     budget = {key: value for key, value in BUDGET.items() if key in fields}
     where = {"norm": "l2" if name == "cw" else "linf", "eps": 0.3} if issubclass(cls, Attack) else SETTINGS[name]
-    return catalog.build("attack", {"name": name, **where, **budget})
+    return catalog.build("attack", {"name": name, **budget, **where})
 
 
 def subject(name: str) -> tuple[nn.Module, Tensor, Tensor]:

@@ -59,3 +59,9 @@ def test_training_against_two_withstands_both(strategy: str, ordinary: torch.nn.
     net = trained({"name": "against", "attacks": [TRIES, pgd], "strategy": strategy}, digits)
     for attack in (MOTIONS, {**pgd, "steps": 10}):
         assert robust(net, attack, digits) > robust(ordinary, attack, digits) + 0.1
+
+
+def test_training_against_patches_withstands_patches(ordinary: torch.nn.Module, digits: Splits) -> None:
+    net = trained({"name": "against", "attacks": {"name": "patch", "size": 2, "steps": 5}}, digits)
+    patch = {"name": "patch", "size": 2, "steps": 20, "restarts": 2}
+    assert robust(net, patch, digits) > robust(ordinary, patch, digits) + 0.1

@@ -168,7 +168,7 @@ TERMS: dict[str, tuple[Term, ...]] = {
         _is("FastAT FGSM-RS RS-FGSM FBF AdversarialTrainerFBF", "train/fast", "", ART),
         _is("ERM vanilla no_defense nodefense", "train/standard", "", BACKDOORBENCH),
         _is("AdversarialTrainerCertifiedIBPPyTorch", "train/ibp", "", ART),
-        _lacks("MSD MNG-AC", "of trainings in several threat models at once the worst, the mean, one drawn at random and "
+        _lacks("MSD MNG-AC", "of trainings in several threat models the worst, the mean, one drawn at random and "
                "the composite one are here", "train/against"),
         _lacks("grad_train curvature CURE", "this penalty is missing", "train/lipschitz", TROJANZOO),
         _lacks("FreeAT free", "several uses of one backward pass are missing", "train/fast"),
@@ -223,7 +223,9 @@ TERMS: dict[str, tuple[Term, ...]] = {
         _lacks("EAD ElasticNet EADL1 EADEN EADAttack", "of searches in L1 projected descent is here, with `norm: l1`",
                "attack/pgd", ART, FOOLBOX, TORCHATTACKS),
         _is("SpatialTransformation SpatialAttack RandomTransforms", "attack/spatial", "", ART, FOOLBOX),
-        _lacks("ShadowAttack Wasserstein AdversarialPatch stAdv", _NORM, "attack/spatial attack/pgd", ART, FOOLBOX),
+        _is("AdversarialPatch AdversarialPatchPyTorch ROA", "attack/patch",
+            "which gives each image a patch of its own; one that serves all is missing", ART),
+        _lacks("ShadowAttack Wasserstein stAdv", _NORM, "attack/spatial attack/pgd", ART, FOOLBOX),
         _lacks("UniversalPerturbation UAP TargetedUniversalPerturbation", "as an attack it is missing",
                "scan/universal-perturbation", ART),
         _lacks("GN AdditiveGaussianNoiseAttack AdditiveUniformNoiseAttack GaussianBlurAttack",
