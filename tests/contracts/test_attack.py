@@ -201,7 +201,8 @@ def test_description_and_repr_rebuild_it(name: str, norm: str) -> None:
     described = catalog.describe(attack)
     assert described["name"] == name
     assert catalog.build("attack", described) == attack
-    assert eval(repr(attack), {type(attack).__name__: type(attack)}) == attack
+    parts = (attack, *getattr(attack, "attacks", ()))
+    assert eval(repr(attack), {type(part).__name__: type(part) for part in parts}) == attack
     if norm is not None:
         assert attack != build(name, norm, 0.124)
 

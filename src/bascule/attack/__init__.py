@@ -9,7 +9,7 @@ they are given.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from annotated_types import Ge
@@ -25,11 +25,16 @@ from bascule.core.threat import Threat
 class Evasion(ABC):
     """Settings of an evasion attack, in whatever threat model."""
 
-    uses_gradient: ClassVar[bool] = True
-    """Whether the search differentiates the model; one that only asks for logits is not misled by masked gradients."""
-    mixed_precision: ClassVar[bool] = False
-    """Whether the search takes its gradients in bfloat16 where that is asked for (`two_precisions`). Not so a search
-    that needs no gradients, or whose last steps are shorter than what bfloat16 can tell apart: it stays in float32."""
+    @property
+    def uses_gradient(self) -> bool:
+        """Whether the search differentiates the model; masked gradients do not mislead one that only asks for logits."""
+        return True
+
+    @property
+    def mixed_precision(self) -> bool:
+        """Whether the search takes its gradients in bfloat16 where that is asked for (`two_precisions`). Not so one
+        that needs no gradients, or whose last steps are shorter than what bfloat16 can tell apart: it stays in float32."""
+        return False
 
     @property
     def restarts(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
 import torch
@@ -78,6 +79,13 @@ def try_once(model: nn.Module, attack: Evasion, x: Tensor, y: Tensor, *, generat
     proposal = _propose(model, attack, x.clone(), y, generator).detach().to(x)
     with torch.no_grad():
         return attack.threat.realise(proposal, x)
+
+
+def to_its_end(attack: Evasion) -> Evasion:
+    """The attack without stopping at an image's first mistake, where it has that setting (`stop_when_fooled`)."""
+    if getattr(attack, "stop_when_fooled", False):
+        return dataclasses.replace(attack, stop_when_fooled=False)  # type: ignore[call-arg]
+    return attack
 
 
 def _propose(model: nn.Module, attack: Evasion, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:

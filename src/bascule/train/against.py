@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from bascule.attack import Evasion
 from bascule.attack.losses import cross_entropy
-from bascule.attack.run import try_once
+from bascule.attack.run import to_its_end, try_once
 from bascule.core.catalog import Of, component
 from bascule.core.errors import RequestError
 from bascule.train import Objective
@@ -53,7 +52,7 @@ class Against(Objective):
 
     def inputs(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
         """The images of a step; with `mean` those of the first attack, then those of the second, and so on."""
-        attacks = [_to_its_end(attack) for attack in self.attacks]
+        attacks = [to_its_end(attack) for attack in self.attacks]
         if self.strategy == "random":
             drawn = torch.randint(len(attacks), (), generator=generator, device=generator.device)
             attacks = [attacks[int(drawn)]]
@@ -72,10 +71,3 @@ class Against(Objective):
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
         seen = self.inputs(model, x, y, progress=progress, generator=generator)
         return F.cross_entropy(model(seen), y.repeat(len(seen) // len(y)))
-
-
-def _to_its_end(attack: Evasion) -> Evasion:
-    """The attack without stopping at an image's first mistake, where it has that setting."""
-    if getattr(attack, "stop_when_fooled", False):
-        return dataclasses.replace(attack, stop_when_fooled=False)  # type: ignore[call-arg]
-    return attack

@@ -197,6 +197,7 @@ TERMS: dict[str, tuple[Term, ...]] = {
             ART, FOOLBOX),
         _is("CarliniWagner CarliniL2Method L2CarliniWagnerAttack CWL2", "attack/cw", "", ART, FOOLBOX),
         _is("L2DeepFoolAttack LinfDeepFoolAttack", "attack/deepfool", "", FOOLBOX),
+        _is("CAA CompositeAttack composite-adversarial-attack", "attack/composite"),
         _is("MultiAttack", "", "a list: `attack: [...]`, each on what withstood the ones before", TORCHATTACKS),
         _lacks("CarliniLInfMethod CWLinf", "of this search the L2 one is here, and its loss in others: `loss: margin`",
                "attack/pgd", ART, TORCHATTACKS),
