@@ -27,13 +27,16 @@ class Evasion(ABC):
 
     @property
     def uses_gradient(self) -> bool:
-        """Whether the search differentiates the model; masked gradients do not mislead one that only asks for logits."""
+        """Whether the search differentiates the model; masked gradients mislead none that only asks for logits."""
         return True
 
     @property
     def mixed_precision(self) -> bool:
-        """Whether the search takes its gradients in bfloat16 where that is asked for (`two_precisions`). Not so one
-        that needs no gradients, or whose last steps are shorter than what bfloat16 can tell apart: it stays in float32."""
+        """Whether the search takes its gradients in bfloat16 where that is asked for (`two_precisions`).
+
+        Not so one that needs no gradients, or whose last steps are shorter than what bfloat16 can tell apart: it stays
+        in float32.
+        """
         return False
 
     @property
