@@ -57,6 +57,16 @@ def test_strategies_by_hand(linear: Callable) -> None:
     assert net.training
 
 
+def test_a_warm_up_attacks_more_and_more_of_a_batch(linear: Callable) -> None:
+    net, x, y = linear([[0.0], [1.0]]), torch.full((4, 1, 1, 1), 0.5), torch.zeros(4, dtype=torch.int64)
+    for strategy, wanted in (("worst", [0.6]), ("mean", [0.6, 0.3])):
+        objective = Against(attacks=(UP, DOWN), strategy=strategy, warmup=0.5)
+        for progress, attacked in ((0.0, 0), (0.1, 1), (0.25, 2), (0.4, 4), (0.5, 4), (0.9, 4)):
+            found = objective.inputs(net, x, y, progress=progress, generator=stream(0, "t")).flatten().tolist()
+            each = [[value] * attacked + [0.5] * (4 - attacked) for value in (wanted if attacked else wanted[:1])]
+            assert found == pytest.approx([value for part in each for value in part])
+
+
 def test_the_mean_loss_is_that_of_all(linear: Callable) -> None:
     net = linear([[0.0], [1.0]])
     losses = [
