@@ -173,6 +173,12 @@ def test_step_l1_by_hand() -> None:
     wanted = x.clone()
     wanted[0, 0, 0, 2:4] = torch.tensor([0.6, 0.4])
     torch.testing.assert_close(L1Ball(eps=1.0).step(x, gradient, 0.2), wanted)
+    # So is one with less room than a quarter of its move, here 0.025, but not one with more.
+    x[0, 0, 0, 0] = 0.98
+    torch.testing.assert_close(L1Ball(eps=1.0).step(x, gradient, 0.2)[0, 0, 0, 2:4], torch.tensor([0.6, 0.4]))
+    x[0, 0, 0, 0] = 0.97
+    torch.testing.assert_close(L1Ball(eps=1.0).step(x, gradient, 0.2)[0, 0, 0, :3], torch.tensor([1.07, 0.0, 0.6]))
+    x[0, 0, 0, 0] = 1.0
     # Each image's own length.
     both = L1Ball(eps=1.0).step(x.repeat(2, 1, 1, 1), gradient.repeat(2, 1, 1, 1), torch.tensor([0.2, 0.0]))
     torch.testing.assert_close(both, torch.cat([wanted, x]))

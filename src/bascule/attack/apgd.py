@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Callable
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
 from bascule.attack import Attack
-from bascule.attack._auto_pgd import auto_pgd
+from bascule.attack._auto_pgd import Searched, auto_pgd
+from bascule.attack._auto_pgd_l1 import auto_pgd_l1, start_in_l1
 from bascule.attack._boundary import likeliest_wrong, together
 from bascule.attack.losses import AimedLoss, dlr, dlr_targeted, precise_cross_entropy
-from bascule.core.ball import LinfOrL2
+from bascule.core.ball import Ball, Norm
 from bascule.core.catalog import component
 
 _LOSSES: dict[str, AimedLoss] = {
@@ -23,13 +25,29 @@ _LOSSES: dict[str, AimedLoss] = {
 }
 
 
+class _Search(NamedTuple):
+    """Where a search begins, and how it goes on."""
+
+    start: Callable[..., Tensor]
+    walk: Callable[..., Searched]
+
+
+def _anywhere(ball: Ball, x: Tensor, *, generator: torch.Generator) -> Tensor:
+    return ball.random_point(x, generator=generator)
+
+
+_EVERYWHERE = _Search(_anywhere, auto_pgd)
+_SEARCHES: dict[Norm, _Search] = {"linf": _EVERYWHERE, "l2": _EVERYWHERE, "l1": _Search(start_in_l1, auto_pgd_l1)}
+
+
 @component
 class Apgd(Attack):
     """Auto-PGD: projected gradient ascent with momentum that chooses its own step sizes.
 
     Source: Croce & Hein 2020 (AutoAttack), sections 3 and 4. Steps start at 2 * eps; at checkpoints they are halved,
     and the search returns to its best point, where the loss rose too rarely or no longer. A targeted loss is tried for
-    one wrong class after the other, likeliest first, on images that stand.
+    one wrong class after the other, likeliest first, on images that stand. In L1 another search of that name: Croce &
+    Hein 2021 ("Mind the box"), which begins in larger balls and chooses how many pixels a step moves.
 
     Departures: the random start is uniform in the ball instead of on its border (in hundreds of dimensions nearly the
     same); an image is done at its first misclassified iterate; `ce` keeps its value where float32 would round it to 0;
@@ -39,8 +57,6 @@ class Apgd(Attack):
 
     mixed_precision: ClassVar[bool] = True
 
-    norm: LinfOrL2 = "linf"
-    """Norm of the ball: `linf` or `l2`."""
     steps: Annotated[int, Ge(1)] = 100
     """Gradient steps per try, for each target."""
     loss: Literal["ce", "dlr", "ce-targeted", "dlr-targeted"] = "ce"
@@ -48,22 +64,22 @@ class Apgd(Attack):
     targets: Annotated[int, Ge(1)] = 9
     """For a targeted loss: number of wrong classes tried, at most all of them."""
     rho: Annotated[float, Gt(0), Lt(1)] = 0.75
-    """Share of the steps between two checkpoints that must raise the loss, or the step size is halved."""
+    """Share of the steps between two checkpoints that must raise the loss, or the step size is halved; not in L1."""
     eot_iter: Annotated[int, Ge(1)] = 1
     """Passes over which each gradient is averaged, for models with random outputs; an image is then done when it is
     misclassified in all of them, and otherwise gets the iterate with the highest mean loss."""
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:
         x_adv, unfooled = x.clone(), torch.arange(len(x), device=x.device)
-        targets = self._targets(model, x, y)
+        targets, search = self._targets(model, x, y), _SEARCHES[self.norm]
         while targets:
             tries = together(len(unfooled), len(targets))
             now, targets = targets[:tries], targets[tries:]
             # Drawn for all images, so that nobody's numbers depend on who still stands.
-            starts = [self.ball.random_point(x, generator=generator)[unfooled] for _ in now]
+            starts = [search.start(self.ball, x, generator=generator)[unfooled] for _ in now]
             if len(unfooled) == 0:
                 continue
-            walk = auto_pgd(
+            walk = search.walk(
                 model,
                 x[unfooled].repeat(tries, 1, 1, 1),
                 y[unfooled].repeat(tries),

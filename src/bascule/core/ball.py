@@ -30,6 +30,10 @@ Eps = Annotated[float, Ge(0), AfterValidator(_in_pixel_units)]
 """Radius in [0, 1] pixel units: 8/255 is 0.0314. Not above 1 where a field `norm` before it says `linf`."""
 
 
+_ROOM = 0.25
+"""Share of its move that must be left to an entry for a step in L1 to count it."""
+
+
 def _per_image(values: Tensor, like: Tensor) -> Tensor:
     return values.reshape(-1, *[1] * (like.ndim - 1))
 
@@ -208,12 +212,14 @@ class L1Ball(Ball):
 
         Raising a linear loss fastest would move one pixel alone, and leave [0, 1] at once. Source: Tramer & Boneh 2019
         (SLIDE), section 2.2, with 1 % of the entries as there; as in their code none that would leave [0, 1] from its
-        border counts among them.
+        border counts among them. Departure: nor does one with hardly any room, as an entry at the border has after each
+        projection, or the same few would be moved for ever.
         """
-        stuck = ((x <= 0) & (gradient < 0)) | ((x >= 1) & (gradient > 0))
         count = max(1, round(self.spread * x[0].numel()))
-        move = sparse_direction(torch.where(stuck, 0, gradient), count)
-        return x + move * (_per_image(size, x) if isinstance(size, Tensor) else size)
+        length = _per_image(size, x) if isinstance(size, Tensor) else size
+        room = torch.where(gradient > 0, 1 - x, x)
+        move = sparse_direction(torch.where(room > _ROOM / count * length, gradient, 0), count)
+        return x + move * length
 
     def random_point(self, origin: Tensor, *, generator: torch.Generator) -> Tensor:
         # Exponential lengths over the sum of these and one more are uniform in the ball (Barthe et al. 2005).

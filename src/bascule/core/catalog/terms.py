@@ -182,6 +182,7 @@ TERMS: dict[str, tuple[Term, ...]] = {
         _is("AutoPGD AutoProjectedGradientDescent APGD-CE", "attack/apgd", "", ART, ROBUSTBENCH),
         _is("APGD-DLR", "attack/apgd", "with `loss: dlr`", ART, ROBUSTBENCH),
         _is("APGD-T APGDT", "attack/apgd", "with `loss: dlr-targeted`", ROBUSTBENCH, TORCHATTACKS),
+        _is("APGD-L1 L1-APGD", "attack/apgd", "with `norm: l1`"),
         _is("FAB-T FastAdaptiveBoundary", "attack/fab", "", ART, ROBUSTBENCH),
         _is("SquareAttack", "attack/square", "", ART, ROBUSTBENCH),
         _is("ProjectedGradientDescent LinfPGD LinfProjectedGradientDescentAttack PGDLinf PGDRS", "attack/pgd", "", ART,
