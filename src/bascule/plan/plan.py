@@ -144,8 +144,11 @@ class Plan:
 def _both(known: Cell, cell: Cell) -> Cell:
     """One model that two rows speak of: with the questions of both."""
     questions = tuple({question.key: question for question in (*known.questions, *cell.questions)}.values())
-    proxies = tuple({proxy.fingerprint: proxy for proxy in (*known.proxies, *cell.proxies)}.values())
-    return replace(known, questions=questions, watch=_fuller(known.watch, cell.watch), proxies=proxies)
+    proxies = {proxy.fingerprint: proxy for proxy in known.proxies}
+    for proxy in cell.proxies:  # one network may be searched for the triggers of several rows
+        before = proxies.get(proxy.fingerprint)
+        proxies[proxy.fingerprint] = proxy if before is None else _both(before, proxy)
+    return replace(known, questions=questions, watch=_fuller(known.watch, cell.watch), proxies=tuple(proxies.values()))
 
 
 def _each_after_what_it_needs(models: Mapping[str, Cell]) -> list[Cell]:
