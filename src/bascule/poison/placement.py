@@ -132,7 +132,8 @@ class Poison:
     """Share, of what `rate` is one of, of further images that get the trigger and keep their label; none where `rate`
     is 0."""
     cover_trigger: Annotated[Trigger | None, Of("poison")] = None
-    """What is stamped on the covers; by default `trigger`."""
+    """What is stamped on the covers; by default `trigger`, or what that shows on covers (`input-aware`: the pattern of
+    another image)."""
     test_trigger: Annotated[Trigger | None, Of("poison")] = None
     """What is stamped on test images; by default `trigger`, all of it where training images show a part."""
     prepare: Annotated[Search | None, Of("attack")] = None
@@ -368,7 +369,7 @@ class Poison:
         if covers == 0:
             return planted, truth
         covering = _drawn((self.coverable(labels) & free).index_fill(0, chosen, False), covers, generator)
-        pixels = stamp_bytes(images, covering, self.cover_trigger or trigger, generator=generator)
+        pixels = stamp_bytes(images, covering, self.cover_trigger or trigger.on_covers, generator=generator)
         planted = planted.with_replaced(covering, pixels, labels[covering])
         return planted, replace(truth, covers=images.ids[covering].sort().values)
 

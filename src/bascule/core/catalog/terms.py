@@ -113,13 +113,16 @@ TERMS: dict[str, tuple[Term, ...]] = {
         _lacks("Blind blind_backdoor", "it changes the training and not the data", "poison/sticker",
                BACKDOORBENCH, TROJANZOO),
         _lacks(
-            "latent_backdoor hidden_trigger HiddenTriggerBackdoor HTBA IMC bypass_embed trojannet invisible_poison "
-            "PoisoningAttackAdversarialEmbedding",
+            "latent_backdoor IMC bypass_embed trojannet invisible_poison PoisoningAttackAdversarialEmbedding",
             f"the trigger or the training is searched together with the model; {_POISONED_SET}", "poison/sticker",
             TROJANZOO, ART,
         ),
+        _lacks("hidden_trigger HiddenTriggerBackdoor HTBA",
+               "it makes the network's features alike, for one that is fine-tuned and not trained from the start",
+               "poison/sleeper-agent", TROJANZOO, ART),
+        _lacks("GradientMatching WitchesBrew", _TARGETS, "poison/sleeper-agent", ART),
         _lacks(
-            "SleeperAgent GradientMatching BullseyePolytope FeatureCollision PoisonFrogs PoisoningAttackSVM",
+            "BullseyePolytope FeatureCollision PoisonFrogs PoisoningAttackSVM",
             _TARGETS, "poison/sticker", ART,
         ),
     ),
