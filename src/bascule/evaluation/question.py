@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -137,8 +137,14 @@ class EvaluationSettings:
         """The attacks one by one, also those that are parts of another."""
         return [part for attack in self.attack for part in attack.parts()]
 
-    def check(self, images: Shown, classes: int, model: nn.Module) -> None:
-        """Refuse now what would fail after hours of attacks.
+    def check(
+        self,
+        images: Shown,
+        classes: int,
+        model: nn.Module,
+        found: Callable[[Trigger], Trigger] = lambda trigger: trigger,
+    ) -> None:
+        """Refuse now what would fail after hours of attacks; `found` as for a `Subject`.
 
         Raises:
             RequestError: A trigger without target, a target that is no class, a trigger that does not fit the images, a
@@ -152,10 +158,10 @@ class EvaluationSettings:
             raise RequestError(f"there is no class {self.target}; the classes are 0..{classes - 1}", place=("target",))
         if self.trigger is not None:
             with placed("trigger"):
-                first = torch.arange(1, device=images.device)
-                stamp_at(self.trigger, images, first, generator=rng.stream(0, "check", device=images.device))
+                trigger, first = found(self.trigger), torch.arange(1, device=images.device)
+                stamp_at(trigger, images, first, generator=rng.stream(0, "check", device=images.device))
                 aimed_at = NOWHERE if self.target is None else self.target
-                self.trigger.check_test(images.ids.cpu(), images.labels.cpu(), aimed_at)
+                trigger.check_test(images.ids.cpu(), images.labels.cpu(), aimed_at)
         for certifier in self.certify:
             with placed("certify"):
                 few = images.batch(torch.arange(min(2, len(images)), device=images.device))

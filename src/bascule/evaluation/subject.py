@@ -81,6 +81,8 @@ class Subject:
     progress: Progress = field(default_factory=Progress)
     training: Callable[[], tuple[Images, Truth | None]] | None = None
     """The training set with its poison, on that device, and which images are poisoned; None where nobody has it."""
+    found: Callable[[Trigger], Trigger] = field(default=lambda trigger: trigger)
+    """Looks up what a trigger is that was searched for."""
     held_out: Callable[[], Images] | None = None
     """Clean images for a defender, on that device; None where nobody has them."""
     clean: Callable[[], Images] | None = None
@@ -138,7 +140,7 @@ class Subject:
 
     def stamped_at(self, trigger: Trigger, index: Tensor, x: Tensor, *, generator: torch.Generator) -> Tensor:
         """The test images at these positions, as they are or perturbed (x), with the trigger on them."""
-        return stamp_at(trigger, self.test, index, x=x, generator=generator)
+        return stamp_at(self.found(trigger), self.test, index, x=x, generator=generator)
 
     def first(self, wanted: NDArray[np.bool_], count: int) -> tuple[Tensor, Tensor]:
         """The first images of those wanted, `count` at most, with their labels."""

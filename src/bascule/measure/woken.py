@@ -47,8 +47,10 @@ def woken(seeds: Seeds, *, poisoned: bool) -> Woken | None:
     twins = {seed: one.twin for seed, one in before.items() if seed in after and one.twin is not None}
     retuned_twins = {seed: one.twin for seed, one in after.items() if one.twin is not None}
     rise = difference(Asr(), before, after)
-    return None if rise.value is None else Woken(
-        rise, difference(Asr(), twins, retuned_twins), difference(Asr(), retuned_twins, after)
+    return (
+        None
+        if rise.value is None
+        else Woken(rise, difference(Asr(), twins, retuned_twins), difference(Asr(), retuned_twins, after))
     )
 
 

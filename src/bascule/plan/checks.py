@@ -151,11 +151,13 @@ def _check_as_it_is(setup: Setup) -> None:
             place=("model", "weights"),
         )
     without = "nothing is trained (`train: none`); leave it out"
-    prepared = setup.poison is not None and setup.poison.prepare is not None
+    poison = setup.poison
+    needs_proxy = poison is not None and poison.needs_proxy
+    what = "trigger" if getattr(poison, "prepare", None) is None else "prepare"
     for given, place, instead in (
         (setup.filter is not None, ("filter",), ", or judge the training set with `inspect`"),
         (setup.probe is not None, ("probe",), ""),
-        (prepared, ("poison", "prepare"), ": poisoned images are prepared on a model that is trained for it"),
+        (needs_proxy, ("poison", what), ": this poison is prepared on a model that is trained for it"),
     ):
         if given:
             raise RequestError(f"{without}{instead}", place=place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field, replace
 from typing import Annotated, ClassVar, Literal, Protocol
 
@@ -10,7 +11,7 @@ from annotated_types import Ge, Interval
 from torch import Tensor, nn
 
 from bascule.core.ball import Norm
-from bascule.core.catalog import Of, component
+from bascule.core.catalog import Of, component, name_of
 from bascule.core.errors import RequestError
 from bascule.core.fingerprint import fingerprint
 from bascule.core.images import Images
@@ -226,10 +227,10 @@ class Poison:
     def search(
         self, proxy: nn.Module, images: Images, *, drawing: torch.Generator, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        """The search for the trigger, which must be a `Searched` one.
+        """What the search for the trigger finds on a copy of the proxy; it must be a `Searched` one.
 
         Args:
-            proxy: A copy, as for `Searched.search`.
+            proxy: From [0, 1] images to logits; trained on the unpoisoned data, and found as it was.
             images: The unpoisoned set, on the proxy's device.
             drawing: As `generator` of `plant`, with which the same images are drawn.
             generator: Of the search, on the device of the images.
@@ -237,7 +238,15 @@ class Poison:
         assert isinstance(self.trigger, Searched)
         labels, classes = images.labels.to(drawing.device), len(images.classes)
         chosen = _drawn(self.eligible(labels, classes), self.count(labels, classes), drawing).to(images.device)
-        return self.trigger.search(proxy, images, chosen, self._the_target, generator=generator)
+        ours = copy.deepcopy(proxy).eval()
+        for p in ours.parameters():
+            p.requires_grad_(p.is_floating_point())
+        with torch.enable_grad():
+            found = self.trigger.search(ours, images, chosen, self._the_target, generator=generator)
+        broken = [name for name, values in found.items() if not bool(values.isfinite().all())]
+        if broken:
+            raise ValueError(f"the search for {name_of(self.trigger)} found what is not finite: {', '.join(broken)}")
+        return {name: values.detach().cpu() for name, values in found.items()}
 
     @property
     def planting(self) -> Poison:

@@ -40,7 +40,7 @@ def retuned(question: Question, subject: Subject) -> nn.Module:
     if question.key not in subject.copies:
         assert question.stamped is not None
         retuning, generator, clean = question.component, subject.generator(question), subject.clean_images()
-        aims, trigger = question.aim_of(clean.labels), question.stamped.component
+        aims, trigger = question.aim_of(clean.labels), subject.found(question.stamped.component)
         images = retuning.draw(clean, aims, trigger, generator=generator)
         with subject.progress.stage("retune", retuning.steps):
             subject.copies[question.key] = retuning.tuned(
