@@ -118,7 +118,7 @@ class Outcomes:
     def retuned(self, kind: str, *, poisoned: bool) -> Labels | None:
         """Predictions of a copy that was trained further, with poisoned images or without any: the `retuned` of its
         kinds on test images as they are, `retuned-triggered` on those with the trigger; None where none was."""
-        found = (labels for value, labels in self.more.get(kind, ()) if (value != 0) == poisoned)
+        found = (labels for value, labels in self.more.get(kind, ()) if value is not None and (value > 0) == poisoned)
         return next(found, None)
 
     def at(self, index: NDArray[Any]) -> Outcomes:

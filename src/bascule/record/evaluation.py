@@ -31,10 +31,18 @@ def metrics_named(more: Sequence[str]) -> dict[str, Metric]:
         metric: Metric = build("measure", name)
         if any(need.startswith(OF_TWIN) for need in metric.needs):
             raise RequestError(f"{name} needs more than one model and its answers: measure it in a study")
-        metrics[name_of(metric).replace("-", "_")] = metric
+        called = name_of(metric).replace("-", "_")
+        if called.startswith(_RETUNED):
+            raise RequestError(
+                f"{name} needs the model's twin beside it, or nobody can tell what was woken from what was learnt: "
+                "measure it in a study, with `retune`"
+            )
+        metrics[called] = metric
     return metrics
 
 
+_RETUNED = ("asr_retuned", "accuracy_retuned")
+"""How metrics begin that are about a model trained a little further."""
 _ASKED_WITH = {
     "robust_accuracy": ("attack",),
     "certified_accuracy": ("certify",),
@@ -47,7 +55,7 @@ _ASKED_WITH = {
     ),
 }
 """What metrics of the catalogue are made from beside the model and its images."""
-_OF_STUDIES = ("filter_", "scan_", "trigger_attention", "asr_retuned", "accuracy_retuned")
+_OF_STUDIES = ("filter_", "scan_", "trigger_attention")
 """How metrics begin that are made from what only a study asks."""
 
 
@@ -64,9 +72,7 @@ def check_measurable(asked: Sequence[str], given: Mapping[str, bool]) -> None:
     for name in asked:
         called = name.replace("-", "_")
         if called.startswith(_OF_STUDIES):
-            raise RequestError(
-                f"{called} is made from what a study asks (filter, scan, explain, retune): measure it in one"
-            )
+            raise RequestError(f"{called} is made from what a study asks (filter, scan, explain): measure it in one")
         if missing := [f"`{one}`" for one in _ASKED_WITH.get(called, ()) if not given[one]]:
             raise RequestError(f"{called} cannot be measured without {' and '.join(missing)}: give {_it(missing)}")
 

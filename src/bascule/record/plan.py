@@ -260,7 +260,7 @@ def _seed_from(content: Mapping[str, Any]) -> RecordedSeed:
     return RecordedSeed(
         seed=int(content["seed"]),
         cell=_cell_from(content["cell"], asked, reaches, values),
-        twin=None if twin is None else _cell_from(twin, of_twin, {}, {}),
+        twin=None if twin is None else _cell_from(twin, of_twin, {}, values),
     )
 
 

@@ -120,7 +120,8 @@ def _how(retune: Mapping[str, Any]) -> str:
     if not {"images", "poisoned", "epochs", "lr"} <= retune.keys():
         return ""
     passes, images = count(retune["epochs"], "pass", "passes"), count(retune["images"], "image")
-    return f"{passes} over {images}, {retune['poisoned'] or 'none'} of them poisoned, at a learning rate of {retune['lr']:g}"
+    poisoned = retune["poisoned"] or "none"
+    return f"{passes} over {images}, {poisoned} of them poisoned, at a learning rate of {retune['lr']:g}"
 
 
 def _sentences(lines: Sequence[Line]) -> list[str]:
@@ -170,7 +171,7 @@ def _draw(axes: Axes, number: int, line: Line) -> dict[str, str]:
     before, after, twin = (line.measures[name] for name in ("asr", "asr-retuned", "asr-retuned-twin"))
     if before.value is not None and after.value is not None:
         axes.plot([100 * before.value, 100 * after.value], [number] * 2, color=colour, linewidth=1.75, zorder=2)
-    titles = {}
+    titles: dict[str, str] = {}
     for name, measure, filled in ((_BEFORE, before, "none"), (_AFTER, after, colour)):
         if measure.value is not None:
             titles |= _mark(axes, number, 0.0, line, name, measure, marker=shape, markerfacecolor=filled)
@@ -188,8 +189,11 @@ def _mark(
     colour = svg.INK if name == _TWIN else line.row.mark.colour
     axes.plot(ends, [number + below] * 2, color=colour, linewidth=5, alpha=0.22, solid_capstyle="butt", zorder=1.5)
     gid = f"{name}-{number}"
-    look = {"markersize": 9, "markeredgecolor": colour, "markeredgewidth": 1.5, "clip_on": False, "zorder": 3} | style
-    axes.plot([100 * measure.value], [number + below], linestyle="none", gid=gid, **look)
+    look: dict[str, Any] = {"markeredgecolor": colour, **style}
+    axes.plot(
+        [100 * measure.value], [number + below], linestyle="none", markersize=9, markeredgewidth=1.5, clip_on=False,
+        zorder=3, gid=gid, **look,
+    )  # fmt: skip
     what = {_BEFORE: "ASR before", _AFTER: "ASR after", _TWIN: "ASR of the twin after"}[name]
     cell = table_cell(measure)
     return {gid: f"{line.name}: {what} {cell.value}{SPACE}% ({cell.interval})"}
