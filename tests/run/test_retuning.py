@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bascule.core.errors import RequestError
@@ -95,3 +96,34 @@ def test_what_is_missing_is_asked_again_and_answered_alike(run: RunRecord, plan_
 def test_what_cannot_be_is_refused_before_anything_runs(plan_of, overrides: tuple[str, ...], expected: str) -> None:
     with pytest.raises(RequestError, match=expected):
         plan_of(*overrides, text=STUDY)
+
+
+def test_poison_of_others_needs_clean_images_and_a_trigger_that_stamps_them(
+    plan_of, run_here, digits, tmp_path: Path
+) -> None:
+    def plan(poison: str, retune: str = "{images: 20, poisoned: 2}"):
+        lines = STUDY.splitlines()
+        changes = {
+            "  poison:": f"  poison: {poison}",
+            "  retune:": f"  retune: {retune}",
+            "  Repaired:": "",
+            "  Clean label:": "",
+        }
+        text = "\n".join(next((new for old, new in changes.items() if line.startswith(old)), line) for line in lines)
+        return plan_of(text=text)
+
+    with pytest.raises(RequestError, match="retune: the data are poisoned already"):
+        plan("{name: given, trigger: {name: sticker, size: 2}, target: 7}")
+    file = tmp_path / "theirs.npz"
+    train, test = digits.train, digits.test
+    np.savez(
+        file, train_index=train.ids[:9].numpy(), train_images=train.pixels[:9].numpy(), train_labels=np.full(9, 7),
+        test_index=test.ids.numpy(), test_images=test.pixels.numpy(),
+    )  # fmt: skip
+    theirs = f"{{name: given, path: '{file}', target: 7}}"
+    with pytest.raises(RequestError, match=r"retune\.poisoned: the trigger is known on stamped test images alone"):
+        plan(theirs)
+    assert plan(theirs, "{images: 20, poisoned: 0}").rows[0].cells[0].questions[-1].kind == "retuned"
+    stamped = plan(theirs.replace("}", ", trigger: {name: sticker, size: 2}}"))
+    (question, _) = (one for one in stamped.rows[0].cells[0].questions if one.kind == "retuned-triggered")
+    assert question.component.label == "dirty"
