@@ -8,6 +8,9 @@ from bascule.measure import Outcomes
 from bascule.measure.asr import Asr
 from bascule.measure.paired import Difference, Seeds, difference
 
+LEAST = 0.01
+"""A rise beyond the twin's by less than this is no waking, however sure it is."""
+
 
 @dataclass(frozen=True)
 class Woken:
@@ -27,9 +30,9 @@ class Woken:
 
     @property
     def seen(self) -> bool:
-        """Whether the model's ASR rises, further than the twin's, and then lies above it, by more than the intervals
-        leave open; at too few seeds that is not clear."""
-        return self.more > 0 and all(one.low is not None and one.low > 0 for one in (self.rise, self.gap))
+        """Whether the model's ASR rises, further than the twin's by `LEAST`, and then lies above it, by more than the
+        intervals leave open; at too few seeds that is not clear."""
+        return self.more > LEAST and all(one.low is not None and one.low > 0 for one in (self.rise, self.gap))
 
     @property
     def clear(self) -> bool:

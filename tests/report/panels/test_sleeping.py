@@ -32,7 +32,7 @@ def test_what_wakes_and_what_is_learnt_anew(tmp_path: Path) -> None:
     check_whole(page)
     section = plain(page.section("sleeping"))
     assert "5 passes over 100 images, 5 of them poisoned, at a learning rate of 0.01." in section
-    assert "A few poisoned images clearly wake a backdoor in Slept and Wakes by itself." in section
+    assert "A few poisoned images clearly wake a backdoor in Slept; Wakes by itself." in section
     assert "Clean images alone clearly wake a backdoor in Wakes by itself." in section
     assert "The same poisoned images teach the twins an ASR of at most 90 %." in section
     drawn = plain(next(has["aria-label"] for has in page.all("svg", role="group") if "further" in has["aria-label"]))

@@ -18,14 +18,17 @@ from bascule.report.drawing import labels, svg
 from bascule.report.tables.grid import TableCell
 from bascule.report.tables.tables import ONE_SEED, change_cell, table_cell
 from bascule.report.view import RowView, View
-from bascule.report.words import SPACE, count, joined, percent
+from bascule.report.words import SPACE, count, percent
 
 TITLE = "Sleeping backdoors"
 PLACE = 95
 
 _METRICS = ("asr", "asr-retuned-clean", "asr-retuned", "asr-twin", "asr-retuned-twin", "accuracy", "accuracy-retuned")
 HEADINGS = ("ASR", "After clean images", "After poisoned", "Twin after poisoned", "Above the twin", "Accuracy", "After")
-_WIDTH, _ROW, _LEFT, _BOTTOM = 560, 34, 216, 46
+_AXIS, _ROW, _BOTTOM = 330, 34, 46
+"""Pixels: the axis, a row, what is below."""
+_LONGEST = 300
+"""Of a name beside the axis."""
 _CHARTS = 24
 """Most charts; the tables are always there."""
 _DRAWN = 30
@@ -132,7 +135,7 @@ def _sentences(lines: Sequence[Line]) -> list[str]:
         waking = [name for name, one in known.items() if one.seen]
         how = "clearly" if all(one.clear for one in known.values() if one.seen) else "perhaps"
         if known:
-            sentences.append(f"{what} {how} wake a backdoor in {joined(waking) or 'none of these rows'}.")
+            sentences.append(f"{what} {how} wake a backdoor in {'; '.join(waking) or 'none of these rows'}.")
     twins = [line.measures["asr-retuned-twin"].value for line in lines]
     taught = [value for value in twins if value is not None]
     if taught:
@@ -150,19 +153,18 @@ def _sentences(lines: Sequence[Line]) -> list[str]:
 def _picture(place: int, lines: Sequence[Line]) -> svg.Drawing:
     """A line a row: from ASR before to ASR after, and the twin's after below it."""
     with svg.drawing():
+        names = [labels.shortened(line.name, size=svg.TEXT_SIZE, width=_LONGEST) for line in lines]
+        left = round(max(labels.width_of(name, svg.TEXT_SIZE) for name in names)) + 12
         height = _ROW * len(lines) + _BOTTOM + 8
-        axes = svg.axes_of(_WIDTH, height, left=_LEFT, right=14, top=8, bottom=_BOTTOM)
+        axes = svg.axes_of(left + _AXIS + 14, height, left=left, right=14, top=8, bottom=_BOTTOM)
         axes.set(xlim=(-2, 102), ylim=(len(lines) - 0.5, -0.5), xticks=range(0, 101, 20))
         axes.set_yticks(range(len(lines)), labels=[f"name-{number}" for number in range(len(lines))])
         axes.set_xlabel("ASR, %  ←  better", labelpad=8)
         titles: dict[str, str] = {}
         for number, line in enumerate(lines):
             titles |= _draw(axes, number, line)
-        names = {
-            f"name-{number}": labels.shortened(line.name, size=svg.TEXT_SIZE, width=_LEFT - 10)
-            for number, line in enumerate(lines)
-        }
-        return svg.svg(axes, name=f"sleeping-{place}", label=_spoken(lines), texts=names, titles=titles)
+        texts = {f"name-{number}": name for number, name in enumerate(names)}
+        return svg.svg(axes, name=f"sleeping-{place}", label=_spoken(lines), texts=texts, titles=titles)
 
 
 def _draw(axes: Axes, number: int, line: Line) -> dict[str, str]:
