@@ -128,10 +128,10 @@ def test_a_filter_leaves_out_what_it_removed(defended: RunRecord) -> None:
 
 def test_prepared_poison_is_prepared_on_the_twin(defended: RunRecord) -> None:
     cell = next(cell for cell in plan_of().cells() if cell.label.startswith("Prepared"))
-    assert cell.proxy is not None
+    assert cell.proxies
     twin = first_seed(defended, "None").twin
     assert twin is not None
-    assert cell.proxy.fingerprint == twin.fingerprint
+    assert cell.proxies[0].fingerprint == twin.fingerprint
 
 
 def test_both_ends_at_once_are_consistent(values: dict[str, dict[str, float]]) -> None:

@@ -82,10 +82,11 @@ def prepare(
     )
     settings = CellRecord(model).info().get("settings") or {} if model.is_dir() else {}
     weights = model / "model.safetensors" if model.is_dir() else model
+    needs_proxy = opened.poison is not None and opened.poison.needs_proxy
     parts = {
         "data": located(mapping_of(data if data is not None else settings["data"]), roots),
         "model": own_file(mapping_of(architecture if architecture is not None else settings["model"])),
-        "poison": None if data is not None else _poison(settings.get("poison")),
+        "poison": None if data is not None or needs_proxy else _without_nothing(settings.get("poison")),
     }
     asked = fingerprint("audit", file_digest(weights), *parts.values(), vars(wish), opened.seed)
     called = weights.stem if model.is_file() else model.name
@@ -223,11 +224,6 @@ def own_file(model: dict[str, Any]) -> dict[str, Any]:
     file, colon, function = str(model["name"]).rpartition(":")
     model = without_weights(model)
     return {**model, "name": f"{Path(file).resolve()}:{function}"} if colon and file.endswith(".py") else model
-
-
-def _poison(recorded: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Poison as a cell's record has it, where it can be planted without training."""
-    return None if recorded is None or recorded.get("prepare") else _without_nothing(recorded)
 
 
 def _without_nothing(value: Any) -> Any:

@@ -27,6 +27,7 @@ from bascule.models import Architecture
 from bascule.models.checks import check_network
 from bascule.models.weights import DOES_NOT_FIT, load_weights
 from bascule.poison import Trigger
+from bascule.poison.found import FoundTrigger
 from bascule.poison.given import GivenPoison
 from bascule.poison.placement import Poison
 from bascule.poison.several import SeveralPoisons
@@ -65,12 +66,29 @@ class OpenedModel:
     """Those that the cell was evaluated with."""
     poison: Poison | GivenPoison | SeveralPoisons | None = None
     """What was planted in the cell's training set."""
+    cell: CellRecord | None = None
+    """Its folder, if it is a cell."""
     flags: tuple[str, ...] = ()
     """Reasons not to trust what is measured of it: see docs/flags.md."""
 
     def generator(self, purpose: str) -> torch.Generator:
         """A stream of random numbers for one purpose."""
         return rng.stream(self.seed, purpose, device=self.device)
+
+    def found(self, trigger: Trigger) -> Trigger:
+        """The trigger itself, where it was searched for: on a model of the same run and seed.
+
+        Raises:
+            RequestError: That model is not there any more, or was not searched.
+        """
+        if not isinstance(trigger, FoundTrigger):
+            return trigger
+        for folder in [] if self.cell is None else sorted(self.cell.path.parent.iterdir()):
+            other = CellRecord(folder)
+            finding = other.finding(trigger.key) if other.info().get("seed") == self.seed else None
+            if finding is not None:
+                return trigger.loaded({name: torch.from_numpy(values) for name, values in finding.arrays.items()})
+        raise RequestError("what its search found lies in no cell of its run with this seed; name another trigger")
 
     def accuracy(self, images: Images) -> float:
         """Share of these images, on the device, that the model gets right."""
@@ -196,7 +214,7 @@ def _opened(
         source=source, train=train, device=device, roots=tuple(roots), seed=seed,
         on_data_of_its_run=cell is not None and data is None,
         attacks=parts["attack"], attack_precision=_precision(cell), certifiers=parts["certify"],
-        poison=poison, flags=tuple(map(_changed_code, changed)), **besides,
+        poison=poison, cell=cell, flags=tuple(map(_changed_code, changed)), **besides,
     )  # fmt: skip
 
 
@@ -340,7 +358,7 @@ def settings_for(
     if trigger is None and poison is not None:
         trigger = poison.trigger_at_test
     with placed("trigger"):
-        mark = None if trigger is None else build("poison", trigger)
+        mark = trigger if isinstance(trigger, FoundTrigger) or trigger is None else build("poison", trigger)
     settings = EvaluationSettings(
         test=audited.identity,
         attack=_all_of("attack", attack) or audited.attacks,
@@ -351,7 +369,7 @@ def settings_for(
         aims=poison.aims(len(audited.train.classes)) if target is None and poison is not None else None,
         metrics=metrics,
     )
-    settings.check(audited.test, len(audited.train.classes), audited.model)
+    settings.check(audited.test, len(audited.train.classes), audited.model, audited.found)
     return settings
 
 

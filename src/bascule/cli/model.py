@@ -88,7 +88,9 @@ def measure_model(name: str, given: EvaluateOptions) -> tuple[Evaluation, str]:
     with console_progress(Console(stderr=True), 1) as progress:
         progress.begin(name)
         images = audited.test.to(audited.device)
-        evaluation = evaluate(audited.model, images, settings, seed=audited.seed, progress=progress)
+        evaluation = evaluate(
+            audited.model, images, settings, seed=audited.seed, progress=progress, found=audited.found
+        )
     return replace(evaluation, flags=(*audited.flags, *evaluation.flags)), name_of(audited.source)
 
 

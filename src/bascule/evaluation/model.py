@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from bascule.evaluation.question import EvaluationSettings
 from bascule.evaluation.run import answer_questions, questions_of
 from bascule.evaluation.subject import Subject
 from bascule.measure import Labels
+from bascule.poison import Trigger
 from bascule.record.answers import Answers, Finding, Radii
 from bascule.record.evaluation import Evaluation, evaluation_of
 
@@ -25,6 +26,7 @@ def evaluate_model(
     *,
     seed: int,
     progress: Progress,
+    found: Callable[[Trigger], Trigger] = lambda trigger: trigger,
 ) -> Evaluation:
     """Ask the model everything and measure it.
 
@@ -34,9 +36,10 @@ def evaluate_model(
         settings: What to ask and measure.
         seed: Of everything that is drawn.
         progress: Where to tell how far it is.
+        found: Looks up what a trigger is that was searched for.
     """
     questions = questions_of(settings)
-    subject = Subject(model=model, test=test, seed=seed, questions=questions, progress=progress)
+    subject = Subject(model=model, test=test, seed=seed, questions=questions, progress=progress, found=found)
     predictions: dict[str, Labels] = {}
     radii: dict[str, Radii] = {}
     findings: dict[str, Finding] = {}

@@ -81,8 +81,14 @@ class Subject:
     progress: Progress = field(default_factory=Progress)
     training: Callable[[], tuple[Images, Truth | None]] | None = None
     """The training set with its poison, on that device, and which images are poisoned; None where nobody has it."""
+    found: Callable[[Trigger], Trigger] = field(default=lambda trigger: trigger)
+    """Looks up what a trigger is that was searched for."""
     held_out: Callable[[], Images] | None = None
     """Clean images for a defender, on that device; None where nobody has them."""
+    clean: Callable[[], Images] | None = None
+    """Clean images to train further on, on that device; None where nobody has them."""
+    copies: dict[str, nn.Module] = field(default_factory=dict)
+    """Changed copies of the model that were made so far, by the key of the question that made them."""
 
     @property
     def labels(self) -> Labels:
@@ -113,6 +119,16 @@ class Subject:
             raise RequestError("this needs clean images that nobody trained on, which are not known here")
         return self.held_out()
 
+    def clean_images(self) -> Images:
+        """Clean images to train further on.
+
+        Raises:
+            RequestError: Nobody has them.
+        """
+        if self.clean is None:
+            raise RequestError("this needs clean images to train on, which are not known here: ask it in a study")
+        return self.clean()
+
     def right(self, keys: Sequence[str]) -> NDArray[np.bool_]:
         """Images that none of these questions has shown wrong."""
         return np.logical_and.reduce([self.predictions[key] == self.labels for key in keys])
@@ -124,7 +140,7 @@ class Subject:
 
     def stamped_at(self, trigger: Trigger, index: Tensor, x: Tensor, *, generator: torch.Generator) -> Tensor:
         """The test images at these positions, as they are or perturbed (x), with the trigger on them."""
-        return stamp_at(trigger, self.test, index, x=x, generator=generator)
+        return stamp_at(self.found(trigger), self.test, index, x=x, generator=generator)
 
     def first(self, wanted: NDArray[np.bool_], count: int) -> tuple[Tensor, Tensor]:
         """The first images of those wanted, `count` at most, with their labels."""

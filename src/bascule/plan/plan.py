@@ -11,16 +11,20 @@ from bascule.core.catalog import describe, name_of
 from bascule.core.fingerprint import fingerprint
 from bascule.data import Facts
 from bascule.data.identity import content_settings, test_identity
+from bascule.evaluation.kinds.search import search_for
 from bascule.evaluation.question import EvaluationSettings, Question
+from bascule.evaluation.retuning import Retuning
 from bascule.evaluation.run import questions_of
 from bascule.measure import Metric
 from bascule.plan.beside import as_written
 from bascule.plan.document import Document
 from bascule.plan.schema import EVALUATIONS, Frame, Probe, Published, Setup
-from bascule.poison import Trigger
+from bascule.poison import Searched, Trigger
 from bascule.poison.aims import Aims
+from bascule.poison.placement import Poison
 from bascule.poison.several import SeveralPoisons
 from bascule.record.plan import PublishedValues, RecordedCell, RecordedPlan, RecordedRow, RecordedSeed
+from bascule.train.standard import Standard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,13 +58,15 @@ class Cell:
     """Looks along the training, where the row asks for them."""
     base: Cell | None = None
     """The cell whose model this one repairs, or filters its training data with."""
-    proxy: Cell | None = None
-    """The cell whose model the poisoned images are prepared against."""
+    proxies: tuple[Cell, ...] = ()
+    """The cells on whose models its poison was prepared or searched for, or a trigger that it is asked about: of a
+    poisoned cell one at most, of its twin the same, which may be the twin itself."""
 
     @property
     def needs(self) -> tuple[Cell, ...]:
         """Cells whose models must be there first."""
-        return tuple(cell for cell in (self.base, self.proxy) if cell is not None)
+        needed = (*((self.base,) if self.base is not None else ()), *self.proxies)
+        return tuple(cell for cell in needed if cell.fingerprint != self.fingerprint)
 
     def settings(self) -> dict[str, Any]:
         """The settings that make the model, with defaults; evaluations are kept with their results."""
@@ -110,19 +116,16 @@ class Plan:
         models: dict[str, Cell] = {}
 
         def add(cell: Cell) -> None:
-            for needed in cell.needs:
+            for needed in (*cell.needs, *cell.proxies):
                 add(needed)
             known = models.get(cell.fingerprint)
-            asked = (*(known.questions if known else ()), *cell.questions)
-            questions = tuple({question.key: question for question in asked}.values())
-            watch = _fuller(known.watch, cell.watch) if known else cell.watch
-            models[cell.fingerprint] = replace(known or cell, questions=questions, watch=watch)
+            models[cell.fingerprint] = cell if known is None else _both(known, cell)
 
         for place in range(max(len(row.cells) for row in self.rows)):
             for row in self.rows:
                 for cell in (*row.cells[place : place + 1], *row.twins[place : place + 1]):
                     add(cell)
-        return list(models.values())
+        return _each_after_what_it_needs(models)
 
     def recorded(self) -> RecordedPlan:
         """What the run folder keeps of the plan: enough to read the record without the components."""
@@ -137,6 +140,31 @@ class Plan:
             metrics=tuple(map(name_of, self.metrics)),
             rows=tuple(map(_recorded_row, self.rows)),
         )
+
+
+def _both(known: Cell, cell: Cell) -> Cell:
+    """One model that two rows speak of: with the questions of both."""
+    questions = tuple({question.key: question for question in (*known.questions, *cell.questions)}.values())
+    proxies = {proxy.fingerprint: proxy for proxy in known.proxies}
+    for proxy in cell.proxies:  # one network may be searched for the triggers of several rows
+        before = proxies.get(proxy.fingerprint)
+        proxies[proxy.fingerprint] = proxy if before is None else _both(before, proxy)
+    return replace(known, questions=questions, watch=_fuller(known.watch, cell.watch), proxies=tuple(proxies.values()))
+
+
+def _each_after_what_it_needs(models: Mapping[str, Cell]) -> list[Cell]:
+    """In their order, but a model that a later row's question makes another one need goes before that one."""
+    placed: dict[str, Cell] = {}
+
+    def place(cell: Cell) -> None:
+        if cell.fingerprint not in placed:
+            for needed in cell.needs:
+                place(models[needed.fingerprint])
+            placed[cell.fingerprint] = cell
+
+    for cell in models.values():
+        place(cell)
+    return list(placed.values())
 
 
 def _fuller(first: Watch | None, second: Watch | None) -> Watch | None:
@@ -183,16 +211,17 @@ def make_row(
         watch = Watch(probe=setup.probe, attack=attack, trigger=settings.trigger, **settings.aim)
     has_twin = frame.twin and setup.train is not None  # the twin of a model that came as it is would be the same model
     has_twin = has_twin and poison is not None and poison.count(facts.train_labels, len(facts.classes)) > 0
+    cells = tuple(
+        _cell(own, facts, seed, f"{label} · seed {seed}", given, questions, watch, files)
+        for seed, own in setups.items()
+    )
     return Row(
         name=name,
         vary=varied,
         setup=setup,
         given=given,
         aims=settings.aims,
-        cells=tuple(
-            _cell(own, facts, seed, f"{label} · seed {seed}", given, questions, watch, files)
-            for seed, own in setups.items()
-        ),
+        cells=cells,
         twins=tuple(
             _cell(
                 replace(own, poison=None),
@@ -203,8 +232,9 @@ def make_row(
                 of_twin,
                 watch,
                 files,
+                cell.proxies,
             )
-            for seed, own in setups.items()
+            for cell, (seed, own) in zip(cells, setups.items(), strict=True)
             if has_twin
         ),
     )
@@ -223,12 +253,22 @@ def _asked(setup: Setup, facts: Facts, frame: Frame) -> EvaluationSettings:
         scan=setup.scan,
         defender=setup.defender,
         explain=setup.explain,
+        retune=_retuning(setup),
         trigger=poison.trigger_at_test if poison else None,
         target=poison.target if poison else None,
         aims=poison.aims(len(facts.classes)) if poison else None,
         others=poison.others(len(facts.classes)) if isinstance(poison, SeveralPoisons) else (),
         metrics={name_of(metric): metric for metric in frame.measure},
     )
+
+
+def _retuning(setup: Setup) -> Retuning | None:
+    """How the row is retuned, with the label that its poison has."""
+    poison, retune = setup.poison, setup.retune
+    if retune is None or retune.label is not None:
+        return retune
+    poison = poison.parts[poison.measured] if isinstance(poison, SeveralPoisons) else poison
+    return replace(retune, label="clean" if isinstance(poison, Poison) and poison.label == "clean" else "dirty")
 
 
 def _cell(
@@ -240,6 +280,7 @@ def _cell(
     questions: tuple[Question, ...],
     watch: Watch | None,
     files: Mapping[str, str],
+    proxies: tuple[Cell, ...] = (),
 ) -> Cell:
     # What only the test images meet must not lead to another model.
     data = {**content_settings(setup.data), "max_test": None}
@@ -253,18 +294,22 @@ def _cell(
     name = fingerprint("cell", facts.digest, data, *parts, seed)
     written = {key: value for key, value in given.items() if key not in EVALUATIONS}
 
-    def needed(changed: Setup, what: str, **without: None) -> Cell:
-        return _cell(changed, facts, seed, f"{label} · {what}", {**given, **without}, (), watch, files)
+    def needed(changed: Setup, what: str, asked: tuple[Question, ...] = (), **without: Any) -> Cell:
+        return _cell(changed, facts, seed, f"{label} · {what}", {**given, **without}, asked, watch, files)
 
-    base = proxy = None
+    base = None
     if setup.repair is not None:
         base = needed(replace(setup, repair=None), "before repair", repair=None)
     elif setup.filter is not None:
         base = needed(replace(setup, filter=None), "unfiltered", filter=None)
-    if setup.poison is not None and setup.poison.prepare is not None:
-        # Label-consistent images are prepared on the twin, whatever defence the recipe has.
-        plain = replace(setup, poison=None, filter=None, repair=None)
-        proxy = needed(plain, "proxy", poison=None, filter=None, repair=None)
+    if isinstance(setup.poison, Poison) and setup.poison.needs_proxy:
+        # The attacker's network knows no filter and no repair, and the training where the poison says so.
+        plain, without = replace(setup, poison=None, filter=None, repair=None), {}
+        if setup.poison.proxy == "standard" and setup.train is not None:
+            plain = replace(plain, train=replace(setup.train, objective=Standard()))
+            without = {"train": {**(given.get("train") or {}), "objective": "standard"}}
+        asked = (search_for(setup.poison),) if isinstance(setup.poison.trigger, Searched) else ()
+        proxies = (needed(plain, "proxy", asked, poison=None, filter=None, repair=None, **without),)
     return Cell(
         fingerprint=name,
         label=label,
@@ -274,7 +319,7 @@ def _cell(
         questions=questions,
         watch=watch,
         base=base,
-        proxy=proxy,
+        proxies=proxies,
     )
 
 

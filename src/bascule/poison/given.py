@@ -13,7 +13,7 @@ from bascule.core.catalog import Of, component, describe
 from bascule.core.errors import RequestError
 from bascule.core.fingerprint import checked_digest
 from bascule.core.images import Images
-from bascule.poison import Trigger
+from bascule.poison import Found, Trigger
 from bascule.poison._reading import read_stored, stored_digest
 from bascule.poison._stored import Stored, check_labels, fitted, places_of, read_numbers
 from bascule.poison.aims import Aims
@@ -90,8 +90,9 @@ class GivenPoison:
         return None
 
     @property
-    def prepare(self) -> None:
+    def needs_proxy(self) -> bool:
         """Its images are as they are."""
+        return False
 
     @property
     def known(self) -> bool:
@@ -149,7 +150,7 @@ class GivenPoison:
         check_test(self, facts, *([] if self.trigger is None else ["trigger"]))
 
     def plant(
-        self, images: Images, *, generator: torch.Generator, perturb: Perturb | None = None
+        self, images: Images, *, generator: torch.Generator, perturb: Perturb | None = None, found: Found | None = None
     ) -> tuple[Images, Truth]:
         """The poisoned training set, and which of its images are poisoned.
 
@@ -160,6 +161,7 @@ class GivenPoison:
             images: The set as the data have it.
             generator: Nothing is drawn.
             perturb: Nothing is prepared.
+            found: Nothing is searched for.
 
         Raises:
             RequestError: The pictures do not fit the set, or none of them belongs to it.
@@ -169,8 +171,8 @@ class GivenPoison:
         if pictures is None:
             return images, self._truth_of_data(images)
         assert pictures.index is not None
-        at, found = places_of(pictures.index, ids.cpu())
-        chosen, at = found.nonzero().squeeze(1), at[found]
+        at, there = places_of(pictures.index, ids.cpu())
+        chosen, at = there.nonzero().squeeze(1), at[there]
         if len(chosen) == 0:
             raise RequestError(f"none of the pictures in {self.path!r} is of an image of the training set")
         before = images.labels[chosen]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field, replace
 from typing import Annotated, ClassVar, Literal, Protocol
 
@@ -9,7 +10,7 @@ import torch
 from annotated_types import Ge, Interval
 from torch import Tensor, nn
 
-from bascule.core.catalog import Of, component
+from bascule.core.catalog import Of, component, name_of
 from bascule.core.errors import RequestError
 from bascule.core.fingerprint import fingerprint
 from bascule.core.images import Images
@@ -126,7 +127,8 @@ class Poison:
     """Share, of what `rate` is one of, of further images that get the trigger and keep their label; none where `rate`
     is 0."""
     cover_trigger: Annotated[Trigger | None, Of("poison")] = None
-    """What is stamped on the covers; by default `trigger`."""
+    """What is stamped on the covers; by default `trigger`, or what that shows on covers (`input-aware`: the pattern of
+    another image)."""
     test_trigger: Annotated[Trigger | None, Of("poison")] = None
     """What is stamped on test images; by default `trigger`, all of it where training images show a part."""
     prepare: Annotated[Search | None, Of("attack")] = None
@@ -221,10 +223,10 @@ class Poison:
     def search(
         self, proxy: nn.Module, images: Images, *, drawing: torch.Generator, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        """The search for the trigger, which must be a `Searched` one.
+        """What the search for the trigger finds on a copy of the proxy; it must be a `Searched` one.
 
         Args:
-            proxy: A copy, as for `Searched.search`.
+            proxy: From [0, 1] images to logits; trained on the unpoisoned data, and found as it was.
             images: The unpoisoned set, on the proxy's device.
             drawing: As `generator` of `plant`, with which the same images are drawn.
             generator: Of the search, on the device of the images.
@@ -232,7 +234,15 @@ class Poison:
         assert isinstance(self.trigger, Searched)
         labels, classes = images.labels.to(drawing.device), len(images.classes)
         chosen = _drawn(self.eligible(labels, classes), self.count(labels, classes), drawing).to(images.device)
-        return self.trigger.search(proxy, images, chosen, self._the_target, generator=generator)
+        ours = copy.deepcopy(proxy).eval()
+        for p in ours.parameters():
+            p.requires_grad_(p.is_floating_point())
+        with torch.enable_grad():
+            found = self.trigger.search(ours, images, chosen, self._the_target, generator=generator)
+        broken = [name for name, values in found.items() if not bool(values.isfinite().all())]
+        if broken:
+            raise ValueError(f"the search for {name_of(self.trigger)} found what is not finite: {', '.join(broken)}")
+        return {name: values.detach().cpu() for name, values in found.items()}
 
     @property
     def planting(self) -> Poison:
@@ -354,7 +364,7 @@ class Poison:
         if covers == 0:
             return planted, truth
         covering = _drawn((self.coverable(labels) & free).index_fill(0, chosen, False), covers, generator)
-        pixels = stamp_bytes(images, covering, self.cover_trigger or trigger, generator=generator)
+        pixels = stamp_bytes(images, covering, self.cover_trigger or trigger.on_covers, generator=generator)
         planted = planted.with_replaced(covering, pixels, labels[covering])
         return planted, replace(truth, covers=images.ids[covering].sort().values)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from bascule.core.catalog import component, describe
 from bascule.core.errors import RequestError
 from bascule.core.images import Images, as_bytes
-from bascule.poison import Trigger
+from bascule.poison import Found, Trigger
 from bascule.poison.aims import Aims
 from bascule.poison.placement import DataFacts, Poison, Truth
 from bascule.poison.stamping import Perturb
@@ -32,7 +32,7 @@ class SeveralPoisons:
 
     name: Literal["several"]
     parts: tuple[Poison, ...]
-    """The poisons, each written as it is alone; without `prepare`."""
+    """The poisons, each written as it is alone; none that is prepared or searched for."""
     measured: Annotated[int, Ge(0)] = 0
     """Number, from 0, of the one whose trigger is stamped on test images."""
 
@@ -44,9 +44,11 @@ class SeveralPoisons:
                 f"there is no poison {self.measured}; they are 0..{len(self.parts) - 1}", place=("measured",)
             )
         for number, part in enumerate(self.parts):
-            if part.prepare is not None:
+            if part.needs_proxy:
+                what = "prepare" if part.prepare is not None else "trigger"
                 raise RequestError(
-                    "one poison of several cannot be prepared; leave it out", place=(f"parts[{number}]", "prepare")
+                    "one poison of several can be neither prepared nor searched for; leave it out",
+                    place=(f"parts[{number}]", what),
                 )
 
     @property
@@ -73,8 +75,9 @@ class SeveralPoisons:
         return tuple((part.trigger_at_test, part.target, part.aims(classes)) for part in others)
 
     @property
-    def prepare(self) -> None:
-        """None of them is prepared."""
+    def needs_proxy(self) -> bool:
+        """None of them is prepared or searched for."""
+        return False
 
     @property
     def planting(self) -> dict[str, Any]:
@@ -116,7 +119,7 @@ class SeveralPoisons:
         self.count(facts.train_labels, len(facts.classes))
 
     def plant(
-        self, images: Images, *, generator: torch.Generator, perturb: Perturb | None = None
+        self, images: Images, *, generator: torch.Generator, perturb: Perturb | None = None, found: Found | None = None
     ) -> tuple[Images, Truth]:
         """The poisoned training set, and which images were changed by any of them.
 
@@ -124,6 +127,7 @@ class SeveralPoisons:
             images: The unpoisoned set.
             generator: On the device of `images`.
             perturb: Nothing is prepared.
+            found: Nothing is searched for.
         """
         self.count(images.labels, len(images.classes))
         planted, truths = images, []

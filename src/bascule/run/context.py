@@ -18,7 +18,9 @@ from bascule.core.images import Images, Splits
 from bascule.core.progress import Progress
 from bascule.data import Source
 from bascule.plan.plan import Cell
-from bascule.poison.placement import Truth
+from bascule.poison import Found, Searched, Trigger
+from bascule.poison.found import FoundTrigger
+from bascule.poison.placement import Poison, Truth
 from bascule.record.cell import CellRecord
 from bascule.record.run import RunRecord
 from bascule.record.sums import check_sum
@@ -71,6 +73,7 @@ class CellContext:
         self.run = run
         self.setup = cell.setup
         self.device = run.device
+        self._found: dict[str, Trigger] = {}
         self.record: CellRecord = run.record.cell(cell.fingerprint)
 
     def of(self, other: Cell) -> CellContext:
@@ -97,10 +100,34 @@ class CellContext:
         poison = self.setup.poison
         if poison is None:
             return self.splits.train.to(self.device), None
-        perturb = None if self.cell.proxy is None else self._perturb(self.cell.proxy, poison.prepare)
+        perturb = found = None
+        if isinstance(poison, Poison) and poison.needs_proxy:
+            (proxy,) = self.cell.proxies
+            perturb = None if poison.prepare is None else self._perturb(proxy, poison.prepare)
+            found = self._search(poison.search_key) if isinstance(poison.trigger, Searched) else None
         generator = self.generator("poison", device="cpu")
-        images, truth = poison.plant(self.splits.train, generator=generator, perturb=perturb)
+        images, truth = poison.plant(self.splits.train, generator=generator, perturb=perturb, found=found)
         return images.to(self.device), truth
+
+    def found(self, trigger: Trigger) -> Trigger:
+        """The trigger itself, as test images show it, where it was searched for.
+
+        Raises:
+            NotMadeError: Its proxy has not been searched for it.
+        """
+        if not isinstance(trigger, FoundTrigger):
+            return trigger
+        if trigger.key not in self._found:
+            self._found[trigger.key] = trigger.loaded(self._search(trigger.key))
+        return self._found[trigger.key]
+
+    def _search(self, key: str) -> Found:
+        for proxy in self.cell.proxies:
+            if any(question.key == key for question in proxy.questions):
+                finding = self.of(proxy).record.finding(key)
+                if finding is not None:
+                    return {name: torch.from_numpy(values) for name, values in finding.arrays.items()}
+        raise NotMadeError("the trigger is searched for on a model that was not made, or not searched yet")
 
     def _perturb(self, proxy: Cell, attack: object) -> functools.partial[Tensor]:
         assert isinstance(attack, Evasion)
@@ -117,6 +144,13 @@ class CellContext:
             order = torch.randperm(len(images), generator=rng.stream(0, "defender", len(images)))
             images = images.at(order[:count].sort().values)
         return images.to(self.device)
+
+    @cached_property
+    def clean(self) -> Images:
+        """Clean images on the device, whoever has them: all that are held out or, where none is, the training set
+        before it was poisoned."""
+        source = self.setup.data
+        return (self.run.held_out(source) if source.held_out else self.splits.train).to(self.device)
 
     def empty_model(self, *, bare: bool = False) -> nn.Module:
         """The cell's network with its initial weights, on the device; without those of its file where `bare`."""

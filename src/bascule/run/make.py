@@ -8,6 +8,7 @@ import math
 import pickle
 import time
 import warnings
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,13 @@ from bascule.filter.run import run_filter
 from bascule.plan.plan import Cell
 from bascule.poison import Trigger
 from bascule.poison.aims import NOWHERE, aim_of
+from bascule.poison.found import FoundTrigger
 from bascule.poison.placement import Truth
 from bascule.poison.stamping import stamp_at
 from bascule.record.cell import COVERS, FILTERED, CellRecord
 from bascule.record.sums import DamagedError, check_sum, set_aside, write_summed
 from bascule.repair.run import run_repair
-from bascule.run.context import CellContext
+from bascule.run.context import CellContext, NotMadeError
 from bascule.run.probe import Looks
 from bascule.run.provenance import provenance
 from bascule.train.loop import train
@@ -238,7 +240,13 @@ def _looks(context: CellContext, model: nn.Module, images: Images, truth: Truth 
     if watch is None:
         return None
     test = context.splits.test
-    return Looks(watch, model, images=images, truth=truth, test=test, epochs=epochs, seed=seed)
+    trigger = None
+    if isinstance(watch.trigger, FoundTrigger):
+        try:
+            trigger = context.found(watch.trigger)
+        except NotMadeError:  # a twin may be the very network on which it is searched for, once that is trained
+            watch = replace(watch, trigger=None)
+    return Looks(watch, model, trigger=trigger, images=images, truth=truth, test=test, epochs=epochs, seed=seed)
 
 
 def _filtered(context: CellContext, images: Images, truth: Truth | None) -> Images:
@@ -278,7 +286,7 @@ def _keep_poison(context: CellContext, truth: Truth) -> None:
         table = table.replace_schema_metadata({COVERS: json.dumps(truth.covers.tolist())})
     write_summed(record.poison_file, lambda temporary: pq.write_table(table, temporary))
     aims = aim_of(torch.arange(len(test.classes)), poison.target, poison.aims(len(test.classes)))
-    picture = _examples(poison.trigger_at_test, (aims != NOWHERE).nonzero().squeeze(1), test)
+    picture = _examples(context.found(poison.trigger_at_test), (aims != NOWHERE).nonzero().squeeze(1), test)
     write_summed(record.picture_file, lambda temporary: picture.save(temporary, format="PNG"))
 
 

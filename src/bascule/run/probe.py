@@ -21,6 +21,7 @@ from bascule.core.inference import Filled, chunks, labels_of, predict
 from bascule.core.restore import evaluating, full_precision
 from bascule.evaluation.subject import BATCH
 from bascule.plan.plan import Watch
+from bascule.poison import Trigger
 from bascule.poison.aims import NOWHERE, aim_of
 from bascule.poison.placement import Truth
 from bascule.poison.stamping import stamp_bytes
@@ -53,6 +54,7 @@ class Looks:
 
     Args:
         watch: What to look at.
+        trigger: The trigger of `watch` itself, where it was searched for.
         model: Whom, on the device of `images`.
         images: What it is trained on.
         truth: Which of these are poisoned.
@@ -66,6 +68,7 @@ class Looks:
         watch: Watch,
         model: nn.Module,
         *,
+        trigger: Trigger | None = None,
         images: Images,
         truth: Truth | None,
         test: Images,
@@ -73,7 +76,7 @@ class Looks:
         seed: int,
     ) -> None:
         self._watch, self._model, self._epochs, self._seed = watch, model, epochs, seed
-        self._device = images.device
+        self._device, self._trigger = images.device, trigger or watch.trigger
         everything = torch.ones_like(test.labels, dtype=torch.bool)
         self._clean = self._kept(test, everything, "test")
         attack = watch.attack
@@ -82,7 +85,7 @@ class Looks:
         self._fitted: dict[str, Images | None] = {}
         self.told = ""
         """What the last look saw, in a few words."""
-        if watch.trigger is not None and (watch.target is not None or watch.aims is not None):
+        if self._trigger is not None and (watch.target is not None or watch.aims is not None):
             aims = aim_of(test.labels, watch.target, watch.aims)
             self._stamped = self._kept(test, aims != NOWHERE, "triggered")
             if truth is None or truth.known:
@@ -149,9 +152,9 @@ class Looks:
         order = torch.randperm(len(places), generator=rng.stream(0, "probe", what, len(places)))
         places = places[order[: self._watch.probe.images].to(places.device)].sort().values
         if what == "triggered":
-            assert self._watch.trigger is not None
+            assert self._trigger is not None
             generator = rng.stream(self._seed, "probe", what, device=images.device)
-            pixels = stamp_bytes(images, places, self._watch.trigger, generator=generator)
+            pixels = stamp_bytes(images, places, self._trigger, generator=generator)
         else:
             pixels = torch.cat([as_bytes(images.batch(part)) for part in places.split(BATCH)])
         labels, ids = images.labels[places], images.ids[places]

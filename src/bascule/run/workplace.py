@@ -23,9 +23,20 @@ SHARED = "must be on storage that every node shares, at the same place"
 
 
 def code_of_cell(cell: Cell) -> dict[str, str]:
-    """The user's code that a cell needs: its names, with what identifies each."""
-    names = dict.fromkeys(_names(describe(cell.setup)))
+    """The user's code that a cell needs, made, asked or only packed: its names, with what identifies each."""
+    names = dict.fromkeys(_names_of(cell))
     return {name: catalog.code_of(catalog.load("models", name), name) for name in names}
+
+
+def _names_of(cell: Cell) -> Iterator[str]:
+    # A twin knows the trigger from its questions alone; and a cell is sent with those that it needs.
+    yield from _names(describe(cell.setup))
+    for question in cell.questions:
+        yield from _names(question.settings)
+    if cell.watch is not None:
+        yield from _names(describe(cell.watch.trigger))
+    for other in (*(() if cell.base is None else (cell.base,)), *cell.proxies):
+        yield from _names_of(other)
 
 
 def _names(settings: Any) -> Iterator[str]:
