@@ -20,10 +20,11 @@ from bascule.measure.interval import summarise
 from bascule.plan.document import parse_study
 from bascule.plan.overrides import parse_override
 from bascule.plan.resolve import make_plan
-from bascule.record import flags
+from bascule.record import flags, tried
 from bascule.record.plan import Reach
 from bascule.record.rows import read_rows
 from bascule.record.run import RunRecord
+from bascule.record.tried import Tried, black_box_gain, refuted_images
 from bascule.run.run import run_plan
 from records import row_of, seed_of
 
@@ -182,8 +183,8 @@ def test_a_black_box_beats_a_white_one_only_where_both_searched(
     seeing: Reach | None, blind: Reach, gain: float
 ) -> None:
     label = np.array([0, 0, 1, 1])
-    tried = flags.Tried(label=label, attacks=[(seeing, label), (blind, np.array([0, 1, 0, 1]))])
-    assert flags._black_box_gain(tried) == gain
+    seen = Tried(label=label, attacks=[(seeing, label), (blind, np.array([0, 1, 0, 1]))])
+    assert black_box_gain(seen) == gain
 
 
 def test_what_no_ball_holds_refutes_no_bound() -> None:
@@ -194,8 +195,8 @@ def test_what_no_ball_holds_refutes_no_bound() -> None:
         (Reach(norm="linf", eps=0.1), 1),
         (Reach(norm="l1", eps=0.1), 0),
     ):
-        tried = flags.Tried(label=label, attacks=[(reach, np.array([1, 0]))], proofs=[proof])
-        assert flags._refuted(tried) == refuted
+        seen = Tried(label=label, attacks=[(reach, np.array([1, 0]))], proofs=[proof])
+        assert refuted_images(seen) == refuted
 
 
 def test_few_images_are_flagged(raised) -> None:
@@ -292,7 +293,7 @@ def test_signs_of_an_exact_linear_model() -> None:
 
 
 def test_every_flag_is_explained() -> None:
-    source = Path(flags.__file__).read_text()
+    source = "".join(Path(module.__file__).read_text() for module in (flags, tried))
     heads = set(re.findall(r'"([a-z][a-z -]+):', source)) - {"index"} | {CHANGED_CODE}
     explained = set(re.findall(r"^### (.+)$", (ROOT / "docs/flags.md").read_text(), re.M))
     assert heads == explained

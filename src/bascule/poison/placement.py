@@ -21,14 +21,6 @@ from bascule.poison.found import FoundTrigger
 from bascule.poison.stamping import Perturb, stamp_bytes
 
 
-class Search(Protocol):
-    """An evasion attack as this room knows it. What it does is not poison's business."""
-
-    @property
-    def restarts(self) -> int:
-        """Independent tries."""
-
-
 class DataFacts(Protocol):
     """What is known of a source without its pictures; ids of None are 0, 1, ..."""
 
@@ -131,7 +123,7 @@ class Poison:
     another image)."""
     test_trigger: Annotated[Trigger | None, Of("poison")] = None
     """What is stamped on test images; by default `trigger`, all of it where training images show a part."""
-    prepare: Annotated[Search | None, Of("attack")] = None
+    prepare: Annotated[object | None, Of("attack")] = None
     """The evasion attack that perturbs the chosen images before they are stamped, for example
     `{name: pgd, eps: 0.0627, steps: 100, stop_when_fooled: false}`; by default none. Clean label only."""
     proxy: Literal["same", "standard"] = "same"
