@@ -10,7 +10,6 @@ import torch
 from annotated_types import Ge, Interval
 from torch import Tensor, nn
 
-from bascule.core.ball import Norm
 from bascule.core.catalog import Of, component, name_of
 from bascule.core.errors import RequestError
 from bascule.core.fingerprint import fingerprint
@@ -23,15 +22,11 @@ from bascule.poison.stamping import Perturb, stamp_bytes
 
 
 class Search(Protocol):
-    """An evasion attack as this room knows it: settings with a ball. What it does is not poison's business."""
+    """An evasion attack as this room knows it. What it does is not poison's business."""
 
     @property
-    def norm(self) -> Norm:
-        """Norm of the ball."""
-
-    @property
-    def eps(self) -> float:
-        """Radius of the ball in [0, 1] pixel units."""
+    def restarts(self) -> int:
+        """Independent tries."""
 
 
 class DataFacts(Protocol):

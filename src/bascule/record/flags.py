@@ -346,23 +346,40 @@ def _fooled(tried: Tried, prediction: Labels) -> NDArray[np.bool_]:
 
 
 def _black_box_gain(tried: Tried) -> float:
-    """Share of the test images that attacks without gradients fooled after those with gradients."""
+    """Share of the test images that attacks without gradients fooled after those with gradients had searched there."""
     seeing = [
         place for place, (reach, _) in enumerate(tried.attacks) if reach is None or reach.uses_gradient is not False
     ]
-    blind = tried.attacks[seeing[-1] + 1 :] if seeing else []
+    searched = [tried.attacks[place][0] for place in seeing]
+    blind = [
+        prediction
+        for reach, prediction in (tried.attacks[seeing[-1] + 1 :] if seeing else [])
+        if any(_holds(known, reach) for known in searched)
+    ]
     if not blind:
         return 0.0
-    return float(np.logical_or.reduce([_fooled(tried, prediction) for _, prediction in blind]).mean())
+    return float(np.logical_or.reduce([_fooled(tried, prediction) for prediction in blind]).mean())
+
+
+def _holds(one: Reach | None, other: Reach | None) -> bool:
+    """Whether what an attack may do lies within what another one may; where it is not recorded, as far as known."""
+    if one is None or other is None:
+        return True
+    if one.eps is None or other.eps is None:
+        return one.within == other.within
+    return one.norm == other.norm and other.eps <= one.eps
 
 
 def _refuted(tried: Tried) -> int:
     """Images that a bound on the model proves safe and an attack inside that ball fooled: 0 unless a bound is wrong.
 
-    Attacks of other norms and larger radii, and certifiers of another classifier (smoothing), refute nothing.
+    Attacks of other norms, larger radii or without a ball, and certifiers of another classifier (smoothing), refute
+    nothing.
     """
     refuted = np.zeros(len(tried.label), dtype=bool)
     for (proof, radii), (attack, prediction) in itertools.product(tried.proofs, tried.attacks):
-        if attack is not None and proof.of_model and attack.norm == proof.norm and attack.eps <= proof.eps:
+        if attack is None or attack.eps is None or proof.eps is None or attack.norm != proof.norm:
+            continue
+        if proof.of_model and attack.eps <= proof.eps:
             refuted |= _fooled(tried, prediction) & (radii >= proof.eps)
     return int(refuted.sum())
