@@ -109,6 +109,8 @@ class Spec:
     """Whether a poisoned model has a twin."""
     also: tuple[str, ...] = ()
     """Keys of further questions, whose answers a test adds itself."""
+    retuned: Mapping[float, tuple[float, float]] = field(default_factory=dict)
+    """By the number of poisoned images that copies were trained further on: their ASR and the twin's."""
     fooled: Mapping[str, int] = field(default_factory=dict)
     """Test images that fall under each attack of the security curve, by its key."""
     findings: Sequence[Findings] = ()
@@ -153,6 +155,10 @@ def _questions(spec: Spec, findings: Findings, *, twin: bool = False) -> tuple[R
     kinds = ["clean", *(["triggered"] if spec.poison is not None else []), *([] if twin else ["attack"])]
     keys = [f"{kind}:{spec.test}" for kind in kinds] + [key for key in findings if key != FILTERED]
     keys += [] if twin else spec.also
+    if spec.retuned:
+        again = {f"retuned-triggered:{number:.0f}": number for number in spec.retuned}
+        again |= {f"retuned:{number:.0f}": number for number in spec.retuned}
+        return asked(*keys, *again, values=again)
     if not spec.fooled or twin:
         return asked(*keys)
     reaches = {
@@ -179,6 +185,7 @@ def _write_cell(cell: CellRecord, spec: Spec, seed: int, base: Mapping[str, Any]
     if spec.robust is not None:
         answer(cell, spec, "attack", np.where(clean == spec.labels, right(spec.robust, spec.labels), MISSING))
     _write_curve(cell, spec)
+    _write_retuned(cell, spec, 0)
 
 
 def _write_twin(cell: CellRecord, spec: Spec, seed: int) -> None:
@@ -187,6 +194,14 @@ def _write_twin(cell: CellRecord, spec: Spec, seed: int) -> None:
     write_training(cell, seed, spec.epochs, **({"data": spec.info["data"]} if "data" in spec.info else {}))
     answer(cell, spec, "clean", right(spec.accuracy, spec.labels))
     answer(cell, spec, "triggered", taken(spec.twin, spec.labels))
+    _write_retuned(cell, spec, 1)
+
+
+def _write_retuned(cell: CellRecord, spec: Spec, which: int) -> None:
+    """Of the model (0) or its twin (1)."""
+    for number, asr in spec.retuned.items():
+        add_answers(cell, spec, f"retuned-triggered:{number:.0f}", taken(asr[which], spec.labels))
+        add_answers(cell, spec, f"retuned:{number:.0f}", right(0.85, spec.labels))
 
 
 def _write_curve(cell: CellRecord, spec: Spec) -> None:

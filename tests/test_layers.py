@@ -41,7 +41,7 @@ BELOW: dict[str, set[str]] = {
     "scan": {"core", "attack", "certify"},
     "repair": {"core", "attack", "certify", "train", "scan"},
     "record": {"core", "measure"},
-    "evaluation": {"core", "record", *COMPONENTS - {"data", "train", "repair"}},
+    "evaluation": {"core", "record", *COMPONENTS - {"data", "repair"}},
     "plan": {"core", "evaluation", "record", *COMPONENTS},
     "run": {"core", "plan", "evaluation", "record", *COMPONENTS},
     "audit": {"core", "plan", "run", "evaluation", "record", *COMPONENTS},  # an audit is a run (decision 20)

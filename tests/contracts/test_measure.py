@@ -20,6 +20,8 @@ from bascule.measure.interval import summarise
 names = pytest.mark.parametrize("name", catalog.names("measure"))
 
 CLASSES, TARGET = 4, 3
+RETUNED = (5.0, 0.0)
+"""How many poisoned images a copy was trained further on, one after the other."""
 AIMS = {"asr-others": (MISSING, TARGET, MISSING, MISSING)}
 """What the classes aim at, for metrics of poison that is not meant to move all of them."""
 
@@ -43,6 +45,10 @@ def random_outcomes(seed: int, count: int = 60, aims: Sequence[int] | None = Non
     def verdict() -> Verdict:
         return Verdict(anomaly=3 * draws.random(CLASSES), suspects=(3, 1)[: draws.integers(3)], overlap=draws.random())
 
+    def more() -> dict[str, list[tuple[float | None, np.ndarray]]]:
+        values = {kind: RETUNED if kind.startswith("retuned") else (None,) for kind in kinds()}
+        return {kind: [(value, further.permutation(label)) for value in some] for kind, some in values.items()}
+
     def model(adversarial: list[np.ndarray], **more: Any) -> Outcomes:
         return Outcomes(
             label=label,
@@ -65,8 +71,8 @@ def random_outcomes(seed: int, count: int = 60, aims: Sequence[int] | None = Non
         strengths={0.5: np.where(draws.random(count) < 0.8, TARGET, label)},
         certified=draws.random(count) < 0.5,
         attention=draws.random(20),
-        more={kind: [(None, further.permutation(label))] for kind in kinds()},
-        twin=model([predictions() for _ in range(2)]),
+        more=more(),
+        twin=model([predictions() for _ in range(2)], more=more()),
     )
 
 

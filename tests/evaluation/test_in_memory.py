@@ -198,6 +198,7 @@ def test_wrong_requests_about_both_ends(some) -> None:
         ({"trigger": "sticker", "target": 10}, "target: there is no class 10; the classes are 0..9"),
         ({"trigger": {"name": "sticker", "size": 9}, "target": 1}, "trigger: "),
         ({"measure": "drift-twin"}, "measure: drift-twin needs more than one model"),
+        ({"measure": "asr-retuned"}, "measure: asr-retuned needs the model's twin beside it"),
         ({"certify": "intervall"}, "certify: unknown certify name 'intervall'. Did you mean 'interval'?"),
         ({"attack": [{"name": "pgd", "eps": 8}]}, "attack.eps: pixels are in [0, 1]"),
     ]:

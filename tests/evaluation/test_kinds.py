@@ -21,6 +21,7 @@ from bascule.core import catalog
 from bascule.core.images import Images
 from bascule.evaluation.kinds import kinds
 from bascule.evaluation.question import Asking, EvaluationSettings, Question
+from bascule.evaluation.retuning import Retuning
 from bascule.evaluation.run import answer_questions, questions_of
 from bascule.evaluation.subject import Answer, Subject
 from bascule.measure import MISSING
@@ -99,6 +100,7 @@ def all_asked() -> EvaluationSettings:
         inspect=catalog.build("filter", "spectral-signatures"),
         scan=catalog.build("scan", {"name": "neural-cleanse", "max_looks": 1}),
         explain=(catalog.build("explain", "saliency"), catalog.build("explain", "fourier")),
+        retune=Retuning(images=30, poisoned=3, batch_size=10, epochs=2),
     )
 
 
@@ -112,6 +114,7 @@ def of_digits(trained, digits, all_asked: EvaluationSettings) -> Callable[..., S
             "model": trained.model, "test": digits.test.at(torch.arange(40)), "seed": 1,
             "questions": questions_of(all_asked), "training": lambda: planted,
             "held_out": lambda: digits.test.at(torch.arange(40, 80)),
+            "clean": lambda: digits.test.at(torch.arange(40, 80)),
         }  # fmt: skip
         return Subject(**(given | changes))
 

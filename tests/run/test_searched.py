@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -221,3 +222,13 @@ def test_its_model_is_evaluated_alone_as_in_its_run(plan: Plan, record: RunRecor
     with pytest.raises(RequestError, match="name another trigger"):
         settings_for(opened)
     moved.rename(searched_on.findings)
+
+
+def test_copies_are_retuned_with_what_was_found(plan: Plan, record: RunRecord, tmp_path: Path) -> None:
+    asked = ("retune={images: 60, poisoned: 3, epochs: 1}", "measure+=asr-retuned", "measure+=asr-retuned-twin")
+    more = make_plan(plan.document, overrides=[parse_override(text, "--set") for text in asked])
+    copied = RunRecord(shutil.copytree(record.path, tmp_path / "copied"))
+    run(more, copied)
+    for row in read_rows(copied):
+        for name in ("asr_retuned", "asr_retuned_twin"):
+            assert row.metrics[name].value is not None, (row.row, name)

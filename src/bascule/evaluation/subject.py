@@ -85,6 +85,10 @@ class Subject:
     """Looks up what a trigger is that was searched for."""
     held_out: Callable[[], Images] | None = None
     """Clean images for a defender, on that device; None where nobody has them."""
+    clean: Callable[[], Images] | None = None
+    """Clean images to train further on, on that device; None where nobody has them."""
+    copies: dict[str, nn.Module] = field(default_factory=dict)
+    """Changed copies of the model that were made so far, by the key of the question that made them."""
 
     @property
     def labels(self) -> Labels:
@@ -114,6 +118,16 @@ class Subject:
         if self.held_out is None:
             raise RequestError("this needs clean images that nobody trained on, which are not known here")
         return self.held_out()
+
+    def clean_images(self) -> Images:
+        """Clean images to train further on.
+
+        Raises:
+            RequestError: Nobody has them.
+        """
+        if self.clean is None:
+            raise RequestError("this needs clean images to train on, which are not known here: ask it in a study")
+        return self.clean()
 
     def right(self, keys: Sequence[str]) -> NDArray[np.bool_]:
         """Images that none of these questions has shown wrong."""

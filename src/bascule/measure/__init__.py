@@ -115,6 +115,12 @@ class Outcomes:
         counted = aimed != MISSING if counted is None else counted
         return prediction[counted] == aimed[counted]
 
+    def retuned(self, kind: str, *, poisoned: bool) -> Labels | None:
+        """Predictions of a copy that was trained further, with poisoned images or without any: the `retuned` of its
+        kinds on test images as they are, `retuned-triggered` on those with the trigger; None where none was."""
+        found = (labels for value, labels in self.more.get(kind, ()) if value is not None and (value > 0) == poisoned)
+        return next(found, None)
+
     def at(self, index: NDArray[Any]) -> Outcomes:
         """The outcomes of some images: a mask of shape (N,), or their places. What is not about images is left out."""
         kept = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _OF_THE_MODEL}

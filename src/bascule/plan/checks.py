@@ -28,6 +28,7 @@ from bascule.models.checks import check_network
 from bascule.plan.plan import Row
 from bascule.plan.schema import Setup
 from bascule.poison.aims import NOWHERE, aim_of
+from bascule.poison.given import GivenPoison
 from bascule.repair import Repair
 from bascule.scan import Scanner
 from bascule.train import Objective
@@ -67,6 +68,7 @@ class Checks:
                 what = what if aims is None else "no test image is of a source class"
                 raise RequestError(f"{what}; nothing can be attacked", place=("poison",))
         _check_defences(setup)
+        _check_retuning(setup, facts)
         if setup.train is None:
             _check_as_it_is(setup)
         key = repr((setup.model, facts.size, len(facts.classes), setup.train is None))
@@ -196,6 +198,31 @@ def _check_defences(setup: Setup) -> None:
         raise RequestError(
             "the row's own filter judges the training set already; leave one of `inspect` and `filter` out",
             place=("inspect",),
+        )
+
+
+def _check_retuning(setup: Setup, facts: Facts) -> None:
+    """Retuning needs clean images enough, and a trigger that can be stamped on them.
+
+    Raises:
+        RequestError: It has not.
+    """
+    retune, poison = setup.retune, setup.poison
+    if retune is None or poison is None:
+        return
+    held_out = setup.data.held_out
+    there = held_out or len(facts.train_labels)
+    if retune.images > there:
+        where = f"{count(there, 'is', 'are')} held out" if held_out else f"the training set has {there}"
+        raise RequestError(f"{count(retune.images, 'image')} asked for, {where}", place=("retune", "images"))
+    if isinstance(poison, GivenPoison) and poison.count(facts.train_labels, len(facts.classes)) == 0:
+        problem = "the data are poisoned already, so that nobody has clean images to train on; leave it out"
+        raise RequestError(problem, place=("retune",))
+    if retune.poisoned and poison.trigger_at_test.numbered:
+        raise RequestError(
+            "the trigger is known on stamped test images alone, and other images cannot be poisoned with it; give 0, "
+            "or the trigger as `poison.trigger`",
+            place=("retune", "poisoned"),
         )
 
 

@@ -13,6 +13,7 @@ from bascule.data import Facts
 from bascule.data.identity import content_settings, test_identity
 from bascule.evaluation.kinds.search import search_for
 from bascule.evaluation.question import EvaluationSettings, Question
+from bascule.evaluation.retuning import Retuning
 from bascule.evaluation.run import questions_of
 from bascule.measure import Metric
 from bascule.plan.beside import as_written
@@ -252,12 +253,22 @@ def _asked(setup: Setup, facts: Facts, frame: Frame) -> EvaluationSettings:
         scan=setup.scan,
         defender=setup.defender,
         explain=setup.explain,
+        retune=_retuning(setup),
         trigger=poison.trigger_at_test if poison else None,
         target=poison.target if poison else None,
         aims=poison.aims(len(facts.classes)) if poison else None,
         others=poison.others(len(facts.classes)) if isinstance(poison, SeveralPoisons) else (),
         metrics={name_of(metric): metric for metric in frame.measure},
     )
+
+
+def _retuning(setup: Setup) -> Retuning | None:
+    """How the row is retuned, with the label that its poison has."""
+    poison, retune = setup.poison, setup.retune
+    if retune is None or retune.label is not None:
+        return retune
+    poison = poison.parts[poison.measured] if isinstance(poison, SeveralPoisons) else poison
+    return replace(retune, label="clean" if isinstance(poison, Poison) and poison.label == "clean" else "dirty")
 
 
 def _cell(

@@ -13,6 +13,7 @@ from bascule.certify import Certifier
 from bascule.core.ball import Eps
 from bascule.core.catalog import Of, component
 from bascule.data import Source
+from bascule.evaluation.retuning import Retuning
 from bascule.explain import HeatMap, Projection, Spectrum
 from bascule.filter import Filter
 from bascule.measure import Metric
@@ -87,9 +88,11 @@ class Setup:
     """A model scanner, on held-out images."""
     explain: Annotated[tuple[HeatMap | Spectrum | Projection, ...], Of("explain", many=True)] = ()
     """Explanations: of test images with and without the trigger, or of the target class's training images."""
+    retune: Retuning | None = None
+    """Trains a copy of the model further on a few images, clean and poisoned: does a backdoor sleep in it?"""
 
 
-EVALUATIONS = ("probe", "attack", "attack_precision", "curve", "certify", "inspect", "scan", "explain")
+EVALUATIONS = ("probe", "attack", "attack_precision", "curve", "certify", "inspect", "scan", "explain", "retune")
 """Keys of a setup that ask something of the model and have no part in making it."""
 
 

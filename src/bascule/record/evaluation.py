@@ -31,10 +31,18 @@ def metrics_named(more: Sequence[str]) -> dict[str, Metric]:
         metric: Metric = build("measure", name)
         if any(need.startswith(OF_TWIN) for need in metric.needs):
             raise RequestError(f"{name} needs more than one model and its answers: measure it in a study")
-        metrics[name_of(metric).replace("-", "_")] = metric
+        called = name_of(metric).replace("-", "_")
+        if called.startswith(_RETUNED):
+            raise RequestError(
+                f"{name} needs the model's twin beside it, or nobody can tell what was woken from what was learnt: "
+                "measure it in a study, with `retune`"
+            )
+        metrics[called] = metric
     return metrics
 
 
+_RETUNED = ("asr_retuned", "accuracy_retuned")
+"""How metrics begin that are about a model trained a little further."""
 _ASKED_WITH = {
     "robust_accuracy": ("attack",),
     "certified_accuracy": ("certify",),

@@ -38,7 +38,8 @@ class RecordedQuestion:
     kind: str
     reach: Reach | None = None
     value: float | None = None
-    """The radius of a point of the security curve, the strength of a weakened trigger, the size of a scanner's set."""
+    """The radius of a point of the security curve, the strength of a weakened trigger, the size of a scanner's set, how
+    many poisoned images a model is retuned on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,7 +264,7 @@ def _seed_from(content: Mapping[str, Any]) -> RecordedSeed:
     return RecordedSeed(
         seed=int(content["seed"]),
         cell=_cell_from(content["cell"], asked, reaches, values),
-        twin=None if twin is None else _cell_from(twin, of_twin, {}, {}),
+        twin=None if twin is None else _cell_from(twin, of_twin, {}, values),
     )
 
 

@@ -94,6 +94,7 @@ def do_cell(cell: Cell, run: RunContext) -> None:
         progress=run.progress,
         training=lambda: context.training_set,
         held_out=lambda: context.held_out,
+        clean=lambda: context.clean,
         found=context.found,
     )
     for question, answer in answer_questions(subject, open_questions(cell, context.record)):

@@ -145,6 +145,13 @@ class CellContext:
             images = images.at(order[:count].sort().values)
         return images.to(self.device)
 
+    @cached_property
+    def clean(self) -> Images:
+        """Clean images on the device, whoever has them: all that are held out or, where none is, the training set
+        before it was poisoned."""
+        source = self.setup.data
+        return (self.run.held_out(source) if source.held_out else self.splits.train).to(self.device)
+
     def empty_model(self, *, bare: bool = False) -> nn.Module:
         """The cell's network with its initial weights, on the device; without those of its file where `bare`."""
         train = self.splits.train
