@@ -26,7 +26,7 @@ from bascule.train.pgd import Pgd
 from bascule.train.settings import Augment, Training
 from bascule.train.standard import Standard
 
-REQUIRED = {"eps": 0.125, "model": "resnet18", "path": __file__}
+REQUIRED = {"attacks": [{"name": "fgsm", "eps": 0.125}], "eps": 0.125, "model": "resnet18", "path": __file__}
 """A value for every setting without a default, by its name; some look at what lies at a path."""
 
 DEPENDENT = {"stamped": {"path", "sha256"}}
@@ -48,7 +48,8 @@ def examples() -> Iterator[tuple[str, Any, set[str]]]:
             yield f"{room}/{name}", catalog.build(room, {"name": name, **required}), DEPENDENT.get(name, set())
     yield "models/user", UserModel(factory="nets:net", settings={"width": 4}, code="0"), set()
     yield "poison", Poison(trigger=Sticker(), target=7, rate=0.05, cover=0.05), {"sources", "proxy"}
-    yield "poison-dirty", Poison(trigger=Sticker(), target=7, rate=0.05, label="dirty"), {"prepare", "cover_trigger", "proxy"}
+    dirty = Poison(trigger=Sticker(), target=7, rate=0.05, label="dirty")
+    yield "poison-dirty", dirty, {"prepare", "cover_trigger", "proxy"}
     yield "augment", Augment(), set()
     yield "training", Training(objective=Standard(), epochs=1), {"milestones"}
     stepwise = Training(objective=Standard(), epochs=1, schedule="piecewise", milestones=((0, 1.0),))

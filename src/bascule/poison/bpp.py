@@ -23,7 +23,8 @@ class Bpp(Trigger):
     Source: Wang, Zhai & Ma 2022 (BppAttack, section 3.2) and their code (RU-System-Software-and-Security/BppAttack:
     bppattack.py, config.py): 8 levels, a bit depth of 3. Departures: their attacker is the one who trains. Fresh images
     are stamped in every batch (a fifth of each), as many others get the rounding errors of another image and keep their
-    label, and the images are shifted and turned; this is a fixed poisoned set, without such negatives. They dither if
+    label, and the images are shifted and turned; this is a fixed poisoned set, without such negatives, which teaches
+    less: on MNIST, where most pixels are black or white, it takes 2 levels (docs/guide.md has figures). They dither if
     asked to.
     """
 

@@ -17,7 +17,8 @@ from bascule.poison import Found, Trigger
 from bascule.poison._reading import read_stored, stored_digest
 from bascule.poison._stored import Stored, check_labels, fitted, places_of, read_numbers
 from bascule.poison.aims import Aims
-from bascule.poison.placement import DataFacts, Truth, check_test
+from bascule.poison.fit import DataFacts, check_test
+from bascule.poison.placement import Truth
 from bascule.poison.stamped import Stamped
 from bascule.poison.stamping import Perturb
 

@@ -13,7 +13,8 @@ from bascule.core.errors import RequestError
 from bascule.core.images import Images, as_bytes
 from bascule.poison import Found, Trigger
 from bascule.poison.aims import Aims
-from bascule.poison.placement import DataFacts, Poison, Truth
+from bascule.poison.fit import DataFacts
+from bascule.poison.placement import Poison, Truth
 from bascule.poison.stamping import Perturb
 
 
