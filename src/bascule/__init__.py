@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.utils.data import DataLoader, Dataset
 
-    from bascule.attack import Attack
+    from bascule.attack import Evasion
     from bascule.certify import Certifier
     from bascule.poison import Trigger
     from bascule.record.evaluation import Evaluation
@@ -27,7 +27,7 @@ def perturb(
     model: nn.Module,
     x: Tensor | Dataset[Any] | DataLoader[Any],
     y: Tensor | None,
-    attack: str | Mapping[str, Any] | Attack,
+    attack: str | Mapping[str, Any] | Evasion,
     *,
     seed: int = 0,
     attack_precision: Literal["float32", "mixed"] = "float32",
@@ -36,8 +36,9 @@ def perturb(
     """Adversarial copies of images: `bascule.perturb(model, x, y, "pgd", eps=8 / 255, steps=40)`.
 
     Images that the model gets wrong are not attacked and come back as they are. The others are found in the attack's
-    ball and in [0, 1], whatever the attack; where it failed, as its last try left them. The model is attacked in eval
-    mode, batch by batch on its own device, and found as it was: modes, parameters, gradients, hooks, random numbers.
+    threat model, mostly a ball, and in [0, 1], whatever the attack; where it failed, as its last try left them. The
+    model is attacked in eval mode, batch by batch on its own device, and found as it was: modes, parameters, gradients,
+    hooks, random numbers.
 
     Args:
         model: From [0, 1] images to logits; normalisation is its first layer.
@@ -68,7 +69,7 @@ def evaluate(
     x: Tensor | Dataset[Any] | DataLoader[Any],
     y: Tensor | None = None,
     *,
-    attack: str | Mapping[str, Any] | Attack | Sequence[str | Mapping[str, Any] | Attack] = (),
+    attack: str | Mapping[str, Any] | Evasion | Sequence[str | Mapping[str, Any] | Evasion] = (),
     certify: str | Mapping[str, Any] | Certifier | Sequence[str | Mapping[str, Any] | Certifier] = (),
     trigger: str | Mapping[str, Any] | Trigger | None = None,
     target: int | None = None,

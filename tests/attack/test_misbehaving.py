@@ -9,23 +9,24 @@ import torch
 from torch import Tensor, nn
 
 import networks
-from bascule.attack import Attack
+from bascule.attack import Attack, Evasion
 from bascule.attack.checks import signs_of_model
 from bascule.attack.run import run_attack
 from bascule.core import catalog
 from bascule.core.rng import borrowed_global_stream, stream
+from no_ball import SETTINGS
 
 NAMES = catalog.names("attack")
 BUDGET = {"queries": 40, "steps": 4, "targets": 2, "rounds": 2}
 SIZE = (1, 6, 6)
 
 
-def attack(name: str) -> Attack:
+def attack(name: str) -> Evasion:
     cls = catalog.load("attack", name)
     fields = {field.name for field in dataclasses.fields(cls)}
-    norm = "l2" if name == "cw" else "linf"
     budget = {key: value for key, value in BUDGET.items() if key in fields}
-    return catalog.build("attack", {"name": name, "norm": norm, "eps": 0.3, **budget})
+    where = {"norm": "l2" if name == "cw" else "linf", "eps": 0.3} if issubclass(cls, Attack) else SETTINGS[name]
+    return catalog.build("attack", {"name": name, **budget, **where})
 
 
 def subject(name: str) -> tuple[nn.Module, Tensor, Tensor]:

@@ -108,7 +108,7 @@ def test_map_shows_rows_that_differ_in_two_numbers_and_says_so_where_none_do(
     assert (entry["across"], entry["up"]) == ("poison.trigger.size", "train.objective.eps")
     said = bascule("table", "tiny", "--map", "--pareto")
     assert said.code == 2
-    assert "a map shows ASR and robust accuracy alone" in said.err
+    assert "these tables stand alone" in said.err
     study.write_text(plain)
     assert bascule("run", "tiny.yaml", "--device", "cpu", "--runs", "other").code == 0
     said = bascule("table", "tiny", "--runs", "other", "--map")

@@ -10,18 +10,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bascule.attack import Attack
-from bascule.attack.run import run_attack
+from bascule.attack import Attack, Evasion
+from bascule.attack.run import run_attack, try_once
 from bascule.core import catalog
 from bascule.core.catalog import component
 from bascule.core.errors import RequestError
+from bascule.core.motion import Motions
 from bascule.core.restore import untouched
 from bascule.core.rng import stream
+from no_ball import SETTINGS, SMALLER
 
-EPS = {"linf": 0.15, "l2": 1.2}
+EPS = {"linf": 0.15, "l2": 1.2, "l1": 5.0}
 BUDGET = {"queries": 100, "steps": 10, "targets": 3, "lr": 0.3, "version": "light"}
 """Little search, with long steps where steps are few; what is checked here must hold at any budget."""
 NAMES = catalog.names("attack")
+IN_BALLS = [name for name in NAMES if issubclass(catalog.load("attack", name), Attack)]
+"""Those whose threat model is a ball."""
 
 
 def norms_of(name: str) -> tuple[str, ...]:
@@ -31,7 +35,11 @@ def norms_of(name: str) -> tuple[str, ...]:
 
 names = pytest.mark.parametrize("name", NAMES)
 norms = pytest.mark.parametrize("norm", list(EPS))
-each = pytest.mark.parametrize(("name", "norm"), [(name, norm) for name in NAMES for norm in norms_of(name)])
+BALLS = [(name, norm) for name in IN_BALLS for norm in norms_of(name)]
+in_balls = pytest.mark.parametrize(("name", "norm"), BALLS)
+each = pytest.mark.parametrize(
+    ("name", "norm"), BALLS + [(name, None) for name in NAMES if name not in IN_BALLS], ids=str
+)
 
 
 class Trained(NamedTuple):
@@ -42,13 +50,18 @@ class Trained(NamedTuple):
     y: Tensor
 
 
-def build(name: str, norm: str, eps: float) -> Attack:
+def build(name: str, norm: str | None = None, eps: float | None = None) -> Any:
+    """In a ball; by default the attack's first norm, and a usual radius. Without a ball, with settings of its own."""
+    if name not in IN_BALLS:
+        return catalog.build("attack", {"name": name, **SETTINGS[name]})
+    norm = norm or norms_of(name)[0]
+    eps = EPS[norm] if eps is None else eps
     fields = {field.name for field in dataclasses.fields(catalog.load("attack", name))}
     budget = {key: value for key, value in BUDGET.items() if key in fields}
     return catalog.build("attack", {"name": name, "norm": norm, "eps": eps, **budget})
 
 
-def propose(attack: Attack, model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0) -> Tensor:
+def propose(attack: Evasion, model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0) -> Tensor:
     """One try as the attack returns it; with x and y checked to be as they were."""
     before = x.clone(), y.clone()
     with untouched(model):
@@ -59,20 +72,26 @@ def propose(attack: Attack, model: nn.Module, x: Tensor, y: Tensor, *, seed: int
     return found.detach()
 
 
-def check_proposal(attack: Attack, found: Tensor, x: Tensor) -> None:
+def check_proposal(attack: Evasion, found: Tensor, x: Tensor) -> None:
     assert found.shape == x.shape
     assert found.dtype == x.dtype
     assert found.isfinite().all()
     assert found.min() >= 0
     assert found.max() <= 1
-    assert attack.ball.distance(found, x).max() <= attack.eps + 1e-5
+    if isinstance(attack, Attack):
+        assert attack.ball.distance(found, x).max() <= attack.eps + 1e-5
 
 
-def check_attack(attack: Attack, trained: Trained) -> None:
+def proposed(attack: Evasion, found: Tensor, x: Tensor) -> Tensor:
+    """A proposal as images: as it is where it is that already."""
+    return found if isinstance(attack, Attack) else attack.threat.realise(found, x)
+
+
+def check_attack(attack: Evasion, trained: Trained) -> None:
     """The contract on a net with ordinary training: stays inside the ball, and has an effect that counts."""
     model, x, y = trained
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    check_proposal(attack, propose(attack, model, x, y), x)
+    check_proposal(attack, proposed(attack, propose(attack, model, x, y), x), x)
     with torch.no_grad():
         clean = (model(x).argmax(1) == y).double().mean()
     found = run_attack(model, attack, x, y, generator=stream(0, "contract"))
@@ -90,10 +109,10 @@ def test_the_room_is_not_empty() -> None:
 
 @each
 def test_attack(name: str, norm: str, trained: Trained) -> None:
-    check_attack(build(name, norm, EPS[norm]), trained)
+    check_attack(build(name, norm), trained)
 
 
-@each
+@in_balls
 def test_eps_zero_changes_nothing(name: str, norm: str, trained: Trained) -> None:
     attack = build(name, norm, 0.0)
     model, x, y = trained
@@ -104,10 +123,11 @@ def test_eps_zero_changes_nothing(name: str, norm: str, trained: Trained) -> Non
 
 
 @each
-def test_a_larger_ball_is_no_safer(name: str, norm: str, trained: Trained) -> None:
+def test_more_freedom_is_no_safer(name: str, norm: str | None, trained: Trained) -> None:
+    attacks = [build(name, norm), build(name, norm)]
+    attacks[0] = dataclasses.replace(attacks[0], **({"eps": EPS[norm] / 4} if norm else SMALLER[name]))
     fallen = [
-        (run_attack(trained.model, build(name, norm, eps), trained.x, trained.y, generator=stream(0, "a")).prediction)
-        for eps in (EPS[norm] / 4, EPS[norm])
+        run_attack(trained.model, one, trained.x, trained.y, generator=stream(0, "a")).prediction for one in attacks
     ]
     small, large = (int((prediction != trained.y).sum()) for prediction in fallen)
     assert small < large
@@ -115,7 +135,7 @@ def test_a_larger_ball_is_no_safer(name: str, norm: str, trained: Trained) -> No
 
 @each
 def test_same_seed_same_images(name: str, norm: str, trained: Trained) -> None:
-    attack = build(name, norm, EPS[norm])
+    attack = build(name, norm)
     before = torch.get_rng_state()
     first, again = (propose(attack, *trained) for _ in range(2))
     assert torch.equal(first, again)
@@ -132,8 +152,8 @@ def test_shapes_and_types(name: str, norm: str, channels: int, count: int, dtype
     x = torch.rand(count, channels, 6, 5, dtype=dtype, generator=stream(0, "images"))
     with torch.no_grad():
         y = net(x).argmax(1)
-    attack = build(name, norm, EPS[norm])
-    found = propose(attack, net, x, y)
+    attack = build(name, norm)
+    found = proposed(attack, propose(attack, net, x, y), x)
     check_proposal(attack, found, x)
     assert not torch.equal(found, x)
 
@@ -153,8 +173,23 @@ def test_the_model_is_left_as_found(name: str) -> None:
 
     before = state()
     x, y = torch.rand(4, 1, 4, 4, generator=stream(0, "images")), torch.arange(4) % 3
-    run_attack(net, build(name, norms_of(name)[0], 0.1), x, y, generator=stream(0, "contract"))
+    run_attack(net, build(name), x, y, generator=stream(0, "contract"))
     assert state() == before
+
+
+@each
+def test_one_try_is_in_the_threat_model(name: str, norm: str | None, trained: Trained) -> None:
+    model, x, y = trained
+    attack = build(name, norm)
+    with untouched(model):
+        found = try_once(model, attack, x, y, generator=stream(0, "contract"))
+    check_proposal(attack, found, x)
+    assert not found.requires_grad
+
+
+@names
+def test_people_are_told_what_it_may_do(name: str) -> None:
+    assert build(name).threat.words
 
 
 # --- configuration ---------------------------------------------------------------------------------------------------
@@ -166,11 +201,13 @@ def test_description_and_repr_rebuild_it(name: str, norm: str) -> None:
     described = catalog.describe(attack)
     assert described["name"] == name
     assert catalog.build("attack", described) == attack
-    assert eval(repr(attack), {type(attack).__name__: type(attack)}) == attack
-    assert attack != build(name, norm, 0.124)
+    parts = (attack, *getattr(attack, "attacks", ()))
+    assert eval(repr(attack), {type(part).__name__: type(part) for part in parts}) == attack
+    if norm is not None:
+        assert attack != build(name, norm, 0.124)
 
 
-@names
+@pytest.mark.parametrize("name", IN_BALLS)
 @pytest.mark.parametrize("eps", [-0.1, float("nan"), float("inf"), "0.1", None])
 def test_impossible_eps_is_refused(name: str, eps: Any) -> None:
     with pytest.raises(RequestError, match=r"^eps: ") as caught:
@@ -178,14 +215,14 @@ def test_impossible_eps_is_refused(name: str, eps: Any) -> None:
     assert repr(eps) in str(caught.value)
 
 
-@names
+@pytest.mark.parametrize("name", IN_BALLS)
 def test_eps_is_required(name: str) -> None:
     with pytest.raises(RequestError, match="'eps' is missing"):
         catalog.build("attack", name)
 
 
-@names
-@pytest.mark.parametrize("norm", ["l1", *EPS])
+@pytest.mark.parametrize("name", IN_BALLS)
+@pytest.mark.parametrize("norm", ["l0", *EPS])
 def test_another_norm_is_refused(name: str, norm: str) -> None:
     allowed = norms_of(name)
     assert allowed
@@ -201,7 +238,7 @@ def test_another_norm_is_refused(name: str, norm: str) -> None:
 
 @names
 def test_whether_it_differentiates_the_model_is_told_truly(name: str) -> None:
-    attack = build(name, norms_of(name)[0], 0.1)
+    attack = build(name)
     wanted = []
 
     class Watching(nn.Module):
@@ -234,6 +271,25 @@ class Escape(Attack):
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:
         return 1 - x
+
+
+@component
+class Elsewhere(Evasion):
+    """Proposes more than is allowed, and what is no number."""
+
+    @property
+    def threat(self) -> Any:
+        return Motions(degrees=10.0, pixels=1.0)
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:
+        return torch.tensor([[1e30, float("nan"), -float("inf")]]).expand(len(x), -1)
+
+
+def test_a_motion_is_kept_to_its_limits(trained: Trained) -> None:
+    model, x, y = trained
+    found = run_attack(model, Elsewhere(), x, y, generator=stream(0, "contract")).x
+    motion = torch.tensor([[10.0, 0.0, 0.0]]).expand(len(x), -1)
+    assert torch.equal(found, Motions(degrees=90.0, pixels=9.0).realise(motion, x))
 
 
 @component

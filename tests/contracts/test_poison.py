@@ -12,20 +12,21 @@ from torch import Tensor
 from bascule.core import catalog
 from bascule.core.catalog import component
 from bascule.core.errors import RequestError
-from bascule.core.images import as_bytes, as_floats
+from bascule.core.images import as_floats
 from bascule.core.rng import stream
-from bascule.poison import Trigger
+from bascule.poison import Searched, Trigger
+from triggers import SIDES, check_trigger, stamp
 
 NEEDED: dict[str, dict[str, Any]] = {}
 """Settings without default, by the trigger's name."""
 
-SIDES = (12, 9)
-"""Height and width: not square, and neither side a power of two."""
-
 NUMBERED = {"stamped"}
 """Triggers that know their images by number, and can stamp no others: tests/poison/test_given.py."""
 
-names = pytest.mark.parametrize("name", [name for name in catalog.names("poison") if name not in NUMBERED])
+SEARCHED = {name for name in catalog.names("poison") if issubclass(catalog.load("poison", name), Searched)}
+"""Triggers that stamp nothing before a search: test_searched.py."""
+
+names = pytest.mark.parametrize("name", [name for name in catalog.names("poison") if name not in NUMBERED | SEARCHED])
 dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 
 
@@ -39,33 +40,12 @@ def noise(count: int = 6, *, channels: int = 3, dtype: torch.dtype = torch.float
     return as_floats(pixels).to(dtype)
 
 
-def stamp(trigger: Trigger, x: Tensor, *, seed: int = 0) -> Tensor:
-    """Stamped images; with x and the global generator checked to be as they were."""
-    given, state = x.clone(), torch.get_rng_state()
-    stamped = trigger.stamp(x, generator=stream(seed, "contract"))
-    assert torch.equal(x, given), "the input was modified"
-    assert torch.equal(torch.get_rng_state(), state), "the global generator was used"
-    return stamped
-
-
 def stamp_or_refuse(trigger: Trigger, x: Tensor) -> Tensor | str:
     """Stamped images, or the text of the refusal; any other error is one."""
     try:
         return stamp(trigger, x)
     except RequestError as error:
         return str(error)
-
-
-def check_trigger(trigger: Trigger, x: Tensor) -> None:
-    """The contract on one batch: images again, each of them marked, and still so once stored as bytes."""
-    stamped = stamp(trigger, x)
-    assert stamped.shape == x.shape
-    assert stamped.dtype == x.dtype
-    assert stamped.isfinite().all()
-    assert stamped.min() >= 0, "darker than black"
-    assert stamped.max() <= 1, "brighter than white"
-    assert (as_bytes(stamped) != as_bytes(x)).flatten(1).any(1).all(), "images without a mark"
-    assert torch.equal(stamp(trigger, x), stamped), "the same stream gives another mark"
 
 
 def test_the_room_is_not_empty() -> None:

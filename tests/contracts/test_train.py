@@ -19,18 +19,10 @@ from bascule.core.rng import borrowed_global_stream, stream
 from bascule.train import CrossEntropy, Objective
 from bascule.train.loop import train
 from bascule.train.settings import Training
-
-REQUIRED: dict[str, Any] = {"eps": 0.1}
-"""A value for every setting without a default, by its name."""
+from objectives import objective as build
 
 names = pytest.mark.parametrize("name", catalog.names("train"))
 progresses = pytest.mark.parametrize("progress", [0.0, 0.5, 0.999])
-
-
-def build(name: str) -> Objective:
-    fields = catalog.documentation("train", name).fields
-    required = {field.name: REQUIRED[field.name] for field in fields if field.default is None}
-    return catalog.build("train", {"name": name, **required})
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +181,8 @@ def test_double_precision_is_kept(name: str, batch: tuple[Tensor, Tensor]) -> No
 def test_description_and_repr_rebuild_it(name: str) -> None:
     objective = build(name)
     assert catalog.build("train", catalog.describe(objective)) == objective
-    assert eval(repr(objective), vars(sys.modules[type(objective).__module__])) == objective
+    parts = {type(part).__name__: type(part) for part in getattr(objective, "attacks", ())}
+    assert eval(repr(objective), {**vars(sys.modules[type(objective).__module__]), **parts}) == objective
 
 
 # --- the contract itself ---------------------------------------------------------------------------------------------

@@ -47,8 +47,8 @@ def examples() -> Iterator[tuple[str, Any, set[str]]]:
             required = {f.name: REQUIRED[f.name] for f in catalog.documentation(room, name).fields if f.default is None}
             yield f"{room}/{name}", catalog.build(room, {"name": name, **required}), DEPENDENT.get(name, set())
     yield "models/user", UserModel(factory="nets:net", settings={"width": 4}, code="0"), set()
-    yield "poison", Poison(trigger=Sticker(), target=7, rate=0.05), {"sources"}
-    yield "poison-dirty", Poison(trigger=Sticker(), target=7, rate=0.05, label="dirty"), {"prepare"}
+    yield "poison", Poison(trigger=Sticker(), target=7, rate=0.05, cover=0.05), {"sources", "proxy"}
+    yield "poison-dirty", Poison(trigger=Sticker(), target=7, rate=0.05, label="dirty"), {"prepare", "cover_trigger", "proxy"}
     yield "augment", Augment(), set()
     yield "training", Training(objective=Standard(), epochs=1), {"milestones"}
     stepwise = Training(objective=Standard(), epochs=1, schedule="piecewise", milestones=((0, 1.0),))

@@ -152,6 +152,8 @@ def test_what_is_added_to_a_list_has_its_own_origin() -> None:
         (["measure=[drift, nine]"], "--set measure: unknown measure name 'nine'"),
         (["seeds=0"], "--set seeds: must be greater than or equal to 1; got 0"),
         (["vary.train.lr=0.1"], "--set vary.train.lr: expected a list of values, got 0.1"),
+        (["vary.train.lr={Slow: -1}"], "--set vary.train.lr: Slow: in row 'None' with train.lr = 'Slow': train.lr:"),
+        (["vary.train.lr={}"], "--set vary.train.lr: expected a list of values, got {}"),
         (["vary.train.lr=[0.1, -1]"], "--set vary.train.lr: in row 'None' with train.lr = -1: train.lr: must be"),
         (["published=[{row: Nine, metrics: {}}]"], "--set published: row: unknown row 'Nine'"),
         (["base={data: 3}"], "--set base: in row 'None': data: expected a name"),

@@ -28,6 +28,43 @@ def test_rows_times_varied_values_times_seeds(plan_of) -> None:
     assert len(plan.cells()) == 3 * (4 + 2)
 
 
+def test_varied_values_may_have_names(plan_of) -> None:
+    named = plan_of("vary.poison={Few: {rate: 0.1}, Many, dirty: {rate: 0.3, label: dirty}}".replace("y, d", "y d"))
+    assert [row.vary for row in named.rows[:2]] == [{"poison": "Few"}, {"poison": "Many dirty"}]
+    assert [(row.setup.poison.rate, row.setup.poison.label) for row in named.rows[:2]] == [
+        (0.1, "clean"),
+        (0.3, "dirty"),
+    ]
+    plain = plan_of("vary.poison.rate=[0.1]")
+    assert names(named.rows[0].cells) == names(plain.rows[0].cells)  # a name changes no model
+
+
+def test_what_varies_at_a_path_is_replaced_as_a_whole() -> None:
+    text = STUDY_WITH_NAMES
+    named = parse_study(text, name="named", source="named.yaml")
+    assert [row.vary for row in make_plan(named).rows] == [{"poison": "One"}, {"poison": "Two"}]
+    given = [parse_override("vary.poison={Three: {rate: 0.3}}")]
+    assert [row.vary for row in make_plan(named, overrides=given).rows] == [{"poison": "Three"}]
+    assert [row.vary for row in make_plan(named, scale="other").rows] == [{"poison": "Four"}]
+    plain = make_plan(named, scale="plain")
+    assert [row.vary for row in plain.rows] == [{"poison.rate": 0.5}]
+
+
+STUDY_WITH_NAMES = """\
+base:
+  data: {name: digits, max_train: 200, max_test: 50}
+  poison: {trigger: sticker, target: 7, rate: 0.1, rate_of: target}
+  model: digits-cnn
+  train: {objective: standard, epochs: 1}
+rows: {None: {}}
+vary: {poison: {One: {rate: 0.2}, Two: {rate: 0.4}}}
+scales:
+  full: {}
+  other: {vary: {poison: {Four: {rate: 0.6}}}}
+  plain: {vary: {poison: null, poison.rate: [0.5]}}
+"""
+
+
 def test_a_twin_is_the_same_recipe_and_seed_without_poison(plan_of) -> None:
     row = plan_of().rows[1]
     assert [twin.seed for twin in row.twins] == [cell.seed for cell in row.cells] == [0, 1]

@@ -21,6 +21,7 @@ from bascule.plan.document import parse_study
 from bascule.plan.overrides import parse_override
 from bascule.plan.resolve import make_plan
 from bascule.record import flags
+from bascule.record.plan import Reach
 from bascule.record.rows import read_rows
 from bascule.record.run import RunRecord
 from bascule.run.run import run_plan
@@ -162,6 +163,39 @@ def test_of_a_handful_that_withstood_nothing_hangs_on_a_few(
     row = row_of(seed_of("one", *columns))
     raised = {flag.partition(":")[0] for flag in flags.flags_of_row(run, row, by_seed, {})} - {"one seed"}
     assert raised == ({"attack not converged", "black box beats white box"} if expected else set())
+
+
+@pytest.mark.parametrize(
+    ("seeing", "blind", "gain"),
+    [
+        (Reach(norm="linf", eps=0.1), Reach(norm="linf", eps=0.1, uses_gradient=False), 0.5),
+        (Reach(norm="linf", eps=0.1), Reach(norm="linf", eps=0.05, uses_gradient=False), 0.5),
+        (None, Reach(norm="linf", eps=0.1, uses_gradient=False), 0.5),
+        (Reach(norm="linf", eps=0.1), Reach(norm="linf", eps=0.2, uses_gradient=False), 0.0),
+        (Reach(norm="linf", eps=0.1), Reach(norm="l2", eps=0.1, uses_gradient=False), 0.0),
+        (Reach(norm="linf", eps=0.1), Reach(within="turned", uses_gradient=False), 0.0),
+        (Reach(within="turned"), Reach(within="turned", uses_gradient=False), 0.5),
+        (Reach(norm="linf", eps=0.1, uses_gradient=False), Reach(within="turned", uses_gradient=False), 0.0),
+    ],
+)
+def test_a_black_box_beats_a_white_one_only_where_both_searched(
+    seeing: Reach | None, blind: Reach, gain: float
+) -> None:
+    label = np.array([0, 0, 1, 1])
+    tried = flags.Tried(label=label, attacks=[(seeing, label), (blind, np.array([0, 1, 0, 1]))])
+    assert flags._black_box_gain(tried) == gain
+
+
+def test_what_no_ball_holds_refutes_no_bound() -> None:
+    label = np.array([0, 0])
+    proof = Reach(norm="linf", eps=0.1, of_model=True), np.array([0.1, 0.1])
+    for reach, refuted in (
+        (Reach(within="turned"), 0),
+        (Reach(norm="linf", eps=0.1), 1),
+        (Reach(norm="l1", eps=0.1), 0),
+    ):
+        tried = flags.Tried(label=label, attacks=[(reach, np.array([1, 0]))], proofs=[proof])
+        assert flags._refuted(tried) == refuted
 
 
 def test_few_images_are_flagged(raised) -> None:

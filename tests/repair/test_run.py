@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+from bascule.core.batches import batches
 from bascule.core.catalog import component
 from bascule.core.images import Images
 from bascule.core.rng import stream
 from bascule.repair import Repair, Repaired
-from bascule.repair.batches import batches
 from bascule.repair.run import run_repair
 
 

@@ -83,10 +83,15 @@ measure: [accuracy, asr, asr-twin, trigger-strength]
 
 
 @pytest.fixture(scope="module")
-def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+def component(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("components") / "towards.py"
     file.write_text(COMPONENT)
-    text = TEXT.replace("FILE", str(file))
+    return file
+
+
+@pytest.fixture(scope="module")
+def plan(component: Path) -> Plan:
+    text = TEXT.replace("FILE", str(component))
     return make_plan(parse_study(text, name="searched", source="searched.yaml"))
 
 
@@ -158,6 +163,14 @@ def test_a_search_leaves_the_proxy_as_it_was(plan: Plan, record: RunRecord) -> N
     twin = cells_of(plan, "None")[1]
     predictions = record.cell(twin.fingerprint).answers().predictions
     assert len({value for values in predictions.values() for value in values.tolist()}) > 3
+
+
+def test_one_network_is_searched_for_the_triggers_of_several_rows(component: Path, tmp_path: Path) -> None:
+    rows = "rows:\n  Half: {}\n  More: {poison: {trigger: {weight: 0.6}}}\nmeasure: [accuracy, asr-twin]\n"
+    text = TEXT.replace("FILE", str(component)).partition("rows:")[0] + rows
+    both, record = make_plan(parse_study(text, name="both", source="both.yaml")), RunRecord(tmp_path / "both")
+    assert run(both, record) == 3
+    assert all(row.metrics["asr_twin"].value is not None for row in read_rows(record))
 
 
 def test_in_processes_of_their_own_the_same_comes_out(plan: Plan, record: RunRecord, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from bascule.train.pgd import Pgd
 from bascule.train.rehearsal import CannotCaptureError, Rehearsal
 from bascule.train.settings import Augment, Training
 from bascule.train.standard import Standard
+from objectives import objective
 
 STEPS = 12
 """Of the settings below on the 70 images of the fixture `few`."""
@@ -33,11 +34,6 @@ STEPS = 12
 def settings(**changes: Any) -> Training:
     given = {"objective": Standard(), "epochs": 3, "batch_size": 16, "lr": 0.01, "schedule": "one-cycle"}
     return Training(**{**given, **changes})
-
-
-def objective(name: str) -> Objective:
-    fields = catalog.documentation("train", name).fields
-    return catalog.build("train", {"name": name, **{f.name: 0.1 for f in fields if f.default is None}})
 
 
 OBJECTIVES = {name: objective(name) for name in catalog.names("train")}

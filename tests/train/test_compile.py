@@ -16,7 +16,6 @@ from bascule.core import catalog
 from bascule.core.errors import RequestError
 from bascule.core.images import Images
 from bascule.core.rng import borrowed_global_stream, stream
-from bascule.train import Objective
 from bascule.train.compile import check_compiles, compile_model
 from bascule.train.lipschitz import Lipschitz
 from bascule.train.loop import train
@@ -24,6 +23,7 @@ from bascule.train.pgd import Pgd
 from bascule.train.settings import Training
 from bascule.train.standard import Standard
 from bascule.train.trades import Trades
+from objectives import objective
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler about itself
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler (g++)")
@@ -115,11 +115,6 @@ def test_what_cannot_be_compiled_runs_without(few: Images, make_net: Callable) -
     plain, quick = both_ways(few, make_net, settings(objective=Lipschitz(inner=Pgd(eps=0.1, steps=1))))
     assert counted() == 0
     assert all(torch.equal(value, quick[0][name]) for name, value in plain[0].items())
-
-
-def objective(name: str) -> Objective:
-    fields = catalog.documentation("train", name).fields
-    return catalog.build("train", {"name": name, **{f.name: 0.1 for f in fields if f.default is None}})
 
 
 OBJECTIVES = {name: objective(name) for name in catalog.names("train")}

@@ -24,6 +24,7 @@ from bascule.train.pgd import Pgd
 from bascule.train.settings import Training
 from bascule.train.standard import Standard
 from bascule.train.trades import Trades
+from objectives import spec_of
 
 CLASSES = 10
 X = torch.rand(6, 1, 8, 8, dtype=torch.float64, generator=rng.stream(0, "images"))
@@ -219,8 +220,7 @@ def test_one_pass_updates_running_statistics_once() -> None:
 
 @pytest.mark.parametrize("name", catalog.names("train"))
 def test_it_can_be_added_to_plain_cross_entropy_only(name: str) -> None:
-    required = {field.name for field in catalog.documentation("train", name).fields if field.default is None}
-    spec = {"name": name, **dict.fromkeys(required, 0.1)}
+    spec = spec_of(name)
     if isinstance(catalog.build("train", spec), CrossEntropy):
         assert catalog.name_of(catalog.build("train", {"name": "lipschitz", "inner": spec}).inner) == name
     else:

@@ -26,8 +26,8 @@ from bascule.train.precision import Mixed
 from bascule.train.search import search_mode
 from bascule.train.settings import Training
 from bascule.train.standard import Standard
+from objectives import objective
 
-REQUIRED: dict[str, Any] = {"eps": 0.1}
 BOUNDED = ("ibp", "crown-ibp")
 
 
@@ -35,11 +35,6 @@ def settings(**changes: Any) -> Training:
     return Training(
         **{"objective": Standard(), "epochs": 2, "batch_size": 16, "lr": 0.01, "precision": "bfloat16", **changes}
     )
-
-
-def objective(name: str) -> Objective:
-    fields = catalog.documentation("train", name).fields
-    return catalog.build("train", {"name": name, **{f.name: REQUIRED[f.name] for f in fields if f.default is None}})
 
 
 def plain_net(seed: int = 0) -> nn.Module:

@@ -12,6 +12,7 @@ from bascule.attack import Attack
 from bascule.attack._auto_pgd import auto_pgd
 from bascule.attack._boundary import likeliest_wrong, together
 from bascule.attack.losses import AimedLoss, dlr, dlr_targeted, precise_cross_entropy
+from bascule.core.ball import LinfOrL2
 from bascule.core.catalog import component
 
 _LOSSES: dict[str, AimedLoss] = {
@@ -38,6 +39,8 @@ class Apgd(Attack):
 
     mixed_precision: ClassVar[bool] = True
 
+    norm: LinfOrL2 = "linf"
+    """Norm of the ball: `linf` or `l2`."""
     steps: Annotated[int, Ge(1)] = 100
     """Gradient steps per try, for each target."""
     loss: Literal["ce", "dlr", "ce-targeted", "dlr-targeted"] = "ce"

@@ -13,6 +13,7 @@ from bascule.attack.apgd import Apgd
 from bascule.attack.fab import Fab
 from bascule.attack.run import run_attack
 from bascule.attack.square import Square
+from bascule.core.ball import LinfOrL2
 from bascule.core.catalog import component
 
 
@@ -35,6 +36,8 @@ class Autoattack(Attack):
     mixed_precision: ClassVar[bool] = True
     """Its parts APGD; FAB and Square stay in float32."""
 
+    norm: LinfOrL2 = "linf"
+    """Norm of the ball: `linf` or `l2`."""
     version: Literal["standard", "rand", "light"] = "standard"
     """`standard`, `rand` (models with random outputs) or `light` (a small part of the cost; no last word)."""
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bascule.attack import Attack
 from bascule.attack._boundary import gaps, likeliest_wrong, nearest, to_plane
+from bascule.core.ball import LinfOrL2
 from bascule.core.catalog import component
 
 
@@ -25,6 +26,8 @@ class Deepfool(Attack):
     and is then clipped to [0, 1].
     """
 
+    norm: LinfOrL2 = "linf"
+    """Norm of the ball: `linf` or `l2`."""
     steps: Annotated[int, Ge(1)] = 50
     """Most steps per image."""
     overshoot: Annotated[float, Ge(0)] = 0.02

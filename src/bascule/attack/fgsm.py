@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from bascule.attack import Attack
 from bascule.attack.ascent import one_step
 from bascule.attack.losses import cross_entropy
+from bascule.core.ball import LinfOrL2
 from bascule.core.catalog import component
 
 
@@ -21,6 +22,9 @@ class Fgsm(Attack):
     """
 
     mixed_precision: ClassVar[bool] = True
+
+    norm: LinfOrL2 = "linf"
+    """Norm of the ball: `linf` or `l2`."""
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:
         return one_step(model, x, y, ball=self.ball, loss=cross_entropy)

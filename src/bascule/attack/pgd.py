@@ -17,6 +17,9 @@ from bascule.core.catalog import component
 class Pgd(Attack):
     """Projected gradient descent from a random start (Madry et al. 2018; Linf: iterated sign steps, L2: unit steps).
 
+    In L1 it is sparse descent (SLIDE; Tramer & Boneh 2019, section 2.2): a step moves the 1 % of the entries with the
+    largest gradients. Departure: projected exactly into the ball and [0, 1] at once (Croce & Hein 2021).
+
     Departure: by default an image is done at its first misclassified iterate, so the verdict is the worst over all
     iterates rather than the last one; never weaker, and much cheaper on a weak model.
     """

@@ -14,6 +14,7 @@ from bascule.attack import Attack
 from bascule.attack._rows import choose
 from bascule.attack._squares import SQUARES, Squares
 from bascule.attack.losses import margin
+from bascule.core.ball import LinfOrL2
 from bascule.core.catalog import component
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -46,6 +47,8 @@ class Square(Attack):
 
     uses_gradient: ClassVar[bool] = False
 
+    norm: LinfOrL2 = "linf"
+    """Norm of the ball: `linf` or `l2`."""
     queries: Annotated[int, Ge(1)] = 5000
     """Evaluations of the model per image and try."""
     p_init: Annotated[float, Interval(gt=0, le=1)] = 0.8

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bascule.attack import Attack
+from bascule.attack import Evasion
 from bascule.attack.two_precisions import Precision
 from bascule.certify import Certifier
 from bascule.core import rng
@@ -58,7 +58,7 @@ class OpenedModel:
     """Of everything that is drawn."""
     on_data_of_its_run: bool = False
     """Whether it is a cell, with the data of its run."""
-    attacks: tuple[Attack, ...] = ()
+    attacks: tuple[Evasion, ...] = ()
     """Those that the cell was evaluated with, in order."""
     attack_precision: Precision = "float32"
     """Of their searches."""
@@ -338,7 +338,7 @@ def _precision(cell: CellRecord | None) -> Precision:
 def settings_for(
     audited: AuditedModel,
     *,
-    attack: Sequence[Spec | Attack] = (),
+    attack: Sequence[Spec | Evasion] = (),
     certify: Sequence[Spec | Certifier] = (),
     trigger: Spec | Trigger | None = None,
     target: int | None = None,

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from bascule.attack import Attack
+from bascule.attack import Attack, Evasion
 from bascule.audit.cost import Cost, measure_cost
 from bascule.audit.open import AuditedModel
 from bascule.certify.run import run_certifier
@@ -143,7 +143,8 @@ def _attacks(proposal: Proposal, audited: AuditedModel, wish: Wish, cost: Cost) 
 
 def _radius(audited: AuditedModel) -> tuple[float, str]:
     """In Linf, and why."""
-    known = [attack for attack in _parts(audited.attacks) if attack.norm == "linf" and attack.eps > 0]
+    balls = [attack for attack in _parts(audited.attacks) if isinstance(attack, Attack)]
+    known = [attack for attack in balls if attack.norm == "linf" and attack.eps > 0]
     if known:
         return known[0].eps, "the radius that its record was measured with"
     channels, height, width = audited.test.size
@@ -154,7 +155,7 @@ def _radius(audited: AuditedModel) -> tuple[float, str]:
     return 8 / 255, "the usual radius for small pictures"
 
 
-def _parts(attacks: Sequence[Attack]) -> Iterator[Attack]:
+def _parts(attacks: Sequence[Evasion]) -> Iterator[Evasion]:
     for attack in attacks:
         yield from attack.parts()
 
@@ -356,7 +357,7 @@ def _always_left_out(proposal: Proposal, wish: Wish) -> None:
     if not wish.full:
         proposal.left_out.append("AutoAttack and attacks without gradients beyond a short probe: in the full set only.")
     proposal.left_out += [
-        "Adaptive attacks, made for this very model, and attacks in L1 or without a norm.",
+        "Adaptive attacks, made for this very model, and attacks in L1 or without a norm (`spatial`).",
         "Backdoors whose trigger is no pattern of pixels (a pose, an object, a style), that need several triggers or "
         "aim at several classes: the scanners here do not look for them.",
     ]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bascule.core import catalog
-from bascule.core.ball import Eps, Norm
+from bascule.core.ball import Eps, LinfOrL2
 
 
 @catalog.contract("certify")
@@ -27,7 +27,7 @@ class Certifier(ABC):
     Smoothing certifies another classifier, the majority vote over noisy copies: an attack on the model may beat that.
     """
 
-    norm: Norm = "linf"
+    norm: LinfOrL2 = "linf"
     """Norm of the ball: `linf` or `l2`."""
     eps: Eps
     """Radius asked for, in [0, 1] pixel units."""

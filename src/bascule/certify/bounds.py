@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bascule.certify._graph import Trace, kept_trace, replay, trace
 from bascule.certify._ops import Box, Op, Ref, Rows, dot
-from bascule.core.ball import Norm
+from bascule.core.ball import LinfOrL2
 from bascule.core.errors import RequestError
 from bascule.core.inference import chunks
 
@@ -69,7 +69,7 @@ class Bounds:
     around the ball gives; linear bounds use the ball itself.
     """
 
-    def __init__(self, x: Tensor, *, norm: Norm, eps: float, nominal: bool, intermediate: Intermediate) -> None:
+    def __init__(self, x: Tensor, *, norm: LinfOrL2, eps: float, nominal: bool, intermediate: Intermediate) -> None:
         self.x, self.norm, self.eps, self.intermediate = x, norm, eps, intermediate
         box = Box((x - eps).clamp(0, 1), (x + eps).clamp(0, 1))
         start = _Start(x, Rows(torch.ones_like(x[:1]))) if norm == "l2" else None
@@ -255,7 +255,7 @@ def bound(
     model: nn.Module,
     x: Tensor,
     *,
-    norm: Norm = "linf",
+    norm: LinfOrL2 = "linf",
     eps: float,
     nominal: bool = False,
     intermediate: Intermediate = "interval",
@@ -305,7 +305,7 @@ def proved_radius(
     x: Tensor,
     y: Tensor,
     *,
-    norm: Norm,
+    norm: LinfOrL2,
     eps: float,
     linear: bool = False,
     intermediate: Intermediate = "interval",

@@ -12,7 +12,7 @@ from scipy import special
 from torch import Tensor, nn
 
 from bascule.certify import Certifier
-from bascule.core.ball import Norm
+from bascule.core.ball import LinfOrL2
 from bascule.core.catalog import component
 from bascule.core.inference import labels_of
 
@@ -31,7 +31,7 @@ class Smoothing(Certifier):
 
     of_model: ClassVar[bool] = False
 
-    norm: Norm = "l2"
+    norm: LinfOrL2 = "l2"
     """Norm of the radius: `l2` or `linf`."""
     sigma: Annotated[float, Gt(0)] = 0.25
     """Standard deviation of the noise in [0, 1] pixel units; the noisy images are not clipped."""

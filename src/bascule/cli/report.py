@@ -35,15 +35,19 @@ def table(
         bool,
         typer.Option("--map", help="ASR and robust accuracy over two numbers that differ, and where the effect turns."),
     ] = False,
+    attackers: Annotated[
+        bool, typer.Option("--attackers", help="Which recipe holds against which of the study's named attackers.")
+    ] = False,
 ) -> None:
     """Print the joint table of a run, finished or not; of several runs, one table with the rows of all."""
     from bascule.report.runs import open_runs
     from bascule.report.tables.tables import More
 
-    if map_:
-        if before or pareto or by_class:
-            raise RequestError("a map shows ASR and robust accuracy alone: ask for `map`, with `against` or without")
-        _print_maps(open_runs(run, runs), format_, against)
+    if map_ or attackers:
+        if before or pareto or by_class or (map_ and attackers):
+            asked = "map" if map_ else "attackers"
+            raise RequestError(f"these tables stand alone: ask for `{asked}`, with `against` or without")
+        _print_other(open_runs(run, runs), "map" if map_ else "attackers", format_, against)
         return
     print_table(open_runs(run, runs), format_, More(against=against, before=before, pareto=pareto, by_class=by_class))
 
@@ -56,11 +60,13 @@ def print_table(records: Sequence[RunRecord], form: Format, more: More | None = 
     _print(render(rows_of(records), form.value, more, width=_width()), form)
 
 
-def _print_maps(records: Sequence[RunRecord], form: Format, against: str | None) -> None:
+def _print_other(records: Sequence[RunRecord], what: str, form: Format, against: str | None) -> None:
     from bascule.report.runs import rows_of
+    from bascule.report.tables.attackers import render_attackers
     from bascule.report.tables.maps import render_maps
 
-    _print(render_maps(rows_of(records), form.value, against, width=_width()), form)
+    render = render_maps if what == "map" else render_attackers
+    _print(render(rows_of(records), form.value, against, width=_width()), form)
 
 
 def _width() -> int | None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bascule.attack import Attack
+from bascule.attack import Evasion
 from bascule.attack.run import run_attack
 from bascule.attack.two_precisions import Precision, precision_named
 from bascule.certify import Certifier
@@ -32,7 +32,7 @@ def perturb(
     model: nn.Module,
     x: Any,
     y: Tensor | None,
-    attack: Spec | Attack,
+    attack: Spec | Evasion,
     *,
     seed: int = 0,
     attack_precision: Precision = "float32",
@@ -42,7 +42,7 @@ def perturb(
     with placed("attack"):
         if settings and not isinstance(attack, str):
             raise RequestError(f"settings ({', '.join(settings)}) go with a name; put them into the attack itself")
-        search: Attack = build("attack", {"name": attack, **settings} if isinstance(attack, str) else attack)
+        search: Evasion = build("attack", {"name": attack, **settings} if isinstance(attack, str) else attack)
     images, classes = _given(model, x, y, seed)
     asked = EvaluationSettings(
         test=content_identity(images), attack=(search,), attack_precision=_precision(attack_precision)
@@ -64,7 +64,7 @@ def evaluate(
     x: Any,
     y: Tensor | None = None,
     *,
-    attack: Spec | Attack | Sequence[Spec | Attack] = (),
+    attack: Spec | Evasion | Sequence[Spec | Evasion] = (),
     certify: Spec | Certifier | Sequence[Spec | Certifier] = (),
     trigger: Spec | Trigger | None = None,
     target: int | None = None,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bascule.attack import Attack
+from bascule.attack import Attack, Evasion
 from bascule.attack.two_precisions import Precision, check_in_float32
 from bascule.certify import Certifier
 from bascule.certify.run import check_certifier
@@ -64,14 +64,16 @@ class Question:
     @property
     def recorded(self) -> RecordedQuestion:
         """As a plan keeps it."""
-        reach = reach_of(self.component) if isinstance(self.component, (Attack, Certifier)) else None
+        reach = reach_of(self.component) if isinstance(self.component, (Evasion, Certifier)) else None
         return RecordedQuestion(key=self.key, kind=self.kind, reach=reach, value=self.value)
 
 
-def reach_of(part: Attack | Certifier) -> Reach:
-    """The ball that an attack or a certifier speaks of, and what more there is to know for flags."""
+def reach_of(part: Evasion | Certifier) -> Reach:
+    """What ball or other threat model an attack or a certifier speaks of, and what more there is to know for flags."""
     if isinstance(part, Attack):
         return Reach(norm=part.norm, eps=part.eps, uses_gradient=part.uses_gradient)
+    if isinstance(part, Evasion):
+        return Reach(uses_gradient=part.uses_gradient, within=part.threat.words)
     return Reach(norm=part.norm, eps=part.eps, of_model=part.of_model)
 
 
@@ -85,7 +87,7 @@ class EvaluationSettings:
 
     test: str
     """Identity of the test images."""
-    attack: tuple[Attack, ...] = ()
+    attack: tuple[Evasion, ...] = ()
     """Evasion attacks, in order; each meets only the images that withstood the ones before it."""
     attack_precision: Precision = "float32"
     """Of the attacks' searches; one that cannot do with two precisions stays in float32."""
@@ -133,7 +135,7 @@ class EvaluationSettings:
         return {"target": self.target, "aims": self.aims}
 
     @property
-    def attack_parts(self) -> list[Attack]:
+    def attack_parts(self) -> list[Evasion]:
         """The attacks one by one, also those that are parts of another."""
         return [part for attack in self.attack for part in attack.parts()]
 
@@ -209,10 +211,10 @@ class Asking:
     def _precision(self, part: Any) -> Precision:
         """Of the search that `part` is: float32 also where two precisions are asked of one that cannot do with them."""
         parts = part if isinstance(part, tuple) else (part,)
-        able = any(isinstance(one, Attack) and one.mixed_precision for one in parts)
+        able = any(isinstance(one, Evasion) and one.mixed_precision for one in parts)
         return self.settings.attack_precision if able else "float32"
 
-    def ask_in_turn(self, kind: str, parts: Sequence[Attack], first: Question, **about: Any) -> None:
+    def ask_in_turn(self, kind: str, parts: Sequence[Evasion], first: Question, **about: Any) -> None:
         """A question about each attack, each on what withstood `first` and all attacks before it."""
         before = [first]
         for part in parts:

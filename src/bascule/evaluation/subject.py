@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bascule.attack import Attack
+from bascule.attack import Evasion
 from bascule.attack.run import run_attack
 from bascule.core import rng
 from bascule.core.errors import RequestError
@@ -174,7 +174,7 @@ class Subject:
         return torch.from_numpy(np.flatnonzero(wanted)).to(self.test.device)
 
     def under_attack(
-        self, question: Question, attack: Attack, model: nn.Module, wanted: NDArray[np.bool_], labels: Tensor
+        self, question: Question, attack: Evasion, model: nn.Module, wanted: NDArray[np.bool_], labels: Tensor
     ) -> Tensor:
         """The model's answers under the attack for the images wanted, MISSING for the others; int64 on the CPU.
 

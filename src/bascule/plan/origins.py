@@ -109,6 +109,13 @@ class Layer:
         """This layer with `change` on top, as `merge_values` does it; the root stays."""
         return self._with(merge_values(self.values, change.values), change.origins)
 
+    def without(self, key: str, inner: str) -> Layer:
+        """This layer without the entry `inner` of the mapping at `key`, if it has one."""
+        if inner not in self.mapping(key):
+            return self
+        rest = {name: value for name, value in self.mapping(key).items() if name != inner}
+        return self._with({**self.values, key: rest}, {})
+
     def put(self, key: str, value: Any, origin: Origin) -> Layer:
         """This layer with `value` in place of all that stands at `key`."""
         return self._with({**self.values, key: value}, Layer.of({key: value}, origin).origins)

@@ -118,7 +118,9 @@ def apply_overrides(study: Layer, overrides: Sequence[Override]) -> tuple[Layer,
                 row, inner = _split_row(rest, list(rows))
                 by_row.setdefault(row, {})[inner] = Layer.of(nested(inner, value), origin)
             elif head == "vary" and rest:
-                study = study.merge(Layer.of({head: {rest: value}}, Origin(label=override.origin, said=2)))
+                study = study.without(head, rest).merge(
+                    Layer.of({head: {rest: value}}, Origin(label=override.origin, said=2))
+                )
             elif path in KEYS:
                 study = study.put(path, value, Origin(label=override.origin, said=1))
             elif head in KEYS:

@@ -33,7 +33,7 @@ class Watch:
 
     probe: Probe
     attack: Attack | None = None
-    """The first attack of the row."""
+    """The first attack of the row that has a ball."""
     trigger: Trigger | None = None
     """What test images are stamped with."""
     target: int | None = None
@@ -145,8 +145,11 @@ class Plan:
 def _both(known: Cell, cell: Cell) -> Cell:
     """One model that two rows speak of: with the questions of both."""
     questions = tuple({question.key: question for question in (*known.questions, *cell.questions)}.values())
-    proxies = tuple({proxy.fingerprint: proxy for proxy in (*known.proxies, *cell.proxies)}.values())
-    return replace(known, questions=questions, watch=_fuller(known.watch, cell.watch), proxies=proxies)
+    proxies = {proxy.fingerprint: proxy for proxy in known.proxies}
+    for proxy in cell.proxies:  # one network may be searched for the triggers of several rows
+        before = proxies.get(proxy.fingerprint)
+        proxies[proxy.fingerprint] = proxy if before is None else _both(before, proxy)
+    return replace(known, questions=questions, watch=_fuller(known.watch, cell.watch), proxies=tuple(proxies.values()))
 
 
 def _each_after_what_it_needs(models: Mapping[str, Cell]) -> list[Cell]:
@@ -204,7 +207,7 @@ def make_row(
     of_twin = questions_of(settings.for_twin())
     watch = None
     if setup.probe is not None:
-        attack = next(iter(setup.attack), None)
+        attack = next((one for one in setup.attack if isinstance(one, Attack)), None)
         watch = Watch(probe=setup.probe, attack=attack, trigger=settings.trigger, **settings.aim)
     has_twin = frame.twin and setup.train is not None  # the twin of a model that came as it is would be the same model
     has_twin = has_twin and poison is not None and poison.count(facts.train_labels, len(facts.classes)) > 0

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bascule.core.catalog import construct, name_of
 from bascule.core.errors import RequestError, placed, unknown
@@ -98,6 +98,8 @@ def _read(document: Document, scale: str | None) -> tuple[Layer, str | None]:
         for key in changes.values:
             if key not in SCALED:
                 raise RequestError(unknown("key", key, SCALED), place=("scales", scale, key))
+        for path in changes.mapping("vary"):  # what varies is replaced as a whole, under names too
+            study = study.without("vary", path)
         return study.merge(changes), scale
 
 
@@ -172,13 +174,15 @@ def _check_extent(study: Layer, changes: RowChanges, seeds: int) -> None:
         )
 
 
-def _varying(study: Layer, changes: RowChanges) -> dict[str, list[Any]]:
-    """The values of each path that varies.
+def _varying(study: Layer, changes: RowChanges) -> dict[str, list[_Value]]:
+    """The values of each path that varies: a list of them, or a mapping of their names.
 
     Raises:
-        RequestError: Something else than a list of values, or what changes no result.
+        RequestError: Neither of these, or what changes no result.
     """
+    varying: dict[str, list[_Value]] = {}
     vary = {path: values for path, values in study.mapping("vary").items() if not changes.replace_varied(path)}
+    vary = {path: values for path, values in vary.items() if values is not None}  # as a scale may say
     for path, values in vary.items():
         if path.partition(".")[0] == "probe":
             raise RequestError(
@@ -186,9 +190,25 @@ def _varying(study: Layer, changes: RowChanges) -> dict[str, list[Any]]:
                 "the base or in a row",
                 place=("vary", path),
             )
-        if not isinstance(values, list) or not values:
-            raise RequestError(f"expected a list of values, got {quote(values)}", place=("vary", path))
-    return vary
+        if not isinstance(values, (list, Mapping)) or not values:
+            raise RequestError(
+                f"expected a list of values, got {quote(values)}; values with names are a mapping of these",
+                place=("vary", path),
+            )
+        if isinstance(values, Mapping):
+            varying[path] = [_Value(str(name), value, ("vary", path, str(name))) for name, value in values.items()]
+        else:
+            varying[path] = [_Value(value, value, ("vary", path)) for value in values]
+    return varying
+
+
+class _Value(NamedTuple):
+    """One value of what varies."""
+
+    shown: Any
+    """Its name, or the value itself."""
+    value: Any
+    place: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,16 +236,16 @@ def _recipes(study: Layer, changes: RowChanges) -> Iterator[_Recipe]:
         for values in itertools.product(*vary.values()):
             varied = dict(zip(vary, values, strict=True))
             layers = {path: _varied(study, path, value) for path, value in varied.items()}
-            yield _Recipe(row=name, varied=varied, settings=changes.apply(name, settings, layers))
+            shown = {path: value.shown for path, value in varied.items()}
+            yield _Recipe(row=name, varied=shown, settings=changes.apply(name, settings, layers))
 
 
-def _varied(study: Layer, path: str, value: Any) -> Layer:
+def _varied(study: Layer, path: str, value: _Value) -> Layer:
     """One value of what varies at `path`."""
-    place = ("vary", path)
-    known = study.find(place)
-    about = f"with {path} = {quote(value)}"
-    origin = Origin(label=known.describe(place), about=about, in_file=known.in_file)
-    return Layer.of(nested(path, value), origin)
+    known = study.find(value.place)
+    about = f"with {path} = {quote(value.shown)}"
+    origin = Origin(label=known.describe(value.place), about=about, in_file=known.in_file)
+    return Layer.of(nested(path, value.value), origin)
 
 
 def _published(study: Layer, metrics: Sequence[Metric]) -> list[Published]:

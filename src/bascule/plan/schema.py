@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from annotated_types import Ge
 from pydantic import BeforeValidator, Field
 
-from bascule.attack import Attack
+from bascule.attack import Evasion
 from bascule.attack.two_precisions import Precision
 from bascule.certify import Certifier
 from bascule.core.ball import Eps
@@ -74,7 +74,7 @@ class Setup:
     """How many of the images held out (`data.held_out`) repairs and scanners are given; by default all."""
     probe: Probe | None = None
     """Looks at the model along its training; by default none."""
-    attack: Annotated[tuple[Attack, ...], Of("attack", many=True)] = ()
+    attack: Annotated[tuple[Evasion, ...], Of("attack", many=True)] = ()
     """Evasion attacks, in order; each meets only the images that withstood the ones before it."""
     attack_precision: Precision = "float32"
     """Of the attacks' searches. `mixed` takes gradients in bfloat16 and asks whoever seems fooled again in float32, in

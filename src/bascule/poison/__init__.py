@@ -42,6 +42,11 @@ class Trigger(ABC):
         """What test images are stamped with, where training images show less of it; by default the same."""
         return self
 
+    @property
+    def on_covers(self) -> Trigger:
+        """What covers are stamped with, where the poison names nothing else; by default the same."""
+        return self
+
     def check(self, size: tuple[int, int, int]) -> None:
         """Refuse images of this size (channels, height, width) that it cannot stamp."""
         self.stamp(torch.zeros(1, *size), generator=torch.Generator().manual_seed(0))

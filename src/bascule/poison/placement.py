@@ -10,7 +10,6 @@ import torch
 from annotated_types import Ge, Interval
 from torch import Tensor, nn
 
-from bascule.core.ball import Norm
 from bascule.core.catalog import Of, component, name_of
 from bascule.core.errors import RequestError
 from bascule.core.fingerprint import fingerprint
@@ -23,15 +22,11 @@ from bascule.poison.stamping import Perturb, stamp_bytes
 
 
 class Search(Protocol):
-    """An evasion attack as this room knows it: settings with a ball. What it does is not poison's business."""
+    """An evasion attack as this room knows it. What it does is not poison's business."""
 
     @property
-    def norm(self) -> Norm:
-        """Norm of the ball."""
-
-    @property
-    def eps(self) -> float:
-        """Radius of the ball in [0, 1] pixel units."""
+    def restarts(self) -> int:
+        """Independent tries."""
 
 
 class DataFacts(Protocol):
@@ -132,7 +127,8 @@ class Poison:
     """Share, of what `rate` is one of, of further images that get the trigger and keep their label; none where `rate`
     is 0."""
     cover_trigger: Annotated[Trigger | None, Of("poison")] = None
-    """What is stamped on the covers; by default `trigger`."""
+    """What is stamped on the covers; by default `trigger`, or what that shows on covers (`input-aware`: the pattern of
+    another image)."""
     test_trigger: Annotated[Trigger | None, Of("poison")] = None
     """What is stamped on test images; by default `trigger`, all of it where training images show a part."""
     prepare: Annotated[Search | None, Of("attack")] = None
@@ -368,7 +364,7 @@ class Poison:
         if covers == 0:
             return planted, truth
         covering = _drawn((self.coverable(labels) & free).index_fill(0, chosen, False), covers, generator)
-        pixels = stamp_bytes(images, covering, self.cover_trigger or trigger, generator=generator)
+        pixels = stamp_bytes(images, covering, self.cover_trigger or trigger.on_covers, generator=generator)
         planted = planted.with_replaced(covering, pixels, labels[covering])
         return planted, replace(truth, covers=images.ids[covering].sort().values)
 

@@ -86,14 +86,21 @@ class AttackShare:
     """What one attack did to the images that the attacks before it had left."""
 
     name: str
-    norm: str
-    eps: float
+    norm: str | None
+    """None, as `eps`, of an attack in a threat model that is no ball."""
+    eps: float | None
     fooled: float
     """Share of all images that it fooled."""
     left: float
     """Share of all images still right after it."""
     precision: str = "float32"
     """Of its search: `mixed` where gradients were taken in bfloat16."""
+    within: str | None = None
+    """Of an attack without a ball: its threat model, for people."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """In the format of `bascule evaluate MODEL --format json`."""
+        return {name: value for name, value in vars(self).items() if name != "within" or value is not None}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -124,7 +131,7 @@ class Evaluation(Mapping[str, Measure]):
         return {
             "metrics": {name: measure.as_dict() for name, measure in self.metrics.items()},
             "flags": list(self.flags),
-            "attacks": [dict(vars(part)) for part in self.attacks],
+            "attacks": [part.as_dict() for part in self.attacks],
         }
 
 
@@ -163,4 +170,5 @@ def _shares(answers: Answers, questions: Sequence[RecordedQuestion], outcomes: O
             fooled=float(fooled.mean()),
             left=float(left.mean()),
             precision=str(notes.get("precision", "float32")),
+            within=question.reach.within,
         )

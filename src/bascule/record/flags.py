@@ -347,18 +347,12 @@ def _of_the_aims(per_seed: Sequence[Outcomes], measures: Mapping[str, Measure]) 
 
 def _of_the_sleep(per_seed: Sequence[Outcomes]) -> Iterator[str]:
     """An ASR that a little further training multiplies, though not the twin's."""
-    for poisoned, what in ((False, "on clean images alone"), (True, "with {number:.0f} poisoned images")):
+    for poisoned, what in ((False, "clean images alone"), (True, "a few poisoned images")):
         found = woken(dict(enumerate(per_seed)), poisoned=poisoned)
         if found is not None and found.more > SLEEP_LIMIT:
-            numbers = [value for value, _ in per_seed[0].more["retuned-triggered"] if value]
-            before, after, twin = (
-                100 * (share or 0.0) for share in (found.rise.before, found.rise.after, found.of_twin.after)
-            )
-            yield (
-                f"backdoor sleeps: ASR is {before:.0f} %, and {after:.0f} % after a little further training "
-                f"{what.format(number=max(numbers, default=0))}; the twin's is then {twin:.0f} %"
-            )
-            return
+            shares = (found.rise.before, found.rise.after, found.of_twin.after)
+            before, after, twin = (f"{100 * (share or 0.0):.0f} %" for share in shares)
+            yield f"backdoor sleeps: ASR is {before}; after some training on {what} {after}, that of the twin {twin}"
 
 
 def _fooled(tried: Tried, prediction: Labels) -> NDArray[np.bool_]:
@@ -366,23 +360,40 @@ def _fooled(tried: Tried, prediction: Labels) -> NDArray[np.bool_]:
 
 
 def _black_box_gain(tried: Tried) -> float:
-    """Share of the test images that attacks without gradients fooled after those with gradients."""
+    """Share of the test images that attacks without gradients fooled after those with gradients had searched there."""
     seeing = [
         place for place, (reach, _) in enumerate(tried.attacks) if reach is None or reach.uses_gradient is not False
     ]
-    blind = tried.attacks[seeing[-1] + 1 :] if seeing else []
+    searched = [tried.attacks[place][0] for place in seeing]
+    blind = [
+        prediction
+        for reach, prediction in (tried.attacks[seeing[-1] + 1 :] if seeing else [])
+        if any(_holds(known, reach) for known in searched)
+    ]
     if not blind:
         return 0.0
-    return float(np.logical_or.reduce([_fooled(tried, prediction) for _, prediction in blind]).mean())
+    return float(np.logical_or.reduce([_fooled(tried, prediction) for prediction in blind]).mean())
+
+
+def _holds(one: Reach | None, other: Reach | None) -> bool:
+    """Whether what an attack may do lies within what another one may; where it is not recorded, as far as known."""
+    if one is None or other is None:
+        return True
+    if one.eps is None or other.eps is None:
+        return one.within == other.within
+    return one.norm == other.norm and other.eps <= one.eps
 
 
 def _refuted(tried: Tried) -> int:
     """Images that a bound on the model proves safe and an attack inside that ball fooled: 0 unless a bound is wrong.
 
-    Attacks of other norms and larger radii, and certifiers of another classifier (smoothing), refute nothing.
+    Attacks of other norms, larger radii or without a ball, and certifiers of another classifier (smoothing), refute
+    nothing.
     """
     refuted = np.zeros(len(tried.label), dtype=bool)
     for (proof, radii), (attack, prediction) in itertools.product(tried.proofs, tried.attacks):
-        if attack is not None and proof.of_model and attack.norm == proof.norm and attack.eps <= proof.eps:
+        if attack is None or attack.eps is None or proof.eps is None or attack.norm != proof.norm:
+            continue
+        if proof.of_model and attack.eps <= proof.eps:
             refuted |= _fooled(tried, prediction) & (radii >= proof.eps)
     return int(refuted.sum())

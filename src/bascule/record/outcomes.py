@@ -82,7 +82,8 @@ def _certified(answers: Answers, questions: Questions) -> NDArray[np.bool_] | No
     asked = [(question.key, question.reach) for question in questions if question.kind == "certify"]
     if not asked or not all(key in answers.radii for key, _ in asked):
         return None
-    return np.logical_or.reduce([answers.radii[key] >= reach.eps for key, reach in asked if reach is not None])
+    balls = [(key, reach.eps) for key, reach in asked if reach is not None and reach.eps is not None]
+    return np.logical_or.reduce([answers.radii[key] >= eps for key, eps in balls])
 
 
 # --- answers that are not one value per test image -------------------------------------------------------------------

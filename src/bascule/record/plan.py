@@ -14,12 +14,16 @@ from bascule.core.text import quote
 class Reach:
     """The ball that an attack or a bound speaks of, and what more flags want to know of it."""
 
-    norm: str
-    eps: float
+    norm: str | None = None
+    """None, as `eps`, of an attack in a threat model that is no ball."""
+    eps: float | None = None
     uses_gradient: bool | None = None
     """Of an attack: whether its search differentiates the model."""
     of_model: bool | None = None
     """Of a bound: whether it speaks of the model itself, and not of another classifier made from it."""
+
+    within: str | None = None
+    """Of an attack without a ball: its threat model, for people."""
 
     def as_dict(self) -> dict[str, Any]:
         """As recorded: what does not apply is left out."""
@@ -265,6 +269,8 @@ def _seed_from(content: Mapping[str, Any]) -> RecordedSeed:
 
 
 def _reach_from(content: Mapping[str, Any]) -> Reach:
+    if "within" in content:
+        return Reach(**{**content, "within": str(content["within"])})
     return Reach(**{**content, "norm": str(content["norm"]), "eps": float(content["eps"])})
 
 

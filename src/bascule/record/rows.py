@@ -205,7 +205,8 @@ def _curve(run: RunRecord, row: RecordedRow) -> Iterator[tuple[float, Measure]]:
     radii = {point.key: point.value for point in cell.of("curve") if point.value is not None}
     if not radii:
         return
-    radii = {attack.key: attack.reach.eps for attack in cell.of("attack") if attack.reach is not None} | radii
+    reaches = {attack.key: attack.reach for attack in cell.of("attack") if attack.reach is not None}
+    radii = {key: reach.eps for key, reach in reaches.items() if reach.eps is not None} | radii
     finished = [
         answers
         for seed in row.seeds

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 
+from bascule.core.batches import batches
 from bascule.core.catalog import component
 from bascule.core.images import Images
 from bascule.core.restore import untouched
 from bascule.repair import Repair, Repaired
-from bascule.repair.batches import batches
 from bascule.repair.layers import Layer, hidden_layers_of
 
 

@@ -11,12 +11,12 @@ from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 
 from bascule.core.ball import ball
+from bascule.core.batches import batches
 from bascule.core.catalog import component, name_of
 from bascule.core.gradients import check_differentiable, check_second_derivatives, gradient_of, second_derivatives
 from bascule.core.images import Images
 from bascule.core.restore import evaluating, frozen
 from bascule.repair import Repair, Repaired
-from bascule.repair.batches import batches
 
 
 @component

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bascule.attack.ascent import ascend
 from bascule.attack.losses import Loss, cross_entropy
-from bascule.core.ball import Eps, Norm, ball
+from bascule.core.ball import Eps, LinfOrL2, ball
 from bascule.core.catalog import component
 from bascule.core.images import Images
 from bascule.core.restore import evaluating
@@ -48,7 +48,7 @@ class Sau(FineTuning):
     """Learning rate over the steps: `cosine` falls from `lr` to 0, `one-cycle` rises first."""
     weight_decay: Annotated[float, Ge(0)] = 0.0
     """L2 coefficient (decoupled for `adamw`) on weights of convolutions and linear layers, not on biases or norms."""
-    norm: Norm = "linf"
+    norm: LinfOrL2 = "linf"
     """Norm of the ball: `linf` or `l2`."""
     eps: Eps = 0.2
     """Radius of the ball in [0, 1] pixel units."""

@@ -9,7 +9,7 @@ from bascule.core.text import count
 from bascule.measure import Measure, Metric, Outcomes
 from bascule.measure.interval import summarise
 from bascule.measure.paired import difference
-from bascule.record.evaluation import Evaluation
+from bascule.record.evaluation import AttackShare, Evaluation
 from bascule.report.tables import grid
 from bascule.report.tables.grid import Grid, TableCell
 from bascule.report.tables.tables import ARROWS, UNKNOWN, change_cell, table_cell
@@ -48,11 +48,15 @@ def one_model(evaluation: Evaluation, about: str, hints: Mapping[str, str]) -> s
     ]
     below = [f"On {len(evaluation.outcomes.label):,} {about}. 95 % intervals over these images (Wilson)."]
     below += [
-        f"{part.name} ({part.norm}, eps {part.eps:.4g}{_searched(part.precision)}): "
+        f"{part.name} ({_threat(part)}{_searched(part.precision)}): "
         f"fooled {100 * part.fooled:.1f} % of the images; {100 * part.left:.1f} % are left"
         for part in evaluation.attacks
     ]
     return grid.render([Grid([""], ["Value"], lines)], [[*below, *(f"! {flag}" for flag in evaluation.flags)]], "text")
+
+
+def _threat(part: AttackShare) -> str:
+    return f"{part.norm}, eps {part.eps:.4g}" if part.eps is not None else part.within or ""
 
 
 def _searched(precision: str) -> str:

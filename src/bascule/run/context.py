@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from bascule.attack import Attack
+from bascule.attack import Evasion
 from bascule.attack.run import run_attack
 from bascule.core import rng
 from bascule.core.images import Images, Splits
@@ -130,7 +130,7 @@ class CellContext:
         raise NotMadeError("the trigger is searched for on a model that was not made, or not searched yet")
 
     def _perturb(self, proxy: Cell, attack: object) -> functools.partial[Tensor]:
-        assert isinstance(attack, Attack)
+        assert isinstance(attack, Evasion)
         generator = self.generator("poison", "prepare")
         return functools.partial(
             _perturbed, self.of(proxy).load_model(), attack, device=self.device, generator=generator
@@ -178,6 +178,6 @@ class CellContext:
 
 
 def _perturbed(
-    model: nn.Module, attack: Attack, x: Tensor, y: Tensor, *, device: torch.device, generator: torch.Generator
+    model: nn.Module, attack: Evasion, x: Tensor, y: Tensor, *, device: torch.device, generator: torch.Generator
 ) -> Tensor:
     return run_attack(model, attack, x.to(device), y.to(device), generator=generator).x.to(x.device)

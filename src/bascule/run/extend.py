@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
-from bascule.core.catalog import changed_in, names_in, recall, recorded_code
+from bascule.core.catalog import changed_in, load, names, names_in, recall, recorded_code
 from bascule.core.errors import RequestError
 from bascule.core.fingerprint import Kept, kept_files
 from bascule.plan.document import parse_study
@@ -86,10 +86,17 @@ def recall_codes(run: RunRecord) -> bool:
         return False
 
 
+def _has_ball(room: str, name: object) -> bool:
+    """Whether the component of this name takes a radius; what is no component is for the plan to refuse."""
+    if not isinstance(name, str) or name not in names(room):
+        return True
+    return any(field.name == "eps" for field in fields(load(room, name)))
+
+
 def _in_the_ball(plan: RecordedPlan, asked: Override) -> Override:
     """A name alone gets the norm and radius of the study's attacks."""
     spec = {"name": asked.value} if isinstance(asked.value, str) else asked.value
-    if not isinstance(spec, Mapping) or "eps" in spec:
+    if not isinstance(spec, Mapping) or "eps" in spec or not _has_ball(asked.path, spec.get("name")):
         return replace(asked, value=spec)
     attacks = [
         attack for row in plan.rows for attack in row.settings.get("attack") or () if isinstance(attack, Mapping)

@@ -41,8 +41,8 @@ class Looks:
 
     - `accuracy`: on test images;
     - `robust_accuracy`: on the same under PGD of 10 steps of 2.5 eps / 10, one try from a random start, in the ball
-      (norm, eps) of the row's first attack, whatever attack that is. Cheap, so an upper bound of what the study's own
-      attacks leave;
+      (norm, eps) of the row's first attack that has one, whatever attack that is. Cheap, so an upper bound of what
+      the study's own attacks leave;
     - `asr`: share of stamped test images of the classes that are meant to move (all but the target's, the sources, or
       all) that are taken for what they are meant for;
     - `poisoned_accuracy`, `poisoned_loss`: fit of the poisoned images that are trained on: share taken for the label

@@ -29,8 +29,10 @@ class Objective(ABC):
     compiles: ClassVar[bool] = True
     """Whether all it asks of the network are logits and their first derivatives: nothing else can be compiled."""
 
-    follows_gradients: ClassVar[bool] = False
-    """Whether it differentiates the network by the images: on one without such gradients it would train on noise."""
+    @property
+    def follows_gradients(self) -> bool:
+        """Whether it differentiates the network by the images: without such gradients it would train on noise."""
+        return False
 
     @property
     def steady_from(self) -> float | None:
@@ -85,7 +87,7 @@ class Adversarial(Objective):
     follows_gradients: ClassVar[bool] = True
 
     norm: Norm = "linf"
-    """Norm of the ball: `linf` or `l2`."""
+    """Norm of the ball: `linf`, `l2` or `l1`."""
     eps: Eps
     """Radius of the ball in [0, 1] pixel units."""
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bascule.attack.ascent import ascend
 from bascule.attack.losses import cross_entropy
+from bascule.core.ball import LinfOrL2
 from bascule.core.catalog import component
 from bascule.train import Adversarial, CrossEntropy
 from bascule.train.search import Statistics, search_mode
@@ -28,6 +29,8 @@ class Fast(Adversarial, CrossEntropy):
     from one backward pass. An objective keeps nothing between steps and does not run the backward pass.
     """
 
+    norm: LinfOrL2 = "linf"
+    """Norm of the ball: `linf` or `l2`."""
     step_size: Annotated[float, Gt(0)] | None = None
     """Length of the step in [0, 1] pixel units; by default 1.25 * eps."""
     batch_norm: Statistics = "running"

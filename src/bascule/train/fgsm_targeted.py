@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from bascule.attack.ascent import one_step
 from bascule.attack.losses import nearness_to_random_label
-from bascule.core.ball import Eps
+from bascule.core.ball import Eps, LinfOrL2
 from bascule.core.catalog import component
 from bascule.train import Adversarial, CrossEntropy
 from bascule.train.search import Statistics, search_mode
@@ -22,6 +22,8 @@ class FgsmTargeted(Adversarial, CrossEntropy):
     with the attack of the same name. Departure from their ImageNet code: the label drawn is never the true one.
     """
 
+    norm: LinfOrL2 = "linf"
+    """Norm of the ball: `linf` or `l2`."""
     eps: Eps
     """Radius of the ball and length of the step in [0, 1] pixel units."""
     batch_norm: Statistics = "running"

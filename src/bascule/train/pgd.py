@@ -22,7 +22,8 @@ class Pgd(Adversarial, CrossEntropy):
 
     Source: Madry et al. 2018; settings of Weng, Lee & Wu 2020: MNIST eps 0.3, step 0.05, 10 steps; CIFAR-10 eps 8/255,
     step 2/255, 5 steps, batch statistics during the attack; ImageNet the same with running statistics. Always takes the
-    last iterate. The eps warm-up is not in the paper; it keeps short schedules from getting stuck.
+    last iterate. In L1 the search is SLIDE (Tramer & Boneh 2019), as in the attack `pgd`. The eps warm-up is not in the
+    paper; it keeps short schedules from getting stuck.
     """
 
     steps: Annotated[int, Ge(1)] = 5

@@ -8,7 +8,7 @@ import pytest
 
 from bascule.core import catalog
 
-REQUIRED = {"eps": 0.1, "model": "resnet18", "path": __file__}
+REQUIRED = {"attacks": ({"name": "fgsm", "eps": 0.1},), "eps": 0.1, "model": "resnet18", "path": __file__}
 """A value for every setting without a default, by its name; some look at what lies at a path."""
 
 EVERY = [(room, name) for room in catalog.ROOMS for name in catalog.names(room)]

@@ -78,7 +78,7 @@ _POISONED_SET = "a poisoned set that others made is measured with `poison: {name
 _SEARCHED = "its trigger comes out of a network that is trained or searched with it"
 _TARGETS = "it aims at single test images and has no trigger"
 _STEPS = "it is made for attacks that shall carry over to other models"
-_NORM = "attacks in L0, in L1 and without a norm are missing"
+_NORM = "attacks in L0 and without a norm are missing"
 _DECISIONS = "attacks that see decisions alone are missing"
 _MODEL = "it needs models trained for it, clean and backdoored ones"
 
@@ -99,26 +99,30 @@ TERMS: dict[str, tuple[Term, ...]] = {
         _lacks("inputaware input_aware_dynamic IAD", f"{_SEARCHED}, for each image; {_POISONED_SET}", "poison/wanet",
                BACKDOORBENCH, TROJANZOO),
         _lacks("LIRA", f"{_SEARCHED}, for each image; {_POISONED_SET}", "poison/wanet", BACKDOORBENCH),
-        _lacks("LF low-frequency", f"{_SEARCHED}; {_POISONED_SET}", "poison/watermark", BACKDOORBENCH),
+        _is("LF low-frequency smooth_trigger", "poison/low-frequency", "with `label: dirty`", BACKDOORBENCH),
+        _is("Narcissus", "poison/narcissus", "with `label: clean`"),
         _lacks("TrojanNN trojannn", f"{_SEARCHED}; {_POISONED_SET}", "poison/sticker", BACKDOORBENCH, TROJANZOO),
         _lacks("Refool reflection_backdoor", f"reflections are missing; {_POISONED_SET}", "poison/watermark",
                BACKDOORBENCH, TROJANZOO),
         _lacks("FTrojan ftrojann", f"triggers in frequencies other than a wave are missing; {_POISONED_SET}",
                "poison/sig", BACKDOORBENCH),
-        _lacks("BppAttack bpp", f"fewer colours with dithering are missing; {_POISONED_SET}", "poison/channel",
-               BACKDOORBENCH),
+        _is("BppAttack bpp", "poison/bpp", "with `label: dirty`, as far as a poisoned set goes; they also change the "
+            "training", BACKDOORBENCH),
         _lacks("CTRL", f"it poisons self-supervised training; {_POISONED_SET}", "poison/watermark", BACKDOORBENCH),
         _lacks("PoisonInk poison_ink", f"{_SEARCHED}; {_POISONED_SET}", "poison/watermark", BACKDOORBENCH),
         _lacks("Blind blind_backdoor", "it changes the training and not the data", "poison/sticker",
                BACKDOORBENCH, TROJANZOO),
         _lacks(
-            "latent_backdoor hidden_trigger HiddenTriggerBackdoor HTBA IMC bypass_embed trojannet invisible_poison "
-            "PoisoningAttackAdversarialEmbedding",
+            "latent_backdoor IMC bypass_embed trojannet invisible_poison PoisoningAttackAdversarialEmbedding",
             f"the trigger or the training is searched together with the model; {_POISONED_SET}", "poison/sticker",
             TROJANZOO, ART,
         ),
+        _lacks("hidden_trigger HiddenTriggerBackdoor HTBA",
+               "it makes the network's features alike, for one that is fine-tuned and not trained from the start",
+               "poison/sleeper-agent", TROJANZOO, ART),
+        _lacks("GradientMatching WitchesBrew", _TARGETS, "poison/sleeper-agent", ART),
         _lacks(
-            "SleeperAgent GradientMatching BullseyePolytope FeatureCollision PoisonFrogs PoisoningAttackSVM",
+            "BullseyePolytope FeatureCollision PoisonFrogs PoisoningAttackSVM",
             _TARGETS, "poison/sticker", ART,
         ),
     ),
@@ -168,6 +172,8 @@ TERMS: dict[str, tuple[Term, ...]] = {
         _is("FastAT FGSM-RS RS-FGSM FBF AdversarialTrainerFBF", "train/fast", "", ART),
         _is("ERM vanilla no_defense nodefense", "train/standard", "", BACKDOORBENCH),
         _is("AdversarialTrainerCertifiedIBPPyTorch", "train/ibp", "", ART),
+        _lacks("MSD MNG-AC", "of trainings in several threat models the worst, the mean, one drawn at random and "
+               "the composite one are here", "train/against"),
         _lacks("grad_train curvature CURE", "this penalty is missing", "train/lipschitz", TROJANZOO),
         _lacks("FreeAT free", "several uses of one backward pass are missing", "train/fast"),
         _lacks("AWP AdversarialTrainerAWP OAAT AdversarialTrainerOAAT HAT LBGAT", "this objective is missing",
@@ -186,6 +192,7 @@ TERMS: dict[str, tuple[Term, ...]] = {
             FOOLBOX, TORCHATTACKS),
         _is("L2PGD L2ProjectedGradientDescentAttack PGDL2 PGDRSL2", "attack/pgd", "with `norm: l2`", FOOLBOX,
             TORCHATTACKS),
+        _is("SLIDE SparseL1DescentAttack SparseL1Descent L1PGD PGDL1", "attack/pgd", "with `norm: l1`", FOOLBOX),
         _is("BIM IFGSM BasicIterativeMethod LinfBasicIterativeAttack L2BasicIterativeAttack", "attack/pgd",
             "with `random_start: false`", ART, FOOLBOX, TORCHATTACKS),
         _is("EOTPGD", "attack/apgd", "with `eot_iter: 20`", TORCHATTACKS),
@@ -194,6 +201,7 @@ TERMS: dict[str, tuple[Term, ...]] = {
             ART, FOOLBOX),
         _is("CarliniWagner CarliniL2Method L2CarliniWagnerAttack CWL2", "attack/cw", "", ART, FOOLBOX),
         _is("L2DeepFoolAttack LinfDeepFoolAttack", "attack/deepfool", "", FOOLBOX),
+        _is("CAA CompositeAttack composite-adversarial-attack", "attack/composite"),
         _is("MultiAttack", "", "a list: `attack: [...]`, each on what withstood the ones before", TORCHATTACKS),
         _lacks("CarliniLInfMethod CWLinf", "of this search the L2 one is here, and its loss in others: `loss: margin`",
                "attack/pgd", ART, TORCHATTACKS),
@@ -213,14 +221,16 @@ TERMS: dict[str, tuple[Term, ...]] = {
             _DECISIONS, "attack/square", ART, FOOLBOX,
         ),
         _lacks(
-            "EAD ElasticNet EADL1 EADEN EADAttack JSMA SaliencyMapMethod SparseFool OnePixel Pixle PointwiseAttack "
-            "SaltAndPepperNoiseAttack CWL0 CarliniL0Method",
+            "JSMA SaliencyMapMethod SparseFool OnePixel Pixle PointwiseAttack SaltAndPepperNoiseAttack CWL0 "
+            "CarliniL0Method",
             _NORM, "attack/square attack/fab", ART, FOOLBOX, TORCHATTACKS,
         ),
-        _lacks(
-            "SpatialTransformation SpatialAttack ShadowAttack Wasserstein AdversarialPatch stAdv", _NORM, "attack/pgd",
-            ART, FOOLBOX,
-        ),
+        _lacks("EAD ElasticNet EADL1 EADEN EADAttack", "of searches in L1 projected descent is here, with `norm: l1`",
+               "attack/pgd", ART, FOOLBOX, TORCHATTACKS),
+        _is("SpatialTransformation SpatialAttack RandomTransforms", "attack/spatial", "", ART, FOOLBOX),
+        _is("AdversarialPatch AdversarialPatchPyTorch ROA", "attack/patch",
+            "which gives each image a patch of its own; one that serves all is missing", ART),
+        _lacks("ShadowAttack Wasserstein stAdv", _NORM, "attack/spatial attack/pgd", ART, FOOLBOX),
         _lacks("UniversalPerturbation UAP TargetedUniversalPerturbation", "as an attack it is missing",
                "scan/universal-perturbation", ART),
         _lacks("GN AdditiveGaussianNoiseAttack AdditiveUniformNoiseAttack GaussianBlurAttack",

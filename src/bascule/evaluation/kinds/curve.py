@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from bascule.attack import Attack
+from bascule.attack import Attack, Evasion
+from bascule.core.catalog import name_of
 from bascule.core.errors import RequestError
 from bascule.evaluation.question import Asking, Question
 from bascule.evaluation.subject import Answer, Subject
@@ -21,22 +23,17 @@ def ask(asking: Asking) -> None:
     """A question a radius, outwards from the study's own, so that each starts from what is known.
 
     Raises:
-        RequestError: The attacks have several norms or radii.
+        RequestError: The attacks have several norms or radii, or one has none.
     """
     settings = asking.settings
     if not settings.curve:
         return
-    balls = {(attack.norm, attack.eps) for attack in settings.attack}
-    if len(balls) != 1:
-        raise RequestError(
-            f"a security curve needs attacks that share one norm and eps, got {len(balls)} balls", place=("curve",)
-        )
-    ((_, own),) = balls
+    own = _radius(settings.attack)
     (clean,) = asking.of("clean")
     known = [(question.key, own) for question in asking.of("attack")]
     radii = sorted(set(settings.curve) - {own, 0.0})
     for eps in [*(r for r in radii if r > own), *(r for r in reversed(radii) if r < own)]:
-        parts = tuple(_resized(part, eps) for part in settings.attack_parts)
+        parts = tuple(_resized(part, eps) for part in settings.attack_parts if isinstance(part, Attack))
         question = asking.ask("curve", parts, [clean], radii=tuple(known), value=eps)
         known.append((question.key, eps))
 
@@ -61,6 +58,28 @@ def answer(question: Question, subject: Subject) -> Answer:
         column = torch.where(prediction == MISSING, column, prediction)
         wanted &= prediction.numpy() == labels
     return Answer(column)
+
+
+def _radius(attacks: Sequence[Evasion]) -> float:
+    """The radius of all these attacks.
+
+    Raises:
+        RequestError: They have several norms or radii, or one has none.
+    """
+    without = dict.fromkeys(name_of(attack) for attack in attacks if not isinstance(attack, Attack))
+    if without:
+        raise RequestError(
+            f"a security curve needs attacks that have a radius; {', '.join(without)} has none. Ask for the curve in a "
+            "row that is attacked in one ball alone",
+            place=("curve",),
+        )
+    balls = {(attack.norm, attack.eps) for attack in attacks if isinstance(attack, Attack)}
+    if len(balls) != 1:
+        raise RequestError(
+            f"a security curve needs attacks that share one norm and eps, got {len(balls)} balls", place=("curve",)
+        )
+    ((_, own),) = balls
+    return own
 
 
 def _resized(attack: Attack, eps: float) -> Attack:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,10 +19,11 @@ _METRICS = ("accuracy", "robust_accuracy", "asr")
 
 @dataclass(frozen=True, kw_only=True)
 class Robust:
-    """Robust accuracy in one ball."""
+    """Robust accuracy in one ball, or under attacks in several threat models."""
 
-    norm: str
-    eps: float
+    norm: str | None
+    """None, as `eps`, where the attacks do not share one ball; then their names say where each searched."""
+    eps: float | None
     measure: Measure
     attacks: tuple[str, ...]
 
@@ -167,11 +168,21 @@ def _robust(row: RowView) -> Iterator[Robust]:
     if measure is None or not attacks:
         return
     names = tuple(str(attack["name"]) for attack in attacks)
+    balls = {(str(attack.get("norm", "linf")), attack.get("eps")) for attack in attacks}
+    if len(balls) > 1 or None in {eps for _, eps in balls}:
+        yield Robust(norm=None, eps=None, measure=measure, attacks=tuple(map(_with_ball, attacks)))
+        return
     norm, own = str(attacks[0].get("norm", "linf")), float(attacks[0]["eps"])
     for eps, point in sorted(row.result.curve, key=lambda one: one[0]):
         if 0 < eps != own and point.value is not None:
             yield Robust(norm=norm, eps=eps, measure=point, attacks=names)
     yield Robust(norm=norm, eps=own, measure=measure, attacks=names)
+
+
+def _with_ball(attack: Mapping[str, Any]) -> str:
+    """Its name, and the ball it searches in where it has one."""
+    ball = f" ({attack.get('norm', 'linf')}, eps {float(attack['eps']):.4g})" if "eps" in attack else ""
+    return f"{attack['name']}{ball}"
 
 
 def _bounds(row: RowView) -> Iterator[Robust]:

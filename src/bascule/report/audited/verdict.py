@@ -19,7 +19,7 @@ _SMALL = 0.6
 """Share of the usual size from which a recovered trigger is called no smaller."""
 _ONE_CLASS = 3.0
 """A class loses far more than the others together if its share is so many times theirs."""
-_NORMS = {"linf": "Linf", "l2": "L2"}
+_NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 _METRICS = {"accuracy": "accuracy", "robust_accuracy": "robust accuracy", "asr": "ASR"}
 
 
@@ -138,7 +138,8 @@ def _guesses(facts: Facts) -> bool:
 
 def _robust(facts: Facts) -> Iterator[str]:
     for part in facts.robust:
-        yield f"Within {_ball(part)}: right on {_interval(part.measure)} under {joined(part.attacks)}."
+        right = "Right" if part.eps is None else f"Within {_ball(part)}: right"
+        yield f"{right} on {_interval(part.measure)} under {joined(part.attacks)}."
     if facts.robust:
         yield "A stronger attack may find more: these numbers are upper bounds."
     if facts.certified is not None:
@@ -148,7 +149,7 @@ def _robust(facts: Facts) -> Iterator[str]:
 
 
 def _ball(part: Robust) -> str:
-    return f"{_radius(part.eps)} in {_NORMS.get(part.norm, part.norm)}"
+    return "" if part.eps is None or part.norm is None else f"{_radius(part.eps)} in {_NORMS.get(part.norm, part.norm)}"
 
 
 def _radius(eps: float) -> str:
@@ -250,7 +251,11 @@ def _repairs(facts: Facts) -> Iterator[str]:
 
 def _within(part: Repaired, name: str) -> str:
     """` within 0.075 in Linf`, where the number depends on it."""
-    return f" within {_ball(part.ball)}" if name == "robust_accuracy" and part.ball is not None else ""
+    return (
+        f" within {_ball(part.ball)}"
+        if name == "robust_accuracy" and part.ball is not None and part.ball.eps is not None
+        else ""
+    )
 
 
 def _plain(measure: Measure) -> str:

@@ -139,6 +139,8 @@ def _parts(row: RowResult, kind: str) -> list[Mapping[str, Any]]:
 
 
 def _ball(part: Mapping[str, Any]) -> str:
+    if "eps" not in part:  # a threat model that is no ball
+        return str(part.get("name", ""))
     return f"{part.get('norm', '')} eps {setting(part.get('eps'))}".strip()
 
 

@@ -31,7 +31,7 @@ _CHARTS = 24
 """Most charts; the tables are always there."""
 _TOUCHED = 60
 """With more marks than this none takes the focus: the table has the numbers."""
-_NORMS = {"linf": "largest change of a pixel value", "l2": "Euclidean length of the change"}
+_NORMS = {"linf": "largest change of a pixel value", "l2": "Euclidean length of the change", "l1": "sum of all changes"}
 
 Point = tuple[float, Measure]
 """A radius, and the robust accuracy in it."""
@@ -94,7 +94,7 @@ def _line(row: RowView) -> Line | None:
     points = tuple((eps, measure) for eps, measure in row.result.curve if measure.value is not None)
     if not points:
         return None
-    own = frozenset(reach.eps for reach in _reaches(row, "attack"))
+    own = frozenset(reach.eps for reach in _reaches(row, "attack") if reach.eps is not None)
     return Line(row, points, own, _certified(row))
 
 
@@ -104,12 +104,12 @@ def _reaches(row: RowView, kind: str) -> list[Reach]:
 
 
 def _norm(row: RowView) -> str:
-    return next((reach.norm for reach in _reaches(row, "attack")), "")
+    return next((reach.norm for reach in _reaches(row, "attack") if reach.norm is not None), "")
 
 
 def _certified(row: RowView) -> Point | None:
     """What is proved in the norm of the curve, where all certifiers were asked for one radius."""
-    asked = {(reach.norm, reach.eps) for reach in _reaches(row, "certify")}
+    asked = {(reach.norm, reach.eps) for reach in _reaches(row, "certify") if reach.eps is not None}
     if len(asked) != 1:
         return None
     ((norm, eps),) = asked

@@ -1,4 +1,4 @@
-"""Batches of the defender's images for methods with a loop of their own."""
+"""Batches of images for methods with a loop of their own."""
 
 from __future__ import annotations
 
