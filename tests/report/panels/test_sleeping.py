@@ -54,7 +54,7 @@ def test_flagged_where_the_table_may_be_believed_too_much(tmp_path: Path) -> Non
 
 def test_at_one_seed_it_is_perhaps(tmp_path: Path) -> None:
     section = page_of(tmp_path, retuned("Slept", 0.1, 0.9, 0.1, seeds=1)).section("sleeping")
-    assert "A few poisoned images perhaps wake a backdoor in Slept." in section
+    assert "A few poisoned images clearly wake a backdoor in none of these rows, perhaps in Slept." in section
     assert "Clean images alone clearly wake a backdoor in none of these rows." in section
     assert "At one seed no difference is clear" in section
 
