@@ -26,7 +26,7 @@ from bascule.train.pgd import Pgd
 from bascule.train.settings import Augment, Training
 from bascule.train.standard import Standard
 
-REQUIRED = {"attacks": [{"name": "fgsm", "eps": 0.125}], "eps": 0.125, "model": "resnet18", "path": __file__}
+REQUIRED = {"attacks": ({"name": "fgsm", "eps": 0.125},), "eps": 0.125, "model": "resnet18", "path": __file__}
 """A value for every setting without a default, by its name; some look at what lies at a path."""
 
 DEPENDENT = {"stamped": {"path", "sha256"}}
