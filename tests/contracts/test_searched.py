@@ -21,7 +21,10 @@ from bascule.core.rng import borrowed_global_stream, stream
 from bascule.poison import Found, Searched, Trigger
 from triggers import SIDES, Place, check_trigger, stamp
 
-QUICK: dict[str, dict[str, Any]] = {}
+QUICK: dict[str, dict[str, Any]] = {
+    "input-aware": {"steps": 20, "mask_steps": 40, "batch_size": 16, "width": 4},
+    "sleeper-agent": {"steps": 10, "retrain": 1, "retrain_steps": 5},
+}
 """Settings with which the search for a trigger takes seconds and still leaves a visible mark, by the trigger's name."""
 
 SEARCHED = [name for name in catalog.names("poison") if issubclass(catalog.load("poison", name), Searched)]

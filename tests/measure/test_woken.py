@@ -112,5 +112,5 @@ def test_only_what_the_twin_does_not_learn_counts(own: tuple[int, int], twin: tu
     found, one = woken(seeds, poisoned=True), woken({0: seeds[0]}, poisoned=True)
     assert found is not None
     assert one is not None
-    assert (found.clear, found.seen) == (wakes, wakes)
-    assert (one.clear, one.seen) == (False, wakes)  # at one seed nothing is clear
+    assert (found.clear, found.perhaps) == (wakes, False)
+    assert (one.clear, one.perhaps) == (False, wakes)  # at one seed nothing is clear

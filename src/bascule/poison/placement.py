@@ -93,11 +93,9 @@ class Poison:
     rate_of: Literal["all", "target"] = "all"
     """What `rate` is a share of: the whole training set, or as many images as the target class has."""
     cover: Annotated[float, Interval(ge=0, le=1)] = 0.0
-    """Share, of what `rate` is one of, of further images that get the trigger and keep their label; none where `rate`
-    is 0."""
+    """Share, of what `rate` is one of, of further images that get the trigger and keep their label; none at rate 0."""
     cover_trigger: Annotated[Trigger | None, Of("poison")] = None
-    """What is stamped on the covers; by default `trigger`, or what that shows on covers (`input-aware`: the pattern of
-    another image)."""
+    """What is stamped on the covers; by default what `trigger` shows on them: with most triggers itself."""
     test_trigger: Annotated[Trigger | None, Of("poison")] = None
     """What is stamped on test images; by default `trigger`, all of it where training images show a part."""
     prepare: Annotated[Search | None, Of("attack")] = None

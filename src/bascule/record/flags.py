@@ -13,7 +13,7 @@ from bascule.measure.accuracy import Accuracy
 from bascule.measure.asr import Asr
 from bascule.measure.interval import share_of
 from bascule.measure.robust_accuracy import RobustAccuracy
-from bascule.measure.woken import woken
+from bascule.measure.woken import MUCH, woken
 from bascule.record.answers import Answers
 from bascule.record.cell import FILTERED
 from bascule.record.counted import Counted, counted_part, flags_of_asked
@@ -36,8 +36,6 @@ NEAR_END = 0.01
 """ASR nearer to 0 or 1 than this in every seed says little of seeds that were not drawn."""
 MANY_SEEDS = 10
 """With more seeds than this what is rare is no longer missed easily."""
-SLEEP_LIMIT = 0.1
-"""Retuning that raises ASR by this much more than the twin's has woken something."""
 UNCHANGED_LIMIT = 0.05
 """A trigger that leaves more of the images that count as they are cannot show what the backdoor does."""
 ONE_ANSWER = 0.9
@@ -266,15 +264,9 @@ def _of_the_aims(per_seed: Sequence[Outcomes], measures: Mapping[str, Measure]) 
 
 def _of_the_sleep(per_seed: Sequence[Outcomes]) -> Iterator[str]:
     """An ASR that a little further training multiplies, though not the twin's."""
-    for poisoned, what in ((False, "on clean images alone"), (True, "with {number:.0f} poisoned images")):
+    for poisoned, what in ((False, "clean images alone"), (True, "a few poisoned images")):
         found = woken(dict(enumerate(per_seed)), poisoned=poisoned)
-        if found is not None and found.more > SLEEP_LIMIT:
-            numbers = [value for value, _ in per_seed[0].more["retuned-triggered"] if value]
-            before, after, twin = (
-                100 * (share or 0.0) for share in (found.rise.before, found.rise.after, found.of_twin.after)
-            )
-            yield (
-                f"backdoor sleeps: ASR is {before:.0f} %, and {after:.0f} % after a little further training "
-                f"{what.format(number=max(numbers, default=0))}; the twin's is then {twin:.0f} %"
-            )
-            return
+        if found is not None and found.more > MUCH:
+            shares = (found.rise.before, found.rise.after, found.of_twin.after)
+            before, after, twin = (f"{100 * (share or 0.0):.0f} %" for share in shares)
+            yield f"backdoor sleeps: ASR is {before}; after some training on {what} {after}, that of the twin {twin}"

@@ -47,17 +47,14 @@ def test_what_wakes_and_what_is_learnt_anew(tmp_path: Path) -> None:
 def test_flagged_where_the_table_may_be_believed_too_much(tmp_path: Path) -> None:
     page = page_of(tmp_path, retuned("Slept", 0.1, 0.9, 0.1), retuned("Gone", 0.1, 0.9, 0.9))
     joint = page.section("joint")
-    flag = (
-        "backdoor sleeps: ASR is 10 %, and 90 % after a little further training with 5 poisoned images; the twin's is "
-        "then 10 %"
-    )
+    flag = "backdoor sleeps: ASR is 10 %; after some training on a few poisoned images 90 %, that of the twin 10 %"
     assert joint.count(flag) == 1
     assert joint.count("backdoor sleeps") == 1
 
 
 def test_at_one_seed_it_is_perhaps(tmp_path: Path) -> None:
     section = page_of(tmp_path, retuned("Slept", 0.1, 0.9, 0.1, seeds=1)).section("sleeping")
-    assert "A few poisoned images perhaps wake a backdoor in Slept." in section
+    assert "A few poisoned images clearly wake a backdoor in none of these rows, perhaps in Slept." in section
     assert "Clean images alone clearly wake a backdoor in none of these rows." in section
     assert "At one seed no difference is clear" in section
 

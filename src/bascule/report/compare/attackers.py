@@ -58,6 +58,11 @@ class Standing:
         return tuple(name for name, bout in self.bouts.items() if bout.end == end)
 
     @property
+    def perhaps_fell(self) -> tuple[str, ...]:
+        """Those against which that is open, and ASR more than `MARGIN` above the twin's in value."""
+        return tuple(name for name in self.ended("open") if (self.bouts[name].taken.value or 0.0) > MARGIN)
+
+    @property
     def worst(self) -> tuple[str, Bout]:
         """The attacker that takes it furthest above its twin."""
         return max(self.bouts.items(), key=lambda item: item[1].taken.value or 0.0)
@@ -171,28 +176,33 @@ def _share(row: RowResult, name: str, outcomes: Outcomes) -> float | None:
 
 # --- in sentences ----------------------------------------------------------------------------------------------------
 
+_HOLDS = "A recipe holds where ASR clearly lies within 2 points of the twin's, and falls where it clearly lies above."
+
 
 def sentences(contest: Contest) -> list[str]:
-    """One on each recipe, then which of them nobody beats at both ends in the worst case."""
-    return [*(_about(standing, contest) for standing in contest.standings), *_in_the_worst_case(contest)]
+    """What holding means, one on each recipe, then which of them nobody beats at both ends in the worst case."""
+    return [_HOLDS, *(_about(standing, contest) for standing in contest.standings), *_in_the_worst_case(contest)]
 
 
 def _about(standing: Standing, contest: Contest) -> str:
     total = count(len(standing.bouts), "attacker")
-    held, fell, open_ = (standing.ended(end) for end in ("held", "fell", "open"))
+    held, fell, perhaps = standing.ended("held"), standing.ended("fell"), standing.perhaps_fell
+    unclear = len(standing.ended("open")) - len(perhaps)
     name, bout = standing.worst
-    parts = [f"holds against {len(held)} of {total}" + (" (ASR within 2 points of the twin's)" if held else "")]
-    parts += [f"falls to {joined(fell)}"] if fell else []
-    parts += [f"not clear against {joined(open_)}"] if open_ else []
-    worst = f" Worst: {name}, ASR {_points(bout.taken)} above the twin's." if (bout.taken.value or 0) > 0 else ""
+    said = [
+        f"holds against {len(held)} of {total}" + (f", perhaps against {unclear} more" if unclear else "") + ".",
+        f"Falls to {'; '.join(fell)}." if fell else "",
+        f"Perhaps falls to {'; '.join(perhaps)}." if perhaps else "",
+        f"Worst: {name}, ASR {_points(bout.taken)} above the twin's." if (bout.taken.value or 0) > 0 else "",
+    ]
     cost = standing.costliest
     kept = ""
     if cost is not None:
         within = "within 2 points of" if standing.keeps_robustness else "farther than 2 points from"
         kept = (
-            f" Robust accuracy is {within} that of {contest.reference}: at worst {_points(cost[1])}, against {cost[0]}."
+            f"Robust accuracy is {within} that of {contest.reference}: at worst {_points(cost[1])}, against {cost[0]}."
         )
-    return f"{standing.recipe}: {'; '.join(parts)}.{worst}{kept}"
+    return f"{standing.recipe}: {' '.join(filter(None, [*said, kept]))}"
 
 
 def _points(number: Difference) -> str:

@@ -132,10 +132,12 @@ def _sentences(lines: Sequence[Line]) -> list[str]:
     sentences = []
     for what, kind in (("A few poisoned images", "poisoned"), ("Clean images alone", "clean")):
         known = {line.name: one for line in lines if (one := getattr(line, kind)) is not None}
-        waking = [name for name, one in known.items() if one.seen]
-        how = "clearly" if all(one.clear for one in known.values() if one.seen) else "perhaps"
+        clear, perhaps = (
+            "; ".join(name for name, one in known.items() if getattr(one, how)) for how in ("clear", "perhaps")
+        )
         if known:
-            sentences.append(f"{what} {how} wake a backdoor in {'; '.join(waking) or 'none of these rows'}.")
+            unsure = f", perhaps in {perhaps}" if perhaps else ""
+            sentences.append(f"{what} clearly wake a backdoor in {clear or 'none of these rows'}{unsure}.")
     twins = [line.measures["asr-retuned-twin"].value for line in lines]
     taught = [value for value in twins if value is not None]
     if taught:
