@@ -42,7 +42,7 @@ class Against(Objective):
     for their `mean` loss, on as many times the images; or of a `chain`, one after the other."""
     warmup: Annotated[float, Interval(ge=0, le=1)] = 0.0
     """Share of the training over which the share of a batch that is attacked rises linearly from none to all. Without
-    it short schedules can get stuck."""
+    it short schedules can get stuck; but the images left alone show a trigger as it is, which can raise ASR."""
     batch_norm: Statistics = "running"
     """Statistics used by batch norm during the attacks: `running` (eval mode) or `batch` (train mode, not updated)."""
 
