@@ -220,6 +220,7 @@ def _signed(number: float, unit: str) -> str:
     """With its sign, and 0 only for nothing at all."""
     if unit != "fraction":
         return f"{number:+.3g}"
+    number = round(number, 12)  # what is left of adding and taking away the same
     text = f"{100 * number:+.1f}"
     return f"{100 * number:+.2g}" if float(text) == 0 else text
 
