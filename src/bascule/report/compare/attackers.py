@@ -181,7 +181,7 @@ _HOLDS = "A recipe holds where ASR clearly lies within 2 points of the twin's, a
 
 def sentences(contest: Contest) -> list[str]:
     """What holding means, one on each recipe, then which of them nobody beats at both ends in the worst case."""
-    return [_HOLDS, *(_about(standing, contest) for standing in contest.standings), *_in_the_worst_case(contest)]
+    return [_HOLDS, *(_about(standing, contest) for standing in contest.standings), *in_the_worst_case(contest)]
 
 
 def _about(standing: Standing, contest: Contest) -> str:
@@ -213,7 +213,7 @@ def _points(number: Difference) -> str:
     return f"{value}{inside} points"
 
 
-def _in_the_worst_case(contest: Contest) -> Iterator[str]:
+def in_the_worst_case(contest: Contest) -> Iterator[str]:
     """The recipes that no other one beats at both ends, when each meets its worst attacker seed by seed."""
     known = {one.recipe: one.by_seed() for one in contest.standings if len(one.bouts) == len(contest.attackers)}
     known = {recipe: seeds for recipe, seeds in known.items() if seeds}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bascule.report.compare.attackers import Bout, Contest, contests_of, sentences
+from bascule.report.compare.attackers import Bout, Contest, contests_of, in_the_worst_case, sentences
 from bascule.report.tables.attackers import OPEN, robust_cell, taken_cell
 from bascule.report.tables.grid import TableCell
 from bascule.report.tables.tables import ONE_IN_TWENTY
@@ -32,6 +32,8 @@ class Chart:
     name: str
     recipes: list[str]
     lines: list[tuple[str, list[Meeting]]]
+    finding: str
+    """Who is not beaten in the worst case; empty where that cannot be said."""
     sentences: list[str]
 
 
@@ -51,6 +53,7 @@ def _chart(contest: Contest) -> Chart:
             (attacker, [_meeting(standing.bouts.get(attacker)) for standing in contest.standings])
             for attacker in contest.attackers
         ],
+        finding=next(in_the_worst_case(contest), ""),
         sentences=sentences(contest),
     )
 
