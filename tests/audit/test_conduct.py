@@ -146,6 +146,18 @@ def test_a_cells_own_record_tells_the_trigger(cell: Path, tmp_path: Path) -> Non
     assert any("said not to be what the model was trained on" in text for text in said.left_out)
 
 
+def test_a_trigger_that_was_searched_for_is_said_not_to_be_tried(tmp_path: Path, plan_of, run_here) -> None:
+    record = RunRecord(tmp_path / "searched")
+    plan = plan_of(
+        "poison.trigger={name: low-frequency, steps: 2}", "poison.label=dirty", "train.epochs=1",
+        "data.max_train=200", "data.max_test=60", "twin=false", seeds=1,
+    )  # fmt: skip
+    assert run_here(plan, record).failures == ()
+    path = record.cell(plan.rows[0].cells[0].fingerprint).path
+    text = prepared(path, tmp_path / "runs", Wish(minutes=0.01, images=40)).study.read_text()
+    assert "# - The trigger that its own record tells of, and the training set as it was poisoned" in text
+
+
 def test_a_cell_is_asked_with_its_own_seed(tmp_path: Path, plan_of, run_here) -> None:
     record = RunRecord(tmp_path / "own")
     plan = plan_of("train.epochs=1", "data.max_train=200", "data.max_test=60", "twin=false", seeds=2)

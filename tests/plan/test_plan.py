@@ -50,6 +50,24 @@ def test_what_varies_at_a_path_is_replaced_as_a_whole() -> None:
     assert [row.vary for row in plain.rows] == [{"poison.rate": 0.5}]
 
 
+def test_what_is_set_inside_of_what_varies_goes_on_top_of_it() -> None:
+    named = parse_study(STUDY_WITH_NAMES, name="named", source="named.yaml")
+    rows = make_plan(named, overrides=[parse_override("poison.rate=0.3")]).rows
+    assert [(row.vary, row.setup.poison.rate) for row in rows] == [({"poison": "One"}, 0.3), ({"poison": "Two"}, 0.3)]
+    rows = make_plan(named, overrides=[parse_override("rows.None.poison.label=dirty")]).rows
+    assert [row.setup.poison.label for row in rows] == ["dirty", "dirty"]
+    changes = [parse_override("vary.poison={Nobody: null, One: {rate: 0.2}}"), parse_override("poison.rate=0.3")]
+    nobody, one = make_plan(named, overrides=changes).rows
+    assert nobody.setup.poison is None
+    assert one.setup.poison.rate == 0.3
+
+
+def test_taking_out_what_does_not_vary_is_refused() -> None:
+    named = parse_study(STUDY_WITH_NAMES, name="named", source="named.yaml")
+    with pytest.raises(RequestError, match=r"unknown path that varies 'poison.One'. Did you mean 'poison'\?"):
+        make_plan(named, overrides=[parse_override("vary.poison.One=null")])
+
+
 STUDY_WITH_NAMES = """\
 base:
   data: {name: digits, max_train: 200, max_test: 50}

@@ -8,6 +8,7 @@ import torch
 from bascule.core.errors import RequestError
 from bascule.core.images import Images
 from bascule.core.rng import stream
+from bascule.poison.narcissus import Narcissus
 from bascule.poison.overlaid import Overlaid
 from bascule.poison.placement import Poison
 from bascule.poison.sticker import Sticker
@@ -65,3 +66,9 @@ def test_covers_show_another_trigger_than_the_poisoned_images() -> None:
 def test_a_cover_trigger_needs_covers() -> None:
     with pytest.raises(RequestError, match="there are no covers"):
         Poison(trigger=Sticker(), target=0, rate=0.1, cover_trigger=Overlaid())
+
+
+def test_a_mark_that_is_searched_for_is_refused_for_what_it_is() -> None:
+    with pytest.raises(RequestError, match="only the `trigger` of a poison can be searched for") as error:
+        Overlaid(mark=Narcissus())
+    assert error.value.place == ("mark",)

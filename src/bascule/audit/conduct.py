@@ -188,7 +188,9 @@ def _first_text(
             )
     elif opened.poison is not None:
         left_out.append(
-            "The training set as it was poisoned: it was prepared on another model, which is not trained here."
+            "The trigger that its own record tells of, and the training set as it was poisoned: they were made with "
+            "another model, which is not trained here. `bascule evaluate` of this cell, inside its run, tries the "
+            "trigger."
         )
     name = weights.name if weights.name != "model.safetensors" else weights.parent.name
     study = {

@@ -91,6 +91,13 @@ class Layer:
             value = {str(name): item for name, item in value.items()}
         return dict(value)
 
+    def value(self, *keys: str) -> Any:
+        """What stands at `keys`; None where nothing does."""
+        value = self.values
+        for key in keys:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value
+
     def at(self, *keys: str) -> Layer:
         """The mapping at `keys` as a layer of its own.
 

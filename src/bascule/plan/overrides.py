@@ -80,9 +80,17 @@ class RowChanges:
         return any(path == given or path.startswith(f"{given}.") for given in self.everywhere)
 
     def apply(self, row: str, settings: Layer, varied: Mapping[str, Layer]) -> Layer:
-        """The settings of a row with what varies and what is changed."""
-        for change in {**self.everywhere, **self.by_row.get(row, {}), **varied}.values():
-            settings = settings.merge(change)
+        """The settings of a row with what varies and what is changed.
+
+        A change inside of what varies goes on top of it, but where it varies to nothing that stays nothing.
+        """
+        changes = {**self.everywhere, **self.by_row.get(row, {})}
+        around = {path: next((outer for outer in varied if path.startswith(f"{outer}.")), None) for path in changes}
+        for layer in (*(changes[path] for path in changes if around[path] is None), *varied.values()):
+            settings = settings.merge(layer)
+        for path, outer in around.items():
+            if outer is not None and settings.value(*outer.split(".")) not in (None, "none"):
+                settings = settings.merge(changes[path])
         for override in self.added:
             settings = settings.add(override.path, _entries(override), Origin(label=override.origin, said=1))
         return settings
@@ -95,7 +103,7 @@ def apply_overrides(study: Layer, overrides: Sequence[Override]) -> tuple[Layer,
         RequestError: No such row, key or list.
     """
     with study.trace_errors():
-        rows, _ = study.mapping("rows"), study.mapping("vary")
+        rows, vary = study.mapping("rows"), study.mapping("vary")
     everywhere: dict[str, Layer] = {}
     by_row: dict[str, dict[str, Layer]] = {}
     added: list[Override] = []
@@ -118,6 +126,8 @@ def apply_overrides(study: Layer, overrides: Sequence[Override]) -> tuple[Layer,
                 row, inner = _split_row(rest, list(rows))
                 by_row.setdefault(row, {})[inner] = Layer.of(nested(inner, value), origin)
             elif head == "vary" and rest:
+                if value is None and rest not in vary:
+                    raise RequestError(unknown("path that varies", rest, vary))
                 study = study.without(head, rest).merge(
                     Layer.of({head: {rest: value}}, Origin(label=override.origin, said=2))
                 )

@@ -11,7 +11,7 @@ from torch import Tensor
 from bascule.core.catalog import Of, component
 from bascule.core.errors import RequestError
 from bascule.core.images import Shown
-from bascule.poison import Trigger
+from bascule.poison import Searched, Trigger
 from bascule.poison.sticker import Sticker
 
 
@@ -33,6 +33,8 @@ class Overlaid(Trigger):
     """Of the other image; 1 is STRIP's sum."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.mark, Searched):
+            raise RequestError("only the `trigger` of a poison can be searched for: name another mark", place=("mark",))
         if self.mark.numbered:
             raise RequestError("it belongs to test images and cannot mark training images", place=("mark",))
 
