@@ -18,6 +18,7 @@ from bascule.audit.repair import repair_model
 from bascule.core.catalog import build
 from bascule.core.errors import RequestError
 from bascule.data.digits import Digits
+from bascule.record.run import RunRecord
 
 NET = {"name": "digits-cnn", "width": 4, "hidden": 16}
 
@@ -139,3 +140,18 @@ def test_wrong_requests_name_the_argument(cell: Path, tmp_path: Path) -> None:
         with pytest.raises(RequestError) as caught:
             call()
         assert str(caught.value).startswith(expected)
+
+
+def test_a_trigger_is_found_on_the_proxy_of_its_cell(tmp_path: Path, plan_of, run_here) -> None:
+    """Whatever is drawn with another seed, and whatever other network was searched in the same way."""
+    record = RunRecord(tmp_path / "searched")
+    plan = plan_of(
+        "poison.trigger={name: low-frequency, steps: 2}", "poison.label=dirty", "train.epochs=1",
+        "data.max_train=200", "data.max_test=60", "vary.train.lr=[0.01, 0.02]", "twin=false", seeds=2,
+    )  # fmt: skip
+    assert run_here(plan, record).failures == ()
+    for cell in (cell for row in plan.rows for cell in row.cells):
+        opened = open_model(record.cell(cell.fingerprint).path, device=torch.device("cpu"), seed=0)
+        trigger = cell.setup.poison.trigger_at_test
+        finding = record.cell(cell.proxies[0].fingerprint).finding(trigger.key)
+        assert torch.equal(opened.found(trigger).pattern, torch.from_numpy(finding.arrays["pattern"]))

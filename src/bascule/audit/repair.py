@@ -57,9 +57,7 @@ def repair_model(
     write_atomically(output, lambda temporary: safetensors.torch.save_file(state, temporary))
     settings = replace(settings, test=fingerprint("others", audited.identity, images))
     before, after = (
-        evaluate_model(
-            model, others, settings, seed=audited.seed, progress=Progress(), found=audited.found
-        ).outcomes
+        evaluate_model(model, others, settings, seed=audited.seed, progress=Progress(), found=audited.found).outcomes
         for model in (audited.model, repaired.model)
     )
     return RepairResult(repaired, before, after)
