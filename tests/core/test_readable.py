@@ -30,7 +30,7 @@ Side = Annotated[int, Ge(2)]
         ("Literal['ce', 'dlr']", "ce or dlr"),
         ("Literal[1, 3]", "1 or 3"),
         ("Eps", "number, at least 0"),
-        ("Kind", "linf or l2"),
+        ("Kind", "linf or l2 or l1"),
         ("Side", "whole number, at least 2"),
         ("tuple[Side, Side]", "list of 2, each a whole number, at least 2"),
         ("tuple[float, str]", "list of 2, a number then a text"),

@@ -21,7 +21,12 @@ EPS = 0.1
 QUICK: dict[str, dict[str, Any]] = {
     "attack": {
         "apgd": {"steps": 4}, "autoattack": {"version": "light"}, "cw": {"steps": 4}, "deepfool": {"steps": 4},
-        "fab": {"steps": 3, "targets": 2}, "pgd": {"steps": 3}, "square": {"queries": 10},
+        "fab": {"steps": 3, "targets": 2}, "patch": {"size": 2, "steps": 2}, "pgd": {"steps": 3},
+        "spatial": {"search": "random", "tries": 2, "pixels": 1}, "square": {"queries": 10},
+    },
+    "poison": {
+        "input-aware": {"steps": 5, "mask_steps": 5, "batch_size": 16, "width": 4}, "low-frequency": {"steps": 5},
+        "narcissus": {"steps": 5, "warmup": 1}, "sleeper-agent": {"steps": 4, "retrain": 1, "retrain_steps": 2},
     },
     "certify": {"interval": {"eps": 0.001}, "crown-ibp": {"eps": 0.001}, "smoothing": {"eps": 0.1, "n": 50, "n0": 10}},
     "filter": {"strip": {"overlays": 4}},
@@ -36,7 +41,8 @@ QUICK: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 """Settings that make a component quick; where none is given its defaults are."""
-NEEDS_EPS = {"attack", "train"}
+NEEDED = {"eps": EPS, "attacks": [{"name": "fgsm", "eps": EPS}]}
+"""A value for settings of attacks and objectives without a default, by their name."""
 NOT_HERE = {"channel", "stamped", "sticker"}
 """One needs colour images, one a file (tests/run/test_given_poison.py), and one is in every other row."""
 
@@ -46,8 +52,9 @@ def parts(room: str) -> list[dict[str, Any]]:
     found = []
     for name in (name for name in catalog.names(room) if name not in NOT_HERE):
         settings = {"name": name, **QUICK.get(room, {}).get(name, {})}
-        if room in NEEDS_EPS and name not in ("standard", "lipschitz"):
-            settings["eps"] = EPS
+        if room in ("attack", "train"):
+            fields = {field.name for field in catalog.documentation(room, name).fields if field.default is None}
+            settings |= {key: value for key, value in NEEDED.items() if key in fields}
         found.append(settings)
     return found
 
