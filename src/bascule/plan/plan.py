@@ -63,10 +63,14 @@ class Cell:
     poisoned cell one at most, of its twin the same, which may be the twin itself."""
 
     @property
+    def made_from(self) -> tuple[Cell, ...]:
+        """The cells whose models have a part in it, or in what it is asked; it may be among them."""
+        return (*(() if self.base is None else (self.base,)), *self.proxies)
+
+    @property
     def needs(self) -> tuple[Cell, ...]:
         """Cells whose models must be there first."""
-        needed = (*((self.base,) if self.base is not None else ()), *self.proxies)
-        return tuple(cell for cell in needed if cell.fingerprint != self.fingerprint)
+        return tuple(cell for cell in self.made_from if cell.fingerprint != self.fingerprint)
 
     def settings(self) -> dict[str, Any]:
         """The settings that make the model, with defaults; evaluations are kept with their results."""
@@ -116,7 +120,7 @@ class Plan:
         models: dict[str, Cell] = {}
 
         def add(cell: Cell) -> None:
-            for needed in (*cell.needs, *cell.proxies):
+            for needed in cell.made_from:
                 add(needed)
             known = models.get(cell.fingerprint)
             models[cell.fingerprint] = cell if known is None else _both(known, cell)

@@ -35,7 +35,7 @@ def _names_of(cell: Cell) -> Iterator[str]:
         yield from _names(question.settings)
     if cell.watch is not None:
         yield from _names(describe(cell.watch.trigger))
-    for other in (*(() if cell.base is None else (cell.base,)), *cell.proxies):
+    for other in cell.made_from:
         yield from _names_of(other)
 
 
