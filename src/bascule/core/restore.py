@@ -5,6 +5,7 @@ Also after an error.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -17,6 +18,14 @@ from bascule.core.lending import lending
 
 _HOOKS = [name for name, value in vars(nn.Module()).items() if "_hooks" in name and isinstance(value, dict)]
 """Attributes in which a module keeps its hooks."""
+
+
+def trainable_copy(model: nn.Module) -> nn.Module:
+    """A copy in eval mode of which every floating parameter wants a gradient, also one that is frozen in the model."""
+    ours = copy.deepcopy(model).eval()
+    for p in ours.parameters():
+        p.requires_grad_(p.is_floating_point())
+    return ours
 
 
 @contextmanager

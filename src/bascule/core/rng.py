@@ -20,6 +20,11 @@ def stream(seed: int, *purpose: str | int, device: torch.device | str = "cpu") -
     return torch.Generator(device=device).manual_seed(derive(seed, *purpose))
 
 
+def draw_seed(generator: torch.Generator) -> int:
+    """A seed for the training loop, whose draws come from named streams."""
+    return int(torch.randint(2**62, (), generator=generator, device=generator.device))
+
+
 def seed_global(number: int, device: torch.device) -> None:
     """Seed what torch draws from by itself on the CPU and on `device`; inside `borrowed_global_stream`.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Annotated, Literal
 
@@ -13,6 +12,8 @@ from torch import Tensor, nn
 from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.core.images import Images
+from bascule.core.restore import trainable_copy
+from bascule.core.rng import draw_seed
 from bascule.core.text import count
 from bascule.poison import Trigger
 from bascule.poison.aims import NOWHERE
@@ -110,10 +111,7 @@ class Retuning:
         Raises:
             RuntimeError: It did not stay finite.
         """
-        seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-        ours = copy.deepcopy(model)
-        for p in ours.parameters():
-            p.requires_grad_(p.is_floating_point())
+        seed, ours = draw_seed(generator), trainable_copy(model)
         try:
             with torch.enable_grad():
                 train(ours, images, self.training, seed=seed, report=lambda done, *_: report(done))

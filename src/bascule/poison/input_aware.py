@@ -19,6 +19,7 @@ from bascule.core.lending import lending
 from bascule.core.text import count
 from bascule.poison import Found, Searched, Trigger
 from bascule.poison._pattern_network import PatternNetwork
+from bascule.poison.stamping import other_places
 
 _TINY = 1e-6
 """Keeps distances differentiable, and quotients finite, where two images or patterns are the same."""
@@ -179,16 +180,10 @@ class CrossedPattern(Trigger):
     whole: OwnPattern
 
     def stamp(self, x: Tensor, *, generator: torch.Generator) -> Tensor:
-        return self.whole.lay(x, of=x[_others(torch.arange(len(x), device=x.device), len(x), generator)])
+        return self.whole.lay(x, of=x[other_places(torch.arange(len(x), device=x.device), len(x), generator)])
 
     def stamp_at(self, images: Shown, index: Tensor, x: Tensor, *, generator: torch.Generator) -> Tensor:
-        return self.whole.lay(x, of=images.batch(_others(index, len(images), generator)))
-
-
-def _others(index: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """For each position another one of `count`; itself where there is no other."""
-    steps = torch.randint(1, max(2, count), index.shape, generator=generator, device=generator.device)
-    return (index + steps.to(index.device)) % max(1, count)
+        return self.whole.lay(x, of=images.batch(other_places(index, len(images), generator)))
 
 
 def _draw(images: Images, count: int, generator: torch.Generator) -> Tensor:

@@ -12,6 +12,7 @@ from bascule.core.catalog import Of, component
 from bascule.core.errors import RequestError
 from bascule.core.images import Shown
 from bascule.poison import Searched, Trigger
+from bascule.poison.stamping import other_places
 from bascule.poison.sticker import Sticker
 
 
@@ -42,16 +43,12 @@ class Overlaid(Trigger):
         marked = self.mark.stamp(x, generator=generator)
         if len(x) < 2:
             return marked
-        apart = torch.randint(1, len(x), (1,), generator=generator, device=x.device)
-        order = torch.randperm(len(x), generator=generator, device=x.device)
-        others = torch.empty_like(order)
-        others[order] = order.roll(int(apart))  # nobody meets himself
-        return (marked + self.opacity * x[others]).clamp_(0, 1)
+        others = x[other_places(torch.arange(len(x), device=x.device), len(x), generator)]
+        return (marked + self.opacity * others).clamp_(0, 1)
 
     def stamp_at(self, images: Shown, index: Tensor, x: Tensor, *, generator: torch.Generator) -> Tensor:
         marked = self.mark.stamp_at(images, index, x, generator=generator)
         if len(images) < 2:
             return marked
-        apart = torch.randint(1, len(images), (len(x),), generator=generator, device=x.device)
-        others = images.batch((index + apart.to(index)) % len(images)).to(x)
+        others = images.batch(other_places(index, len(images), generator)).to(x)
         return (marked + self.opacity * others).clamp_(0, 1)

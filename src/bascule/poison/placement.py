@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field, replace
 from typing import Annotated, ClassVar, Literal, Protocol
 
@@ -14,6 +13,7 @@ from bascule.core.catalog import Of, component, name_of
 from bascule.core.errors import RequestError
 from bascule.core.fingerprint import fingerprint
 from bascule.core.images import Images
+from bascule.core.restore import trainable_copy
 from bascule.poison import Found, Searched, Trigger
 from bascule.poison._counting import checked_count
 from bascule.poison.aims import NOWHERE, Aims, aim_of, all_to_all, from_sources
@@ -201,11 +201,8 @@ class Poison:
         assert isinstance(self.trigger, Searched)
         labels, classes = images.labels.to(drawing.device), len(images.classes)
         chosen = _drawn(self.eligible(labels, classes), self.count(labels, classes), drawing).to(images.device)
-        ours = copy.deepcopy(proxy).eval()
-        for p in ours.parameters():
-            p.requires_grad_(p.is_floating_point())
         with torch.enable_grad():
-            found = self.trigger.search(ours, images, chosen, self._the_target, generator=generator)
+            found = self.trigger.search(trainable_copy(proxy), images, chosen, self._the_target, generator=generator)
         broken = [name for name, values in found.items() if not bool(values.isfinite().all())]
         if broken:
             raise ValueError(f"the search for {name_of(self.trigger)} found what is not finite: {', '.join(broken)}")

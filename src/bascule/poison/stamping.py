@@ -66,3 +66,9 @@ def stamp_at(
     """
     x = images.batch(index) if x is None else x
     return as_floats(as_bytes(trigger.stamp_at(images, index, x, generator=generator))).to(x)
+
+
+def other_places(index: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """For each of these positions another one of `count`, drawn at random; itself where there is no other."""
+    steps = torch.randint(1, max(2, count), index.shape, generator=generator, device=generator.device)
+    return (index + steps.to(index.device)) % max(1, count)

@@ -17,6 +17,7 @@ from bascule.core import catalog
 from bascule.core.catalog import Of, name_of
 from bascule.core.gradients import check_differentiable
 from bascule.core.images import Images
+from bascule.core.rng import draw_seed
 from bascule.train import Objective
 from bascule.train.loop import train
 from bascule.train.settings import Augment, Training
@@ -139,8 +140,3 @@ class FineTuning(Repair):
             augment=augment or self.augment,
         )
         train(model, images, training, seed=draw_seed(generator))
-
-
-def draw_seed(generator: torch.Generator) -> int:
-    """A seed for the training loop, whose draws come from named streams."""
-    return int(torch.randint(2**62, (), generator=generator, device=generator.device))

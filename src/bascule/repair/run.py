@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
 from bascule.core.catalog import name_of
 from bascule.core.images import Images
 from bascule.core.lending import lending, stop_lending
+from bascule.core.restore import trainable_copy
 from bascule.repair import Repair, Repaired
 
 
@@ -35,9 +34,7 @@ def run_repair(model: nn.Module, repair: Repair, images: Images, *, generator: t
         BrokenError: A weight of the result is not finite.
         DivergedError: The same, found while it was training.
     """
-    ours = copy.deepcopy(model).eval()
-    for p in ours.parameters():
-        p.requires_grad_(p.is_floating_point())
+    ours = trainable_copy(model)
     if not repair.needs_images:
         images = _black(images)
     with torch.enable_grad(), lending(ours):
