@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -83,29 +83,15 @@ class OpenedModel:
         """
         if not isinstance(trigger, FoundTrigger):
             return trigger
-        own = {} if self.cell is None else self.cell.info()
-        for folder in [] if self.cell is None else sorted(self.cell.path.parent.iterdir()):
-            other = CellRecord(folder)
-            finding = other.finding(trigger.key) if _is_proxy(other.info(), own) else None
-            if finding is not None:
-                return trigger.loaded({name: torch.from_numpy(values) for name, values in finding.arrays.items()})
+        proxy = None if self.cell is None else self.cell.proxy()
+        finding = None if proxy is None else proxy.finding(trigger.key)
+        if finding is not None:
+            return trigger.loaded({name: torch.from_numpy(values) for name, values in finding.arrays.items()})
         raise RequestError("what its search found lies in no cell of its run with this seed; name another trigger")
 
     def accuracy(self, images: Images) -> float:
         """Share of these images, on the device, that the model gets right."""
         return float((predict(self.model, images) == images.labels.cpu()).double().mean())
-
-
-def _is_proxy(info: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
-    """Whether a cell's record is that of the network on which another cell's trigger was searched for."""
-    recipe, ours = info.get("settings") or {}, own.get("settings") or {}
-    train = ours.get("train") or {}
-    if (ours.get("poison") or {}).get("proxy") == "standard":
-        train = {**train, "objective": {"name": "standard"}}
-    data, our_data = ({**(one.get("data") or {}), "max_test": None} for one in (recipe, ours))
-    same = recipe.get("train") == train and data == our_data and recipe.get("model") == ours.get("model")
-    bare = not any(recipe.get(part) for part in ("poison", "filter", "repair"))
-    return same and bare and info.get("seed") == own.get("seed")
 
 
 @dataclass(frozen=True, kw_only=True)

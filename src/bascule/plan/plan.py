@@ -63,6 +63,12 @@ class Cell:
     poisoned cell one at most, of its twin the same, which may be the twin itself."""
 
     @property
+    def proxy(self) -> Cell | None:
+        """The cell on whose model its own poison was prepared or searched for."""
+        poison = self.setup.poison
+        return self.proxies[0] if isinstance(poison, Poison) and poison.needs_proxy else None
+
+    @property
     def made_from(self) -> tuple[Cell, ...]:
         """The cells whose models have a part in it, or in what it is asked; it may be among them."""
         return (*(() if self.base is None else (self.base,)), *self.proxies)

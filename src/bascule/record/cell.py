@@ -138,8 +138,15 @@ class CellRecord:
 
     def base(self) -> CellRecord | None:
         """The cell whose model was made into this one by a repair, or by a filter and another training."""
-        base = self.info().get("base")
-        return CellRecord(self.path.parent / str(base), self._readings) if base else None
+        return self._beside("base")
+
+    def proxy(self) -> CellRecord | None:
+        """The cell on whose model its poison was prepared or searched for."""
+        return self._beside("proxy")
+
+    def _beside(self, key: str) -> CellRecord | None:
+        name = self.info().get(key)
+        return CellRecord(self.path.parent / str(name), self._readings) if name else None
 
     def done(self) -> frozenset[str]:
         """Keys of the questions whose answers are recorded."""
@@ -281,6 +288,7 @@ _INFO = {
     **dict.fromkeys(_WHOLE, int),
     "seconds": int | float,
     "base": str,
+    "proxy": str,
 }
 """Types of entries of `cell.json` that are read, where they are there and not null."""
 
@@ -289,8 +297,9 @@ def _checked_info(info: dict[str, Any]) -> dict[str, Any]:
     for key, kind in _INFO.items():
         if not isinstance(value := info.get(key), kind | None):
             raise TypeError(f"{key!r} holds {type(value).__name__}")
-    if info.get("base"):
-        plain_name(info["base"])
+    for other in ("base", "proxy"):
+        if info.get(other):
+            plain_name(info[other])
     if info.get("failure") is not None:
         str(info["failure"]["message"])
     if "data" in info:

@@ -101,9 +101,8 @@ class CellContext:
         if poison is None:
             return self.splits.train.to(self.device), None
         perturb = found = None
-        if isinstance(poison, Poison) and poison.needs_proxy:
-            (proxy,) = self.cell.proxies
-            perturb = None if poison.prepare is None else self._perturb(proxy, poison.prepare)
+        if isinstance(poison, Poison) and self.cell.proxy is not None:
+            perturb = None if poison.prepare is None else self._perturb(self.cell.proxy, poison.prepare)
             found = self._search(poison.search_key) if isinstance(poison.trigger, Searched) else None
         generator = self.generator("poison", device="cpu")
         images, truth = poison.plant(self.splits.train, generator=generator, perturb=perturb, found=found)

@@ -86,6 +86,7 @@ def _about(context: CellContext, model: nn.Module) -> dict[str, Any]:
             "classes": list(train_set.classes),
         },
         "base": cell.base.fingerprint if cell.base else None,
+        **({} if cell.proxy is None else {"proxy": cell.proxy.fingerprint}),
         "parameters": sum(p.numel() for p in model.parameters()),
     }
 
