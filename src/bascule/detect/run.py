@@ -95,6 +95,13 @@ def prepare_detector(model: nn.Module, detector: Detector, images: Images, *, ge
     return replace(guard, calm=calm.sort().values)
 
 
+def images_needed(detector: Detector, false_alarms: float) -> int:
+    """The fewest of the defender's images with which the detector can be prepared and its threshold for this share of
+    false alarms is finite (`Guard.threshold`)."""
+    others = math.ceil(1 / false_alarms - 1e-9) - 1  # rank ceil((M + 1) (1 - share)) <= M
+    return 2 * max(1, detector.least_images, others)
+
+
 def _checked(found: Tensor, wanted: int, detector: Detector) -> Tensor:
     if found.shape != (wanted,):
         raise ValueError(f"{detector!r} gave suspicions of shape {tuple(found.shape)} for {count(wanted, 'image')}")

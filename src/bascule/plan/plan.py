@@ -261,6 +261,7 @@ def _asked(setup: Setup, facts: Facts, frame: Frame) -> EvaluationSettings:
         certify=setup.certify,
         inspect=setup.inspect,
         scan=setup.scan,
+        detect=setup.detect,
         defender=setup.defender,
         explain=setup.explain,
         retune=_retuning(setup),
