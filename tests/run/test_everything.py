@@ -30,6 +30,7 @@ QUICK: dict[str, dict[str, Any]] = {
     },
     "certify": {"interval": {"eps": 0.001}, "crown-ibp": {"eps": 0.001}, "smoothing": {"eps": 0.1, "n": 50, "n0": 10}},
     "filter": {"strip": {"overlays": 4}},
+    "detect": {"strip": {"overlays": 4}},
     "scan": {
         "neural-cleanse": {"max_looks": 3}, "feature-inversion": {"max_looks": 3}, "mm-bd": {"steps": 5},
     },
@@ -64,7 +65,14 @@ def everything() -> str:
     rows: dict[str, Any] = {
         "asked": {key: parts(key) for key in ("attack", "certify", "explain")} | {"inspect": "gram"}
     }
-    for room, path in (("poison", "trigger"), ("train", "objective"), ("filter", ""), ("scan", ""), ("repair", "")):
+    for room, path in (
+        ("poison", "trigger"),
+        ("train", "objective"),
+        ("filter", ""),
+        ("scan", ""),
+        ("detect", ""),
+        ("repair", ""),
+    ):
         for part in parts(room):
             row = {"poison": {"trigger": part}} if room == "poison" else {room: {path: part} if path else part}
             rows[f"{room} {part['name']}"] = row
@@ -107,5 +115,8 @@ def test_everything_asked_has_an_answer(table: dict[str, RowResult]) -> None:
     (seed,) = table["asked"].planned
     for kind, least in (("attack", len(parts("attack"))), ("certify", 3), ("explain", len(parts("explain")))):
         assert len(seed.cell.of(kind)) >= least, kind  # each attack of an ensemble for itself
-    for name in catalog.names("scan"):
-        assert len(table[f"scan {name}"].planned[0].cell.of("scan")) == 1
+    for room in ("scan", "detect"):
+        for name in catalog.names(room):
+            assert len(table[f"{room} {name}"].planned[0].cell.of(room)) == 1
+    for name in catalog.names("detect"):
+        assert table[f"detect {name}"].outcomes[0].detection is not None
