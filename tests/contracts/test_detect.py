@@ -97,6 +97,28 @@ def test_the_model_is_found_as_it_was(name: str) -> None:
 
 
 @names
+def test_it_draws_from_its_own_stream_and_changes_no_image(name: str) -> None:
+    of, state = images(), torch.get_rng_state()
+    assert isinstance(of.pixels, Tensor)
+    given = of.pixels.clone()
+    guard = prepare_detector(net(), brief(name), of, generator=stream(0, "detect"))
+    state_then = torch.get_rng_state()
+    guard.suspicion(inputs())
+    assert torch.equal(torch.get_rng_state(), state_then), "the global generator was used"
+    assert torch.equal(of.pixels, given)
+    assert torch.equal(state, state_then), "the global generator was used"
+
+
+@names
+def test_a_larger_share_of_false_alarms_refuses_no_fewer(name: str) -> None:
+    guard = prepared(brief(name))
+    said = guard.suspicion(torch.cat([inputs(), images().batch(torch.arange(40))]))
+    refused = [int((said > guard.threshold(share)).sum()) for share in (0.0, 0.01, 0.05, 0.1, 0.3, 0.6, 1.0)]
+    assert refused == sorted(refused)
+    assert refused[0] == 0
+
+
+@names
 def test_what_an_attacker_lowers_has_a_gradient_by_the_image(name: str) -> None:
     guard = prepared(brief(name))
     x = inputs().requires_grad_(True)

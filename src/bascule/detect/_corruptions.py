@@ -1,13 +1,13 @@
 """Common corruptions of images (Hendrycks & Dietterich 2019) of rising severity, with everything drawn beforehand.
 
-Eleven of their fifteen, in torch, for grey and colour images of any size: noise (Gaussian, shot, impulse), blur (defocus,
-glass, motion, zoom), brightness, contrast, pixelation and JPEG. Left out: snow, frost and fog, which lay other pictures
-over the image, and the elastic transform. The parameters are those of CIFAR-10-C and of ImageNet-C (files
-`make_cifar_c.py` and `corruptions.py` in github.com/hendrycks/robustness).
+Eleven of their fifteen, in torch, for grey and colour images of any size: noise (Gaussian, shot, impulse), blur
+(defocus, glass, motion, zoom), brightness, contrast, pixelation and JPEG. Left out: snow, frost and fog, which lay
+other pictures over the image, and the elastic transform. The parameters are those of CIFAR-10-C and of ImageNet-C
+(files `make_cifar_c.py` and `corruptions.py` in github.com/hendrycks/robustness).
 
 Departures: what is drawn is drawn once for all images; nothing is rounded to bytes between steps or at the end; motion
-blur is computed as in the package `imagecorruptions`, not by ImageMagick; glass blur swaps pixels in colour images as in
-grey ones, where theirs copies one over the other; JPEG of grey images is grey.
+blur is computed as in the package `imagecorruptions`, not by ImageMagick; glass blur swaps pixels in colour images as
+in grey ones, where theirs copies one over the other; JPEG of grey images is grey.
 """
 
 from __future__ import annotations

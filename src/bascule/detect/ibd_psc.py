@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
@@ -15,7 +16,6 @@ from bascule.core.errors import RequestError
 from bascule.core.images import Images
 from bascule.core.inference import chunks, labels_of
 from bascule.detect import Detector, Prepared
-from bascule.detect._kept import firmness
 
 _CHUNK = 500
 Amplified = Mapping[str, Tensor]
@@ -27,18 +27,19 @@ class IbdPsc(Detector):
     """IBD-PSC (Hou et al. 2024): the model stays sure of a triggered image when its parameters are amplified.
 
     Gain and shift of the last batch norms are multiplied by `omega`: of the last k of them in the first variant of the
-    model, of one more in each further one. k is the fewest with which more than `xi` of the defender's images get a wrong
-    label, so that clean images have lost their labels. Suspicion (parameter-oriented scaling consistency, PSC): the
-    mean probability, over `variants`, of the label that the model itself gives; between 0 and 1.
+    model, of one more in each further one. k is the fewest with which more than `xi` of the defender's images get a
+    wrong label, so that clean images have lost their labels. PSC (parameter-oriented scaling consistency) is the mean
+    probability, over the variants, of the label that the model itself gives. Suspicion: -log(1 - PSC), 0 and more.
 
     Defaults: as published, and in BackdoorBox.
 
     A model without batch norm is refused: the paper says nothing of what to amplify there.
 
-    Departures, all from the code in BackdoorBox: its variants begin with k + 1 batch norms, where it had found k; its
-    search stops before the last batch norm and fails when `xi` was not reached. Here the last is tried, and where
-    nothing reaches `xi`, the variants are the last ones that there are. Variants that would amplify more batch norms than
-    there are, it repeats; here they are left out. No copies are made: gains and shifts are exchanged during a pass.
+    Departures: PSC rounds to 1 for the surest clean images as for triggered ones, and then no threshold parts them; the
+    logarithm has the same order without that. In the code of BackdoorBox the first variant has k + 1 batch norms where
+    k was found, the search leaves out the first batch norm and fails where `xi` is not reached, and variants are
+    repeated that would need more batch norms than there are. Here those are left out, and where `xi` is not reached,
+    the variants are the last that there are. No copies are made: gains and shifts are exchanged during a pass.
     """
 
     omega: Annotated[float, Gt(1)] = 1.5
@@ -60,15 +61,11 @@ class IbdPsc(Detector):
         variants = self._variants(model, images)
 
         def suspicion(x: Tensor) -> Tensor:
-            labels = labels_of(model(x)).unsqueeze(1)
-            sure = [functional_call(model, variant, (x,)).softmax(1).gather(1, labels) for variant in variants]
-            return torch.stack(sure).mean(0).squeeze(1)
-
-        def smooth(x: Tensor) -> Tensor:
             labels = labels_of(model(x).detach())
-            return torch.stack([firmness(functional_call(model, one, (x,)), labels) for one in variants]).mean(0)
+            unsure = [_log_other(functional_call(model, dict(variant), (x,)), labels) for variant in variants]
+            return math.log(len(unsure)) - torch.stack(unsure).logsumexp(0)
 
-        return Prepared(suspicion=suspicion, smooth=smooth)
+        return Prepared(suspicion=suspicion)
 
     @torch.no_grad()
     def _variants(self, model: nn.Module, images: Images) -> Sequence[Amplified]:
@@ -85,6 +82,11 @@ class IbdPsc(Detector):
             for name in names
             for part in ("weight", "bias")
         }
+
+
+def _log_other(logits: Tensor, labels: Tensor) -> Tensor:
+    """Log-probability of any label but these, shape (B,)."""
+    return logits.log_softmax(1).scatter(1, labels.unsqueeze(1), -torch.inf).logsumexp(1)
 
 
 def _norms(model: nn.Module) -> list[str]:

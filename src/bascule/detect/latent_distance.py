@@ -24,16 +24,17 @@ class LatentDistance(Detector):
     between 0 and 2. `mahalanobis`: least squared Mahalanobis distance to the mean of a class, with one covariance for
     all classes (Lee et al. 2018); 0 and more.
 
-    Defaults: k = 50 as published for CIFAR-10, where the images are the whole training set; at 1 % of it they take 10.
+    Defaults: Sun et al. take the 50th of 50,000 images of CIFAR-10 and the 1,000th of 1.28 million of ImageNet, about
+    one in a thousand; of the few hundred that a defender has, that is the first.
 
-    Departures: the images are the defender's few. Lee et al. average several layers over positions, weigh them by a
-    regression on known attacks, and push each input by a small step first; here it is one layer as it is, without a
-    step. An attacker gets the gradient as it is.
+    Departures: the images are the defender's, not the training set. Lee et al. average several layers over positions,
+    weigh them by a regression on known attacks, and push each input by a small step first; here it is one layer as it
+    is, without a step. An attacker gets the gradient as it is.
     """
 
     distance: Literal["neighbours", "mahalanobis"] = "neighbours"
     """To the `k`-th nearest image, or to the nearest class."""
-    k: Annotated[int, Ge(1)] = 50
+    k: Annotated[int, Ge(1)] = 1
     """Which of the nearest images counts (`neighbours`); the farthest where there are fewer."""
     layer: str | None = None
     """Module whose output is looked at, named as in the model (`group3.1`); by default the input of the last linear

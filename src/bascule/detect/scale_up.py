@@ -21,17 +21,19 @@ _CHUNK = 500
 class ScaleUp(Detector):
     """SCALE-UP (Guo et al. 2023): a triggered image keeps its label when its pixel values are multiplied.
 
-    Scaled prediction consistency (SPC) of an image: the share of `scales` n for which the model gives n times the image,
-    cut to [0, 1], the label of the image itself. Suspicion with `by_class` (their data-limited setting): (SPC - mean) /
-    deviation, of the SPC of the defender's images that are given the same label; a few deviations either way. Without
-    (data-free): SPC itself, between 0 and 1. SPC takes only one value more than there are scales, so where the model is
-    sure of many multiplied clean images, no threshold refuses the triggered ones without refusing those too. Images of
-    bright strokes on black (MNIST) lose little to multiplication, and keep their labels triggered or not.
+    Scaled prediction consistency (SPC) of an image: the share of `scales` n for which the model gives n times the
+    image, cut to [0, 1], the label of the image itself. Suspicion with `by_class` (their data-limited setting): (SPC -
+    mean) / deviation, of the SPC of the defender's images that are given the same label; a few deviations either way.
+    Without (data-free): SPC itself, between 0 and 1. SPC takes only one value more than there are scales, so where the
+    model is sure of many multiplied clean images, no threshold refuses the triggered ones without refusing those too.
+    Images of bright strokes on black (MNIST) lose little to multiplication, and keep their labels triggered or not. By
+    class, nothing is found where images that multiplication has whitened get the target's label, as its clean images
+    keep it.
 
     Defaults: the five scales of the paper and of BackdoorBox. (The authors' own script takes 1 to 11, the 1 included.)
 
-    Departures: a label that fewer than two of the defender's images have, or whose images all have the same SPC, takes
-    the mean and deviation of all of them, and where these agree too, a deviation of 1. BackdoorBox takes one mean and
+    Departures: a label that fewer than two of the defender's images have takes the mean and deviation of all of them,
+    one whose images have the same SPC the deviation of all, and where all agree it is 1. BackdoorBox takes one mean and
     deviation for all classes, which changes no ranking, and counts clean images by their true labels.
     """
 
@@ -77,12 +79,15 @@ class _Usual(NamedTuple):
     deviation: Tensor
 
 
+def _deviation(found: Tensor, otherwise: Tensor) -> Tensor:
+    own = found.std() if len(found) > 1 else found.new_zeros(())
+    return own if own > 0 else otherwise
+
+
 def _usual(found: Tensor, labels: Tensor, classes: int) -> _Usual:
-    every = found.std() if len(found) > 1 else found.new_zeros(())
-    mean = found.mean().repeat(classes)
-    deviation = (every if every > 0 else torch.ones_like(every)).repeat(classes)
+    mean, deviation = found.mean().repeat(classes), _deviation(found, found.new_ones(())).repeat(classes)
     for label in labels.unique().tolist():
         own = found[labels == label]
-        if len(own) > 1 and own.std() > 0:
-            mean[label], deviation[label] = own.mean(), own.std()
+        if len(own) > 1:
+            mean[label], deviation[label] = own.mean(), _deviation(own, deviation[label])
     return _Usual(mean, deviation)
