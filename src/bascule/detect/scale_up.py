@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, NamedTuple
 
 import torch
-from annotated_types import Gt, MinLen
+from annotated_types import Ge, MinLen
 from torch import Tensor, nn
 
 from bascule.core.catalog import component
@@ -37,7 +37,7 @@ class ScaleUp(Detector):
     deviation for all classes, which changes no ranking, and counts clean images by their true labels.
     """
 
-    scales: Annotated[tuple[Annotated[float, Gt(1)], ...], MinLen(1)] = (3.0, 5.0, 7.0, 9.0, 11.0)
+    scales: Annotated[tuple[Annotated[float, Ge(1)], ...], MinLen(1)] = (3.0, 5.0, 7.0, 9.0, 11.0)
     """Factors of the pixel values; each costs a forward pass."""
     by_class: bool = True
     """Whether SPC counts by how far it lies from that of the defender's images with the same label."""
