@@ -43,7 +43,7 @@ def psc(model: nn.Module, x: Tensor, numbers: range, omega: float) -> Tensor:
 @torch.no_grad()
 @pytest.mark.parametrize("variants", [1, 3])
 def test_the_formula_of_backdoorbox(backdoored, variants: int) -> None:
-    """With the search for k as there; it has k + 1 batch norms in the first variant, here and in the paper k."""
+    """With the search for k as there; it has k + 1 batch norms in the first variant, here it is k."""
     model, omega, xi = backdoored.model, 1.5, 0.3
     k = next(k for k in range(1, 8) if wrong(amplified(model, k, omega), backdoored.known) > xi)
     assert k + variants - 1 <= 8

@@ -33,7 +33,7 @@ class IbdPsc(Detector):
 
     Defaults: as published, and in BackdoorBox.
 
-    A model without batch norm is refused: the paper says nothing of what to amplify there.
+    A model without batch norm is refused: the published code amplifies nothing else.
 
     Departures: PSC rounds to 1 for the surest clean images as for triggered ones, and then no threshold parts them; the
     logarithm has the same order without that. In the code of BackdoorBox the first variant has k + 1 batch norms where
