@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from bascule.core import rng
+from bascule.core.errors import RequestError
 from bascule.core.images import Images
 from bascule.core.lending import lending
 from bascule.train.capture import capturing
@@ -62,6 +63,16 @@ Look = Callable[[int], Mapping[str, float]]
 nobody looks. It leaves the model as it is and draws from no stream of the training."""
 
 
+class Judge(Protocol):
+    """Says how good the model is at the end of an epoch, on images that it is not trained on; as careful as a look."""
+
+    name: str
+    """What it tells, as the curve calls it."""
+
+    def __call__(self, epoch: int) -> float:
+        """How good it is after this epoch (from 1); higher is better."""
+
+
 def train(
     model: nn.Module,
     images: Images,
@@ -72,6 +83,7 @@ def train(
     checkpoint_seconds: float = 30.0,
     report: Report = lambda *_: None,
     look: Look = lambda _: {},
+    judge: Judge | None = None,
     compile_passes: bool = False,
     capture_steps: bool = False,
 ) -> list[dict[str, float]]:
@@ -85,15 +97,24 @@ def train(
     rounding does. With `capture_steps` steps are captured once they are steady (`train/capture.py`); that changes
     nothing.
 
+    Where weights are averaged (`ema`), the model has the average at its end, and for `look` and `judge` along the way.
+    Where the best epoch is kept, it ends with the weights of that one (`best_epoch`), by what `judge` says.
+
     Returns:
         The curve: one entry per epoch with `epoch` (from 1), `step`, `loss` (mean of the epoch), `lr` (of its last
-        step) and `seconds` since the start, looks not counted. Where there was a `look`, with what it saw and
-        `probe_seconds`, its time. A training that continues keeps what was seen before.
+        step) and `seconds` since the start, looks not counted; what `judge` said, under its name, where the best epoch
+        is kept. Where there was a `look`, with what it saw and `probe_seconds`, its time. A training that continues
+        keeps what was seen before.
 
     Raises:
         DivergedError: A loss, parameter or running statistic is not finite.
-        RequestError: The network does not answer with one logit per class in train mode.
+        RequestError: The network does not answer with one logit per class in train mode, or the best epoch is to be
+            kept and nobody judges.
     """
+    if training.keep == "last":
+        judge = None
+    elif judge is None:
+        raise RequestError("nobody judges the epochs here, so that no best one can be kept", place=("keep",))
     checkpoints = checkpoints or NoCheckpoints()
     steps = Steps(model, images, training, seed=seed)
     done = _Done(losses=torch.zeros(steps.per_epoch, device=images.device))
@@ -105,6 +126,8 @@ def train(
         for step in range(done.steps, steps.total):
             place, lr = step % steps.per_epoch, steps.lr(step)
             done.losses[place] = take(step)
+            if steps.average is not None:
+                steps.average.follow(model, step)
             done.steps = step + 1
             last = place == steps.per_epoch - 1
             due = time.monotonic() - saved >= checkpoint_seconds
@@ -112,12 +135,22 @@ def train(
                 _check_finite(done.losses[: place + 1], model, step, place, steps.total)
                 report(step + 1, steps.total, float(done.losses[place]), lr)
             if last:
-                done.end_epoch(step // steps.per_epoch + 1, lr, look)
+                with steps.kept():
+                    done.end_epoch(step // steps.per_epoch + 1, lr, look, judge, model)
             if due and step + 1 < steps.total:
                 checkpoints.save(done.state(steps))
                 saved = time.monotonic()
+    if done.best is not None:
+        model.load_state_dict(done.best)
+    elif steps.average is not None:
+        steps.average.give(model)
     model.eval()
     return done.curve
+
+
+def best_epoch(curve: Sequence[Mapping[str, float]], name: str) -> int:
+    """The epoch (from 1) whose weights are kept, by what stands under `name`: the first of the highest."""
+    return 1 + max(range(len(curve)), key=lambda place: curve[place][name])
 
 
 @dataclass
@@ -131,16 +164,21 @@ class _Done:
     earlier: float = 0.0
     """Seconds spent before the last interruption."""
     began: float = field(default_factory=time.monotonic)
+    best: dict[str, Tensor] | None = None
+    """The weights of the best epoch so far, where that is kept."""
 
-    def end_epoch(self, epoch: int, lr: float, look: Look) -> None:
-        """One more point of the curve."""
+    def end_epoch(self, epoch: int, lr: float, look: Look, judge: Judge | None, model: nn.Module) -> None:
+        """One more point of the curve, and the weights of `model` if no epoch before was as good."""
         loss = float(self.losses.mean())
-        entry = {"epoch": epoch, "step": self.steps, "loss": loss, "lr": lr, "seconds": self.seconds()}
+        judged = {} if judge is None else {judge.name: judge(epoch)}
+        entry = {"epoch": epoch, "step": self.steps, "loss": loss, "lr": lr, "seconds": self.seconds(), **judged}
         began = time.monotonic()
         seen = look(epoch)
         spent = time.monotonic() - began
         self.began += spent
         self.curve.append({**entry, **seen, "probe_seconds": spent} if seen else entry)
+        if judge is not None and best_epoch(self.curve, judge.name) == epoch:
+            self.best = {name: value.detach().clone() for name, value in model.state_dict().items()}
 
     def seconds(self) -> float:
         """Since the start, without interruptions and looks."""
@@ -157,6 +195,8 @@ class _Done:
             "curve": self.curve,
             "step": self.steps,
             "seconds": self.seconds(),
+            **({} if steps.average is None else {"average": steps.average.state()}),
+            **({} if self.best is None else {"best": self.best}),
         }
 
     def restore(self, state: dict[str, Any], steps: Steps) -> None:
@@ -165,6 +205,9 @@ class _Done:
         steps.optimizer.load_state_dict(state["optimizer"])
         self.losses.copy_(state["losses"])
         self.curve, self.steps, self.earlier = state["curve"], state["step"], state["seconds"]
+        self.best = state.get("best")
+        if steps.average is not None:
+            steps.average.restore(state["average"])
 
 
 @contextmanager
