@@ -86,8 +86,8 @@ class Smoothing(Objective):
 
     label_smoothing: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     """Share of each label that is spread evenly over all classes in the cross-entropy that is minimised (Szegedy et al.
-    2016, section 7; in adversarial training Pang et al. 2021, who compare 0.1 to 0.4). A search for adversarial images
-    goes by the labels as they are."""
+    2016, section 7; in adversarial training Pang et al. 2021). A search for adversarial images goes by the labels as
+    they are."""
 
     def cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
         """Mean of a batch; logits B x K, labels of shape (B,)."""

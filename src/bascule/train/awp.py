@@ -27,9 +27,9 @@ class WeightPerturbation:
     moved to w + gamma * |w| * g / |g|. The loss is differentiated there, on the same images; then the weights are put
     back and the optimiser takes its step. It costs one more forward and backward pass.
 
-    Source: Wu, Xia & Wang 2020 (AWP), section 4 and algorithm 1, whose code is csdongxian/AWP: gamma 0.005 from epoch
-    10 of 200 on with TRADES (`warmup: 0.05`), 0.01 throughout with PGD; the paper names 0.001 to 0.005. As there the
-    images are searched for on the unperturbed network, the ascent moves no running statistics, the other pass does.
+    Source: Wu, Xia & Wang 2020 (AWP), section 4 and algorithm 1, whose code is csdongxian/AWP: gamma 0.005, in
+    the code from epoch 10 of 200 on with TRADES (`warmup: 0.05`), and 0.01 throughout with PGD. As there the images are
+    searched for on the unperturbed network; the ascent moves no running statistics, the other pass does.
     Departures: weights are put back as they were, where theirs are subtracted from again, which rounds; any objective
     may have it. One that looks for images within its `loss`, not in `inputs`, looks for them twice.
     """
