@@ -58,6 +58,12 @@ def labels_of(logits: Tensor) -> Tensor:
     return logits.argmax(1)
 
 
+def entropy_of(logits: Tensor) -> Tensor:
+    """Entropy of the prediction of each row of B x K logits, in nats, shape (B,)."""
+    log_p = logits.log_softmax(1)
+    return -(log_p.exp() * log_p).sum(1)
+
+
 @torch.no_grad()
 def predict(
     model: nn.Module, images: Shown, *, batch_size: int = 1000, change: Callable[[Tensor], Tensor] | None = None
