@@ -94,11 +94,10 @@ def train(
     the checkpoint was taken.
 
     With `compile_passes` the network's passes are compiled, where the objective `compiles`; that changes no more than
-    rounding does. With `capture_steps` steps are captured once they are steady (`train/capture.py`); that changes
-    nothing.
+    rounding does. With `capture_steps` steps are captured once they are steady; that changes nothing.
 
-    Where weights are averaged (`ema`), the model has the average at its end, and for `look` and `judge` along the way.
-    Where the best epoch is kept, it ends with the weights of that one (`best_epoch`), by what `judge` says.
+    The model ends with the weights that are kept: of the last epoch, or of the best (`best_epoch`) by what `judge`
+    says; averaged ones where there are any, which `look` and `judge` see along the way too.
 
     Returns:
         The curve: one entry per epoch with `epoch` (from 1), `step`, `loss` (mean of the epoch), `lr` (of its last
@@ -108,26 +107,18 @@ def train(
 
     Raises:
         DivergedError: A loss, parameter or running statistic is not finite.
-        RequestError: The network does not answer with one logit per class in train mode, or the best epoch is to be
-            kept and nobody judges.
+        RequestError: The network does not answer with one logit per class in train mode, or nobody judges for `best`.
     """
-    if training.keep == "last":
-        judge = None
-    elif judge is None:
-        raise RequestError("nobody judges the epochs here, so that no best one can be kept", place=("keep",))
+    judge = _judge_of(training, judge)
     checkpoints = checkpoints or NoCheckpoints()
     steps = Steps(model, images, training, seed=seed)
-    done = _Done(losses=torch.zeros(steps.per_epoch, device=images.device))
-    state = checkpoints.load()
-    if state is not None:
-        done.restore(state, steps)
+    done = _Done.begun(steps, checkpoints.load())
     saved = time.monotonic()
     with _taking(steps, compile_passes=compile_passes, capture_steps=capture_steps) as take:
         for step in range(done.steps, steps.total):
             place, lr = step % steps.per_epoch, steps.lr(step)
             done.losses[place] = take(step)
-            if steps.average is not None:
-                steps.average.follow(model, step)
+            steps.follow(step)
             done.steps = step + 1
             last = place == steps.per_epoch - 1
             due = time.monotonic() - saved >= checkpoint_seconds
@@ -135,17 +126,21 @@ def train(
                 _check_finite(done.losses[: place + 1], model, step, place, steps.total)
                 report(step + 1, steps.total, float(done.losses[place]), lr)
             if last:
-                with steps.kept():
-                    done.end_epoch(step // steps.per_epoch + 1, lr, look, judge, model)
+                done.end_epoch(steps, lr, look, judge)
             if due and step + 1 < steps.total:
                 checkpoints.save(done.state(steps))
                 saved = time.monotonic()
-    if done.best is not None:
-        model.load_state_dict(done.best)
-    elif steps.average is not None:
-        steps.average.give(model)
-    model.eval()
+    done.finish(steps)
     return done.curve
+
+
+def _judge_of(training: Training, judge: Judge | None) -> Judge | None:
+    """Who is asked; None where the last epoch is kept, whatever it is like."""
+    if training.keep == "last":
+        return None
+    if judge is None:
+        raise RequestError("nobody judges the epochs here, so that no best one can be kept", place=("keep",))
+    return judge
 
 
 def best_epoch(curve: Sequence[Mapping[str, float]], name: str) -> int:
@@ -167,8 +162,22 @@ class _Done:
     best: dict[str, Tensor] | None = None
     """The weights of the best epoch so far, where that is kept."""
 
-    def end_epoch(self, epoch: int, lr: float, look: Look, judge: Judge | None, model: nn.Module) -> None:
-        """One more point of the curve, and the weights of `model` if no epoch before was as good."""
+    @classmethod
+    def begun(cls, steps: Steps, state: dict[str, Any] | None) -> _Done:
+        """Where a training starts: at a checkpoint, if there is one."""
+        done = cls(losses=torch.zeros(steps.per_epoch, device=steps.images.device))
+        if state is not None:
+            done.restore(state, steps)
+        return done
+
+    def end_epoch(self, steps: Steps, lr: float, look: Look, judge: Judge | None) -> None:
+        """One more point of the curve, and the weights if no epoch before was as good."""
+        with steps.kept():
+            self._note(self.steps // steps.per_epoch, lr, look, judge)
+            if judge is not None and best_epoch(self.curve, judge.name) == len(self.curve):
+                self.best = {name: value.detach().clone() for name, value in steps.model.state_dict().items()}
+
+    def _note(self, epoch: int, lr: float, look: Look, judge: Judge | None) -> None:
         loss = float(self.losses.mean())
         judged = {} if judge is None else {judge.name: judge(epoch)}
         entry = {"epoch": epoch, "step": self.steps, "loss": loss, "lr": lr, "seconds": self.seconds(), **judged}
@@ -177,8 +186,14 @@ class _Done:
         spent = time.monotonic() - began
         self.began += spent
         self.curve.append({**entry, **seen, "probe_seconds": spent} if seen else entry)
-        if judge is not None and best_epoch(self.curve, judge.name) == epoch:
-            self.best = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    def finish(self, steps: Steps) -> None:
+        """Give the model the weights that are kept; it is in eval mode afterwards."""
+        if self.best is not None:
+            steps.model.load_state_dict(self.best)
+        elif steps.average is not None:
+            steps.average.give(steps.model)
+        steps.model.eval()
 
     def seconds(self) -> float:
         """Since the start, without interruptions and looks."""

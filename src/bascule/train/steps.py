@@ -77,6 +77,11 @@ class Steps:
             return nullcontext(objective)
         return awp.around(objective, self.model, net, x, y, progress=progress, generator=self.generator)
 
+    def follow(self, step: int) -> None:
+        """What comes after step number `step`, and is no part of it."""
+        if self.average is not None:
+            self.average.follow(self.model, step)
+
     def kept(self) -> AbstractContextManager[None]:
         """Inside, the model has the weights that would be kept of it now: the averaged ones, where there are any."""
         return nullcontext() if self.average is None else self.average.lent(self.model)
