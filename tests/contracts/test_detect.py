@@ -42,6 +42,12 @@ def images(channels: int = 1, count: int = 40) -> Images:
 def net(channels: int = 1) -> nn.Module:
     architecture = catalog.build("models", {"name": "resnet9", "widths": [4, 4, 4, 4], "stem": 1})
     made: nn.Module = architecture.initialised((channels, 8, 8), 3, seed=0)
+    head = list(made.modules())[-1]
+    assert isinstance(head, nn.Linear)
+    with torch.no_grad():
+        # One that nobody trained gives every image the same label: made to give all three.
+        head.weight *= 20
+        head.bias -= made.eval()(images(channels).batch(torch.arange(40))).mean(0)
     return made
 
 
@@ -88,6 +94,28 @@ def test_the_model_is_found_as_it_was(name: str) -> None:
     assert model.training
     assert all(p.requires_grad for p in model.parameters())
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@names
+def test_it_draws_from_its_own_stream_and_changes_no_image(name: str) -> None:
+    of, state = images(), torch.get_rng_state()
+    assert isinstance(of.pixels, Tensor)
+    given = of.pixels.clone()
+    guard = prepare_detector(net(), brief(name), of, generator=stream(0, "detect"))
+    state_then = torch.get_rng_state()
+    guard.suspicion(inputs())
+    assert torch.equal(torch.get_rng_state(), state_then), "the global generator was used"
+    assert torch.equal(of.pixels, given)
+    assert torch.equal(state, state_then), "the global generator was used"
+
+
+@names
+def test_a_larger_share_of_false_alarms_refuses_no_fewer(name: str) -> None:
+    guard = prepared(brief(name))
+    said = guard.suspicion(torch.cat([inputs(), images().batch(torch.arange(40))]))
+    refused = [int((said > guard.threshold(share)).sum()) for share in (0.0, 0.01, 0.05, 0.1, 0.3, 0.6, 1.0)]
+    assert refused == sorted(refused)
+    assert refused[0] == 0
 
 
 @names

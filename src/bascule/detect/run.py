@@ -48,9 +48,11 @@ class Guard:
 
         Of M clean images the one of rank ceil((M + 1) (1 - share)): then a further clean image lies above it with at
         most that probability, over the draw of all of them (Vovk et al. 2005, conformal prediction). Infinite where M
-        is too small for the share: nothing is refused.
+        is too small for the share: nothing is refused. Minus infinite for a share of 1: everything is.
         """
         rank = math.ceil((len(self.calm) + 1) * (1 - false_alarms) - 1e-9)
+        if rank < 1:
+            return -math.inf
         return float(self.calm[rank - 1]) if rank <= len(self.calm) else math.inf
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-BACKDOORBENCH, TROJANZOO, ART = "BackdoorBench", "TrojanZoo", "ART"
+BACKDOORBENCH, BACKDOORBOX, TROJANZOO, ART = "BackdoorBench", "BackdoorBox", "TrojanZoo", "ART"
 ROBUSTBENCH, TORCHATTACKS, FOOLBOX = "RobustBench", "torchattacks", "foolbox"
 PAPERS = "papers"
 """Where a name comes from that no collection of code has."""
@@ -140,8 +140,6 @@ TERMS: dict[str, tuple[Term, ...]] = {
         _is("DeepKNN kNN", "filter/neighbours"),
         _lacks("AGPD ASSET CD CognitiveDistillation", "this detector is missing",
                "filter/spectre filter/two-component filter/gram", BACKDOORBENCH),
-        _lacks("SentiNet TeCo NEO", "detectors of single test images are missing", "filter/strip", BACKDOORBENCH,
-               TROJANZOO),
         _lacks("RONI ProvenanceDefense", "this detector is missing", "filter/neighbours filter/spectral-signatures",
                ART),
     ),
@@ -153,6 +151,15 @@ TERMS: dict[str, tuple[Term, ...]] = {
         _lacks("ABS K-ARM DeepInspect NeuronInspect MESA", "this scanner is missing",
                "scan/neural-cleanse scan/feature-inversion scan/mm-bd", TROJANZOO, BACKDOORBENCH),
         _lacks("MNTD ULP UAL", _MODEL, "scan/mm-bd", BACKDOORBENCH),
+    ),
+    "Test-time detectors": (
+        _is("SCALE_UP", "detect/scale-up", "", BACKDOORBOX),
+        _is("IBD_PSC", "detect/ibd-psc", "for networks with batch norm", BACKDOORBOX),
+        _is("TeCo", "detect/teco", "with eleven of its fifteen corruptions", BACKDOORBENCH),
+        _is("KNN-OOD", "detect/latent-distance"),
+        _is("Mahalanobis", "detect/latent-distance", "with `distance: mahalanobis`"),
+        _lacks("SentiNet NEO LID", "this detector is missing", "detect/strip detect/scale-up detect/latent-distance",
+               BACKDOORBENCH, TROJANZOO),
     ),
     "Model defences": (
         _is("FT finetuning", "repair/fine-tune", "", BACKDOORBENCH),
