@@ -16,6 +16,7 @@ from bascule.core import catalog
 from bascule.core.errors import RequestError
 from bascule.core.images import Images
 from bascule.core.rng import borrowed_global_stream, stream
+from bascule.train.awp import WeightPerturbation
 from bascule.train.compile import check_compiles, compile_model
 from bascule.train.lipschitz import Lipschitz
 from bascule.train.loop import train
@@ -97,6 +98,7 @@ CASES = {
     "pgd-restarts": (settings(objective=Pgd(eps=0.1, steps=1, restarts=2)), 3),
     "trades": (settings(objective=Trades(eps=0.1, steps=2)), 3),
     "bfloat16": (settings(objective=Pgd(eps=0.1, steps=2), precision="bfloat16"), 2),
+    "perturbed": (settings(objective=Pgd(eps=0.1, steps=2), awp=WeightPerturbation(gamma=0.05), ema=0.9), 2),
 }
 
 

@@ -36,6 +36,7 @@ from bascule.record.cell import COVERS, FILTERED, CellRecord
 from bascule.record.sums import DamagedError, check_sum, set_aside, write_summed
 from bascule.repair.run import run_repair
 from bascule.run.context import CellContext, NotMadeError
+from bascule.run.held_out import HeldOut
 from bascule.run.probe import Looks
 from bascule.run.provenance import provenance
 from bascule.train.loop import train
@@ -211,6 +212,10 @@ def _train(context: CellContext, model: nn.Module) -> dict[str, Any]:
     looks = _looks(context, model, images, truth, training.epochs)
     if looks is not None:
         notes["probe"] = looks.about()
+    judge = None
+    if training.keep == "best":
+        held_out = context.run.held_out(context.setup.data).to(context.device)  # all: the trainer is no defender
+        judge = HeldOut(training.objective, model, held_out, seed=context.cell.seed)
 
     def report(step: int, total: int, loss: float, lr: float) -> None:
         epoch = min(training.epochs, 1 + step * training.epochs // total)
@@ -228,7 +233,10 @@ def _train(context: CellContext, model: nn.Module) -> dict[str, Any]:
             capture_steps=context.run.capture_steps,
             report=report,
             look=looks or (lambda _: {}),
+            judge=judge,
         )
+    if judge is not None:
+        notes["kept"] = judge.about(curve)
     context.record.write_curve(curve)
     if all(math.isfinite(value) for entry in curve for value in entry.values()):
         notes["curve"] = curve  # a second time, since only another training would bring it back

@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 
 from bascule.core import catalog
@@ -41,6 +41,11 @@ class Objective(ABC):
         None, as long as nobody says otherwise: `progress` changes them to the end, or what they find decides which come
         next.
         """
+        return None
+
+    @property
+    def ball(self) -> Ball | None:
+        """The threat model that it makes a model robust in; None where it has none, or none that is a ball."""
         return None
 
     def inputs(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
@@ -73,11 +78,28 @@ class Objective(ABC):
 
 
 @catalog.component
-class CrossEntropy(Objective):
+class Smoothing(Objective):
+    """An objective with a cross-entropy with the labels, which may be smoothed."""
+
+    later: ClassVar[tuple[str, ...]] = ("label_smoothing",)
+    """Fields that came after records had been written."""
+
+    label_smoothing: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    """Share of each label that is spread evenly over all classes in the cross-entropy that is minimised (Szegedy et al.
+    2016, section 7; in adversarial training Pang et al. 2021). A search for adversarial images goes by the labels as
+    they are."""
+
+    def cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Mean of a batch; logits B x K, labels of shape (B,)."""
+        return F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
+
+
+@catalog.component
+class CrossEntropy(Smoothing):
     """An objective that is the mean cross-entropy on its `inputs` and nothing else, so that others can add to it."""
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
-        return F.cross_entropy(model(self.inputs(model, x, y, progress=progress, generator=generator)), y)
+        return self.cross_entropy(model(self.inputs(model, x, y, progress=progress, generator=generator)), y)
 
 
 @catalog.component

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bascule.core import rng
 from bascule.core.images import Images
+from bascule.train import Objective
+from bascule.train.average import Average
 from bascule.train.settings import Training
 
 
@@ -20,6 +24,7 @@ class Steps:
         self.total = self.per_epoch * training.epochs
         self.optimizer = training.make_optimizer(model)
         self.generator = torch.Generator(device=images.device)
+        self.average = None if training.ema is None else Average(model, training.ema)
         self._order = -1, torch.empty(0)
 
     def lr(self, step: int) -> float:
@@ -56,10 +61,30 @@ class Steps:
         """The rest of a prepared step: the same operations each time, as far as the objective's are (`steady_from`)."""
         x = self.training.augment.apply(x, generator=self.generator)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.training.objective.loss(net, x, y, progress=progress, generator=self.generator)
-        loss.backward()
+        with self._objective(net, x, y, progress) as objective:
+            loss = objective.loss(net, x, y, progress=progress, generator=self.generator)
+            loss.backward()
+        if self.training.clip_norm is not None:
+            wanted = [p for group in self.optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(wanted, self.training.clip_norm)
         self.optimizer.step()
         return loss.detach()
+
+    def _objective(self, net: nn.Module, x: Tensor, y: Tensor, progress: float) -> AbstractContextManager[Objective]:
+        """What the step minimises; inside, the weights are those that it is differentiated for."""
+        objective, awp = self.training.objective, self.training.awp
+        if awp is None:
+            return nullcontext(objective)
+        return awp.around(objective, self.model, net, x, y, progress=progress, generator=self.generator)
+
+    def follow(self, step: int) -> None:
+        """What comes after step number `step`, and is no part of it."""
+        if self.average is not None:
+            self.average.follow(self.model, step)
+
+    def kept(self) -> AbstractContextManager[None]:
+        """Inside, the model has the weights that would be kept of it now: the averaged ones, where there are any."""
+        return nullcontext() if self.average is None else self.average.lent(self.model)
 
     def _batch(self, step: int) -> Tensor:
         """Numbers of the images of a step."""
