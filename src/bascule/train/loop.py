@@ -16,6 +16,7 @@ from torch.nn.utils import get_total_norm
 from bascule.core import rng
 from bascule.core.images import Images
 from bascule.core.lending import lending
+from bascule.train import Isolated
 from bascule.train.capture import capturing
 from bascule.train.compile import compile_model
 from bascule.train.precision import Mixed
@@ -72,6 +73,7 @@ def train(
     checkpoint_seconds: float = 30.0,
     report: Report = lambda *_: None,
     look: Look = lambda _: {},
+    tell: Callable[[Isolated], None] = lambda _: None,
     compile_passes: bool = False,
     capture_steps: bool = False,
 ) -> list[dict[str, float]]:
@@ -84,6 +86,9 @@ def train(
     With `compile_passes` the network's passes are compiled, where the objective `compiles`; that changes no more than
     rounding does. With `capture_steps` steps are captured once they are steady (`train/capture.py`); that changes
     nothing.
+
+    A course is told the end of each epoch; it draws from (seed, "course", epoch). At the end `tell` is told which
+    images it has isolated, if it isolates any.
 
     Returns:
         The curve: one entry per epoch with `epoch` (from 1), `step`, `loss` (mean of the epoch), `lr` (of its last
@@ -113,9 +118,13 @@ def train(
                 report(step + 1, steps.total, float(done.losses[place]), lr)
             if last:
                 done.end_epoch(step // steps.per_epoch + 1, lr, look)
+                if steps.course is not None:
+                    steps.course.end_epoch(model, step // steps.per_epoch + 1)
             if due and step + 1 < steps.total:
                 checkpoints.save(done.state(steps))
                 saved = time.monotonic()
+    if steps.course is not None and (isolated := steps.course.isolated()) is not None:
+        tell(isolated)
     model.eval()
     return done.curve
 
@@ -157,6 +166,7 @@ class _Done:
             "curve": self.curve,
             "step": self.steps,
             "seconds": self.seconds(),
+            **({} if steps.course is None else {"course": steps.course.state()}),
         }
 
     def restore(self, state: dict[str, Any], steps: Steps) -> None:
@@ -165,6 +175,8 @@ class _Done:
         steps.optimizer.load_state_dict(state["optimizer"])
         self.losses.copy_(state["losses"])
         self.curve, self.steps, self.earlier = state["curve"], state["step"], state["seconds"]
+        if steps.course is not None:
+            steps.course.restore(state["course"])
 
 
 @contextmanager
