@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from bascule.measure import Judgement, Labels, Outcomes, Verdict
 from bascule.record.answers import Answers, Finding
-from bascule.record.cell import FILTERED
+from bascule.record.cell import FILTERED, ISOLATED
 from bascule.record.plan import RecordedQuestion
 
 Questions = Sequence[RecordedQuestion]
@@ -94,11 +94,11 @@ def _findings(answers: Answers, keys: Iterable[str]) -> Iterator[Finding]:
 
 
 def _judgement(answers: Answers, questions: Questions, hidden: Collection[str]) -> Judgement | None:
-    """What the row's filter said: of the training set it was retrained on, or only inspected.
+    """What the row's filter said: of the training set it was retrained on, or only inspected; or its own training.
 
     None also where nobody knows which images are poisoned.
     """
-    keys = [key for key in (FILTERED, *_keys(questions, "inspect")) if key not in hidden]
+    keys = [key for key in (FILTERED, *_keys(questions, "inspect"), ISOLATED) if key not in hidden]
     for finding in _findings(answers, keys):
         return judgement_of(finding) if "poisoned" in finding.arrays else None
     return None

@@ -24,9 +24,10 @@ def context(view: View) -> Mapping[str, Any] | None:
     lines = {number: own for number, row in enumerate(view.rows) if (own := _lines(row))}
     if not lines:
         return None
-    top = max(max(losses) for own in lines.values() for _, losses in own)
+    span = [loss for own in lines.values() for _, losses in own for loss in losses]
+    limits = 1.05 * min(0, *span), 1.05 * max(0, *span) or 1  # what an objective unlearns has a loss below zero
     pictures = [
-        (view.rows[number], _picture(view.rows[number], own, number=number, top=top), count(len(own), "seed"))
+        (view.rows[number], _picture(view.rows[number], own, number=number, limits=limits), count(len(own), "seed"))
         for number, own in lines.items()
     ]
     rows = (row for number, row in enumerate(view.rows) if number not in lines)
@@ -47,9 +48,9 @@ def _lines(row: RowView) -> list[Line]:
     return lines
 
 
-def _picture(row: RowView, lines: Sequence[Line], *, number: int, top: float) -> svg.Drawing:
+def _picture(row: RowView, lines: Sequence[Line], *, number: int, limits: tuple[float, float]) -> svg.Drawing:
     with svg.drawing():
-        axes = epoch_axes(max(epochs[-1] for epochs, _ in lines), steps=4, ylim=(0, top * 1.05 or 1), ylabel="loss")
+        axes = epoch_axes(max(epochs[-1] for epochs, _ in lines), steps=4, ylim=limits, ylabel="loss")
         for epochs, losses in lines:
             dot = "." if len(epochs) == 1 else ""
             axes.plot(epochs, losses, color=row.mark.colour, linewidth=1.25, marker=dot, clip_on=False)
