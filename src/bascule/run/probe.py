@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bascule.attack.pgd import Pgd
@@ -18,7 +20,7 @@ from bascule.core.ball import Norm
 from bascule.core.catalog import describe
 from bascule.core.errors import RequestError
 from bascule.core.images import Images, as_bytes
-from bascule.core.inference import Filled, chunks, labels_of, predict
+from bascule.core.inference import Filled, chunks, cross_entropies, labels_of, predict
 from bascule.core.restore import evaluating, full_precision
 from bascule.evaluation.subject import BATCH
 from bascule.plan.plan import Watch
@@ -53,6 +55,8 @@ class Looks:
     What there is none of (no attack, no poison, no such image), or what nobody knows, is left out. A twin has the
     trigger and the target of the row it stands beside; where it serves rows with several triggers, that of the first.
 
+    With `per_sample` every look keeps the cross-entropy of each image that is trained on, and not which are poisoned.
+
     Args:
         watch: What to look at.
         trigger: The trigger of `watch` itself, where it was searched for.
@@ -62,6 +66,7 @@ class Looks:
         test: The test images.
         epochs: Of the whole training.
         seed: Of the model.
+        keep: What keeps the losses of single images: epoch, ids, losses.
     """
 
     def __init__(
@@ -75,9 +80,11 @@ class Looks:
         test: Images,
         epochs: int,
         seed: int,
+        keep: Callable[[int, NDArray[np.int64], NDArray[np.float32]], None] | None = None,
     ) -> None:
         self._watch, self._model, self._epochs, self._seed = watch, model, epochs, seed
         self._device, self._trigger = images.device, trigger or watch.trigger
+        self._each, self._keep = images, keep if watch.probe.per_sample else None
         everything = torch.ones_like(test.labels, dtype=torch.bool)
         self._clean = self._kept(test, everything, "test")
         attack = watch.attack
@@ -111,6 +118,9 @@ class Looks:
             # A network of somebody's own may draw in eval mode.
             with rng.borrowed_global_stream(self._seed, "probe", epoch):
                 seen = dict(self._seen(epoch))
+                if self._keep is not None:
+                    losses = cross_entropies(self._model, self._each, batch_size=BATCH)
+                    self._keep(epoch, self._each.ids.cpu().numpy(), losses.cpu().numpy())
         except RequestError as error:  # answers that are no numbers; what follows in the training may be
             warnings.warn(f"no look at the model after epoch {epoch}: {error}", stacklevel=2)
             return {}

@@ -17,6 +17,7 @@ from bascule.core import rng
 from bascule.core.errors import RequestError
 from bascule.core.images import Images
 from bascule.core.lending import lending
+from bascule.train import Isolated
 from bascule.train.capture import capturing
 from bascule.train.compile import compile_model
 from bascule.train.precision import Mixed
@@ -84,6 +85,7 @@ def train(
     report: Report = lambda *_: None,
     look: Look = lambda _: {},
     judge: Judge | None = None,
+    tell: Callable[[Isolated], None] = lambda _: None,
     compile_passes: bool = False,
     capture_steps: bool = False,
 ) -> list[dict[str, float]]:
@@ -98,6 +100,9 @@ def train(
 
     The model ends with the weights that are kept: of the last epoch, or of the best (`best_epoch`) by what `judge`
     says; averaged ones where there are any, which `look` and `judge` see along the way too.
+
+    A course is told the end of each epoch; it draws from (seed, "course", epoch). At the end `tell` is told which
+    images it has isolated, if it isolates any.
 
     Returns:
         The curve: one entry per epoch with `epoch` (from 1), `step`, `loss` (mean of the epoch), `lr` (of its last
@@ -130,6 +135,8 @@ def train(
             if due and step + 1 < steps.total:
                 checkpoints.save(done.state(steps))
                 saved = time.monotonic()
+    if steps.course is not None and (isolated := steps.course.isolated()) is not None:
+        tell(isolated)
     done.finish(steps)
     return done.curve
 
@@ -171,11 +178,14 @@ class _Done:
         return done
 
     def end_epoch(self, steps: Steps, lr: float, look: Look, judge: Judge | None) -> None:
-        """One more point of the curve, and the weights if no epoch before was as good."""
+        """One more point of the curve, the weights if no epoch before was as good, and what a course does."""
+        epoch = self.steps // steps.per_epoch
         with steps.kept():
-            self._note(self.steps // steps.per_epoch, lr, look, judge)
+            self._note(epoch, lr, look, judge)
             if judge is not None and best_epoch(self.curve, judge.name) == len(self.curve):
                 self.best = {name: value.detach().clone() for name, value in steps.model.state_dict().items()}
+        if steps.course is not None:
+            steps.course.end_epoch(steps.model, epoch)
 
     def _note(self, epoch: int, lr: float, look: Look, judge: Judge | None) -> None:
         loss = float(self.losses.mean())
@@ -212,6 +222,7 @@ class _Done:
             "seconds": self.seconds(),
             **({} if steps.average is None else {"average": steps.average.state()}),
             **({} if self.best is None else {"best": self.best}),
+            **({} if steps.course is None else {"course": steps.course.state()}),
         }
 
     def restore(self, state: dict[str, Any], steps: Steps) -> None:
@@ -223,6 +234,8 @@ class _Done:
         self.best = state.get("best")
         if steps.average is not None:
             steps.average.restore(state["average"])
+        if steps.course is not None:
+            steps.course.restore(state["course"])
 
 
 @contextmanager

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from bascule.core import rng
 from bascule.core.images import Images
-from bascule.train import Objective
+from bascule.train import Course, Objective
 from bascule.train.average import Average
+from bascule.train.following import Following, orders
 from bascule.train.settings import Training
 
 
@@ -25,10 +26,15 @@ class Steps:
         self.optimizer = training.make_optimizer(model)
         self.generator = torch.Generator(device=images.device)
         self.average = None if training.ema is None else Average(model, training.ema)
+        self.objective = training.objective
+        course = training.objective
+        self.course = Following(course, images, training.epochs, seed) if isinstance(course, Course) else None
         self._order = -1, torch.empty(0)
 
     def lr(self, step: int) -> float:
         """Learning rate of this step (from 0)."""
+        if self.course is not None and (share := self.course.lr_share(step // self.per_epoch + 1)) is not None:
+            return self.training.lr * share
         return self.training.lr * self.training.lr_share(step, self.total)
 
     def take(self, net: nn.Module, step: int) -> Tensor:
@@ -55,7 +61,10 @@ class Steps:
         number = rng.derive(self.seed, "step", step)
         self.generator.manual_seed(number)
         rng.seed_global(number, self.images.device)  # dropout; the caller puts the global stream back
-        return self._batch(step)
+        places = self._batch(step)
+        if self.course is not None:
+            self.objective = self.course.at(places, step // self.per_epoch + 1)
+        return places
 
     def descend(self, net: nn.Module, x: Tensor, y: Tensor, *, progress: float) -> Tensor:
         """The rest of a prepared step: the same operations each time, as far as the objective's are (`steady_from`)."""
@@ -72,7 +81,7 @@ class Steps:
 
     def _objective(self, net: nn.Module, x: Tensor, y: Tensor, progress: float) -> AbstractContextManager[Objective]:
         """What the step minimises; inside, the weights are those that it is differentiated for."""
-        objective, awp = self.training.objective, self.training.awp
+        objective, awp = self.objective, self.training.awp
         if awp is None:
             return nullcontext(objective)
         return awp.around(objective, self.model, net, x, y, progress=progress, generator=self.generator)
@@ -89,8 +98,12 @@ class Steps:
     def _batch(self, step: int) -> Tensor:
         """Numbers of the images of a step."""
         epoch, place = divmod(step, self.per_epoch)
-        if self._order[0] != epoch:
-            order = torch.randperm(len(self.images), generator=rng.stream(self.seed, "order", epoch))
-            self._order = epoch, order.to(self.images.device)
         size = min(self.training.batch_size, len(self.images))
+        if self._order[0] != epoch:
+            generator = rng.stream(self.seed, "order", epoch)
+            if self.course is None or self.course.drawn is None:
+                order = torch.randperm(len(self.images), generator=generator)
+            else:
+                order = orders(self.course.drawn.nonzero().squeeze(1).cpu(), self.per_epoch * size, generator)
+            self._order = epoch, order.to(self.images.device)
         return self._order[1][place * size : (place + 1) * size]

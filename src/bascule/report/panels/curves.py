@@ -28,10 +28,12 @@ def context(view: View) -> Mapping[str, Any] | None:
     lines = {number: own for number, row in enumerate(view.rows) if (own := _lines(row))}
     if not lines:
         return None
-    top = max(max(losses) for own in lines.values() for _, losses in own)
+    span = [loss for own in lines.values() for _, losses in own for loss in losses]
+    limits = 1.05 * min(0, *span), 1.05 * max(0, *span) or 1  # what an objective unlearns has a loss below zero
     pictures = [
-        (view.rows[number], _picture(view.rows[number], own, number=number, top=top), _caption(view.rows[number], own))
-        for number, own in lines.items()
+        (row, _picture(row, own, number=number, limits=limits), _caption(row, own))
+        for number, row in enumerate(view.rows)
+        if (own := lines.get(number))
     ]
     rows = (row for number, row in enumerate(view.rows) if number not in lines)
     without = [row for row in rows if not came_as_it_is(row.result.settings)]  # of these nothing is ever trained
@@ -63,9 +65,9 @@ def _caption(row: RowView, lines: Sequence[Line]) -> str:
     return f"{seeds}; epoch {epochs} kept: {_HELD_OUT[name]} {best}, after the last epoch {last}"
 
 
-def _picture(row: RowView, lines: Sequence[Line], *, number: int, top: float) -> svg.Drawing:
+def _picture(row: RowView, lines: Sequence[Line], *, number: int, limits: tuple[float, float]) -> svg.Drawing:
     with svg.drawing():
-        axes = epoch_axes(max(epochs[-1] for epochs, _ in lines), steps=4, ylim=(0, top * 1.05 or 1), ylabel="loss")
+        axes = epoch_axes(max(epochs[-1] for epochs, _ in lines), steps=4, ylim=limits, ylabel="loss")
         for epochs, losses in lines:
             dot = "." if len(epochs) == 1 else ""
             axes.plot(epochs, losses, color=row.mark.colour, linewidth=1.25, marker=dot, clip_on=False)
