@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bascule.core.errors import RequestError
@@ -85,3 +86,20 @@ def predict(
             x = images.batch(index)
             labels.append(labels_of(model(x if change is None else change(x))).cpu())
     return torch.cat(labels)
+
+
+@torch.no_grad()
+def cross_entropies(model: nn.Module, images: Shown, *, batch_size: int = 1000) -> Tensor:
+    """The cross-entropy of every image with its label, float32, shape (N,), in eval mode and full precision.
+
+    Args:
+        model: From [0, 1] images to logits, on the images' device.
+        images: The set.
+        batch_size: Images per pass; has no effect on the result but rounding.
+    """
+    with evaluating(model), full_precision(images.device):
+        parts = [
+            F.cross_entropy(model(images.batch(index)), images.labels[index], reduction="none")
+            for index in chunks(len(images), batch_size, images.device)
+        ]
+    return torch.cat(parts).float()

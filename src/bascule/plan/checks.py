@@ -195,6 +195,12 @@ def _check_defences(setup: Setup) -> None:
             f"for example 500",
             place=("data", "held_out"),
         )
+    if setup.train is not None and setup.train.keep == "best" and not held_out:
+        raise RequestError(
+            "'best' is the epoch with the highest robust accuracy on clean images that are not trained on, and none "
+            "are held out: say how many with data.held_out, for example 500",
+            place=("train", "keep"),
+        )
     if setup.defender is not None and setup.defender > held_out:
         raise RequestError(
             f"{count(setup.defender, 'image')} asked for, {count(held_out, 'is', 'are')} held out", place=("defender",)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge
 from pydantic import BeforeValidator, Field
@@ -44,11 +44,16 @@ class Probe:
     It moves no draw of the training and so no weight. A model that is trained already is not trained again for it.
     """
 
+    later: ClassVar[tuple[str, ...]] = ("per_sample",)
+
     images: Annotated[int, Ge(1)] = 256
     """How many images of each sort are looked at: of the test set, of the poisoned and of the clean training images;
     all where there are fewer."""
     every: Annotated[int, Ge(1)] = 1
     """Epochs from one look to the next; the end of the last epoch is looked at in any case."""
+    per_sample: bool = False
+    """Keep at each look the cross-entropy of every training image with the label that it is trained with, two bytes
+    and its id in the cell's record. Nobody in the training sees them."""
 
 
 def _nothing(value: Any) -> Any:

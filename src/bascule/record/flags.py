@@ -16,7 +16,7 @@ from bascule.measure.interval import share_of
 from bascule.measure.robust_accuracy import RobustAccuracy
 from bascule.measure.woken import MUCH, woken
 from bascule.record.answers import Answers
-from bascule.record.cell import FILTERED
+from bascule.record.cell import FILTERED, ISOLATED
 from bascule.record.counted import Counted, counted_part, flags_of_asked
 from bascule.record.plan import RecordedQuestion, RecordedRow, RecordedSeed, came_as_it_is
 from bascule.record.run import RunRecord
@@ -201,7 +201,8 @@ def _of_the_filters(run: RunRecord, row: RecordedRow) -> Iterator[str]:
         made = known.get(FILTERED, {})
         idle += made.get("removed") == 0
         asked = [known.get(question.key, {}) for question in seed.cell.of("inspect")]
-        unknown = unknown or any("truth" in part and part["truth"] is None for part in [made, *asked])
+        said = [made, known.get(ISOLATED, {}), *asked]
+        unknown = unknown or any("truth" in part and part["truth"] is None for part in said)
         for note in dict.fromkeys(itertools.chain.from_iterable(part.get("notes", []) for part in [made, *asked])):
             notes[note] = notes.get(note, 0) + 1
     seeds = len(row.seeds)

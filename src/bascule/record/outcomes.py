@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bascule.measure import MISSING, Judgement, Labels, Outcomes, Verdict
 from bascule.measure.detection import SORTS, Detection, Inputs
 from bascule.record.answers import Answers, Finding
-from bascule.record.cell import FILTERED
+from bascule.record.cell import FILTERED, ISOLATED
 from bascule.record.plan import RecordedQuestion
 
 Questions = Sequence[RecordedQuestion]
@@ -96,11 +96,11 @@ def _findings(answers: Answers, keys: Iterable[str]) -> Iterator[Finding]:
 
 
 def _judgement(answers: Answers, questions: Questions, hidden: Collection[str]) -> Judgement | None:
-    """What the row's filter said: of the training set it was retrained on, or only inspected.
+    """What the row's filter said: of the training set it was retrained on, or only inspected; or its own training.
 
     None also where nobody knows which images are poisoned.
     """
-    keys = [key for key in (FILTERED, *_keys(questions, "inspect")) if key not in hidden]
+    keys = [key for key in (FILTERED, *_keys(questions, "inspect"), ISOLATED) if key not in hidden]
     for finding in _findings(answers, keys):
         return judgement_of(finding) if "poisoned" in finding.arrays else None
     return None
