@@ -28,15 +28,12 @@ def context(view: View) -> Mapping[str, Any] | None:
     lines = {number: own for number, row in enumerate(view.rows) if (own := _lines(row))}
     if not lines:
         return None
-    span = [loss for per_seed in lines.values() for _, losses in per_seed for loss in losses]
+    span = [loss for own in lines.values() for _, losses in own for loss in losses]
     limits = 1.05 * min(0, *span), 1.05 * max(0, *span) or 1  # what an objective unlearns has a loss below zero
     pictures = [
-        (
-            view.rows[number],
-            _picture(view.rows[number], own, number=number, limits=limits),
-            _caption(view.rows[number], own),
-        )
-        for number, own in lines.items()
+        (row, _picture(row, lines[number], number=number, limits=limits), _caption(row, lines[number]))
+        for number, row in enumerate(view.rows)
+        if number in lines
     ]
     rows = (row for number, row in enumerate(view.rows) if number not in lines)
     without = [row for row in rows if not came_as_it_is(row.result.settings)]  # of these nothing is ever trained
