@@ -36,6 +36,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "repair": {
         "anp": {"steps": 5}, "i-bau": {"rounds": 1, "steps": 2, "search_steps": 2},
         "fine-pruning": {"epochs": 1}, "fine-tune": {"epochs": 1}, "ft-sam": {"epochs": 1}, "sau": {"epochs": 1},
+        "rnp": {"unlearn_epochs": 2, "recover_epochs": 2}, "pbe": {"epochs": 1}, "pud": {"epochs": 1},
         "nad": {"epochs": 1, "teacher_epochs": 1},
         "unlearn": {"epochs": 1, "always": True, "scanner": {"name": "neural-cleanse", "max_looks": 3}},
     },
@@ -45,6 +46,9 @@ NEEDED = {"eps": EPS, "attacks": [{"name": "fgsm", "eps": EPS}]}
 """A value for settings of attacks and objectives without a default, by their name."""
 NOT_HERE = {"channel", "stamped", "sticker"}
 """One needs colour images, one a file (tests/run/test_given_poison.py), and one is in every other row."""
+
+BESIDE: dict[str, dict[str, Any]] = {"bnp": {"model": {"name": "resnet9", "widths": [4, 8, 8, 8]}}}
+"""What the row of a component needs beside it: one network with batch norm."""
 
 
 def parts(room: str) -> list[dict[str, Any]]:
@@ -67,7 +71,7 @@ def everything() -> str:
     for room, path in (("poison", "trigger"), ("train", "objective"), ("filter", ""), ("scan", ""), ("repair", "")):
         for part in parts(room):
             row = {"poison": {"trigger": part}} if room == "poison" else {room: {path: part} if path else part}
-            rows[f"{room} {part['name']}"] = row
+            rows[f"{room} {part['name']}"] = {**row, **BESIDE.get(part["name"], {})}
     rows["perturbed first"] = {
         "poison": {"label": "clean", "rate": 0.05, "prepare": {"name": "pgd", "eps": EPS, "steps": 2}}
     }

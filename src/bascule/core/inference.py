@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bascule.core.errors import RequestError
-from bascule.core.images import Shown
+from bascule.core.images import Images, Shown
 from bascule.core.restore import evaluating, full_precision
 from bascule.core.text import count
 
@@ -79,3 +79,8 @@ def predict(
             x = images.batch(index)
             labels.append(labels_of(model(x if change is None else change(x))).cpu())
     return torch.cat(labels)
+
+
+def accuracy_on(model: nn.Module, images: Images) -> float:
+    """Share of images the model gives their label."""
+    return (predict(model, images) == images.labels.cpu()).double().mean().item()
