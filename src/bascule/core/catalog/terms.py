@@ -276,8 +276,6 @@ TERMS: dict[str, tuple[Term, ...]] = {
         _is("robust_acc adversarial_accuracy", "measure/robust-accuracy", "", ROBUSTBENCH),
         _is("TPR", "measure/filter-recall", "", BACKDOORBENCH),
         _is("FPR", "measure/filter-removed-benign", "", BACKDOORBENCH),
-        _lacks("DER", "defence effectiveness is not one number here: rows are compared at both ends",
-               "measure/asr measure/accuracy", BACKDOORBENCH),
     ),
 }  # fmt: skip
 """Every term, under the heading that it has in docs/coming-from.md."""
