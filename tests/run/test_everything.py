@@ -44,6 +44,8 @@ QUICK: dict[str, dict[str, Any]] = {
 """Settings that make a component quick; where none is given its defaults are."""
 NEEDED = {"eps": EPS, "attacks": [{"name": "fgsm", "eps": EPS}]}
 """A value for settings of attacks and objectives without a default, by their name."""
+NETWORKS = {"ibd-psc": {"model": {"name": "resnet9", "widths": [4, 4, 4, 4], "stem": 1}}}
+"""Of components that cannot work on the network of the other rows: this one needs batch norm."""
 NOT_HERE = {"channel", "stamped", "sticker"}
 """One needs colour images, one a file (tests/run/test_given_poison.py), and one is in every other row."""
 
@@ -65,17 +67,11 @@ def everything() -> str:
     rows: dict[str, Any] = {
         "asked": {key: parts(key) for key in ("attack", "certify", "explain")} | {"inspect": "gram"}
     }
-    for room, path in (
-        ("poison", "trigger"),
-        ("train", "objective"),
-        ("filter", ""),
-        ("scan", ""),
-        ("detect", ""),
-        ("repair", ""),
-    ):
+    paths = {"poison": "trigger", "train": "objective", "filter": "", "scan": "", "detect": "", "repair": ""}
+    for room, path in paths.items():
         for part in parts(room):
             row = {"poison": {"trigger": part}} if room == "poison" else {room: {path: part} if path else part}
-            rows[f"{room} {part['name']}"] = row
+            rows[f"{room} {part['name']}"] = row | NETWORKS.get(part["name"], {})
     rows["perturbed first"] = {
         "poison": {"label": "clean", "rate": 0.05, "prepare": {"name": "pgd", "eps": EPS, "steps": 2}}
     }
