@@ -86,8 +86,7 @@ def _objective(settings: dict[str, Any]) -> str:
 
 def standing(trained: Trained, found: Tensor, eps: float, name: str, *, norm: str = "linf") -> Tensor:
     """bool per image: still classified correctly. Nobody may leave the ball."""
-    delta = (found - trained.x).flatten(1)
-    length = delta.abs().amax(1) if norm == "linf" else delta.norm(dim=1)
+    length = (found - trained.x).flatten(1).norm(p={"linf": torch.inf, "l2": 2, "l1": 1}[norm], dim=1)
     if length.max() > eps + 1e-4 or found.min() < -1e-6 or found.max() > 1 + 1e-6:
         raise SystemExit(f"{name} left the ball: {length.max():.5f} > {eps}")
     with torch.no_grad():

@@ -19,6 +19,7 @@ Part = Callable[[Tensor, Tensor], Tensor]
 """(images, labels) -> perturbed images."""
 
 NAMES = ("APGD-CE", "APGD-T", "FAB-T", "Square")
+_NORMS: dict[Norm, str] = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 
 
 def ours(model: nn.Module, norm: Norm, eps: float, seed: int = 0) -> dict[str, Part]:
@@ -30,10 +31,15 @@ def ours(model: nn.Module, norm: Norm, eps: float, seed: int = 0) -> dict[str, P
 
 
 def theirs(model: nn.Module, norm: Norm, eps: float, classes: int, seed: int = 0) -> dict[str, Part]:
-    """At the published budget. `torchattacks.AutoAttack` itself gives its first three parts ten steps each."""
+    """At the published budget. `torchattacks.AutoAttack` itself gives its first three parts ten steps each.
+
+    Where it lacks the norm, the parts of the authors' own code.
+    """
+    if norm == "l1":
+        return _parts_of_the_authors(model, eps, seed)
     from torchattacks import APGD, APGDT, FAB, Square
 
-    common = {"norm": {"linf": "Linf", "l2": "L2"}[norm], "eps": eps, "seed": seed}
+    common = {"norm": _NORMS[norm], "eps": eps, "seed": seed}
     attacks = [
         APGD(model, **common, steps=100, loss="ce"),
         APGDT(model, **common, steps=100, n_classes=classes),
@@ -43,11 +49,21 @@ def theirs(model: nn.Module, norm: Norm, eps: float, classes: int, seed: int = 0
     return dict(zip(NAMES, attacks, strict=True))
 
 
+def _parts_of_the_authors(model: nn.Module, eps: float, seed: int) -> dict[str, Part]:
+    """In L1, one by one and with the numbers of their `standard` version (`pip install pyautoattack`)."""
+    from pyautoattack import AutoAttack
+
+    whole = AutoAttack(model, norm="L1", eps=eps, seed=seed, version="standard", device="cpu")
+    whole.apgd.loss, whole.fab.targeted = "ce", True
+    parts = (whole.apgd, whole.apgd_targeted, whole.fab, whole.square)
+    return {name: part.perturb for name, part in zip(NAMES, parts, strict=True)}
+
+
 def of_the_authors(model: nn.Module, norm: Norm, eps: float, batch: int, seed: int = 0) -> dict[str, Part]:
     """The code of AutoAttack's authors, in one call as they say to use it (`pip install pyautoattack`)."""
     from pyautoattack import AutoAttack
 
-    attack = AutoAttack(model, norm={"linf": "Linf", "l2": "L2"}[norm], eps=eps, seed=seed, version="standard")  # type: ignore[arg-type]
+    attack = AutoAttack(model, norm=_NORMS[norm], eps=eps, seed=seed, version="standard")  # type: ignore[arg-type]
 
     def call(x: Tensor, y: Tensor) -> Tensor:
         found = attack.run_standard_evaluation(x, y, batch_size=batch)

@@ -1,5 +1,7 @@
 """Robust accuracy beside an independent implementation: our AutoAttack and its parts against torchattacks'.
 
+In L1, which torchattacks lacks, the other side is the code of AutoAttack's authors.
+
 For every trained cell: each part alone on all images the model gets right, then the whole, both sides at the published
 budget. Ours must never be higher by more than half a point, and each part at least as strong as theirs.
 
@@ -31,7 +33,7 @@ HEAD = ["model", "eps", "seed", "who", "clean", *NAMES, "all", "light"]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add_cells(parser, images=1000)
-    parser.add_argument("--norm", choices=["linf", "l2"], default="linf", help="norm of the ball (default linf)")
+    parser.add_argument("--norm", choices=["linf", "l2", "l1"], default="linf", help="norm of the ball (default linf)")
     parser.add_argument("--eps", nargs="+", type=float, required=True, help="radii of the ball")
     parser.add_argument("--parts", nargs="*", choices=NAMES, default=list(NAMES), help="parts to run (default all)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of everything drawn (default 0)")
@@ -56,7 +58,12 @@ def main() -> None:
             print(flush=True)
     print_table(HEAD, rows)
     print("\nOurs is higher:", *(higher or ["nowhere"]), sep="\n- ")
-    print(f"\nRobust accuracy in per cent; {options.norm}; {machine(['torchattacks'])}")
+    print(f"\nRobust accuracy in per cent; {options.norm}; {machine([other(options)])}")
+
+
+def other(options: argparse.Namespace) -> str:
+    """The package on the other side."""
+    return "pyautoattack" if options.norm == "l1" else "torchattacks"
 
 
 def compared(trained: Trained, eps: float, seed: int, options: argparse.Namespace) -> list[list[str]]:
@@ -65,7 +72,7 @@ def compared(trained: Trained, eps: float, seed: int, options: argparse.Namespac
     rows = []
     for who, parts in (
         ("bascule", ours(trained.model, options.norm, eps, seed)),
-        ("torchattacks", theirs(trained.model, options.norm, eps, classes, seed)),
+        (other(options), theirs(trained.model, options.norm, eps, classes, seed)),
     ):
         row = [trained.name, f"{eps:g}", f"{seed}", who, percent(len(trained.y), trained)]
         for name in NAMES:

@@ -11,7 +11,7 @@ import numpy as np
 from bascule.record.run import RunRecord
 from records import POISON, Arrays, Findings, Spec, record_of, sheet
 
-EVIDENCE = ("security", "saliency", "recovered", "filters", "spectrum")
+EVIDENCE = ("security", "saliency", "recovered", "filters", "detectors", "spectrum")
 HOSTILE = "<script>alert(1)</script> \"'&amp; 対抗 $x_1$ " + "w" * 150
 FOUR = np.repeat(np.arange(4), 5)
 
@@ -49,6 +49,24 @@ def judged(score: Sequence[float], *, poisoned: int = 2, removed: Sequence[int] 
     }  # fmt: skip
 
 
+def watched(triggered: float, adversarial: float, *, evaded: float | None = None, calm: int = 19) -> Arrays:
+    """A detector on 20 images: benign ones get 0 to 0.95; all inputs of the other sorts work, but those of class 3 move
+    nowhere with a trigger. Refused is what lies above 0.9."""
+    ids = np.arange(20)
+    wrong = (FOUR + 1) % 4
+    moved = {"triggered": triggered, "both": triggered} | ({} if evaded is None else {"both_evading": evaded})
+    away = {"adversarial": adversarial} | ({} if evaded is None else {"evading": evaded})
+    arrays: Arrays = {
+        "id": ids, "calm": np.linspace(0, 0.9, calm, dtype=np.float32),
+        "thresholds": np.array([np.inf, 0.9], dtype=np.float32),
+        "benign_suspicion": (ids / 20).astype(np.float32), "benign_prediction": FOUR,
+    }  # fmt: skip
+    for sort, level in {**moved, **away}.items():
+        arrays[f"{sort}_suspicion"] = np.full(20, level, dtype=np.float32)
+        arrays[f"{sort}_prediction"] = np.full(20, 3) if sort in moved else wrong
+    return arrays
+
+
 def bands(*response: float) -> Arrays:
     return {
         "frequencies": np.arange(len(response))[:, None] / 8.0, "response": np.array(response, dtype=np.float32),
@@ -64,6 +82,7 @@ def fourier(*response: float) -> Arrays:
 SCAN = {"settings": {"name": "neural-cleanse", "threshold": 2.0, "target": 3}, "threshold": 2.0}
 HEAT = {"settings": {"name": "saliency", "score": "loss", "target": 3}}
 INSPECT = {"settings": {"name": "strip", "overlays": 16}}
+DETECT = {"settings": {"name": "strip", "overlays": 30, "target": 3}}
 BANDS = {"settings": {"name": "band-energy", "score": "loss", "target": 3}}
 FOURIER = {"settings": {"name": "fourier", "rms": 0.125, "target": 3}}
 
@@ -80,6 +99,7 @@ def full(shift: float = 0.0) -> dict[str, tuple[Arrays, dict[str, Any]]]:
         "explain:fourier": finding(fourier(0.1, 0.9, 0.5, 0.2), FOURIER),
         "scan:1": finding(scan([0.5, -1.0, 1.5, 4.5]), SCAN, suspects=[3], overlap=0.375),
         "inspect:1": finding(judged([4, 1, 3, 2, 0, -1, -2, -3]), INSPECT),
+        "detect:1": finding(watched(1.0, 0.5, evaded=0.5), DETECT),
     }
 
 

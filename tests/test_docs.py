@@ -16,6 +16,9 @@ import torch
 import yaml
 from scipy import stats
 
+from bascule.core import catalog
+from bascule.core.images import Images
+from bascule.detect.run import prepare_detector
 from bascule.measure import Measure
 from bascule.measure.interval import wilson
 from bascule.measure.paired import score_interval
@@ -79,6 +82,32 @@ def test_the_guides_example_in_python_runs() -> None:
     assert known["x_adv"].shape == known["x"].shape
     assert 0 < known["robust"].low < known["robust"].value < known["found"]["accuracy"].value
     assert known["summary"][0].endswith("of 297 images")
+
+
+def test_the_guides_detector_refuses_more_of_what_an_attack_made() -> None:
+    (block,) = (block for block in blocks("docs/guide.md", "python") if block.startswith("# refuse.py"))
+    known: dict[str, Any] = {}
+    exec(block, known)
+    clean, adversarial = known["refused"]
+    assert clean < 0.12
+    assert adversarial > clean
+
+
+def test_what_detectors_cost_is_as_counted() -> None:
+    """Forward passes per input; every detector has its line, and `show` has the same name."""
+    text = (ROOT / "docs/guide.md").read_text(encoding="utf-8").partition("| forward passes |")[2].partition("\n\n")[0]
+    said = {name: int(passes) for name, passes in re.findall(r"^\| `([\w-]+)` \|[^|]+\| (\d+) \|", text, re.MULTILINE)}
+    pixels = torch.randint(256, (400, 1, 8, 8), dtype=torch.uint8)
+    images = Images(pixels=pixels, labels=torch.arange(400) % 3, ids=torch.arange(400), classes=("a", "b", "c"))
+    counted = {}
+    for name in catalog.names("detect"):
+        model = catalog.build("models", {"name": "resnet9", "widths": [2, 2, 2, 2]}).initialised((1, 8, 8), 3, seed=0)
+        guard = prepare_detector(model, catalog.build("detect", name), images, generator=torch.Generator())
+        seen: list[int] = []
+        model.register_forward_hook(lambda module, args, answer, seen=seen: seen.append(len(answer)))
+        guard.suspicion(images.batch(torch.arange(4)))
+        counted[name] = sum(seen) // 4
+    assert counted == said
 
 
 GATE = """

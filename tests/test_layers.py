@@ -24,6 +24,7 @@ COMPONENTS = {
     "train",
     "filter",
     "scan",
+    "detect",
     "repair",
     "measure",
 }
@@ -39,6 +40,7 @@ BELOW: dict[str, set[str]] = {
     "train": {"core", "attack", "certify"},
     "filter": {"core", "train"},
     "scan": {"core", "attack", "certify"},
+    "detect": {"core", "attack"},
     "repair": {"core", "attack", "certify", "train", "scan"},
     "record": {"core", "measure"},
     "evaluation": {"core", "record", *COMPONENTS - {"data", "repair"}},
@@ -50,7 +52,7 @@ BELOW: dict[str, set[str]] = {
 }
 """For each room, the other rooms it may import."""
 
-DEFENCES = ("train", "filter", "scan", "repair")
+DEFENCES = ("train", "filter", "scan", "detect", "repair")
 
 
 def imported_rooms(source: str) -> set[str]:

@@ -17,10 +17,10 @@ from bascule.attack.square import Square
 from bascule.core.catalog import component
 from bascule.core.rng import stream
 
-norms = pytest.mark.parametrize("norm", ["linf", "l2"])
+norms = pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 
 
-@norms
+@pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_the_standard_version_is_the_papers(norm: Any) -> None:
     assert Autoattack(norm=norm, eps=0.3).parts() == (
         Apgd(norm=norm, eps=0.3, steps=100, loss="ce", rho=0.75),
@@ -28,6 +28,18 @@ def test_the_standard_version_is_the_papers(norm: Any) -> None:
         Fab(norm=norm, eps=0.3, steps=100, targets=9, targeted=True),
         Square(norm=norm, eps=0.3, queries=5000),
     )
+
+
+def test_the_standard_version_in_l1_is_that_of_the_authors_code() -> None:
+    """In fra31/auto-attack, autoattack/autoattack.py: `set_version` for L1."""
+    once, twice = (Autoattack(norm="l1", eps=12, restarts=n).parts() for n in (1, 2))
+    assert once == (
+        Apgd(norm="l1", eps=12, steps=100, loss="ce", restarts=5),
+        Apgd(norm="l1", eps=12, steps=100, loss="dlr-targeted", targets=5),
+        Fab(norm="l1", eps=12, steps=100, targets=9, targeted=True),
+        Square(norm="l1", eps=12, queries=5000),
+    )
+    assert [part.restarts for part in twice] == [10, 2, 2, 2]
 
 
 @norms
@@ -64,7 +76,7 @@ def test_any_other_attack_is_its_only_part() -> None:
 @norms
 def test_parts_run_one_after_the_other_on_what_the_ones_before_left(norm: Any, trained: Any) -> None:
     model, x, y = trained.model, trained.x[:100], trained.y[:100]
-    whole = Autoattack(norm=norm, eps={"linf": 0.07, "l2": 0.5}[norm], version="light")
+    whole = Autoattack(norm=norm, eps={"linf": 0.07, "l2": 0.5, "l1": 1.5}[norm], version="light")
     found = run_attack(model, whole, x, y, generator=stream(0, "attack"))
 
     generator, standing, by_hand, left = stream(0, "attack"), torch.arange(len(x)), x.clone(), []
@@ -73,7 +85,8 @@ def test_parts_run_one_after_the_other_on_what_the_ones_before_left(norm: Any, t
         by_hand[standing] = one.x
         standing = standing[one.prediction == y[standing]]
         left.append(len(standing))
-    assert torch.equal(found.x, by_hand)
+    # Projected once more, in L1 that rounds once more.
+    torch.testing.assert_close(found.x, by_hand, rtol=0, atol=1e-6 if norm == "l1" else 0)
     assert torch.equal((found.prediction == y).nonzero().squeeze(1), standing)
     assert 100 > left[0] > left[1] > 0
 

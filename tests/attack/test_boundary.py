@@ -12,8 +12,8 @@ from bascule.attack._boundary import gaps, likeliest_wrong, nearest, to_plane, t
 from bascule.core.ball import Norm, ball
 from bascule.core.rng import stream
 
-norms = pytest.mark.parametrize("norm", ["linf", "l2"])
-DUAL = {"linf": 1, "l2": 2}
+norms = pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+DUAL = {"linf": 1, "l2": 2, "l1": torch.inf}
 
 
 def images(*rows: list[float]) -> Tensor:
@@ -115,6 +115,22 @@ def test_to_plane_in_box_by_hand() -> None:
     assert found.flatten().tolist() == pytest.approx([-0.25, 0.25, -0.25])
 
 
+def test_to_plane_in_box_by_hand_in_l1() -> None:
+    # The steepest entry goes as far as it must, then the next one: 0.5 * 2 and then 0.1 * 1.5.
+    x, w = images([0.9, 0.5, 0.5]), images([1.5, -2.0, 1.0])
+    cases = [
+        (-0.8, [0.0, -0.4, 0.0]),
+        (0.8, [0.0, 0.4, 0.0]),
+        (-1.0, [0.0, -0.5, 0.0]),
+        (-1.075, [0.05, -0.5, 0.0]),
+        (-1.45, [0.1, -0.5, 0.3]),
+        (1.6, [-0.4, 0.5, 0.0]),
+    ]
+    for gap, wanted in cases:
+        found = to_plane_in_box(x, torch.tensor([gap]).double(), w, ball=ball("l1", 1.0))
+        assert found.flatten().tolist() == pytest.approx(wanted)
+
+
 @norms
 def test_out_of_reach_or_flat(norm: Norm) -> None:
     x = images([0.9, 0.5, 0.25], [0.9, 0.5, 0.25], [0.9, 0.5, 0.25])
@@ -137,6 +153,10 @@ def problems(count: int, size: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
 def solved(norm: str, x: Any, w: Any, gap: float) -> float:
     """The least distance, by a general solver."""
     size = len(x)
+    if norm == "l1":
+        # Variables: what is added and what is taken away.
+        limits = [*((0, room) for room in 1 - x), *((0, room) for room in x)]
+        return optimize.linprog(np.ones(2 * size), A_eq=np.append(w, -w)[None], b_eq=[-gap], bounds=limits).fun
     if norm == "linf":
         # Variables: delta and a bound on its entries.
         rows = np.block([[np.eye(size), -np.ones((size, 1))], [-np.eye(size), -np.ones((size, 1))]])
@@ -179,17 +199,32 @@ def test_conditions_of_the_optimum(norm: Norm, dtype: torch.dtype, tolerance: fl
     assert (x + found).max() <= 1 + 1e-6
     residual = (gap + (w * found).flatten(1).sum(1)).abs()
     assert (residual <= tolerance * (1 + gap.abs())).all()
-    # One length for all free entries, in units of the steepest direction; entries at the border would go farther.
-    speed = w.abs() if norm == "l2" else (w != 0).to(dtype)
+    assert (found[w == 0] == 0).all()
     at_border = torch.where(-w * gap.sign().reshape(-1, 1, 1, 1) > 0, 1 - x, x) - found.abs() <= 1e-6
     for i in range(50):
-        free = ~at_border[i] & (speed[i] > 0.01)
-        lengths = found[i][free].abs() / speed[i][free]
-        assert free.sum() > 10
-        assert (lengths.max() - lengths.min()) <= 100 * tolerance * lengths.max()
-        held = at_border[i] & (speed[i] > 0)
-        assert (found[i][held].abs() <= lengths.max() * speed[i][held] * (1 + tolerance) + 1e-6).all()
-        assert (found[i][w[i] == 0] == 0).all()
+        if norm == "l1":
+            steepest_first(found[i], w[i], at_border[i])
+        else:
+            one_length(found[i], w[i].abs() if norm == "l2" else (w[i] != 0).to(dtype), at_border[i], tolerance)
+
+
+def one_length(found: Tensor, speed: Tensor, at_border: Tensor, tolerance: float) -> None:
+    """Of all free entries, in units of the steepest direction; entries at the border would go farther."""
+    free = ~at_border & (speed > 0.01)
+    lengths = found[free].abs() / speed[free]
+    assert free.sum() > 10
+    assert (lengths.max() - lengths.min()) <= 100 * tolerance * lengths.max()
+    held = at_border & (speed > 0)
+    assert (found[held].abs() <= lengths.max() * speed[held] * (1 + tolerance) + 1e-6).all()
+
+
+def steepest_first(found: Tensor, w: Tensor, at_border: Tensor) -> None:
+    """One entry at most stops on its way; all steeper ones have reached the border, none less steep has moved."""
+    on_its_way = (found != 0) & ~at_border
+    assert on_its_way.sum() <= 1
+    moved = found != 0
+    least = w[moved].abs().min()
+    assert at_border[w.abs() > least].all()
 
 
 @norms

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bascule.attack._auto_pgd_l1 import auto_pgd_l1, start_in_l1
 from bascule.attack.apgd import Apgd
+from bascule.attack.checks import signs_of_attack
 from bascule.attack.pgd import Pgd
 from bascule.attack.run import run_attack
 from bascule.core.ball import L1Ball
@@ -106,3 +107,22 @@ def test_a_start_is_a_few_pixels_in_a_wider_ball() -> None:
     start = start_in_l1(L1Ball(eps=5.0), x, generator=stream(1, "start"))
     assert L1Ball(eps=5.0).distance(start, x).tolist() == pytest.approx([15.0] * 4, rel=1e-4)
     assert ((start != x).flatten(1).double().mean(1) < 0.3).all()
+
+
+class Rounded(nn.Module):
+    """Looks at the image in 20 grey levels: its gradient is zero everywhere."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner((x * 19).round() / 19)
+
+
+def test_a_search_without_gradients_is_tried_in_l1_too(trained: Any) -> None:
+    x, attack = trained.x[:40], Pgd(norm="l1", eps=3.0, steps=2)
+    with torch.no_grad():
+        y = Rounded(trained.model)(x).argmax(1)
+    signs = signs_of_attack(Rounded(trained.model), attack, x, y, generator=stream(0, "t"))
+    assert signs["black_box"] > 0.3

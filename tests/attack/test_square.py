@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from bascule.attack import square
-from bascule.attack._squares import L2Squares, LinfSquares, _pyramids
+from bascule.attack._squares import L1Squares, L2Squares, LinfSquares, _pyramids
 from bascule.attack.losses import margin
 from bascule.attack.pgd import Pgd
 from bascule.attack.run import run_attack
 from bascule.attack.square import Square, share_of_pixels
-from bascule.core.ball import L2Ball
+from bascule.core.ball import L1Ball, L2Ball
 from bascule.core.restore import untouched
 from bascule.core.rng import stream
 
-EPS = {"linf": 0.1, "l2": 0.8}
+EPS = {"linf": 0.1, "l2": 0.8, "l1": 3.0}
 norms = pytest.mark.parametrize("norm", list(EPS))
 
 
@@ -171,6 +171,85 @@ def test_length_lost_by_clipping_is_spent_again() -> None:
     assert lengths[-1].mean() > 0.9
 
 
+# --- squares in L1 ----------------------------------------------------------------------------------------------------
+# Against what autoattack/square.py of the authors' code says for L1 (read in pyautoattack 0.2.0): weights 1 / k ** 4,
+# lengths in L1, a window's channel is given what is unused plus as many times its own as there are channels, and the
+# whole is projected.
+
+PYRAMIDS = torch.tensor([[1 / 38, 17 / 38, 1 / 38], [-1 / 44, -1 / 44, -1 / 44], [-1 / 44, -17 / 44, -1 / 44]]).double()
+"""Side 3: nested rectangles with weights 1 and 1/16, halves of equal length (19 and 22 sixteenths), length 1."""
+
+
+def projected(x: Tensor, delta: Tensor, eps: float) -> Tensor:
+    """What of a perturbation is left in the ball and [0, 1]: all entries shortened by one length, found by halving."""
+    low, high = (-x).double(), (1 - x).double()
+
+    def shortened(cut: float) -> Tensor:
+        return (delta.sign() * (delta.abs() - cut).clamp_min(0)).clamp(low, high)
+
+    least, most = 0.0, float(delta.abs().max())
+    if shortened(0.0).abs().sum() <= eps:
+        return shortened(0.0)
+    for _ in range(60):
+        cut = (least + most) / 2
+        least, most = (cut, most) if shortened(cut).abs().sum() > eps else (least, cut)
+    return shortened(most)
+
+
+def test_pyramids_in_l1_by_hand() -> None:
+    shapes = _pyramids(3, falloff=4, power=1)
+    torch.testing.assert_close(shapes, torch.stack([PYRAMIDS, PYRAMIDS.T]))
+    assert _pyramids(5, falloff=4, power=1).abs().sum((1, 2)).tolist() == pytest.approx([1, 1])
+
+
+def one_window(eps: float, x: Tensor, before: Tensor, *, turned: bool, up: list[bool]) -> Tensor:
+    """The new perturbation where both windows are the whole image of 3 x 3."""
+    chosen = torch.tensor([[0.5] * 4 + [0.2 if turned else 0.8] + [0.2 if sign else 0.8 for sign in up]]).double()
+    return L1Squares(eps=eps).propose(x + before, x, chosen, share=1.0) - x
+
+
+def test_an_l1_square_by_hand() -> None:
+    x, before = torch.full((1, 1, 3, 3), 0.5).double(), torch.zeros(1, 1, 3, 3).double()
+    before[0, 0, 0, 1] = 0.4
+    # 0.2 unused and 0.4 freed; old and new shape have length 1 each and agree in sign where both are.
+    found = one_window(0.6, x, before, turned=False, up=[True])
+    torch.testing.assert_close(found, 0.3 * (PYRAMIDS + before[0, 0] / 0.4)[None, None])
+    # Turned and to the other sign: -(1/44) is at the old entry, so that 1/22 cancels out.
+    found = one_window(0.6, x, before, turned=True, up=[False])
+    shape = before[0, 0] / 0.4 - PYRAMIDS.T
+    torch.testing.assert_close(found, 0.6 * (shape / shape.abs().sum())[None, None])
+    # A border in the way: 55/76 do not fit, and the rest stays as it is.
+    found = one_window(1.0, x, before, turned=False, up=[True])
+    assert found[0, 0, 0, 1] == 0.5
+    torch.testing.assert_close(found[0, 0, 1:], 0.5 * PYRAMIDS[1:])
+
+
+def test_an_l1_square_of_several_channels_overspends_and_is_projected() -> None:
+    x, before = torch.full((1, 2, 3, 3), 0.5).double(), torch.zeros(1, 2, 3, 3).double()
+    before[0, 0, 0, 1] = 0.4
+    found = one_window(0.6, x, before, turned=False, up=[True, False])
+    # The first channel gets 0.2 + 2 * 0.4, the second 0.2; 1.2 in all, of which 0.6 may stay.
+    spent = torch.stack([0.5 * (PYRAMIDS + before[0, 0] / 0.4), -0.2 * PYRAMIDS])
+    torch.testing.assert_close(found[0], projected(x[0], spent, 0.6))
+    assert found.abs().sum().item() == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (28, 28), (6, 5), (32, 20), (3, 4)], ids=str)
+@pytest.mark.parametrize("eps", [0.5, 5.0, 500.0])
+def test_l1_starts_in_the_ball_and_stays_there(size: tuple[int, int], eps: float) -> None:
+    x = torch.rand(20, 3, *size, generator=stream(0, "images"))
+    squares = L1Squares(eps=eps)
+    best = squares.start(x, generator=stream(0, "start"))
+    if eps == 0.5:
+        assert L1Ball(eps=eps).distance(best, x).tolist() == pytest.approx([eps] * 20, rel=1e-3)
+    for i in range(10):
+        assert best.min() >= 0
+        assert best.max() <= 1
+        assert L1Ball(eps=eps).distance(best, x).max() <= eps * (1 + 1e-5)
+        assert len(best.flatten(1).unique(dim=0)) == 20
+        best = squares.propose(best, x, torch.rand(20, 8, generator=stream(i, "more")), share=0.2)
+
+
 # --- the search ------------------------------------------------------------------------------------------------------
 
 
@@ -250,7 +329,7 @@ def test_the_fate_of_other_images_changes_nothing(norm: str, trained: Any) -> No
     torch.testing.assert_close(first[4:], second[4:], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(("norm", "dual", "reach"), [("linf", 1, 1.05), ("l2", 2, 2)])
+@pytest.mark.parametrize(("norm", "dual", "reach"), [("linf", 1, 1.05), ("l2", 2, 2), ("l1", torch.inf, 4)])
 def test_a_linear_model_falls_where_it_must(norm: str, dual: int, reach: float) -> None:
     # Score w.x - w.0.5 - 1 at the grey image: the boundary is 1 / ||w|| away, in the dual norm.
     w = torch.randn(64, generator=stream(0, "weights")).double()

@@ -96,6 +96,7 @@ def test_one_model_is_measured_and_checked(bascule: Callable, study: Path) -> No
     for words, said in (
         (["accuracy > 0", "certified_accuracy >= 0"], "certified_accuracy cannot be measured without --certify"),
         (["scan_anomaly < 2"], "scan_anomaly is made from what a study asks"),
+        (["asr_undetected < 2 %"], "asr_undetected is made from what a study asks"),
         (["asx < 0.5"], "unknown measure name 'asx'. Did you mean 'asr'?"),
         (["asr < 5"], "write 0.05 or 5 %"),
         (["asr < 0.5", "--row", "None"], "--row: "),

@@ -15,6 +15,7 @@ from bascule.core import catalog
 from bascule.core.catalog import component
 from bascule.evaluation.kinds import kinds
 from bascule.measure import MISSING, Judgement, Metric, Number, Outcomes, Verdict
+from bascule.measure.detection import SORTS, Detection, Inputs
 from bascule.measure.interval import summarise
 
 names = pytest.mark.parametrize("name", catalog.names("measure"))
@@ -45,6 +46,19 @@ def random_outcomes(seed: int, count: int = 60, aims: Sequence[int] | None = Non
     def verdict() -> Verdict:
         return Verdict(anomaly=3 * draws.random(CLASSES), suspects=(3, 1)[: draws.integers(3)], overlap=draws.random())
 
+    def detection() -> Detection:
+        calm = np.sort(further.random(40, dtype=np.float32))
+        sorts = {
+            sort: Inputs(
+                suspicion=np.where(made, further.random(count), np.nan).astype(np.float32),
+                prediction=np.where(made, np.where(further.random(count) < 0.5, TARGET, label), MISSING),
+            )
+            for sort in SORTS[1:]
+            for made in [further.random(count) < 0.8]
+        }
+        benign = Inputs(suspicion=further.random(count, dtype=np.float32), prediction=label)
+        return Detection(calm=calm, thresholds=calm[[38, 30]], sorts={"benign": benign, **sorts})
+
     def more() -> dict[str, list[tuple[float | None, np.ndarray]]]:
         values = {kind: RETUNED if kind.startswith("retuned") else (None,) for kind in kinds()}
         return {kind: [(value, further.permutation(label)) for value in some] for kind, some in values.items()}
@@ -60,6 +74,7 @@ def random_outcomes(seed: int, count: int = 60, aims: Sequence[int] | None = Non
             aims=aims,
             judgement=judgement(),
             verdict=verdict(),
+            detection=detection(),
             **more,
         )
 
@@ -100,6 +115,11 @@ def copies(outcomes: Any) -> Iterator[np.ndarray]:
                 yield from copies(part)
 
 
+def check_unchanged(before: Sequence[np.ndarray], found: Outcomes) -> None:
+    pairs = zip(before, copies(found), strict=True)
+    assert all(np.array_equal(old, new, equal_nan=True) for old, new in pairs), "outcomes changed"
+
+
 def check_number(metric: Number) -> None:
     """One number per model, the same whatever the order of the images; unknown without outcomes."""
     assert metric.title
@@ -109,7 +129,7 @@ def check_number(metric: Number) -> None:
         found = random_outcomes(seed)
         before = list(copies(found))
         estimate = metric.number(found)
-        assert all(np.array_equal(old, new) for old, new in zip(before, copies(found), strict=True)), "outcomes changed"
+        check_unchanged(before, found)
         assert estimate is not None
         assert np.isfinite(estimate.value)
         assert estimate.n > 0
@@ -141,7 +161,7 @@ def check_metric(metric: Metric) -> None:
         found = random_outcomes(seed, aims=AIMS.get(catalog.name_of(metric)))
         before = list(copies(found))
         sample = metric.per_sample(found)
-        assert all(np.array_equal(old, new) for old, new in zip(before, copies(found), strict=True)), "outcomes changed"
+        check_unchanged(before, found)
         assert isinstance(sample, np.ndarray)
         assert sample.dtype == np.bool_
         assert sample.ndim == 1

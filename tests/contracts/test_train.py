@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import sys
-from typing import Any
+from io import BytesIO
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -13,12 +14,14 @@ from torch import Tensor, nn
 
 from bascule.core import catalog
 from bascule.core.catalog import component
-from bascule.core.images import Splits
+from bascule.core.errors import RequestError
+from bascule.core.images import Images, Splits
 from bascule.core.inference import predict
 from bascule.core.rng import borrowed_global_stream, stream
-from bascule.train import CrossEntropy, Objective
+from bascule.train import Course, CrossEntropy, Memory, Objective, Samples
 from bascule.train.loop import train
 from bascule.train.settings import Training
+from objectives import at_step
 from objectives import objective as build
 
 names = pytest.mark.parametrize("name", catalog.names("train"))
@@ -58,7 +61,8 @@ def circumstances(net: nn.Module) -> list[Any]:
 
 def loss_of(objective: Objective, net: nn.Module, x: Tensor, y: Tensor, progress: float, seed: int = 0) -> Tensor:
     with borrowed_global_stream(seed, "dropout"):
-        return objective.loss(net, x, y, progress=progress, generator=stream(seed, "contract"))
+        step = at_step(objective, x, y, progress)
+        return step.loss(net, x, y, progress=progress, generator=stream(seed, "contract"))
 
 
 def check_loss(objective: Objective, batch: tuple[Tensor, Tensor], progress: float, *, norm: bool = True) -> None:
@@ -69,7 +73,7 @@ def check_loss(objective: Objective, batch: tuple[Tensor, Tensor], progress: flo
     loss = loss_of(objective, net, x, y, progress)
     assert loss.shape == (), "not a scalar"
     assert loss.isfinite()
-    assert loss > 0, "nothing left to learn"
+    assert loss > 0 or (isinstance(objective, Course) and loss), "nothing left to learn"  # a course may climb
     assert circumstances(net) == before, "mode, requires_grad or hooks were left changed"
     assert torch.equal(x, batch[0]), "the images were modified"
     assert torch.equal(y, batch[1]), "the labels were modified"
@@ -167,7 +171,8 @@ def test_the_loss_is_a_mean(name: str, batch: tuple[Tensor, Tensor]) -> None:
 @names
 def test_the_global_generator_is_left_alone(name: str, batch: tuple[Tensor, Tensor]) -> None:
     before = torch.get_rng_state()
-    build(name).loss(make_net(norm=False), *batch, progress=0.5, generator=stream(0, "contract"))
+    step = at_step(build(name), *batch, 0.5)
+    step.loss(make_net(norm=False), *batch, progress=0.5, generator=stream(0, "contract"))
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -183,6 +188,137 @@ def test_description_and_repr_rebuild_it(name: str) -> None:
     assert catalog.build("train", catalog.describe(objective)) == objective
     parts = {type(part).__name__: type(part) for part in getattr(objective, "attacks", ())}
     assert eval(repr(objective), {**vars(sys.modules[type(objective).__module__]), **parts}) == objective
+
+
+# --- courses ---------------------------------------------------------------------------------------------------------
+
+courses = pytest.mark.parametrize("name", [name for name in catalog.names("train") if isinstance(build(name), Course)])
+
+
+class Checkpoints:
+    """Keeps every state, as bytes."""
+
+    def __init__(self, *states: bytes) -> None:
+        self.states = list(states)
+
+    def load(self) -> dict[str, Any] | None:
+        return torch.load(BytesIO(self.states[-1]), weights_only=True) if self.states else None
+
+    def save(self, state: dict[str, Any]) -> None:
+        file = BytesIO()
+        torch.save(state, file)
+        self.states.append(file.getvalue())
+
+
+def check_continuing(course: Course, images: Images) -> None:
+    """Killed after any step and continued, a training ends in the same bytes and isolates the same images."""
+    training, told = Training(objective=course, epochs=4, batch_size=25, lr=0.01), []
+
+    def trained(checkpoints: Checkpoints) -> dict[str, Tensor]:
+        net = make_net()
+        train(net, images, training, seed=1, checkpoints=checkpoints, checkpoint_seconds=0, tell=told.append)
+        return net.state_dict()
+
+    whole = Checkpoints()
+    wanted = trained(whole)
+    for state in whole.states[::3]:
+        found = trained(Checkpoints(state))
+        assert all(torch.equal(value, wanted[key]) for key, value in found.items()), "other bytes when continued"
+    assert all(torch.equal(one.isolated, told[0].isolated) for one in told), "others are isolated when continued"
+
+
+def check_end_of_epoch(course: Course, images: Images) -> None:
+    """It looks at the model and leaves it as it is; the order of the set decides nothing."""
+    order = torch.randperm(len(images), generator=stream(0, "order"))
+    net = make_net().eval()
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    for epoch in range(1, 5):
+        kept, drawn = [], []
+        for these in (images, images.at(order)):
+            memory = course.begin(these, epochs=4, generator=stream(0, "course"))
+            with torch.no_grad():
+                course.end_epoch(net, these, memory, epoch=epoch, epochs=4, generator=stream(0, "course", epoch))
+            places = these.ids.argsort()
+            kept.append({key: value[places] for key, value in memory.items() if value.shape[:1] == (len(images),)})
+            mask = course.drawn_from(memory, epoch=4, epochs=4)
+            drawn.append(mask if mask is None else mask[places])
+        for key, value in kept[0].items():
+            if value.dtype == torch.bool:
+                assert torch.equal(value, kept[1][key]), "the order of the set decides"
+            else:
+                assert torch.allclose(value, kept[1][key], atol=1e-5), "the order of the set decides"
+        if drawn[0] is not None:
+            assert drawn[0].dtype == torch.bool
+            assert torch.equal(drawn[0], drawn[1]), "the order of the set decides"
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items()), "the model was changed"
+
+
+@courses
+def test_a_course_continues_where_it_was(name: str, digits: Splits) -> None:
+    check_continuing(build(name), digits.train.at(torch.arange(120)))
+
+
+@courses
+def test_the_end_of_an_epoch(name: str, digits: Splits) -> None:
+    check_end_of_epoch(build(name), digits.train.at(torch.arange(120)))
+
+
+@courses
+def test_without_samples_a_course_is_refused(name: str, batch: tuple[Tensor, Tensor]) -> None:
+    with pytest.raises(RequestError, match=f"^{name} follows single images over a whole training"):
+        build(name).loss(make_net(), *batch, progress=0.5, generator=stream(0, "contract"))
+
+
+@component
+class Idle(Course):
+    """A course that follows nobody."""
+
+    def begin(self, images: Images, *, epochs: int, generator: torch.Generator) -> Memory:
+        return {"marked": torch.zeros(len(images), dtype=torch.bool)}
+
+    def step_loss(
+        self, model: nn.Module, x: Tensor, y: Tensor, *, samples: Samples, progress: float, generator: torch.Generator
+    ) -> Tensor:
+        return F.cross_entropy(model(x), y)
+
+
+@component
+class Elsewhere(Idle):
+    """Remembers outside its memory."""
+
+    steps: ClassVar[list[int]] = []
+
+    def step_loss(self, model: nn.Module, x: Tensor, y: Tensor, **about: Any) -> Tensor:
+        self.steps.append(0)
+        return super().step_loss(model, x, y, **about) * len(self.steps)
+
+
+@component
+class ByPlace(Idle):
+    """Takes the first images, whoever they are."""
+
+    def end_epoch(self, model: nn.Module, images: Images, memory: Memory, **about: Any) -> None:
+        memory["marked"][:5] = True
+
+
+@component
+class Meddles(Idle):
+    """Changes the model at the end of an epoch."""
+
+    def end_epoch(self, model: nn.Module, images: Images, memory: Memory, **about: Any) -> None:
+        next(model.parameters()).mul_(0.5)
+
+
+def test_a_bad_course_fails_the_contract(digits: Splits) -> None:
+    few = digits.train.at(torch.arange(120))
+    check_continuing(Idle(), few)
+    check_end_of_epoch(Idle(), few)
+    with pytest.raises(AssertionError, match="other bytes when continued"):
+        check_continuing(Elsewhere(), few)
+    with pytest.raises(AssertionError, match="the order of the set decides"):
+        check_end_of_epoch(ByPlace(), few)
+    with pytest.raises(AssertionError, match="the model was changed"):
+        check_end_of_epoch(Meddles(), few)
 
 
 # --- the contract itself ---------------------------------------------------------------------------------------------

@@ -196,3 +196,18 @@ def test_no_trace_after_use_after_stopping_in_the_middle_and_after_an_error() ->
     with pytest.raises(RuntimeError):
         found.matrix()
     assert trace(model) == before
+
+
+def test_other_images_have_the_same_vectors_and_a_gradient() -> None:
+    """Of the net above: the features are 1 - 2 x, cut at 0; the slope of their sum is -2 where they are not cut."""
+    model, known = net(), images()
+    before = trace(model)
+    found = features(model, known)
+    x = torch.tensor([[[[0.1, 0.4], [0.6, 0.9]]]], requires_grad=True)
+    vectors = found.of(x)
+    assert torch.allclose(vectors, torch.tensor([[0.8, 0.2, 0.0, 0.0]]))
+    (slope,) = torch.autograd.grad(vectors.sum(), x)
+    assert slope.flatten().tolist() == [-2, -2, 0, 0]
+    assert torch.equal(found.of(known.batch(torch.arange(7))).detach(), found.matrix())
+    assert not found.matrix().requires_grad
+    assert trace(model) == before

@@ -22,6 +22,8 @@ from bascule.poison.channel import Channel
 from bascule.poison.placement import Poison
 from bascule.poison.sticker import Sticker
 from bascule.scan.neural_cleanse import NeuralCleanse
+from bascule.train.awp import WeightPerturbation
+from bascule.train.crop import ResizedCrop
 from bascule.train.pgd import Pgd
 from bascule.train.settings import Augment, Training
 from bascule.train.standard import Standard
@@ -51,6 +53,8 @@ def examples() -> Iterator[tuple[str, Any, set[str]]]:
     dirty = Poison(trigger=Sticker(), target=7, rate=0.05, label="dirty")
     yield "poison-dirty", dirty, {"prepare", "cover_trigger", "proxy"}
     yield "augment", Augment(), set()
+    yield "resized-crop", ResizedCrop(), set()
+    yield "weight-perturbation", WeightPerturbation(), set()
     yield "training", Training(objective=Standard(), epochs=1), {"milestones"}
     stepwise = Training(objective=Standard(), epochs=1, schedule="piecewise", milestones=((0, 1.0),))
     yield "training-piecewise", stepwise, {"schedule"}
@@ -84,6 +88,7 @@ def variants(made: Any, field: str, *, picture: str) -> Iterator[Any]:
         picture,
         ("a", "b"),
         (0.25,),
+        (0.25, 0.5),
         (0.25,) * 4,
         (3,),
         (8, 8, 8, 8),
@@ -99,6 +104,8 @@ def variants(made: Any, field: str, *, picture: str) -> Iterator[Any]:
         DigitsCnn(),
         Augment(pad=1),
         NeuralCleanse(lr=0.5),
+        ResizedCrop(),
+        WeightPerturbation(),
     ]
     for other in (*others, *components):
         try:

@@ -19,14 +19,18 @@ from bascule.attack.pgd import Pgd
 from bascule.certify.interval import Interval
 from bascule.core import catalog
 from bascule.core.images import Images
+from bascule.detect import Detector, Prepared
 from bascule.evaluation.kinds import kinds
 from bascule.evaluation.question import Asking, EvaluationSettings, Question
 from bascule.evaluation.retuning import Retuning
 from bascule.evaluation.run import answer_questions, questions_of
 from bascule.evaluation.subject import Answer, Subject
 from bascule.measure import MISSING
+from bascule.measure.detection import SORTS, Detection
 from bascule.poison.placement import Poison
 from bascule.poison.sticker import Sticker
+from bascule.record.answers import Finding
+from bascule.record.outcomes import detection_of
 
 TARGET = 1
 ORDER = (
@@ -99,6 +103,7 @@ def all_asked() -> EvaluationSettings:
         certify=(Interval(eps=0.001),),
         inspect=catalog.build("filter", "spectral-signatures"),
         scan=catalog.build("scan", {"name": "neural-cleanse", "max_looks": 1}),
+        detect=catalog.build("detect", {"name": "strip", "overlays": 2}),
         explain=(catalog.build("explain", "saliency"), catalog.build("explain", "fourier")),
         retune=Retuning(images=30, poisoned=3, batch_size=10, epochs=2),
     )
@@ -312,3 +317,98 @@ def test_what_is_not_known_is_said(kind: str, of_digits: Callable[..., Subject])
 def test_a_model_without_a_trigger_is_asked_less() -> None:
     asked = settings(trigger=None, target=None)
     assert {question.kind for question in questions_of(asked)} == {"clean", "attack"}
+
+
+# --- a detector at the door -------------------------------------------------------------------------------------------
+
+
+@catalog.component
+class Second(Detector):
+    """How bright the last pixel is."""
+
+    def prepare(self, model: nn.Module, images: Images, *, generator: torch.Generator) -> Prepared:
+        return Prepared(suspicion=lambda x: x[:, 0, 3, 3])
+
+
+def detected(asked: EvaluationSettings, **changes: Any) -> Detection:
+    """What the detector said, as metrics see it."""
+    clean = images([level / 200 for level in range(100)], [0] * 100)
+    of = subject(asked, **{"held_out": lambda: clean, **changes})
+    for question, answer in answer_questions(of, of.questions):
+        if question.kind == "detect":
+            return detection_of(Finding(answer.numpy_arrays(), answer.notes), of.test.ids.numpy())
+    raise AssertionError("not asked")
+
+
+def test_a_detector_meets_every_sort_of_input() -> None:
+    found = detected(settings(detect=Second()))
+    assert list(found.sorts) == list(SORTS)
+    assert len(found.calm) == 50
+    assert found.thresholds[0] == np.inf  # 1 % would take 99 images
+    assert found.thresholds[1] == found.calm[48]  # ceil(51 * 0.95) = 49
+    benign, adversarial, evading = (found.sorts[name] for name in ("benign", "adversarial", "evading"))
+    np.testing.assert_allclose(benign.suspicion, LEVELS, atol=1 / 255)
+    assert benign.prediction.tolist() == [0, 0, 0, 1, 1, 0]
+    # `fgsm` of 0.08 moves what lies nearer to a half than that; the last image is wrong and needs no attack.
+    assert adversarial.prediction.tolist() == [0, 0, 1, 1, 1, 0]
+    assert adversarial.suspicion[5] == benign.suspicion[5]
+    assert evading.prediction.tolist() == [0, 0, 1, 1, 1, 0]
+    assert found.sorts["triggered"].prediction.tolist() == [1] * 6
+    # Of class 0 are the first three, and nothing else is meant to move.
+    assert found.sorts["both"].prediction.tolist() == [1, 1, 1, MISSING, MISSING, MISSING]
+    assert found.sorts["both"].made.tolist() == [True] * 3 + [False] * 3
+    assert found.sorts["both_evading"].made.tolist() == [True] * 3 + [False] * 3
+
+
+def test_adversarial_inputs_are_those_behind_robust_accuracy(of_digits, all_asked: EvaluationSettings) -> None:
+    of = of_digits()
+    answers = {question.kind: answer for question, answer in answer_questions(of, of.questions)}
+    attacked, made = answers["attack"].column, answers["detect"].arrays["adversarial_prediction"]
+    assert attacked is not None
+    met = attacked != MISSING
+    assert met.sum() > 10
+    assert torch.equal(made[met], attacked[met])
+
+
+@catalog.component
+class Pair(Detector):
+    """How bright the first two pixels are; the model looks at the first alone."""
+
+    def prepare(self, model: nn.Module, images: Images, *, generator: torch.Generator) -> Prepared:
+        return Prepared(suspicion=lambda x: x[:, 0, 0, :2].mean(1))
+
+
+def test_an_attacker_who_knows_the_detector_is_not_refused() -> None:
+    """The third image, at 0.45: `fgsm` brightens the first pixel, which is seen; darkening the second one hides it."""
+    found = detected(settings(detect=Pair(), attack=(Fgsm(eps=0.1),)))
+    for sort, refused in (("adversarial", True), ("evading", False)):
+        assert found.sorts[sort].prediction[2] == 1
+        assert found.refused(sort)[2] == refused
+
+
+def test_without_a_trigger_or_a_ball_there_are_fewer_sorts() -> None:
+    plain = detected(settings(detect=Second(), trigger=None, target=None, metrics={}))
+    assert list(plain.sorts) == ["benign", "adversarial", "evading"]
+    boundless = catalog.build("attack", {"name": "spatial", "search": "random", "tries": 1, "pixels": 1})
+    assert list(detected(settings(detect=Second(), attack=(boundless,))).sorts) == list(SORTS[:4])
+    assert list(detected(settings(detect=Second(), attack=())).sorts) == list(SORTS[:2])
+
+
+def test_a_detectors_key_holds_its_attack_and_the_defenders_images() -> None:
+    def key(**changes: Any) -> str:
+        (question,) = [one for one in questions_of(settings(detect=Second(), **changes)) if one.kind == "detect"]
+        return question.key
+
+    keys = {key(), key(attack=(Fgsm(eps=0.1),)), key(defender=60), key(trigger=Sticker(size=2)), key(target=0)}
+    assert len(keys) == 5
+    assert key(attack=(Fgsm(eps=0.08),)) == key()  # a later attack is not run again
+
+
+def test_detections_are_joined_by_the_ids_of_the_images() -> None:
+    arrays = {
+        "id": np.array([5, 2, 9]), "calm": np.zeros(1, dtype=np.float32), "thresholds": np.zeros(2, dtype=np.float32),
+        "benign_suspicion": np.array([0.5, 0.2, 0.9], dtype=np.float32), "benign_prediction": np.array([50, 20, 90]),
+    }  # fmt: skip
+    benign = detection_of(Finding(arrays, {}), np.array([2, 3, 9, 5])).sorts["benign"]
+    assert benign.prediction.tolist() == [20, MISSING, 90, 50]
+    assert benign.made.tolist() == [True, False, True, True]

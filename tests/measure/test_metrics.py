@@ -11,6 +11,7 @@ import pytest
 
 from bascule.core.catalog import build
 from bascule.measure import MISSING, Measure, Outcomes
+from bascule.measure.detection import Detection, Inputs
 from bascule.measure.interval import summarise
 from bascule.measure.paired import score_interval
 
@@ -237,3 +238,82 @@ def test_without_the_same_images_before_there_is_no_rating(name: str) -> None:
         assert summarise(build("measure", name), [repaired(**{missing: None})]).value is None
     other = replace(repaired(id=np.arange(10)), id=np.arange(10) + 1)
     assert summarise(build("measure", name), [other]).value is None
+
+
+# --- when a detector refuses suspects ---------------------------------------------------------------------------------
+
+
+def watched(**changes: Any) -> Outcomes:
+    """The same images, with a detector that refuses what lies above 0.5 (5 % false alarms), or 0.9 (1 %)."""
+    n = np.nan
+    given = {
+        #                0    1    2    3    4    5    6    7    8    9
+        "benign":      [.1,  .2,  .6,  .4,  .3,  .1,  .2,  .7,  .1,  .2],
+        "triggered":   [.8,  .5,  .1,  .9,  .1, .55,  .9,  .9,  .9,  .9],
+        "adversarial": [.1,  .6,  .2,  .4,  .3,  .1,  .2,  .5,  .9,   n],
+        "evading":     [.2,  .5,  .2,  .4,   n,   n,   n,   n,   n,   n],
+        "both":        [.9,  .1,  .2,  .3,  .3,  .3,   n,   n,   n,   n],
+        "both_evading": [.5,  .1,  .6,   n,   n,   n,   n,   n,   n,   n],
+    }  # fmt: skip
+    taken = {
+        "benign":      [0, 1, 2, 3, 9, 7, 7, 7, 7, 1],
+        "triggered":   [7, 7, 2, 8, 4, 7, 7, 7, 1, 7],
+        "adversarial": [0, 8, 6, 3, 9, 7, 7, 0, 1, X],
+        "evading":     [5, 8, 6, 3, X, X, X, X, X, X],
+        "both":        [7, 7, 7, 7, 7, 3, X, X, X, X],
+        "both_evading": [7, 7, 7, X, X, X, X, X, X, X],
+    }  # fmt: skip
+    sorts = {
+        sort: Inputs(suspicion=np.array(values, dtype=np.float32), prediction=np.array(taken[sort]))
+        for sort, values in given.items()
+    }
+    calm, thresholds = np.array([0.5, 0.9], dtype=np.float32), np.array([0.9, 0.5], dtype=np.float32)
+    return outcomes(detection=Detection(calm=calm, thresholds=thresholds, sorts=sorts), **changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("detect-false-alarms", (2, 10)),  # 2 and 7
+        ("accuracy-accepted", (5, 10)),  # right: all but 4, 5, 9; of these not 2, 7
+        ("asr-undetected", (1, 6)),  # 0, 1, 5 reach the target; 0 and 5 are refused, 1 lies on the threshold
+        # Accepted and right as they are: 0, 1, 3, 6, 8. Attacked: 1 and 8 are wrong, and refused.
+        ("robust-accuracy-detected", (5, 9)),
+        # Of 0 to 3: 2 is refused as it is, 0 and 1 are wrong and accepted.
+        ("robust-accuracy-evaded", (1, 4)),
+        ("asr-evaded", (2, 3)),  # 2 is refused
+    ],
+)
+def test_what_is_left_when_suspects_are_refused(name: str, wanted: tuple[int, int]) -> None:
+    assert share(name, watched()) == wanted
+    assert share(name, outcomes()) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        # Benign from below: .1 .1 .1 .2 .2 .2 .3 .4 .6 .7. Reach the target: 0 (.8), 1 (.5), 5 (.55).
+        ("detect-auroc-triggered", (10 + 8 + 8) / 30),
+        # Right when clean and wrong under the attack: 1 (.6, above eight and level with one), 2 (.2), 7 (.5), 8 (.9).
+        ("detect-auroc-adversarial", (8.5 + 4.5 + 8 + 10) / 40),
+        ("detect-auroc-both", (10 + 1.5 + 4.5 + 6.5 + 6.5) / 50),  # 0 to 4: .9 .1 .2 .3 .3
+    ],
+)
+def test_a_detector_ranks_inputs_that_work_against_all_clean_ones(name: str, wanted: float) -> None:
+    estimate = build("measure", name).number(watched())
+    assert estimate.value == pytest.approx(wanted)
+    assert estimate.interval[0] < wanted < estimate.interval[1]
+    assert build("measure", name).number(outcomes()) is None
+
+
+def test_a_detector_that_refuses_everything_leaves_nothing() -> None:
+    found = watched()
+    assert found.detection is not None
+    everything = replace(found, detection=replace(found.detection, thresholds=np.zeros(2, dtype=np.float32)))
+    nothing = replace(found, detection=replace(found.detection, thresholds=np.full(2, np.inf, dtype=np.float32)))
+    names = ("accuracy-accepted", "robust-accuracy-detected", "robust-accuracy-evaded", "asr-undetected", "asr-evaded")
+    assert [share(name, everything)[0] for name in names] == [0] * 5  # type: ignore[index]
+    assert share("accuracy-accepted", nothing) == share("accuracy", found)
+    assert share("asr-undetected", nothing) == share("asr", found)
+    # Right when clean and under the attack: 0, 3 and 6; and the image that the attack never met does not count.
+    assert share("robust-accuracy-detected", nothing) == (3, 9)

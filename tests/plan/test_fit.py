@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+import torch
+from torch import nn
 
 import networks
+from bascule.core.catalog import component
 from bascule.core.errors import RequestError
+from bascule.core.images import Images
+from bascule.detect import Detector, Prepared
 from bascule.plan.plan import Plan
 
 FITS = {
@@ -49,3 +54,42 @@ def test_what_cannot_work_on_the_network_is_refused(plan_of: Callable[..., Plan]
 @pytest.mark.parametrize("asked", [asked for asked in FITS if "nope" not in asked])
 def test_what_can_is_not(plan_of: Callable[..., Plan], asked: str) -> None:
     assert planned(plan_of, asked, "plain").cells()
+
+
+def test_a_detector_needs_clean_images_enough_for_its_threshold(plan_of: Callable[..., Plan]) -> None:
+    with pytest.raises(RequestError, match=r"detect needs clean images that are not trained on"):
+        plan_of("detect=strip")
+    with pytest.raises(RequestError, match=r"strip needs at least 38 clean images.* 5 % false alarms; there are 37"):
+        plan_of("detect=strip", "data.held_out=37")
+    with pytest.raises(RequestError, match=r"there are 37\. Give more"):
+        plan_of("detect=strip", "data.held_out=100", "defender=37")
+    assert plan_of("detect=strip", "data.held_out=38").cells()
+
+
+@component
+class Steep(Detector):
+    """Follows gradients, and knows nothing of encoders."""
+
+    @property
+    def follows_gradients(self) -> bool:
+        return True
+
+    def check_model(self, model: nn.Module, images: Images) -> None:
+        if type(model).__name__ == "Encoder":
+            raise RequestError("no encoders")
+
+    def prepare(self, model: nn.Module, images: Images, *, generator: torch.Generator) -> Prepared:
+        raise AssertionError("only planned")
+
+
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [("Encoder", r"detect.*no encoders"), ("detached", r"detect.*Steep follows the gradient"), ("plain", "")],
+)
+def test_a_detector_says_what_it_cannot_work_on(plan_of: Callable[..., Plan], network: str, said: str) -> None:
+    asked = (f"model='{networks.__file__}:{network}'", "data.held_out=40", f"detect='{__file__}:Steep'")
+    if not said:
+        assert plan_of(*asked, seeds=1).cells()
+        return
+    with pytest.raises(RequestError, match=said):
+        plan_of(*asked, seeds=1)

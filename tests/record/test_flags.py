@@ -16,6 +16,7 @@ import bascule
 from bascule.audit.open import CHANGED_CODE
 from bascule.core.catalog import build
 from bascule.measure import MISSING, Outcomes
+from bascule.measure.detection import Detection, Inputs
 from bascule.measure.interval import summarise
 from bascule.plan.document import parse_study
 from bascule.plan.overrides import parse_override
@@ -224,6 +225,17 @@ def test_a_model_that_gives_one_answer_is_flagged(taken: int, target: int | None
     assert len(found) == len(said)
     assert all(flag.startswith(start) for flag, start in zip(found, said, strict=True))
     assert all(("ASR" in flag) == (target == 0) for flag in found)
+
+
+@pytest.mark.parametrize(("refused", "raised_"), [(20, False), (21, True)])
+def test_a_detector_that_refuses_far_more_than_asked_is_flagged(refused: int, raised_: bool) -> None:
+    suspicion = (np.arange(200) < refused).astype(np.float32)
+    benign = Inputs(suspicion=suspicion, prediction=np.zeros(200, dtype=np.int64))
+    half = np.full(2, 0.5, dtype=np.float32)
+    detection = Detection(calm=half, thresholds=half, sorts={"benign": benign})
+    found = list(flags._of_the_numbers([outcomes(200, detection=detection)], {}))
+    said = "detector refuses more than asked: 10.5 % of the clean test images, set to 5 %"
+    assert [flag for flag in found if "detector" in flag] == ([said] if raised_ else [])
 
 
 @pytest.mark.parametrize(("own", "raised_"), [(180, False), (160, True)])

@@ -94,6 +94,7 @@ def test_what_is_no_condition_is_refused(run: RunRecord, text: str, said: str) -
         ),
         ("filter_auroc > 0.9", "which also needs `filter:` or `inspect:` there"),
         ("scan_found > 0.9", "which also needs `scan:` there"),
+        ("robust_accuracy_evaded > 0.5", "which also needs `detect:` there"),
     ],
 )
 def test_a_metric_that_a_run_did_not_measure_is_told_from_one_that_there_is_not(

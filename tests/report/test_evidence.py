@@ -29,6 +29,7 @@ from findings import (
     run_of,
     scan,
     twin_of,
+    watched,
 )
 from pages import pictures, said, sections
 
@@ -73,6 +74,7 @@ def test_values_that_are_missing_do_not_stop_the_page(tmp_path: Path) -> None:
         "explain:fourier": finding(fourier(nan, 0.5), FOURIER),
         "scan:1": finding(scan([nan, nan, np.inf, 1.0], success=np.full(4, nan)), {"settings": None}, suspects=[]),
         "inspect:1": finding(judged([nan, 1, 2, 3], poisoned=0, removed=[]), {}),
+        "detect:1": finding(watched(nan, nan), {}),
     }
     found = sections(run_of(tmp_path / "run", row_with("None", findings, picture=None)), tmp_path)
     assert set(found) == set(EVIDENCE) - {"security"}
@@ -120,7 +122,7 @@ def test_the_figures_are_exported(tmp_path: Path) -> None:
     names = {path.stem for path in export([run], tmp_path / "e", forms=("png",))}
     assert {
         "security-0", "attention-0", "saliency-0-0-with", "saliency-0-0-without", "anomaly-0", "recovered-0-3",
-        "true-0", "filter-0", "spectrum-0", "spectrum-1-0",
+        "true-0", "filter-0", "detector-0", "spectrum-0", "spectrum-1-0",
     } <= names  # fmt: skip
 
 

@@ -230,7 +230,7 @@ L2 = [
         ("square", {"queries": 30}),
     )
 ]
-SMALL = {"train.epochs": 3, "train.batch_size": 25, "data.max_train": 150, "data.max_test": 20, "data.held_out": 30}
+SMALL = {"train.epochs": 3, "train.batch_size": 25, "data.max_train": 150, "data.max_test": 20, "data.held_out": 40}
 
 
 def components() -> str:
@@ -253,6 +253,7 @@ def variants() -> str:
             "certify": {"name": "crown-ibp", "eps": 0.001, "norm": "l2", "intermediate": "crown"},
             "inspect": {"name": "activation-clustering", "rule": "silhouette", "reduce": "pca"},
             "scan": {"name": "neural-cleanse", "mask": "channel", "max_looks": 2},
+            "detect": {"name": "strip", "overlays": 2},
         },
         "corners": {"poison": {"trigger": {"name": "sticker", "size": 2, "position": "random-corner"}}},
         "anywhere": {"poison": {"trigger": {"name": "sticker", "size": 2, "position": "random"}}},

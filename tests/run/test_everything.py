@@ -30,6 +30,7 @@ QUICK: dict[str, dict[str, Any]] = {
     },
     "certify": {"interval": {"eps": 0.001}, "crown-ibp": {"eps": 0.001}, "smoothing": {"eps": 0.1, "n": 50, "n0": 10}},
     "filter": {"strip": {"overlays": 4}},
+    "detect": {"strip": {"overlays": 4}},
     "scan": {
         "neural-cleanse": {"max_looks": 3}, "feature-inversion": {"max_looks": 3}, "mm-bd": {"steps": 5},
     },
@@ -44,11 +45,11 @@ QUICK: dict[str, dict[str, Any]] = {
 """Settings that make a component quick; where none is given its defaults are."""
 NEEDED = {"eps": EPS, "attacks": [{"name": "fgsm", "eps": EPS}]}
 """A value for settings of attacks and objectives without a default, by their name."""
+NORMED = {"model": {"name": "resnet9", "widths": [4, 4, 4, 4], "stem": 1}}
+NETWORKS = {"ibd-psc": NORMED, "bnp": NORMED}
+"""Of components that cannot work on the network of the other rows: these need batch norm."""
 NOT_HERE = {"channel", "stamped", "sticker"}
 """One needs colour images, one a file (tests/run/test_given_poison.py), and one is in every other row."""
-
-BESIDE: dict[str, dict[str, Any]] = {"bnp": {"model": {"name": "resnet9", "widths": [4, 8, 8, 8]}}}
-"""What the row of a component needs beside it: one network with batch norm."""
 
 
 def parts(room: str) -> list[dict[str, Any]]:
@@ -68,10 +69,11 @@ def everything() -> str:
     rows: dict[str, Any] = {
         "asked": {key: parts(key) for key in ("attack", "certify", "explain")} | {"inspect": "gram"}
     }
-    for room, path in (("poison", "trigger"), ("train", "objective"), ("filter", ""), ("scan", ""), ("repair", "")):
+    paths = {"poison": "trigger", "train": "objective", "filter": "", "scan": "", "detect": "", "repair": ""}
+    for room, path in paths.items():
         for part in parts(room):
             row = {"poison": {"trigger": part}} if room == "poison" else {room: {path: part} if path else part}
-            rows[f"{room} {part['name']}"] = {**row, **BESIDE.get(part["name"], {})}
+            rows[f"{room} {part['name']}"] = row | NETWORKS.get(part["name"], {})
     rows["perturbed first"] = {
         "poison": {"label": "clean", "rate": 0.05, "prepare": {"name": "pgd", "eps": EPS, "steps": 2}}
     }
@@ -111,5 +113,8 @@ def test_everything_asked_has_an_answer(table: dict[str, RowResult]) -> None:
     (seed,) = table["asked"].planned
     for kind, least in (("attack", len(parts("attack"))), ("certify", 3), ("explain", len(parts("explain")))):
         assert len(seed.cell.of(kind)) >= least, kind  # each attack of an ensemble for itself
-    for name in catalog.names("scan"):
-        assert len(table[f"scan {name}"].planned[0].cell.of("scan")) == 1
+    for room in ("scan", "detect"):
+        for name in catalog.names(room):
+            assert len(table[f"{room} {name}"].planned[0].cell.of(room)) == 1
+    for name in catalog.names("detect"):
+        assert table[f"detect {name}"].outcomes[0].detection is not None

@@ -18,7 +18,9 @@ from bascule.core.errors import RequestError
 from bascule.core.images import Images
 from bascule.core.restore import repeatable
 from bascule.train import Objective
+from bascule.train.awp import WeightPerturbation
 from bascule.train.capture import CudaGraphs, check_captures
+from bascule.train.crop import ResizedCrop
 from bascule.train.lipschitz import Lipschitz
 from bascule.train.loop import DivergedError, train
 from bascule.train.pgd import Pgd
@@ -47,6 +49,11 @@ CASES = {
     "l2-restarts": settings(objective=Pgd(norm="l2", eps=0.5, steps=2, restarts=2)),
     "warm-up": settings(objective=Pgd(eps=0.1, steps=2, warmup=0.4)),
     "lipschitz-pgd": settings(objective=Lipschitz(inner=Pgd(eps=0.1, steps=1), estimate="random")),
+    "clipped": settings(optimizer="sgd", lr=0.5, clip_norm=0.1),
+    "smoothed": settings(objective=Pgd(eps=0.1, steps=1, label_smoothing=0.1)),
+    "resized": settings(augment=Augment(resized_crop=ResizedCrop(), flip=True)),
+    "averaged": settings(ema=0.9),
+    "perturbed": settings(objective=Pgd(eps=0.1, steps=1), awp=WeightPerturbation(gamma=0.05, warmup=0.4)),
 }
 
 
@@ -93,7 +100,7 @@ def test_captured_or_not_a_training_ends_in_the_same_bytes(
     wanted = result(plain, train(plain, few, training, seed=5))
     found = train(captured, few, training, seed=5, checkpoints=begun, checkpoint_seconds=0, capture_steps=True)
     assert result(captured, found) == wanted
-    first = math.ceil(STEPS * (training.objective.steady_from or 0))
+    first = math.ceil(STEPS * (training.steady_from or 0))
     assert len(replays) == STEPS - first - 3, "the first steps, and no others, are taken one by one"
     assert all(parameter.grad is None for parameter in captured.parameters()), "they lie in the memory of the graph"
     # Interrupted, and continued the other way.

@@ -16,6 +16,7 @@ from bascule.core import catalog
 from bascule.core.errors import RequestError
 from bascule.core.images import Images
 from bascule.core.rng import borrowed_global_stream, stream
+from bascule.train.awp import WeightPerturbation
 from bascule.train.compile import check_compiles, compile_model
 from bascule.train.lipschitz import Lipschitz
 from bascule.train.loop import train
@@ -23,7 +24,7 @@ from bascule.train.pgd import Pgd
 from bascule.train.settings import Training
 from bascule.train.standard import Standard
 from bascule.train.trades import Trades
-from objectives import objective
+from objectives import at_step, objective
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler about itself
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler (g++)")
@@ -97,6 +98,7 @@ CASES = {
     "pgd-restarts": (settings(objective=Pgd(eps=0.1, steps=1, restarts=2)), 3),
     "trades": (settings(objective=Trades(eps=0.1, steps=2)), 3),
     "bfloat16": (settings(objective=Pgd(eps=0.1, steps=2), precision="bfloat16"), 2),
+    "perturbed": (settings(objective=Pgd(eps=0.1, steps=2), awp=WeightPerturbation(gamma=0.05), ema=0.9), 2),
 }
 
 
@@ -127,7 +129,7 @@ def test_objectives_that_compile_give_the_same_loss_and_gradients(name: str, few
     for backend in (None, "aot_eager"):
         net = make_net(dropout=0.0)
         with contextlib.nullcontext(net) if backend is None else compile_model(net, backend=backend) as asked:
-            loss = OBJECTIVES[name].loss(asked, x, y, progress=0.5, generator=stream(0, "compile"))
+            loss = at_step(OBJECTIVES[name], x, y, 0.5).loss(asked, x, y, progress=0.5, generator=stream(0, "compile"))
             loss.backward()
         found.append((loss.item(), torch.cat([parameter.grad.flatten() for parameter in net.parameters()])))
     assert found[1][0] == pytest.approx(found[0][0], rel=1e-4)

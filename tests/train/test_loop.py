@@ -19,6 +19,8 @@ from bascule.core.images import Images, Splits
 from bascule.core.inference import predict
 from bascule.core.restore import evaluating
 from bascule.train import Objective
+from bascule.train.awp import WeightPerturbation
+from bascule.train.crop import ResizedCrop
 from bascule.train.loop import DivergedError, train
 from bascule.train.pgd import Pgd
 from bascule.train.settings import Augment, Training
@@ -70,7 +72,31 @@ CASES = {
     "adamw": settings(
         optimizer="adamw", weight_decay=0.1, schedule="cosine", objective=Pgd(eps=0.1, steps=1, warmup=1)
     ),
+    "clipped": settings(optimizer="sgd", lr=0.5, clip_norm=0.1),
+    "smoothed": settings(objective=Standard(label_smoothing=0.2)),
+    "resized": settings(augment=Augment(resized_crop=ResizedCrop(), flip=True)),
+    "averaged": settings(ema=0.9),
+    "perturbed": settings(objective=ADVERSARIAL, awp=WeightPerturbation(gamma=0.05, warmup=0.4)),
+    "best": settings(keep="best"),
+    "everything": settings(
+        objective=Pgd(eps=0.1, steps=1, label_smoothing=0.1),
+        augment=Augment(resized_crop=ResizedCrop(), pad=1),
+        precision="bfloat16",
+        clip_norm=0.5,
+        ema=0.8,
+        awp=WeightPerturbation(),
+        keep="best",
+    ),
 }
+
+
+class Worse:
+    """Judges each epoch worse than the one before it, so that what is kept is not what is trained on."""
+
+    name = "held_out_accuracy"
+
+    def __call__(self, epoch: int) -> float:
+        return 1 / epoch
 
 
 @pytest.mark.parametrize("training", CASES.values(), ids=CASES.keys())
@@ -78,14 +104,14 @@ def test_continuing_from_any_checkpoint_gives_the_same_bytes(
     training: Training, few: Images, make_net: Callable, kept: Callable
 ) -> None:
     whole, checkpoints = make_net(), kept()
-    curve = train(whole, few, training, seed=5, checkpoints=checkpoints, checkpoint_seconds=0)
+    curve = train(whole, few, training, seed=5, checkpoints=checkpoints, checkpoint_seconds=0, judge=Worse())
     assert len(checkpoints.states) == STEPS - 1
     undisturbed = make_net()
-    assert untimed(train(undisturbed, few, training, seed=5)) == untimed(curve)
+    assert untimed(train(undisturbed, few, training, seed=5, judge=Worse())) == untimed(curve)
     assert same(weights(undisturbed), weights(whole))
     for step, state in enumerate(checkpoints.states, start=1):
         model, rest = make_net(seed=99), kept(state)
-        again = train(model, few, training, seed=5, checkpoints=rest, checkpoint_seconds=0)
+        again = train(model, few, training, seed=5, checkpoints=rest, checkpoint_seconds=0, judge=Worse())
         assert same(weights(model), weights(whole)), f"other weights after continuing from step {step}"
         assert untimed(again) == untimed(curve), f"another curve after continuing from step {step}"
         assert len(rest.states) == STEPS - step

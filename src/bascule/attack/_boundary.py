@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
-from bascule.core.ball import Ball
+from bascule.core.ball import Ball, Norm
 from bascule.core.gradients import gradient_of
 
 
@@ -70,10 +72,15 @@ def to_plane_in_box(x: Tensor, gap: Tensor, gradient: Tensor, *, ball: Ball) -> 
     """As `to_plane` for images x (B x C x H x W, in [0, 1]) with x + delta in [0, 1] (Croce & Hein 2020, eq. 4 and 5).
 
     Where the plane misses the box, delta leads to the box's corner nearest to it.
+    """
+    return _IN_BOX[ball.norm](x, gap, gradient, ball)
 
-    The solution moves every entry along the steepest direction by one common length, but not beyond the box. Entries
-    that reach the box are found by Newton's method on the length, which stops at the exact solution: what the moved
-    entries gain is a concave, piecewise linear function of the length, so no step overshoots.
+
+def _together_to_plane(x: Tensor, gap: Tensor, gradient: Tensor, ball: Ball) -> Tensor:
+    """In Linf and L2: every entry along the steepest direction by one common length, but not beyond the box.
+
+    Entries that reach the box are found by Newton's method on the length, which stops at the exact solution: what the
+    moved entries gain is a concave, piecewise linear function of the length, so no step overshoots.
     """
     # Masks are 0 and 1 of the images' type, and `lerp` with such a weight is a choice: `torch.where` takes twenty times
     # as long.
@@ -93,3 +100,24 @@ def to_plane_in_box(x: Tensor, gap: Tensor, gradient: Tensor, *, ball: Ball) -> 
         if torch.equal(further, stopped):
             return sign * torch.lerp(move, room, stopped)
         stopped = further
+
+
+def _one_by_one_to_plane(x: Tensor, gap: Tensor, gradient: Tensor, ball: Ball) -> Tensor:
+    """In L1: entry after entry to the border of the box, the steepest first, until the gap is closed."""
+    gradient = gradient.nan_to_num()
+    sign = -(gradient.sign() * gap.sign().reshape(-1, 1, 1, 1)).flatten(1)
+    room = torch.where(sign > 0, 1 - x.flatten(1), x.flatten(1)) * sign.abs()
+    slope, order = gradient.abs().flatten(1).sort(1, descending=True)
+    room = room.gather(1, order)
+    gain = slope * room
+    left = (gap.abs().unsqueeze(1) - (gain.cumsum(1) - gain)).clamp_min(0)
+    # Without a slope there is nothing to divide by, nor any room.
+    move = torch.minimum(room, left / slope.clamp_min(torch.finfo(x.dtype).tiny))
+    return (sign * torch.zeros_like(sign).scatter(1, order, move)).reshape(x.shape)
+
+
+_IN_BOX: dict[Norm, Callable[[Tensor, Tensor, Tensor, Ball], Tensor]] = {
+    "linf": _together_to_plane,
+    "l2": _together_to_plane,
+    "l1": _one_by_one_to_plane,
+}

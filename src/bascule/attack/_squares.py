@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cache
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from bascule.core.ball import L2Ball
+from bascule.core.ball import L1Ball, L2Ball
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +65,13 @@ class LinfSquares(Squares):
         return (x + self.eps).clamp_max_(1), (x - self.eps).clamp_min_(0)
 
 
-class L2Squares(Squares):
+class PyramidSquares(Squares):
     """A pair of opposite pyramids in one window, paid for by setting another window to zero (algorithm 3)."""
+
+    falloff: ClassVar[int]
+    """Height of a pyramid's k-th ring from the top: 1 / k to this power."""
+    power: ClassVar[int]
+    """Of an entry's size, in what the perturbation costs: a sum over all entries."""
 
     def start(self, x: Tensor, *, generator: torch.Generator) -> Tensor:
         """A grid of about 5 x 5 tiles with a pair of pyramids of random sign each."""
@@ -75,12 +81,13 @@ class L2Squares(Squares):
         turned = (torch.rand(batch, rows, columns, generator=generator, device=x.device) < 0.5).long()
         sign = _signs(torch.rand(batch, channels, rows, columns, generator=generator, device=x.device))
         # (B, rows, columns, side, side) with the tiles' rows and columns of pixels brought beside those of the grid.
-        tiles = _pyramids(side).to(x)[turned].permute(0, 1, 3, 2, 4).reshape(batch, 1, rows * side, columns * side)
+        tiles = self._pyramids(side, x)[turned].permute(0, 1, 3, 2, 4)
+        tiles = tiles.reshape(batch, 1, rows * side, columns * side)
         tiles = tiles * sign.repeat_interleave(side, 2).repeat_interleave(side, 3)
         top, left = (height - rows * side) // 2, (width - columns * side) // 2
         delta = torch.zeros_like(x)
         delta[:, :, top : top + rows * side, left : left + columns * side] = tiles
-        return self._filled(x, delta)
+        return self._fitted(x, delta)
 
     def draws(self, x: Tensor) -> int:
         return 5 + x.shape[1]
@@ -91,22 +98,80 @@ class L2Squares(Squares):
         changed, emptied = _window(draws[:, :2], side, x), _window(draws[:, 2:4], side, x)
         sign = _signs(draws[:, 5:])[:, :, None, None]
         delta = best - x
-        squares = delta.square()
-        unused = (self.eps**2 - squares.sum((1, 2, 3), keepdim=True)).clamp_min(0)
-        freed = (squares * (changed | emptied)).sum((2, 3), keepdim=True)
-        before = (squares * changed).sum((2, 3), keepdim=True).sqrt()
-        pyramids = _placed(_pyramids(side).to(x), draws[:, :2], draws[:, 4] < 0.5, x) * sign
+        costs = self._costs(delta)
+        unused = (self.eps**self.power - costs.sum((1, 2, 3), keepdim=True)).clamp_min(0)
+        freed = (costs * (changed | emptied)).sum((2, 3), keepdim=True)
+        before = self._length((costs * changed).sum((2, 3), keepdim=True))
+        pyramids = _placed(self._pyramids(side, x), draws[:, :2], draws[:, 4] < 0.5, x) * sign
         update = pyramids + delta * changed / before.clamp_min(1e-12)
-        length = update.square().sum((2, 3), keepdim=True).sqrt().clamp_min(1e-12)
-        update = update / length * (unused / channels + freed).sqrt()
-        return self._filled(x, torch.where(changed, update, delta * ~emptied))
+        length = self._length(self._costs(update).sum((2, 3), keepdim=True)).clamp_min(1e-12)
+        update = update / length * self._length(self._spent(unused, freed, channels))
+        return self._fitted(x, torch.where(changed, update, delta * ~emptied))
 
-    def _filled(self, x: Tensor, delta: Tensor) -> Tensor:
-        """`delta` scaled to the whole radius, then clipped."""
+    def _pyramids(self, side: int, x: Tensor) -> Tensor:
+        return _pyramids(side, falloff=self.falloff, power=self.power).to(x)
+
+    @abstractmethod
+    def _costs(self, delta: Tensor) -> Tensor:
+        """Of each entry, its size to `power`."""
+
+    @abstractmethod
+    def _length(self, cost: Tensor) -> Tensor:
+        """The length that costs so much."""
+
+    @abstractmethod
+    def _spent(self, unused: Tensor, freed: Tensor, channels: int) -> Tensor:
+        """What the window of a channel may cost, from what is not used yet and what its own two windows free."""
+
+    @abstractmethod
+    def _fitted(self, x: Tensor, delta: Tensor) -> Tensor:
+        """The images with this perturbation, brought into the ball and [0, 1]."""
+
+
+class L2Squares(PyramidSquares):
+    """As the paper has it; what is left is scaled to the whole radius, then clipped."""
+
+    falloff: ClassVar[int] = 2
+    power: ClassVar[int] = 2
+
+    def _costs(self, delta: Tensor) -> Tensor:
+        return delta.square()
+
+    def _length(self, cost: Tensor) -> Tensor:
+        return cost.sqrt()
+
+    def _spent(self, unused: Tensor, freed: Tensor, channels: int) -> Tensor:
+        return unused / channels + freed
+
+    def _fitted(self, x: Tensor, delta: Tensor) -> Tensor:
         return L2Ball(eps=self.eps).step(x, delta, self.eps).clamp_(0, 1)
 
 
-SQUARES: dict[str, type[Squares]] = {"linf": LinfSquares, "l2": L2Squares}
+class L1Squares(PyramidSquares):
+    """The same with steeper pyramids and lengths in L1, projected onto the ball within [0, 1] (Croce & Hein 2021).
+
+    With several channels more is spent than there is, as in the authors' code: the projection shortens all entries by
+    one length, so that the small ones vanish and the perturbation becomes sparse. For the same reason the first tiles
+    have length one whatever the radius.
+    """
+
+    falloff: ClassVar[int] = 4
+    power: ClassVar[int] = 1
+
+    def _costs(self, delta: Tensor) -> Tensor:
+        return delta.abs()
+
+    def _length(self, cost: Tensor) -> Tensor:
+        return cost
+
+    def _spent(self, unused: Tensor, freed: Tensor, channels: int) -> Tensor:
+        return unused + channels * freed
+
+    def _fitted(self, x: Tensor, delta: Tensor) -> Tensor:
+        return L1Ball(eps=self.eps).project(x + delta, x)
+
+
+SQUARES: dict[str, type[Squares]] = {"linf": LinfSquares, "l2": L2Squares, "l1": L1Squares}
 
 
 def _signs(draws: Tensor) -> Tensor:
@@ -154,22 +219,22 @@ def _placed(shapes: Tensor, place: Tensor, turned: Tensor, x: Tensor) -> Tensor:
 
 
 @cache
-def _pyramids(side: int) -> Tensor:
+def _pyramids(side: int, *, falloff: int = 2, power: int = 2) -> Tensor:
     """Two pyramids of opposite sign, one above the other, and the same turned by 90 degrees; 2 x side x side, length 1.
 
-    Each half counts the nested rectangles around its centre that a pixel is in, the k-th with weight 1 / k ** 2
-    (section 3.3 of the paper).
+    Each half counts the nested rectangles around its centre that a pixel is in, the k-th with weight 1 / k ** falloff
+    (section 3.3 of the paper). Lengths are those of the norm L`power`.
     """
-    upper, lower = _pyramid(side // 2, side), _pyramid(side - side // 2, side)
+    upper, lower = _pyramid(side // 2, side, falloff, power), _pyramid(side - side // 2, side, falloff, power)
     shape = torch.cat([upper, -lower])
-    shape /= shape.norm()
+    shape /= shape.norm(power)
     return torch.stack([shape, shape.T])
 
 
-def _pyramid(height: int, width: int) -> Tensor:
+def _pyramid(height: int, width: int, falloff: int, power: int) -> Tensor:
     """One pyramid of length 1, height x width."""
     down, across = (torch.arange(length) - length // 2 for length in (height, width))
     ring = torch.maximum(down.abs().unsqueeze(1), across.abs())
-    weight = torch.arange(1, max(height, width) // 2 + 2).double().pow(-2)
+    weight = torch.arange(1, max(height, width) // 2 + 2).double().pow(-falloff)
     shape = weight.flip(0).cumsum(0).flip(0)[ring]
-    return shape / shape.norm().clamp_min(1e-12)
+    return shape / shape.norm(power).clamp_min(1e-12)

@@ -13,20 +13,24 @@ from bascule.attack.apgd import Apgd
 from bascule.attack.fab import Fab
 from bascule.attack.run import run_attack
 from bascule.attack.square import Square
-from bascule.core.ball import LinfOrL2
+from bascule.core.ball import Norm
 from bascule.core.catalog import component
+
+_APGD: dict[Norm, tuple[int, int]] = {"linf": (1, 9), "l2": (1, 9), "l1": (5, 5)}
+"""Tries of APGD on the cross-entropy, and targets of targeted APGD, in `standard`."""
 
 
 @component
 class Autoattack(Attack):
     """AutoAttack: different attacks without settings to tune, each on the images that the ones before it left.
 
-    Source: Croce & Hein 2020 (AutoAttack), section 5. An image falls when any of them fools it.
+    Source: Croce & Hein 2020 (AutoAttack), section 5; in L1 Croce & Hein 2021 ("Mind the box"), with the numbers of
+    their code. An image falls when any of them fools it.
 
     - `standard`: APGD on the cross-entropy, targeted APGD on the difference of logits ratio and targeted FAB (100 steps
-      each, nine targets), Square (5000 queries).
+      each, nine targets), Square (5000 queries). In L1, APGD has five tries on the cross-entropy, and five targets.
     - `rand`: for models with random outputs. APGD on the cross-entropy and on the difference of logits ratio, 100 steps
-      whose gradients are averaged over 20 passes.
+      whose gradients are averaged over 20 passes. Departure: in L1 they begin in larger balls here too.
     - `light`: ours, for two cores. APGD on the cross-entropy (40 steps) and towards five targets (30 steps each): fewer
       than 200 passes per image instead of some 2,800 and 5,000 queries. It gives up FAB and Square, so that masked
       gradients go unnoticed, and some strength: on five adversarially trained networks for `digits` (Linf, eps 0.2)
@@ -36,13 +40,11 @@ class Autoattack(Attack):
     mixed_precision: ClassVar[bool] = True
     """Its parts APGD; FAB and Square stay in float32."""
 
-    norm: LinfOrL2 = "linf"
-    """Norm of the ball: `linf` or `l2`."""
     version: Literal["standard", "rand", "light"] = "standard"
     """`standard`, `rand` (models with random outputs) or `light` (a small part of the cost; no last word)."""
 
     def parts(self) -> tuple[Attack, ...]:
-        return tuple(replace(part, restarts=self.restarts) for part in self._tries())
+        return tuple(replace(part, restarts=self.restarts * part.restarts) for part in self._tries())
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:
         x_adv, unfooled = x.clone(), torch.arange(len(x), device=x.device)
@@ -66,9 +68,10 @@ class Autoattack(Attack):
                 Apgd(norm=norm, eps=eps, steps=40),
                 Apgd(norm=norm, eps=eps, loss="dlr-targeted", targets=5, steps=30),
             )
+        tries, targets = _APGD[norm]
         return (
-            Apgd(norm=norm, eps=eps),
-            Apgd(norm=norm, eps=eps, loss="dlr-targeted", targets=9),
+            Apgd(norm=norm, eps=eps, restarts=tries),
+            Apgd(norm=norm, eps=eps, loss="dlr-targeted", targets=targets),
             # Without a random start every restart would be the first again.
             Fab(norm=norm, eps=eps, targets=9, steps=100, random_start=self.restarts > 1),
             Square(norm=norm, eps=eps, queries=5000),

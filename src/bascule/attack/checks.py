@@ -74,8 +74,7 @@ def signs_of_attack(
 
     Returns:
         Shares of the images that fell after all: `unconverged` (twice the steps, where the attack has steps),
-        `black_box` (Square Attack with few queries, where the attack uses gradients, and in a norm in which that
-        works). Empty without images.
+        `black_box` (Square Attack with few queries, where the attack uses gradients). Empty without images.
     """
     x, y = x[:SAMPLE].detach(), y[:SAMPLE]
     ball = attack.ball if isinstance(attack, Attack) else None
@@ -87,7 +86,7 @@ def signs_of_attack(
         once = {"restarts": 1} if attack.restarts > 1 else {}
         longer = dataclasses.replace(attack, steps=2 * steps, **once)  # type: ignore[call-arg]
         shares["unconverged"] = _share(run_attack(model, longer, x, y, generator=generator).prediction != y)
-    if attack.uses_gradient and ball is not None and ball.norm != "l1":
+    if attack.uses_gradient and ball is not None:
         from bascule.attack.square import Square
 
         search = Square(norm=ball.norm, eps=ball.eps, queries=_QUERIES)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bascule.attack import Attack
 from bascule.attack._boundary import gaps, likeliest_wrong, nearest, to_plane_in_box, together
 from bascule.attack._rows import choose
-from bascule.core.ball import LinfOrL2, ball
+from bascule.core.ball import ball
 from bascule.core.catalog import component
 
 
@@ -28,8 +28,6 @@ class Fab(Attack):
     instead of all.
     """
 
-    norm: LinfOrL2 = "linf"
-    """Norm of the ball: `linf` or `l2`."""
     steps: Annotated[int, Ge(1)] = 100
     """Steps per try, and per target where `targeted`."""
     targets: Annotated[int, Ge(1)] = 9

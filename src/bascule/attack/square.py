@@ -14,7 +14,6 @@ from bascule.attack import Attack
 from bascule.attack._rows import choose
 from bascule.attack._squares import SQUARES, Squares
 from bascule.attack.losses import margin
-from bascule.core.ball import LinfOrL2
 from bascule.core.catalog import component
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -36,7 +35,8 @@ class Square(Attack):
     """Random search with squares: asks the model for logits only, so masked gradients do not stop it.
 
     Source: Andriushchenko, Croce, Flammarion & Hein 2020, algorithms 1 to 3, with the margin loss. A change is kept
-    when it raises the margin; an image is done when it is misclassified. Works in Linf and L2.
+    when it raises the margin; an image is done when it is misclassified. In L1 the squares are those that Croce & Hein
+    2021 ("Mind the box") made from the ones in L2.
 
     Departures: each image has its own squares, drawn for the whole batch at once and also for images that are done, so
     that no image's luck depends on the others' fate. Squares reach the last row and column. A square in Linf that would
@@ -47,8 +47,6 @@ class Square(Attack):
 
     uses_gradient: ClassVar[bool] = False
 
-    norm: LinfOrL2 = "linf"
-    """Norm of the ball: `linf` or `l2`."""
     queries: Annotated[int, Ge(1)] = 5000
     """Evaluations of the model per image and try."""
     p_init: Annotated[float, Interval(gt=0, le=1)] = 0.8

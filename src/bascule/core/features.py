@@ -73,15 +73,28 @@ class Features:
         if self.rows is not None:
             yield from self.rows.split(self.batch_size)
             return
-        watched = {self.layer: self.model.get_submodule(self.layer)}
         for index in chunks(len(self), self.batch_size, self.images.device):
             # Hook and mode are set for one batch at a time: whoever stops in the middle leaves no trace.
-            part = _only(_seen(self.model, watched, self.images.batch(index), of_input=self.of_input), self.layer)
-            if tuple(part.shape[1:]) != self.shape:
-                raise RequestError(f"layer {self.layer!r} gives {tuple(part.shape[1:])} after {self.shape}")
-            if not bool(part.isfinite().all()):
-                raise RequestError(f"layer {self.layer!r} gives values that are not finite: the model is broken")
-            yield part.flatten(1)
+            with torch.no_grad():
+                part = self.of(self.images.batch(index))
+            yield part
+
+    def of(self, x: Tensor) -> Tensor:
+        """The vectors of other images, float32, B x D; with a gradient by the images where gradients are enabled.
+
+        Args:
+            x: Floats in [0, 1], B x C x H x W, on the device of the model.
+
+        Raises:
+            RequestError: As for `chunks`.
+        """
+        watched = {self.layer: self.model.get_submodule(self.layer)}
+        part = _only(_seen(self.model, watched, x, of_input=self.of_input), self.layer)
+        if tuple(part.shape[1:]) != self.shape:
+            raise RequestError(f"layer {self.layer!r} gives {tuple(part.shape[1:])} after {self.shape}")
+        if not bool(part.isfinite().all()):
+            raise RequestError(f"layer {self.layer!r} gives values that are not finite: the model is broken")
+        return part.flatten(1)
 
     def matrix(self) -> Tensor:
         """All vectors at once, float32, N x D, on the images' device."""
@@ -125,7 +138,8 @@ def features(model: nn.Module, images: Images, *, layer: str | None = None, batc
         layer = last_linear(model, first)
     elif layer not in modules:
         raise RequestError(_unknown_layer(layer, list(modules)))
-    shape = tuple(_only(_seen(model, {layer: modules[layer]}, first, of_input=of_input), layer).shape[1:])
+    with torch.no_grad():
+        shape = tuple(_only(_seen(model, {layer: modules[layer]}, first, of_input=of_input), layer).shape[1:])
     return Features(model=model, images=images, layer=layer, of_input=of_input, shape=shape, batch_size=batch_size)
 
 
@@ -149,7 +163,6 @@ def last_linear(model: nn.Module, x: Tensor) -> str:
     return ran[-1]
 
 
-@torch.no_grad()
 def _seen(model: nn.Module, watched: Mapping[str, nn.Module], x: Tensor, *, of_input: bool) -> list[tuple[str, Tensor]]:
     """Outputs (or inputs) of the watched modules in one pass, float32 copies, in the order in which they ran."""
     seen: list[tuple[str, Tensor]] = []
@@ -161,7 +174,7 @@ def _seen(model: nn.Module, watched: Mapping[str, nn.Module], x: Tensor, *, of_i
             shape = tuple(value.shape)
             raise RequestError(f"layer {name!r} gives shape {shape} for {len(x)} images, not a row for each")
         # A copy: a layer that works in place may follow.
-        seen.append((name, value.detach().to(torch.float32, copy=True, memory_format=torch.contiguous_format)))
+        seen.append((name, value.to(torch.float32, copy=True, memory_format=torch.contiguous_format)))
 
     def hook(name: str, module: nn.Module) -> RemovableHandle:
         if of_input:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bascule.core.errors import RequestError
@@ -58,6 +59,12 @@ def labels_of(logits: Tensor) -> Tensor:
     return logits.argmax(1)
 
 
+def entropy_of(logits: Tensor) -> Tensor:
+    """Entropy of the prediction of each row of B x K logits, in nats, shape (B,)."""
+    log_p = logits.log_softmax(1)
+    return -(log_p.exp() * log_p).sum(1)
+
+
 @torch.no_grad()
 def predict(
     model: nn.Module, images: Shown, *, batch_size: int = 1000, change: Callable[[Tensor], Tensor] | None = None
@@ -84,3 +91,20 @@ def predict(
 def accuracy_on(model: nn.Module, images: Images) -> float:
     """Share of images the model gives their label."""
     return (predict(model, images) == images.labels.cpu()).double().mean().item()
+
+
+@torch.no_grad()
+def cross_entropies(model: nn.Module, images: Shown, *, batch_size: int = 1000) -> Tensor:
+    """The cross-entropy of every image with its label, float32, shape (N,), in eval mode and full precision.
+
+    Args:
+        model: From [0, 1] images to logits, on the images' device.
+        images: The set.
+        batch_size: Images per pass; has no effect on the result but rounding.
+    """
+    with evaluating(model), full_precision(images.device):
+        parts = [
+            F.cross_entropy(model(images.batch(index)), images.labels[index], reduction="none")
+            for index in chunks(len(images), batch_size, images.device)
+        ]
+    return torch.cat(parts).float()

@@ -110,13 +110,20 @@ def answer_in_training(model: nn.Module, x: Tensor) -> Any:
         model: Parameters as they are; dropout draws from torch's own stream, which the caller puts back.
         x: Two images at least, since a batch norm has no statistics of one value.
     """
+    with buffers_kept(model), using_batch_statistics(model):
+        return model(x)
+
+
+@contextmanager
+def buffers_kept(model: nn.Module) -> Iterator[None]:
+    """Buffers of any sort, running statistics among them, are after the block as they were before it."""
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:
-        with using_batch_statistics(model):
-            return model(x)
+        yield
     finally:
-        for buffer, before in buffers:
-            buffer.copy_(before)
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from bascule.core.catalog import describe
 from bascule.core.errors import RequestError, placed
 from bascule.core.fingerprint import fingerprint
 from bascule.core.images import Shown
+from bascule.detect import Detector
 from bascule.evaluation.retuning import Retuning
 from bascule.explain import HeatMap, Projection, Spectrum
 from bascule.filter import Filter
@@ -43,6 +44,8 @@ class Question:
     """What test images are stamped with, where the question compares them with and without it."""
     stamped: Question | None = None
     """The question whose stamped images this one works on; None: the images as they are."""
+    attacked: Question | None = None
+    """The question whose attack this one runs again, to look at the images that it makes."""
     of: Question | None = None
     """The question whose changed copy of the model this one is about; None: the model as it is."""
     target: int | None = None
@@ -52,8 +55,8 @@ class Question:
     radii: tuple[tuple[str, float], ...] = ()
     """For a point of the security curve: what is known already, as (key, eps)."""
     value: float | None = None
-    """The radius of a point of the security curve, the strength of a weakened trigger, the size of a scanner's set, how
-    many poisoned images a model is retuned on."""
+    """The radius of a point of the security curve, the strength of a weakened trigger, the size of a defender's set,
+    how many poisoned images a model is retuned on."""
     precision: Precision = "float32"
     """Of the attacks' searches."""
 
@@ -96,8 +99,9 @@ class EvaluationSettings:
     certify: tuple[Certifier, ...] = ()
     inspect: Filter | None = None
     scan: Scanner | None = None
+    detect: Detector | None = None
     defender: int | None = None
-    """How many held-out images a scanner is given."""
+    """How many held-out images a scanner or a detector is given."""
     explain: tuple[HeatMap | Spectrum | Projection, ...] = ()
     retune: Retuning | None = None
     """How a copy of the model is trained further, to ask whether a backdoor sleeps in it."""
@@ -194,8 +198,8 @@ class Asking:
     def ask(self, kind: str, part: Any = None, after: Sequence[Question] = (), **about: Any) -> Question:
         """Ask a question of `kind` about `part`; `about` are further fields of `Question`."""
         keys = tuple(question.key for question in after)
-        stamped, of, radii, trigger = (about.get(name) for name in ("stamped", "of", "radii", "trigger"))
-        built_on = [one.key for one in (stamped, of) if one is not None]
+        radii, trigger = about.get("radii"), about.get("trigger")
+        built_on = [one.key for name in ("stamped", "attacked", "of") if (one := about.get(name)) is not None]
         sources = [*built_on, *(key for key, _ in radii or ()), *filter(None, [trigger])]
         shown = {name: about[name] for name in ("target", "aims", "value") if about.get(name) is not None}
         precision = self._precision(part)

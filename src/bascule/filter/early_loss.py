@@ -14,16 +14,14 @@ from bascule.core import rng
 from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.core.images import Images
-from bascule.core.inference import chunks
+from bascule.core.inference import cross_entropies
 from bascule.core.projection import whole_number
-from bascule.core.restore import evaluating
 from bascule.filter import Filter, Judged
 from bascule.filter.rules import highest
 from bascule.train import Objective
+from bascule.train.abl import local_ascent
 from bascule.train.loop import train
 from bascule.train.settings import Training
-
-_CHUNK = 1000
 
 
 @component
@@ -63,7 +61,7 @@ class EarlyLoss(Filter):
         settings = Training(objective=objective, epochs=self.epochs, lr=self.lr, batch_size=self.batch_size)
         with torch.enable_grad():
             train(fresh, images, settings, seed=seed)
-        loss = _losses(fresh, images)
+        loss = cross_entropies(fresh, images)
         count = round(self.share * len(images))
         notes = (
             () if count else (f"no image can be removed: a share of {self.share:g} of {len(images)} images is none",)
@@ -79,7 +77,7 @@ class _LocalGradientAscent(Objective):
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
         loss = F.cross_entropy(model(x), y, reduction="none")
-        return ((loss.detach() - self.gamma).sign() * loss).mean()
+        return local_ascent(loss, self.gamma)
 
 
 def _fresh(model: nn.Module, seed: int) -> nn.Module:
@@ -98,13 +96,3 @@ def _fresh(model: nn.Module, seed: int) -> nn.Module:
                 what = f"{name or 'the model'} ({type(module).__name__})"
                 raise RequestError(f"{what} holds parameters but has no reset_parameters(), so it cannot start afresh")
     return fresh.requires_grad_(True)
-
-
-@torch.no_grad()
-def _losses(model: nn.Module, images: Images) -> Tensor:
-    with evaluating(model):
-        parts = [
-            F.cross_entropy(model(images.batch(index)), images.labels[index], reduction="none")
-            for index in chunks(len(images), _CHUNK, images.device)
-        ]
-    return torch.cat(parts).float()

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import torch
 from annotated_types import Ge, Interval
-from torch import Tensor, nn
+from torch import nn
 
 from bascule.core.catalog import component
 from bascule.core.images import Images
-from bascule.core.inference import chunks
+from bascule.core.inference import chunks, entropy_of
 from bascule.core.statistics import CONSISTENCY, deviations
 from bascule.filter import Filter, Judged
 
@@ -52,14 +52,9 @@ class Strip(Filter):
             partners = torch.randint(len(images), (len(images),), generator=generator, device=images.device)
             for index in chunks(len(images), _CHUNK, images.device):
                 x = (images.batch(index) + images.batch(partners[index])).clamp_(max=1)
-                entropy[index] += _entropy(model(x)).float()
+                entropy[index] += entropy_of(model(x)).float()
         entropy /= self.overlays * math.log(len(images.classes))
         median, _, mad = deviations(entropy)
         threshold = median + NormalDist().inv_cdf(self.false_alarms) * (CONSISTENCY * mad)
         notes = () if float(threshold) > 0 else (_UNREACHABLE,)
         return Judged(-entropy, entropy < threshold, notes)
-
-
-def _entropy(logits: Tensor) -> Tensor:
-    log_p = logits.log_softmax(1)
-    return -(log_p.exp() * log_p).sum(1)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bascule.core import catalog
+from bascule.measure.detection import Detection
 
 MISSING = -1
 """Stands for "not evaluated" in arrays of predicted labels."""
@@ -86,6 +87,8 @@ class Outcomes:
     """What a filter said of the training set."""
     verdict: Verdict | None = None
     """What a scanner said of the model."""
+    detection: Detection | None = None
+    """What a test-time detector said of the inputs made of the images."""
     attention: NDArray[np.float64] | None = None
     """Share of the first heat map's heat that lies on the trigger, for M triggered images; NaN where there is none."""
     more: Mapping[str, Sequence[tuple[float | None, Labels]]] = field(default_factory=dict)
@@ -138,7 +141,7 @@ _OF_THE_MODEL = ("judgement", "verdict", "attention")
 def _at(value: Any, index: NDArray[Any]) -> Any:
     if isinstance(value, np.ndarray):
         return value[index]
-    if isinstance(value, Outcomes):
+    if isinstance(value, (Outcomes, Detection)):
         return value.at(index)
     if isinstance(value, Mapping):
         return {key: _at(part, index) for key, part in value.items()}

@@ -21,9 +21,12 @@ from bascule.core.gradients import no_gradients
 from bascule.core.images import Images, as_bytes
 from bascule.core.text import count, quote
 from bascule.data import Facts, Source
+from bascule.detect import Detector
+from bascule.detect.run import images_needed
 from bascule.explain import HeatMap, Projection
 from bascule.filter import Filter
 from bascule.measure import Metric
+from bascule.measure.detection import REFUSING
 from bascule.models.checks import check_network
 from bascule.plan.plan import Row
 from bascule.plan.schema import Setup
@@ -33,7 +36,7 @@ from bascule.repair import Repair
 from bascule.scan import Scanner
 from bascule.train import Objective
 
-_ROOMS = (Certifier, Filter, Repair, Scanner, HeatMap, Objective)
+_ROOMS = (Certifier, Filter, Repair, Scanner, Detector, HeatMap, Objective)
 """Whose components may say of a network, before any training, that they cannot work on it."""
 
 
@@ -105,7 +108,8 @@ def _looking_inside(setup: Setup) -> list[tuple[str, Any]]:
 
     It is given the network in train mode, which moves running statistics.
     """
-    places = [(name, getattr(setup, name)) for name in ("certify", "filter", "inspect", "repair", "scan", "explain")]
+    rooms = ("certify", "filter", "inspect", "repair", "scan", "detect", "explain")
+    places = [(name, getattr(setup, name)) for name in rooms]
     given = [(name, part) for name, value in places for part in (value if isinstance(value, tuple) else (value,))]
     if setup.train is not None:
         given.append(("train", setup.train.objective))
@@ -167,11 +171,12 @@ def _check_without_gradients(setup: Setup) -> None:
     """What follows gradients has no use for a network that has none; attacks go on, and are flagged.
 
     Raises:
-        RequestError: The objective, scanner or explanation would work on noise.
+        RequestError: The objective, scanner, detector, repair or explanation would work on noise.
     """
     objective = None if setup.train is None else setup.train.objective
     asking: list[tuple[str, object]] = [("train", objective)] if objective and objective.follows_gradients else []
     asking += [("scan", setup.scan)] if setup.scan is not None and setup.scan.follows_gradients else []
+    asking += [("detect", setup.detect)] if setup.detect is not None and setup.detect.follows_gradients else []
     asking += [("repair", setup.repair)] if setup.repair is not None and setup.repair.follows_gradients else []
     asking += [("explain", part) for part in setup.explain if isinstance(part, HeatMap) and part.follows_gradients]
     for place, part in asking:
@@ -182,7 +187,7 @@ def _check_without_gradients(setup: Setup) -> None:
 def _check_defences(setup: Setup) -> None:
     """Defenders need images of their own, and a filter judges once."""
     asking = ["repair"] if setup.repair is not None and setup.repair.needs_images else []
-    asking += ["scan"] if setup.scan is not None else []
+    asking += [place for place in ("scan", "detect") if getattr(setup, place) is not None]
     held_out = setup.data.held_out
     if asking and not held_out:
         raise RequestError(
@@ -190,9 +195,22 @@ def _check_defences(setup: Setup) -> None:
             f"for example 500",
             place=("data", "held_out"),
         )
+    if setup.train is not None and setup.train.keep == "best" and not held_out:
+        raise RequestError(
+            "'best' is the epoch with the highest robust accuracy on clean images that are not trained on, and none "
+            "are held out: say how many with data.held_out, for example 500",
+            place=("train", "keep"),
+        )
     if setup.defender is not None and setup.defender > held_out:
         raise RequestError(
             f"{count(setup.defender, 'image')} asked for, {count(held_out, 'is', 'are')} held out", place=("defender",)
+        )
+    there = held_out if setup.defender is None else setup.defender
+    if setup.detect is not None and there < (least := images_needed(setup.detect, REFUSING)):
+        raise RequestError(
+            f"{name_of(setup.detect)} needs at least {least} clean images, half of them for a threshold at "
+            f"{100 * REFUSING:g} % false alarms; there are {there}. Give more (`data.held_out`, `defender`)",
+            place=("detect",),
         )
     if setup.inspect is not None and setup.filter is not None:
         raise RequestError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge
 from pydantic import BeforeValidator, Field
@@ -13,6 +13,7 @@ from bascule.certify import Certifier
 from bascule.core.ball import Eps
 from bascule.core.catalog import Of, component
 from bascule.data import Source
+from bascule.detect import Detector
 from bascule.evaluation.retuning import Retuning
 from bascule.explain import HeatMap, Projection, Spectrum
 from bascule.filter import Filter
@@ -43,11 +44,16 @@ class Probe:
     It moves no draw of the training and so no weight. A model that is trained already is not trained again for it.
     """
 
+    later: ClassVar[tuple[str, ...]] = ("per_sample",)
+
     images: Annotated[int, Ge(1)] = 256
     """How many images of each sort are looked at: of the test set, of the poisoned and of the clean training images;
     all where there are fewer."""
     every: Annotated[int, Ge(1)] = 1
     """Epochs from one look to the next; the end of the last epoch is looked at in any case."""
+    per_sample: bool = False
+    """Keep at each look the cross-entropy of every training image with the label that it is trained with, two bytes
+    and its id in the cell's record. Nobody in the training sees them."""
 
 
 def _nothing(value: Any) -> Any:
@@ -71,7 +77,7 @@ class Setup:
     repair: Annotated[Repair | None, Of("repair")] = None
     """A model defence after training, on held-out images."""
     defender: Annotated[int, Ge(1)] | None = None
-    """How many of the images held out (`data.held_out`) repairs and scanners are given; by default all."""
+    """How many of the images held out (`data.held_out`) repairs, scanners and detectors are given; by default all."""
     probe: Probe | None = None
     """Looks at the model along its training; by default none."""
     attack: Annotated[tuple[Evasion, ...], Of("attack", many=True)] = ()
@@ -86,13 +92,18 @@ class Setup:
     """A data defence that only judges the training set by the trained model; nothing is removed."""
     scan: Annotated[Scanner | None, Of("scan")] = None
     """A model scanner, on held-out images."""
+    detect: Annotated[Detector | None, Of("detect")] = None
+    """A test-time detector, prepared on held-out images: what it says of benign, triggered and adversarial inputs."""
     explain: Annotated[tuple[HeatMap | Spectrum | Projection, ...], Of("explain", many=True)] = ()
     """Explanations: of test images with and without the trigger, or of the target class's training images."""
     retune: Retuning | None = None
     """Trains a copy of the model further on a few images, clean and poisoned: does a backdoor sleep in it?"""
 
 
-EVALUATIONS = ("probe", "attack", "attack_precision", "curve", "certify", "inspect", "scan", "explain", "retune")
+EVALUATIONS = (
+    *("probe", "attack", "attack_precision", "curve", "certify"),
+    *("inspect", "scan", "detect", "explain", "retune"),
+)
 """Keys of a setup that ask something of the model and have no part in making it."""
 
 

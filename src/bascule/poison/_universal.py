@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -59,8 +60,9 @@ def universal(
 ) -> Tensor:
     """The pattern, C x H x W, with which the proxy takes these images for the target: least mean cross-entropy.
 
-    RAdam (Liu et al. 2020) on raw values, over batches in a fresh random order at every pass; ends early where a pass
-    ends without a gradient, since no image would move the pattern any more.
+    By its logarithm, which falls in the same direction and has a gradient where a proxy that is sure of itself leaves
+    none of the cross-entropy in float32. RAdam (Liu et al. 2020) on raw values, over batches in a fresh random order at
+    every pass; ends early where a pass ends without a gradient, since no image would move the pattern any more.
 
     Args:
         proxy: From [0, 1] images to logits; its parameters and modes stay as they are.
@@ -82,10 +84,21 @@ def universal(
     passes = max(1, len(images) // batch_size)
     with untouched(proxy):
         for step, (x, _) in enumerate(batches(images, batch_size, steps=steps, generator=generator)):
-            logits = proxy((x + shape(raw)).clamp(0, 1))
-            loss = F.cross_entropy(logits, torch.full((len(x),), target, device=x.device))
+            loss = log_mean_cross_entropy(proxy((x + shape(raw)).clamp(0, 1)), target)
             raw.grad = gradient_of(loss, raw)
             if step % passes == passes - 1 and not bool(raw.grad.any()):
                 break
             optimizer.step()
     return shape(raw.detach())
+
+
+def log_mean_cross_entropy(logits: Tensor, target: int) -> Tensor:
+    """Logarithm of the mean cross-entropy of B x K logits on one label, a scalar, also where that mean rounds to 0.
+
+    The cross-entropy of a row is softplus(z), z the logarithm of the sum of the other classes' exponentials minus the
+    label's logit; its logarithm is z itself from z = -17 down, to the last bit of float32.
+    """
+    own = torch.full((len(logits), 1), target, device=logits.device)
+    z = logits.scatter(1, own, -torch.inf).logsumexp(1) - logits[:, target]
+    logs = torch.where(z < -17, z, F.softplus(z.clamp_min(-17)).log())
+    return logs.logsumexp(0) - math.log(len(logits))

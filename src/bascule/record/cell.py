@@ -8,6 +8,7 @@ runs/<study>/cells/<fingerprint>/
     outcomes.parquet                     one row per test image, one column per evaluation
     findings/<key>.npz                   what evaluations found that is not about test images one by one
     curve.jsonl                          one line per epoch, with what `probe` saw after it
+    losses/<epoch>.npz                   loss of each training image then, where `probe` asks for it
     checkpoint.pt                        only while training
     artefacts/                           poisoned indices, trigger pictures
     NAME.sha256                          beside every file: its sum (`record.sums`)
@@ -39,6 +40,8 @@ from bascule.record.sums import DamagedError, set_aside, sum_file, sums_of, writ
 
 FILTERED = "filter:made"
 """Key of what the filter of a cell's own recipe said of the training set."""
+ISOLATED = "filter:isolated"
+"""Key of what the training itself isolated of its training set."""
 COVERS = "covers"
 """Under which the list of poisoned images notes the ids of those that are stamped and kept their label."""
 
@@ -65,6 +68,7 @@ class CellRecord:
         self.poison_file = self.artefacts / "poison.parquet"
         self.picture_file = self.artefacts / "trigger.png"
         self.findings = path / "findings"
+        self.losses_folder = path / "losses"
         self._readings = Readings() if readings is None else readings
         self._finding_files: dict[str, Path] = {}
 
@@ -106,8 +110,8 @@ class CellRecord:
         """
         if digest in sums_of(self.model_file):
             return
-        made = self._finding_file(FILTERED)
-        for path in [self.outcomes_file, *(path for path in self.findings.glob("[!.]*.npz") if path != made)]:
+        made = (self._finding_file(FILTERED), self._finding_file(ISOLATED))
+        for path in [self.outcomes_file, *(path for path in self.findings.glob("[!.]*.npz") if path not in made)]:
             if path.is_file():
                 set_aside(path, "of-another-model")
 
@@ -124,6 +128,22 @@ class CellRecord:
     def curve(self) -> list[dict[str, float]]:
         """One entry per finished epoch."""
         return self._readings.read_sound(self.curve_file, _read_curve) or []
+
+    def write_losses(self, epoch: int, ids: NDArray[np.int64], losses: NDArray[Any]) -> None:
+        """Keep or replace the loss of each training image, by id, after this epoch (from 1): three digits of it."""
+        rounded = np.minimum(losses, np.finfo(np.float16).max).astype(np.float16)
+
+        def write(temporary: Path) -> None:
+            with temporary.open("wb") as file:
+                np.savez_compressed(file, id=ids, loss=rounded)
+
+        write_summed(self.losses_folder / f"{epoch}.npz", write)
+
+    def losses(self) -> dict[int, tuple[NDArray[np.int64], NDArray[np.float16]]]:
+        """By epoch, rising, ids of training images and their losses; empty where nobody looked."""
+        epochs = sorted(int(path.stem) for path in self.losses_folder.glob("[!.]*.npz"))
+        read = {epoch: self._readings.read_sound(self.losses_folder / f"{epoch}.npz", _read_losses) for epoch in epochs}
+        return {epoch: losses for epoch, losses in read.items() if losses is not None}
 
     def picture(self) -> bytes | None:
         """The PNG file kept with the poison: test images as they are, and below them the same with the trigger."""
@@ -327,6 +347,11 @@ def _read_poison(content: bytes) -> dict[str, list[int]]:
 def _read_finding(stored: bytes) -> Finding:
     arrays = read_arrays(stored)
     return Finding(arrays, json.loads(str(arrays.pop("info"))))
+
+
+def _read_losses(stored: bytes) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+    arrays = read_arrays(stored)
+    return arrays["id"], arrays["loss"]
 
 
 def _read_table(content: bytes) -> pa.Table:

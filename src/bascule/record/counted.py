@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from bascule.core.text import count
 from bascule.record.answers import Answers
-from bascule.record.cell import FILTERED
+from bascule.record.cell import FILTERED, ISOLATED
 from bascule.record.plan import RecordedCell, RecordedQuestion, RecordedRow, RecordedSeed
 from bascule.record.run import RunRecord
 
@@ -20,6 +20,10 @@ _CHAINS = ("attack", "attack-triggered")
 """Kinds whose questions work on what the ones before them left: without one there are none of those after it."""
 _WHOLES = ("curve", "strength")
 """Kinds whose questions are points of one curve."""
+
+
+_SAID = {FILTERED: "what the filter said", ISOLATED: "what the training isolated"}
+"""What is said of training images beside the questions, by key."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +46,12 @@ def counted_part(run: RunRecord, row: RecordedRow) -> Counted:
     own = _missing(run, [seed.cell for seed in seeds])
     twins = [seed.twin for seed in seeds if seed.twin is not None]
     of_twin = _missing(run, twins)
-    filtered = sum(len(_answered(run, seed.cell, (FILTERED,))) for seed in seeds)
-    hidden = [FILTERED] if 0 < filtered < len(seeds) else []
+    said = {key: sum(len(_answered(run, seed.cell, (key,))) for seed in seeds) for key in _SAID}
+    hidden = [key for key, times in said.items() if 0 < times < len(seeds)]
     flags = [
         *_flags(run, [seed.cell for seed in seeds], own, "", whole=bool(finished)),
         *_flags(run, twins, of_twin, " of the twin", whole=bool(finished)),
-        *(
-            f"unfinished: what the filter said is not there for all of {len(seeds)} seeds and is left out"
-            for _ in hidden
-        ),
+        *(f"unfinished: {_SAID[key]} is not there for all of {len(seeds)} seeds and is left out" for key in hidden),
     ]
     kept = tuple(replace(seed, cell=_without(seed.cell, own), twin=_twin_without(seed, of_twin)) for seed in seeds)
     return Counted(replace(row, seeds=kept), frozenset(hidden), tuple(flags))

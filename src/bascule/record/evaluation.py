@@ -55,7 +55,10 @@ _ASKED_WITH = {
     ),
 }
 """What metrics of the catalogue are made from beside the model and its images."""
-_OF_STUDIES = ("filter_", "scan_", "trigger_attention")
+_OF_STUDIES = (
+    *("filter_", "scan_", "trigger_attention", "detect_"),
+    *("accuracy_accepted", "asr_undetected", "asr_evaded", "robust_accuracy_detected", "robust_accuracy_evaded"),
+)
 """How metrics begin that are made from what only a study asks."""
 
 
@@ -72,7 +75,9 @@ def check_measurable(asked: Sequence[str], given: Mapping[str, bool]) -> None:
     for name in asked:
         called = name.replace("-", "_")
         if called.startswith(_OF_STUDIES):
-            raise RequestError(f"{called} is made from what a study asks (filter, scan, explain): measure it in one")
+            raise RequestError(
+                f"{called} is made from what a study asks (filter, scan, detect, explain): measure it in one"
+            )
         if missing := [f"`{one}`" for one in _ASKED_WITH.get(called, ()) if not given[one]]:
             raise RequestError(f"{called} cannot be measured without {' and '.join(missing)}: give {_it(missing)}")
 

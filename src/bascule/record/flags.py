@@ -11,11 +11,12 @@ from bascule.core.text import count
 from bascule.measure import Labels, Measure, Metric, Outcomes
 from bascule.measure.accuracy import Accuracy
 from bascule.measure.asr import Asr
+from bascule.measure.detection import REFUSING
 from bascule.measure.interval import share_of
 from bascule.measure.robust_accuracy import RobustAccuracy
 from bascule.measure.woken import MUCH, woken
 from bascule.record.answers import Answers
-from bascule.record.cell import FILTERED
+from bascule.record.cell import FILTERED, ISOLATED
 from bascule.record.counted import Counted, counted_part, flags_of_asked
 from bascule.record.plan import RecordedQuestion, RecordedRow, RecordedSeed, came_as_it_is
 from bascule.record.run import RunRecord
@@ -38,6 +39,8 @@ MANY_SEEDS = 10
 """With more seeds than this what is rare is no longer missed easily."""
 UNCHANGED_LIMIT = 0.05
 """A trigger that leaves more of the images that count as they are cannot show what the backdoor does."""
+ALARMS = 2 * REFUSING
+"""A detector that refuses more clean test images than this does not meet images like those its threshold was set on."""
 ONE_ANSWER = 0.9
 """Share of the clean images of other classes that a model takes for one class, above which it hardly looks at them."""
 
@@ -198,7 +201,8 @@ def _of_the_filters(run: RunRecord, row: RecordedRow) -> Iterator[str]:
         made = known.get(FILTERED, {})
         idle += made.get("removed") == 0
         asked = [known.get(question.key, {}) for question in seed.cell.of("inspect")]
-        unknown = unknown or any("truth" in part and part["truth"] is None for part in [made, *asked])
+        said = [made, known.get(ISOLATED, {}), *asked]
+        unknown = unknown or any("truth" in part and part["truth"] is None for part in said)
         for note in dict.fromkeys(itertools.chain.from_iterable(part.get("notes", []) for part in [made, *asked])):
             notes[note] = notes.get(note, 0) + 1
     seeds = len(row.seeds)
@@ -219,6 +223,7 @@ def _of_the_numbers(per_seed: Sequence[Outcomes], measures: Mapping[str, Measure
             f"overstates the backdoor"
         )
     yield from _of_one_answer(per_seed)
+    yield from _of_the_detector(per_seed)
     yield from _of_the_sleep(per_seed)
     yield from _of_the_aims(per_seed, measures)
     accuracy, robust = (getattr(measures.get(name), "value", None) for name in ("accuracy", "robust_accuracy"))
@@ -240,6 +245,15 @@ def _of_one_answer(per_seed: Sequence[Outcomes]) -> Iterator[str]:
     if share > ONE_ANSWER:
         asr = ", the target, so ASR says nothing of a backdoor" if answer == target else ""
         yield f"one answer: {100 * share:.0f} % of the clean images of other classes are taken for class {answer}{asr}"
+
+
+def _of_the_detector(per_seed: Sequence[Outcomes]) -> Iterator[str]:
+    """The detector that refuses clean test images far more often than it was set to; the mean of the seeds."""
+    alarms = [one.detection.refused("benign") for one in per_seed if one.detection is not None]
+    shares = [share_of(refused) for refused in alarms if len(refused)]
+    if shares and float(np.mean(shares)) > ALARMS:
+        refused, asked = 100 * float(np.mean(shares)), 100 * REFUSING
+        yield f"detector refuses more than asked: {refused:.1f} % of the clean test images, set to {asked:.0f} %"
 
 
 def _one_answer(label: Labels, clean: Labels) -> tuple[float, int]:

@@ -47,7 +47,7 @@ def mend_cell(cell: CellRecord) -> list[DamagedError]:
     Raises:
         RequestError: A file cannot be read, or a newer version wrote it.
     """
-    cell.info(), cell.curve(), cell.picture(), cell.poisoned(), cell.done()
+    cell.info(), cell.curve(), cell.picture(), cell.poisoned(), cell.done(), cell.losses()
     list(cell.answers().findings)
     damaged = [*cell.damaged(), *_checked(cell.model_file, _check_model), *_checked(cell.checkpoint_file)]
     for error in damaged:
@@ -60,6 +60,7 @@ def mend_cell(cell: CellRecord) -> list[DamagedError]:
 def _files(cell: CellRecord) -> Iterator[Path]:
     yield from (cell.info_file, cell.model_file, cell.outcomes_file, cell.curve_file)
     yield from cell.findings.glob("[!.]*.npz")
+    yield from cell.losses_folder.glob("[!.]*.npz")
     yield from (cell.picture_file, cell.poison_file)
 
 

@@ -7,9 +7,10 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bascule.measure import Judgement, Labels, Outcomes, Verdict
+from bascule.measure import MISSING, Judgement, Labels, Outcomes, Verdict
+from bascule.measure.detection import SORTS, Detection, Inputs
 from bascule.record.answers import Answers, Finding
-from bascule.record.cell import FILTERED
+from bascule.record.cell import FILTERED, ISOLATED
 from bascule.record.plan import RecordedQuestion
 
 Questions = Sequence[RecordedQuestion]
@@ -51,6 +52,7 @@ def outcomes_of(
         aims=aims,
         judgement=_judgement(answers, questions, hidden),
         verdict=_verdict(answers, questions),
+        detection=_detection(answers, questions),
         attention=_attention(answers, questions),
         more={
             kind: [
@@ -96,11 +98,11 @@ def _findings(answers: Answers, keys: Iterable[str]) -> Iterator[Finding]:
 
 
 def _judgement(answers: Answers, questions: Questions, hidden: Collection[str]) -> Judgement | None:
-    """What the row's filter said: of the training set it was retrained on, or only inspected.
+    """What the row's filter said: of the training set it was retrained on, or only inspected; or its own training.
 
     None also where nobody knows which images are poisoned.
     """
-    keys = [key for key in (FILTERED, *_keys(questions, "inspect")) if key not in hidden]
+    keys = [key for key in (FILTERED, *_keys(questions, "inspect"), ISOLATED) if key not in hidden]
     for finding in _findings(answers, keys):
         return judgement_of(finding) if "poisoned" in finding.arrays else None
     return None
@@ -123,6 +125,29 @@ def verdict_of(finding: Finding) -> Verdict:
     anomaly = np.asarray(finding.arrays["anomaly"], dtype=np.float64)
     suspects = tuple(int(label) for label in finding.info.get("suspects", ()))
     return Verdict(anomaly=anomaly, suspects=suspects, overlap=finding.info.get("overlap"))
+
+
+def _detection(answers: Answers, questions: Questions) -> Detection | None:
+    for finding in _findings(answers, _keys(questions, "detect")):
+        return detection_of(finding, answers.id)
+    return None
+
+
+def detection_of(finding: Finding, ids: Labels) -> Detection:
+    """What a test-time detector said of the inputs made of the images with these ids; nothing of one it never met."""
+    parts = finding.arrays
+    order = np.argsort(parts["id"], kind="stable")
+    places = np.searchsorted(parts["id"], ids, sorter=order).clip(max=len(order) - 1)
+    places = order[places]
+    unknown = parts["id"][places] != ids
+
+    def inputs(sort: str) -> Inputs:
+        suspicion, prediction = (parts[f"{sort}_{name}"][places] for name in ("suspicion", "prediction"))
+        suspicion[unknown], prediction[unknown] = np.nan, MISSING
+        return Inputs(suspicion=suspicion, prediction=prediction)
+
+    sorts = {sort: inputs(sort) for sort in SORTS if f"{sort}_suspicion" in parts}
+    return Detection(calm=parts["calm"], thresholds=parts["thresholds"], sorts=sorts)
 
 
 def _attention(answers: Answers, questions: Questions) -> NDArray[np.float64] | None:

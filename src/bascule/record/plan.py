@@ -38,8 +38,8 @@ class RecordedQuestion:
     kind: str
     reach: Reach | None = None
     value: float | None = None
-    """The radius of a point of the security curve, the strength of a weakened trigger, the size of a scanner's set, how
-    many poisoned images a model is retuned on."""
+    """The radius of a point of the security curve, the strength of a weakened trigger, the size of a defender's set,
+    how many poisoned images a model is retuned on."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,7 @@ from bascule.core import rng
 from bascule.core.images import Images, as_bytes
 from bascule.core.restore import repeatable
 from bascule.evaluation.truth import beside_truth
+from bascule.filter import Judged
 from bascule.filter.run import run_filter
 from bascule.plan.plan import Cell
 from bascule.poison import Trigger
@@ -32,12 +33,14 @@ from bascule.poison.aims import NOWHERE, aim_of
 from bascule.poison.found import FoundTrigger
 from bascule.poison.placement import Truth
 from bascule.poison.stamping import stamp_at
-from bascule.record.cell import COVERS, FILTERED, CellRecord
+from bascule.record.cell import COVERS, FILTERED, ISOLATED, CellRecord
 from bascule.record.sums import DamagedError, check_sum, set_aside, write_summed
 from bascule.repair.run import run_repair
 from bascule.run.context import CellContext, NotMadeError
+from bascule.run.held_out import HeldOut
 from bascule.run.probe import Looks
 from bascule.run.provenance import provenance
+from bascule.train import Isolated
 from bascule.train.loop import train
 
 
@@ -211,6 +214,10 @@ def _train(context: CellContext, model: nn.Module) -> dict[str, Any]:
     looks = _looks(context, model, images, truth, training.epochs)
     if looks is not None:
         notes["probe"] = looks.about()
+    judge = None
+    if training.keep == "best":
+        held_out = context.run.held_out(context.setup.data).to(context.device)  # all: the trainer is no defender
+        judge = HeldOut(training.objective, model, held_out, seed=context.cell.seed)
 
     def report(step: int, total: int, loss: float, lr: float) -> None:
         epoch = min(training.epochs, 1 + step * training.epochs // total)
@@ -228,7 +235,11 @@ def _train(context: CellContext, model: nn.Module) -> dict[str, Any]:
             capture_steps=context.run.capture_steps,
             report=report,
             look=looks or (lambda _: {}),
+            judge=judge,
+            tell=lambda isolated: notes.update(_keep_isolated(context, isolated, images, truth)),
         )
+    if judge is not None:
+        notes["kept"] = judge.about(curve)
     context.record.write_curve(curve)
     if all(math.isfinite(value) for entry in curve for value in entry.values()):
         notes["curve"] = curve  # a second time, since only another training would bring it back
@@ -247,7 +258,24 @@ def _looks(context: CellContext, model: nn.Module, images: Images, truth: Truth 
             trigger = context.found(watch.trigger)
         except NotMadeError:  # a twin may be the very network on which it is searched for, once that is trained
             watch = replace(watch, trigger=None)
-    return Looks(watch, model, trigger=trigger, images=images, truth=truth, test=test, epochs=epochs, seed=seed)
+    return Looks(
+        watch,
+        model,
+        trigger=trigger,
+        images=images,
+        truth=truth,
+        test=test,
+        epochs=epochs,
+        seed=seed,
+        keep=context.record.write_losses,
+    )
+
+
+def _keep_isolated(context: CellContext, isolated: Isolated, images: Images, truth: Truth | None) -> dict[str, Any]:
+    """Keep what the training isolated, beside the truth that it was never told; what to note about it."""
+    answer = beside_truth(Judged(isolated.score.cpu(), isolated.isolated.cpu()), images, truth)
+    context.record.add_finding(ISOLATED, answer.numpy_arrays(), {"kind": "isolated", **answer.notes})
+    return {"isolated": answer.notes["removed"]}
 
 
 def _filtered(context: CellContext, images: Images, truth: Truth | None) -> Images:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bascule.attack.pgd import Pgd
 from bascule.attack.run import run_attack
 from bascule.core import rng
+from bascule.core.ball import Norm
 from bascule.core.catalog import describe
 from bascule.core.errors import RequestError
 from bascule.core.images import Images, as_bytes
-from bascule.core.inference import Filled, chunks, labels_of, predict
+from bascule.core.inference import Filled, chunks, cross_entropies, labels_of, predict
 from bascule.core.restore import evaluating, full_precision
 from bascule.evaluation.subject import BATCH
 from bascule.plan.plan import Watch
@@ -52,6 +55,8 @@ class Looks:
     What there is none of (no attack, no poison, no such image), or what nobody knows, is left out. A twin has the
     trigger and the target of the row it stands beside; where it serves rows with several triggers, that of the first.
 
+    With `per_sample` every look keeps the cross-entropy of each image that is trained on, and not which are poisoned.
+
     Args:
         watch: What to look at.
         trigger: The trigger of `watch` itself, where it was searched for.
@@ -61,6 +66,7 @@ class Looks:
         test: The test images.
         epochs: Of the whole training.
         seed: Of the model.
+        keep: What keeps the losses of single images: epoch, ids, losses.
     """
 
     def __init__(
@@ -74,13 +80,15 @@ class Looks:
         test: Images,
         epochs: int,
         seed: int,
+        keep: Callable[[int, NDArray[np.int64], NDArray[np.float32]], None] | None = None,
     ) -> None:
         self._watch, self._model, self._epochs, self._seed = watch, model, epochs, seed
         self._device, self._trigger = images.device, trigger or watch.trigger
+        self._each, self._keep = images, keep if watch.probe.per_sample else None
         everything = torch.ones_like(test.labels, dtype=torch.bool)
         self._clean = self._kept(test, everything, "test")
         attack = watch.attack
-        self._attack = None if attack is None else Pgd(norm=attack.norm, eps=attack.eps, steps=STEPS)
+        self._attack = None if attack is None else cheap_attack(attack.norm, attack.eps)
         self._stamped: Images | None = None
         self._fitted: dict[str, Images | None] = {}
         self.told = ""
@@ -110,6 +118,9 @@ class Looks:
             # A network of somebody's own may draw in eval mode.
             with rng.borrowed_global_stream(self._seed, "probe", epoch):
                 seen = dict(self._seen(epoch))
+                if self._keep is not None:
+                    losses = cross_entropies(self._model, self._each, batch_size=BATCH)
+                    self._keep(epoch, self._each.ids.cpu().numpy(), losses.cpu().numpy())
         except RequestError as error:  # answers that are no numbers; what follows in the training may be
             warnings.warn(f"no look at the model after epoch {epoch}: {error}", stacklevel=2)
             return {}
@@ -123,7 +134,9 @@ class Looks:
             yield "accuracy", _share(right)
             if self._attack is not None:
                 places = right.nonzero().squeeze(1).to(self._device)
-                yield "robust_accuracy", self._withstanding(self._clean, places, epoch) / len(right)
+                generator = rng.stream(self._seed, "probe", epoch, device=self._device)
+                withstanding = count_withstanding(self._model, self._attack, self._clean, places, generator=generator)
+                yield "robust_accuracy", withstanding / len(right)
         if self._stamped is not None:
             taken = predict(self._model, self._stamped, batch_size=BATCH)
             aims = aim_of(self._stamped.labels.cpu(), self._watch.target, self._watch.aims)
@@ -133,16 +146,6 @@ class Looks:
                 logits = _logits(self._model, images)
                 yield f"{name}_accuracy", _share(labels_of(logits) == images.labels)
                 yield f"{name}_loss", float(F.cross_entropy(logits, images.labels))
-
-    def _withstanding(self, images: Images, places: Tensor, epoch: int) -> int:
-        """How many of the images at these places, which the model gets right, it gets right under attack."""
-        assert self._attack is not None
-        model, generator = Filled(self._model), rng.stream(self._seed, "probe", epoch, device=self._device)
-        count = 0
-        for part in chunks(len(places), BATCH, self._device):
-            x, y = images.batch(places[part]), images.labels[places[part]]
-            count += int((run_attack(model, self._attack, x, y, generator=generator).prediction == y).sum())
-        return count
 
     def _kept(self, images: Images, wanted: Tensor, what: str) -> Images | None:
         """Some of the images wanted, in memory on the device, stamped where it is about the trigger; None of none."""
@@ -159,6 +162,22 @@ class Looks:
             pixels = torch.cat([as_bytes(images.batch(part)) for part in places.split(BATCH)])
         labels, ids = images.labels[places], images.ids[places]
         return Images(pixels=pixels, labels=labels, ids=ids, classes=images.classes).to(self._device)
+
+
+def cheap_attack(norm: Norm, eps: float) -> Pgd:
+    """Of a model along its training: PGD of 10 steps of 2.5 eps / 10, one try from a random start."""
+    return Pgd(norm=norm, eps=eps, steps=STEPS)
+
+
+def count_withstanding(
+    model: nn.Module, attack: Pgd, images: Images, places: Tensor, *, generator: torch.Generator
+) -> int:
+    """How many of the images at these places, which the model gets right, it gets right under attack."""
+    filled, count = Filled(model), 0
+    for part in chunks(len(places), BATCH, images.device):
+        x, y = images.batch(places[part]), images.labels[places[part]]
+        count += int((run_attack(filled, attack, x, y, generator=generator).prediction == y).sum())
+    return count
 
 
 def _poisoned(images: Images, truth: Truth | None) -> Tensor:

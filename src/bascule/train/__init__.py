@@ -1,21 +1,24 @@
 """Training objectives. One file each: model, images, labels -> the loss of one step. `loop` has the only training loop.
 
 An objective knows nothing of the loop, and the loop nothing of attacks: ramps (of eps, of weights) are the objective's
-own, driven by `progress`.
+own, driven by `progress`. A `Course` is told besides which images a step is taken on and when an epoch ends.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 
 from bascule.core import catalog
 from bascule.core.ball import Ball, Eps, Norm, ball
+from bascule.core.errors import RequestError
+from bascule.core.images import Images
 
 
 @catalog.contract("train")
@@ -41,6 +44,11 @@ class Objective(ABC):
         None, as long as nobody says otherwise: `progress` changes them to the end, or what they find decides which come
         next.
         """
+        return None
+
+    @property
+    def ball(self) -> Ball | None:
+        """The threat model that it makes a model robust in; None where it has none, or none that is a ball."""
         return None
 
     def inputs(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
@@ -73,11 +81,28 @@ class Objective(ABC):
 
 
 @catalog.component
-class CrossEntropy(Objective):
+class Smoothing(Objective):
+    """An objective with a cross-entropy with the labels, which may be smoothed."""
+
+    later: ClassVar[tuple[str, ...]] = ("label_smoothing",)
+    """Fields that came after records had been written."""
+
+    label_smoothing: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    """Share of each label that is spread evenly over all classes in the cross-entropy that is minimised (Szegedy et al.
+    2016, section 7; in adversarial training Pang et al. 2021). A search for adversarial images goes by the labels as
+    they are."""
+
+    def cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Mean of a batch; logits B x K, labels of shape (B,)."""
+        return F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
+
+
+@catalog.component
+class CrossEntropy(Smoothing):
     """An objective that is the mean cross-entropy on its `inputs` and nothing else, so that others can add to it."""
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
-        return F.cross_entropy(model(self.inputs(model, x, y, progress=progress, generator=generator)), y)
+        return self.cross_entropy(model(self.inputs(model, x, y, progress=progress, generator=generator)), y)
 
 
 @catalog.component
@@ -111,3 +136,126 @@ class DivergencePenalty(Adversarial):
     @property
     def steady_from(self) -> float | None:
         return 0.0
+
+
+Memory = dict[str, Tensor]
+"""What a course remembers: plain tensors by name, owned by the training loop and kept in its checkpoints."""
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """The images of one step within the training."""
+
+    places: Tensor
+    """Their positions in the training set, int64, shape (B,), on its device; an image may stand there twice."""
+    epoch: int
+    """From 1."""
+    epochs: int
+    """Of the whole training."""
+    memory: Memory
+    """A step may change it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Isolated:
+    """What a course has come to think of single training images."""
+
+    score: Tensor
+    """The higher, the more suspicious; floats, shape (N,)."""
+    isolated: Tensor
+    """Those that it took for poisoned; bool, shape (N,)."""
+
+
+@catalog.component
+class Course(Objective):
+    """An objective that follows single images over the epochs of a training: what it minimises depends on them.
+
+    The loop calls `begin` once, asks before every epoch what it is drawn from, takes the steps, and tells of its end.
+    Whatever is remembered is in the memory: a training that continues from a checkpoint has it as it was. What
+    is decided about an image must not depend on its position: of equal ones the lower id comes first.
+    """
+
+    @property
+    def steady_from(self) -> float | None:
+        return None  # which images a step is taken on decides what it does
+
+    @abstractmethod
+    def begin(self, images: Images, *, epochs: int, generator: torch.Generator) -> Memory:
+        """The memory before the first step, on the device of the images.
+
+        Args:
+            images: The training set.
+            epochs: Of the training.
+            generator: On the device of the images; this and those of `end_epoch` are streams of their own.
+
+        Raises:
+            RequestError: The training is too short, or the set too small.
+        """
+
+    @abstractmethod
+    def step_loss(
+        self, model: nn.Module, x: Tensor, y: Tensor, *, samples: Samples, progress: float, generator: torch.Generator
+    ) -> Tensor:
+        """Loss of a batch, a scalar to differentiate for the parameters; `loss` with the samples known."""
+
+    def end_epoch(
+        self,
+        model: nn.Module,
+        images: Images,
+        memory: Memory,
+        *,
+        epoch: int,
+        epochs: int,
+        generator: torch.Generator,
+    ) -> None:
+        """Look at the model after an epoch (from 1), on the training set, and change the memory.
+
+        The model is lent in eval mode, frozen, in full precision and without gradients, and stays as it is.
+        """
+
+    def drawn_from(self, memory: Memory, *, epoch: int, epochs: int) -> Tensor | None:
+        """Which images this epoch is drawn from, bool, shape (N,), not none of them; None for all.
+
+        An epoch has as many steps as ever: a part of the set is gone through several times.
+        """
+        return None
+
+    def lr_share(self, *, epoch: int, epochs: int) -> float | None:
+        """Share of the peak learning rate in this epoch, in place of the schedule's; None to leave it."""
+        return None
+
+    def isolated(self, memory: Memory) -> Isolated | None:
+        """At the end: which images were isolated; None where none can be."""
+        return None
+
+    def at(self, samples: Samples) -> Objective:
+        """The objective of one step."""
+        return _AtStep(self, samples)
+
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
+        """Nothing: without the samples there is none.
+
+        Raises:
+            RequestError: Always.
+        """
+        raise RequestError(
+            f"{catalog.name_of(self)} follows single images over a whole training: it can be the objective of `train`, "
+            "and not a part of another one or of a repair"
+        )
+
+
+class _AtStep(Objective):
+    """A course with the samples of a step."""
+
+    def __init__(self, course: Course, samples: Samples) -> None:
+        self._course, self._samples = course, samples
+
+    @property
+    def follows_gradients(self) -> bool:
+        return self._course.follows_gradients
+
+    def inputs(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
+        return self._course.inputs(model, x, y, progress=progress, generator=generator)
+
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
+        return self._course.step_loss(model, x, y, samples=self._samples, progress=progress, generator=generator)

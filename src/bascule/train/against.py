@@ -6,21 +6,21 @@ import math
 from typing import Annotated, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from annotated_types import Interval
 from torch import Tensor, nn
 
 from bascule.attack import Evasion
 from bascule.attack.losses import cross_entropy
 from bascule.attack.run import to_its_end, try_once
+from bascule.core.ball import Ball
 from bascule.core.catalog import Of, component
 from bascule.core.errors import RequestError
-from bascule.train import Objective
+from bascule.train import Smoothing
 from bascule.train.search import Statistics, search_mode
 
 
 @component
-class Against(Objective):
+class Against(Smoothing):
     """Cross-entropy on what attacks make of the batch: any attack of the room, or several of different threat models.
 
     Sources: Tramer & Boneh 2019, section 3 (`worst`: the attack with the highest loss, image by image, their MAX;
@@ -56,6 +56,11 @@ class Against(Objective):
     def follows_gradients(self) -> bool:
         return any(attack.uses_gradient for attack in self.attacks)
 
+    @property
+    def ball(self) -> Ball | None:
+        """That of its first attack that has one."""
+        return next((attack.threat for attack in self.attacks if isinstance(attack.threat, Ball)), None)
+
     def inputs(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
         """The images of a step; with `mean` those of the first attack, then those of the second, and so on."""
         attacked = math.ceil(len(x) * progress / self.warmup) if progress < self.warmup else len(x)
@@ -85,4 +90,4 @@ class Against(Objective):
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
         seen = self.inputs(model, x, y, progress=progress, generator=generator)
-        return F.cross_entropy(model(seen), y.repeat(len(seen) // len(y)))
+        return self.cross_entropy(model(seen), y.repeat(len(seen) // len(y)))

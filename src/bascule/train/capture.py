@@ -81,7 +81,7 @@ class Captured:
         self._inputs = _Inputs(steps.images)
         self._warm = 0
         self._replay: Callable[[], Tensor] | None = None
-        self._from = steps.training.objective.steady_from
+        self._from = steps.training.steady_from
         if self._from is not None and not all(group["fused"] for group in steps.optimizer.param_groups):
             self._give_up("the optimiser takes its step parameter by parameter")
         elif self._from is not None:

@@ -10,7 +10,7 @@ from annotated_types import Interval
 from torch import Tensor, nn
 
 from bascule.certify.bounds import bound_for_training
-from bascule.core.ball import Eps
+from bascule.core.ball import Ball, Eps, ball
 from bascule.core.catalog import component
 from bascule.train import Objective
 from bascule.train._certified import check_bounds, mixed_loss, ramp_share
@@ -38,6 +38,11 @@ class CrownIbp(Objective):
     """Weight of the images themselves after the ramp."""
     beta_end: Annotated[float, Interval(ge=0, le=1)] = 0.0
     """Weight of the linear bounds after the ramp."""
+
+    @property
+    def ball(self) -> Ball:
+        """The threat model."""
+        return ball("linf", self.eps)
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
         share = ramp_share(progress, warmup=self.warmup, ramp=self.ramp)

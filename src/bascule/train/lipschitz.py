@@ -6,10 +6,10 @@ import functools
 from typing import Annotated, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor, nn
 
+from bascule.core.ball import Ball
 from bascule.core.catalog import Of, component, name_of
 from bascule.core.errors import RequestError
 from bascule.core.gradients import check_second_derivatives, gradient_of, second_derivatives
@@ -50,6 +50,10 @@ class Lipschitz(Objective):
             )
 
     @property
+    def ball(self) -> Ball | None:
+        return self.inner.ball
+
+    @property
     def steady_from(self) -> float | None:
         return self.inner.steady_from
 
@@ -61,14 +65,15 @@ class Lipschitz(Objective):
         return self.inner.inputs(model, x, y, progress=progress, generator=generator)
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
+        assert isinstance(self.inner, CrossEntropy)
         seen = self.inputs(model, x, y, progress=progress, generator=generator).detach()
         if self.weight == 0:
-            return F.cross_entropy(model(seen), y)
+            return self.inner.cross_entropy(model(seen), y)
         seen.requires_grad_(True)
         with second_derivatives():
             logits = model(seen)
             directions = _all_directions(logits) if self.estimate == "exact" else _one_direction(logits, generator)
-            return F.cross_entropy(logits, y) + self.weight * _roughness(logits, seen, directions)
+            return self.inner.cross_entropy(logits, y) + self.weight * _roughness(logits, seen, directions)
 
 
 def _roughness(logits: Tensor, x: Tensor, directions: Tensor) -> Tensor:

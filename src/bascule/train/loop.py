@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from bascule.core import rng
+from bascule.core.errors import RequestError
 from bascule.core.images import Images
 from bascule.core.lending import lending
+from bascule.train import Isolated
 from bascule.train.capture import capturing
 from bascule.train.compile import compile_model
 from bascule.train.precision import Mixed
@@ -62,6 +64,16 @@ Look = Callable[[int], Mapping[str, float]]
 nobody looks. It leaves the model as it is and draws from no stream of the training."""
 
 
+class Judge(Protocol):
+    """Says how good the model is at the end of an epoch, on images that it is not trained on; as careful as a look."""
+
+    name: str
+    """What it tells, as the curve calls it."""
+
+    def __call__(self, epoch: int) -> float:
+        """How good it is after this epoch (from 1); higher is better."""
+
+
 def train(
     model: nn.Module,
     images: Images,
@@ -72,6 +84,8 @@ def train(
     checkpoint_seconds: float = 30.0,
     report: Report = lambda *_: None,
     look: Look = lambda _: {},
+    judge: Judge | None = None,
+    tell: Callable[[Isolated], None] = lambda _: None,
     compile_passes: bool = False,
     capture_steps: bool = False,
 ) -> list[dict[str, float]]:
@@ -82,29 +96,32 @@ def train(
     the checkpoint was taken.
 
     With `compile_passes` the network's passes are compiled, where the objective `compiles`; that changes no more than
-    rounding does. With `capture_steps` steps are captured once they are steady (`train/capture.py`); that changes
-    nothing.
+    rounding does. With `capture_steps` steps are captured once they are steady; that changes nothing.
+
+    The model ends with the weights that are kept: of the last epoch, or of the best (`best_epoch`) by what `judge`
+    says; averaged ones where there are any, which `look` and `judge` see along the way too. A course is told the end of
+    each epoch and draws from (seed, "course", epoch); `tell` is told at the end which images it has isolated, if any.
 
     Returns:
         The curve: one entry per epoch with `epoch` (from 1), `step`, `loss` (mean of the epoch), `lr` (of its last
-        step) and `seconds` since the start, looks not counted. Where there was a `look`, with what it saw and
-        `probe_seconds`, its time. A training that continues keeps what was seen before.
+        step) and `seconds` since the start, looks not counted; what `judge` said, under its name, where the best epoch
+        is kept. Where there was a `look`, with what it saw and `probe_seconds`, its time. A training that continues
+        keeps what was seen before.
 
     Raises:
         DivergedError: A loss, parameter or running statistic is not finite.
-        RequestError: The network does not answer with one logit per class in train mode.
+        RequestError: The network does not answer with one logit per class in train mode, or nobody judges for `best`.
     """
+    judge = _judge_of(training, judge)
     checkpoints = checkpoints or NoCheckpoints()
     steps = Steps(model, images, training, seed=seed)
-    done = _Done(losses=torch.zeros(steps.per_epoch, device=images.device))
-    state = checkpoints.load()
-    if state is not None:
-        done.restore(state, steps)
+    done = _Done.begun(steps, checkpoints.load())
     saved = time.monotonic()
     with _taking(steps, compile_passes=compile_passes, capture_steps=capture_steps) as take:
         for step in range(done.steps, steps.total):
             place, lr = step % steps.per_epoch, steps.lr(step)
             done.losses[place] = take(step)
+            steps.follow(step)
             done.steps = step + 1
             last = place == steps.per_epoch - 1
             due = time.monotonic() - saved >= checkpoint_seconds
@@ -112,12 +129,26 @@ def train(
                 _check_finite(done.losses[: place + 1], model, step, place, steps.total)
                 report(step + 1, steps.total, float(done.losses[place]), lr)
             if last:
-                done.end_epoch(step // steps.per_epoch + 1, lr, look)
+                done.end_epoch(steps, lr, look, judge)
             if due and step + 1 < steps.total:
                 checkpoints.save(done.state(steps))
                 saved = time.monotonic()
-    model.eval()
+    done.finish(steps, tell)
     return done.curve
+
+
+def _judge_of(training: Training, judge: Judge | None) -> Judge | None:
+    """Who is asked; None where the last epoch is kept, whatever it is like."""
+    if training.keep == "last":
+        return None
+    if judge is None:
+        raise RequestError("nobody judges the epochs here, so that no best one can be kept", place=("keep",))
+    return judge
+
+
+def best_epoch(curve: Sequence[Mapping[str, float]], name: str) -> int:
+    """The epoch (from 1) whose weights are kept, by what stands under `name`: the first of the highest."""
+    return 1 + max(range(len(curve)), key=lambda place: curve[place][name])
 
 
 @dataclass
@@ -131,16 +162,46 @@ class _Done:
     earlier: float = 0.0
     """Seconds spent before the last interruption."""
     began: float = field(default_factory=time.monotonic)
+    best: dict[str, Tensor] | None = None
+    """The weights of the best epoch so far, where that is kept."""
 
-    def end_epoch(self, epoch: int, lr: float, look: Look) -> None:
-        """One more point of the curve."""
+    @classmethod
+    def begun(cls, steps: Steps, state: dict[str, Any] | None) -> _Done:
+        """Where a training starts: at a checkpoint, if there is one."""
+        done = cls(losses=torch.zeros(steps.per_epoch, device=steps.images.device))
+        if state is not None:
+            done.restore(state, steps)
+        return done
+
+    def end_epoch(self, steps: Steps, lr: float, look: Look, judge: Judge | None) -> None:
+        """One more point of the curve, the weights if no epoch before was as good, and what a course does."""
+        epoch = self.steps // steps.per_epoch
+        with steps.kept():
+            self._note(epoch, lr, look, judge)
+            if judge is not None and best_epoch(self.curve, judge.name) == len(self.curve):
+                self.best = {name: value.detach().clone() for name, value in steps.model.state_dict().items()}
+        if steps.course is not None:
+            steps.course.end_epoch(steps.model, epoch)
+
+    def _note(self, epoch: int, lr: float, look: Look, judge: Judge | None) -> None:
         loss = float(self.losses.mean())
-        entry = {"epoch": epoch, "step": self.steps, "loss": loss, "lr": lr, "seconds": self.seconds()}
+        judged = {} if judge is None else {judge.name: judge(epoch)}
+        entry = {"epoch": epoch, "step": self.steps, "loss": loss, "lr": lr, "seconds": self.seconds(), **judged}
         began = time.monotonic()
         seen = look(epoch)
         spent = time.monotonic() - began
         self.began += spent
         self.curve.append({**entry, **seen, "probe_seconds": spent} if seen else entry)
+
+    def finish(self, steps: Steps, tell: Callable[[Isolated], None]) -> None:
+        """Give the model the weights that are kept; it is in eval mode afterwards. Tell what a course has isolated."""
+        if steps.course is not None and (isolated := steps.course.isolated()) is not None:
+            tell(isolated)
+        if self.best is not None:
+            steps.model.load_state_dict(self.best)
+        elif steps.average is not None:
+            steps.average.give(steps.model)
+        steps.model.eval()
 
     def seconds(self) -> float:
         """Since the start, without interruptions and looks."""
@@ -157,6 +218,9 @@ class _Done:
             "curve": self.curve,
             "step": self.steps,
             "seconds": self.seconds(),
+            **({} if steps.average is None else {"average": steps.average.state()}),
+            **({} if self.best is None else {"best": self.best}),
+            **({} if steps.course is None else {"course": steps.course.state()}),
         }
 
     def restore(self, state: dict[str, Any], steps: Steps) -> None:
@@ -165,6 +229,11 @@ class _Done:
         steps.optimizer.load_state_dict(state["optimizer"])
         self.losses.copy_(state["losses"])
         self.curve, self.steps, self.earlier = state["curve"], state["step"], state["seconds"]
+        self.best = state.get("best")
+        if steps.average is not None:
+            steps.average.restore(state["average"])
+        if steps.course is not None:
+            steps.course.restore(state["course"])
 
 
 @contextmanager

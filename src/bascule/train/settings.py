@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,12 +14,20 @@ from torch import Tensor, nn
 from bascule.core.catalog import Of, component, name_of
 from bascule.core.errors import RequestError
 from bascule.train import Objective
+from bascule.train.awp import WeightPerturbation
+from bascule.train.crop import ResizedCrop
 
 
 @component
 class Augment:
-    """Random shift and mirror, one draw per image, the whole batch at once."""
+    """Random crop, shift and mirror, one draw per image, the whole batch at once."""
 
+    later: ClassVar[tuple[str, ...]] = ("resized_crop",)
+    """Fields that came after records had been written."""
+
+    resized_crop: ResizedCrop | None = None
+    """Take a random part and enlarge it to the whole, before the shift; `{}` with torchvision's defaults. The part may
+    lack a trigger."""
     pad: Annotated[int, Ge(0)] = 0
     """Zero-pad every side by this many pixels, then crop back at a random place: shifts of -pad to +pad."""
     flip: bool = False
@@ -27,6 +35,8 @@ class Augment:
 
     def apply(self, x: Tensor, *, generator: torch.Generator) -> Tensor:
         """Augmented copies of `x`, B x C x H x W."""
+        if self.resized_crop is not None:
+            x = self.resized_crop.apply(x, generator=generator)
         batch, channels, height, width = x.shape
         if self.pad:
             shift = torch.randint(2 * self.pad + 1, (2, batch, 1), generator=generator, device=x.device)
@@ -54,6 +64,9 @@ class Augment:
 class Training:
     """A training schedule. An epoch is a fresh random order of the set, cut into whole batches; a rest is left out."""
 
+    later: ClassVar[tuple[str, ...]] = ("clip_norm", "ema", "awp", "keep")
+    """Fields that came after records had been written."""
+
     objective: Annotated[Objective, Of("train")]
     """What one step minimises, for example `standard` or `{name: pgd, eps: 0.3}`."""
     epochs: Annotated[int, Ge(1)]
@@ -80,6 +93,20 @@ class Training:
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of all passes in training, those of attacks too. `bfloat16` is mixed precision: products in bfloat16; weights,
     statistics, loss, gradients and optimiser in float32. Evaluation is always in float32."""
+    clip_norm: Annotated[float, Gt(0)] | None = None
+    """Length, in L2 over all parameters, to which a longer gradient is shortened before the optimiser's step (Pascanu,
+    Mikolov & Bengio 2013; `torch.nn.utils.clip_grad_norm_`); by default none is."""
+    ema: Annotated[float, Interval(ge=0, lt=1)] | None = None
+    """Decay, for example 0.995 (Rebuffi et al. 2021) or 0.999, of an exponential moving average of the weights: the
+    averaged model is the one that is looked at, kept and measured (`Average`). By default nothing is averaged."""
+    awp: WeightPerturbation | None = None
+    """Adversarial weight perturbation around every step (Wu, Xia & Wang 2020), for example `{gamma: 0.005}`; by default
+    none."""
+    keep: Literal["last", "best"] = "last"
+    """The epoch whose weights are kept. `best`: the first of those with the highest robust accuracy on the held-out
+    images (`data.held_out`), since training on can lower it ("robust overfitting", Rice, Wong & Kolter 2020). The
+    attack is PGD of 10 steps of 2.5 eps / 10, one try from a random start, in the objective's ball, as theirs is; for
+    an objective without a ball it is accuracy. The test set has no part in it."""
 
     def __post_init__(self) -> None:
         if self.precision != "float32" and self.objective.needs_float32:
@@ -95,6 +122,12 @@ class Training:
             )
         if self.schedule != "piecewise" and steps:
             raise ValueError(f"milestones are used by schedule piecewise only, the schedule is {self.schedule!r}")
+
+    @property
+    def steady_from(self) -> float | None:
+        """As the objective's: the share of the training from which on every step is the same operations."""
+        steady = self.objective.steady_from
+        return steady if steady is None or self.awp is None else max(steady, self.awp.warmup)
 
     def steps_per_epoch(self, count: int) -> int:
         """Whole batches in a set of `count` images."""

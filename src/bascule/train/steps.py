@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bascule.core import rng
 from bascule.core.images import Images
+from bascule.train import Course, Objective
+from bascule.train.average import Average
+from bascule.train.following import Following, orders
 from bascule.train.settings import Training
 
 
@@ -20,10 +25,16 @@ class Steps:
         self.total = self.per_epoch * training.epochs
         self.optimizer = training.make_optimizer(model)
         self.generator = torch.Generator(device=images.device)
+        self.average = None if training.ema is None else Average(model, training.ema)
+        self.objective = training.objective
+        course = training.objective
+        self.course = Following(course, images, training.epochs, seed) if isinstance(course, Course) else None
         self._order = -1, torch.empty(0)
 
     def lr(self, step: int) -> float:
         """Learning rate of this step (from 0)."""
+        if self.course is not None and (share := self.course.lr_share(step // self.per_epoch + 1)) is not None:
+            return self.training.lr * share
         return self.training.lr * self.training.lr_share(step, self.total)
 
     def take(self, net: nn.Module, step: int) -> Tensor:
@@ -50,22 +61,49 @@ class Steps:
         number = rng.derive(self.seed, "step", step)
         self.generator.manual_seed(number)
         rng.seed_global(number, self.images.device)  # dropout; the caller puts the global stream back
-        return self._batch(step)
+        places = self._batch(step)
+        if self.course is not None:
+            self.objective = self.course.at(places, step // self.per_epoch + 1)
+        return places
 
     def descend(self, net: nn.Module, x: Tensor, y: Tensor, *, progress: float) -> Tensor:
         """The rest of a prepared step: the same operations each time, as far as the objective's are (`steady_from`)."""
         x = self.training.augment.apply(x, generator=self.generator)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.training.objective.loss(net, x, y, progress=progress, generator=self.generator)
-        loss.backward()
+        with self._objective(net, x, y, progress) as objective:
+            loss = objective.loss(net, x, y, progress=progress, generator=self.generator)
+            loss.backward()
+        if self.training.clip_norm is not None:
+            wanted = [p for group in self.optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(wanted, self.training.clip_norm)
         self.optimizer.step()
         return loss.detach()
+
+    def _objective(self, net: nn.Module, x: Tensor, y: Tensor, progress: float) -> AbstractContextManager[Objective]:
+        """What the step minimises; inside, the weights are those that it is differentiated for."""
+        objective, awp = self.objective, self.training.awp
+        if awp is None:
+            return nullcontext(objective)
+        return awp.around(objective, self.model, net, x, y, progress=progress, generator=self.generator)
+
+    def follow(self, step: int) -> None:
+        """What comes after step number `step`, and is no part of it."""
+        if self.average is not None:
+            self.average.follow(self.model, step)
+
+    def kept(self) -> AbstractContextManager[None]:
+        """Inside, the model has the weights that would be kept of it now: the averaged ones, where there are any."""
+        return nullcontext() if self.average is None else self.average.lent(self.model)
 
     def _batch(self, step: int) -> Tensor:
         """Numbers of the images of a step."""
         epoch, place = divmod(step, self.per_epoch)
-        if self._order[0] != epoch:
-            order = torch.randperm(len(self.images), generator=rng.stream(self.seed, "order", epoch))
-            self._order = epoch, order.to(self.images.device)
         size = min(self.training.batch_size, len(self.images))
+        if self._order[0] != epoch:
+            generator = rng.stream(self.seed, "order", epoch)
+            if self.course is None or self.course.drawn is None:
+                order = torch.randperm(len(self.images), generator=generator)
+            else:
+                order = orders(self.course.drawn.nonzero().squeeze(1).cpu(), self.per_epoch * size, generator)
+            self._order = epoch, order.to(self.images.device)
         return self._order[1][place * size : (place + 1) * size]

@@ -5,17 +5,16 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
-import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor, nn
 
 from bascule.core.catalog import component
-from bascule.train import DivergencePenalty
+from bascule.train import DivergencePenalty, Smoothing
 from bascule.train.search import divergence, search_mode, worst_nearby
 
 
 @component
-class Trades(DivergencePenalty):
+class Trades(DivergencePenalty, Smoothing):
     """Clean cross-entropy plus beta times the largest change of the prediction found in the ball.
 
     L = CE(f(x), y) + beta * KL(f(x) || f(x')), where x' maximises the same divergence: the label is not used to attack.
@@ -44,7 +43,7 @@ class Trades(DivergencePenalty):
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
         if self.beta == 0:
-            return F.cross_entropy(model(x), y)
+            return self.cross_entropy(model(x), y)
         perturbed = self.inputs(model, x, y, progress=progress, generator=generator)
         clean = model(x)
-        return F.cross_entropy(clean, y) + self.beta * divergence(clean, model(perturbed)).mean()
+        return self.cross_entropy(clean, y) + self.beta * divergence(clean, model(perturbed)).mean()

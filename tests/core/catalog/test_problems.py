@@ -50,7 +50,11 @@ TRIGGER_PROBLEMS: dict[str, tuple[Any, tuple[str, ...], str]] = {
     "number": (5, (), "expected a name or a mapping with the key 'name', got 5. Names: adaptive-blend, "),
     "list": (["sticker"], (), "expected a name or a mapping with the key 'name', got ['sticker']"),
     "class-not-instance": (Sticker, (), "expected a name or a mapping"),
-    "component-of-another-room": (Standard(), (), "expected a name or a mapping with the key 'name', got Standard()"),
+    "component-of-another-room": (
+        Standard(),
+        (),
+        "expected a name or a mapping with the key 'name', got Standard(label_smoothing=0.0)",
+    ),
     "bool-for-int": ({"name": "sticker", "size": True}, ("size",), "must be a valid integer; got True"),
     "float-for-int": ({"name": "sticker", "size": 3.0}, ("size",), "must be a valid integer; got 3.0"),
     "string-for-int": ({"name": "sticker", "size": "3"}, ("size",), "must be a valid integer; got '3'"),

@@ -30,6 +30,7 @@ ROOMS: dict[str, str] = {
     "train": "training objectives",
     "filter": "data defences",
     "scan": "model scanners",
+    "detect": "test-time detectors",
     "repair": "model defences",
     "measure": "metrics",
 }

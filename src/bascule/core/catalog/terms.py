@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-BACKDOORBENCH, TROJANZOO, ART = "BackdoorBench", "TrojanZoo", "ART"
+BACKDOORBENCH, BACKDOORBOX, TROJANZOO, ART = "BackdoorBench", "BackdoorBox", "TrojanZoo", "ART"
 ROBUSTBENCH, TORCHATTACKS, FOOLBOX = "RobustBench", "torchattacks", "foolbox"
 PAPERS = "papers"
 """Where a name comes from that no collection of code has."""
@@ -140,8 +140,6 @@ TERMS: dict[str, tuple[Term, ...]] = {
         _is("DeepKNN kNN", "filter/neighbours"),
         _lacks("AGPD ASSET CD CognitiveDistillation", "this detector is missing",
                "filter/spectre filter/two-component filter/gram", BACKDOORBENCH),
-        _lacks("SentiNet TeCo NEO", "detectors of single test images are missing", "filter/strip", BACKDOORBENCH,
-               TROJANZOO),
         _lacks("RONI ProvenanceDefense", "this detector is missing", "filter/neighbours filter/spectral-signatures",
                ART),
     ),
@@ -153,6 +151,15 @@ TERMS: dict[str, tuple[Term, ...]] = {
         _lacks("ABS K-ARM DeepInspect NeuronInspect MESA", "this scanner is missing",
                "scan/neural-cleanse scan/feature-inversion scan/mm-bd", TROJANZOO, BACKDOORBENCH),
         _lacks("MNTD ULP UAL", _MODEL, "scan/mm-bd", BACKDOORBENCH),
+    ),
+    "Test-time detectors": (
+        _is("SCALE_UP", "detect/scale-up", "", BACKDOORBOX),
+        _is("IBD_PSC", "detect/ibd-psc", "for networks with batch norm", BACKDOORBOX),
+        _is("TeCo", "detect/teco", "with eleven of its fifteen corruptions", BACKDOORBENCH),
+        _is("KNN-OOD", "detect/latent-distance"),
+        _is("Mahalanobis", "detect/latent-distance", "with `distance: mahalanobis`"),
+        _lacks("SentiNet NEO LID", "this detector is missing", "detect/strip detect/scale-up detect/latent-distance",
+               BACKDOORBENCH, TROJANZOO),
     ),
     "Model defences": (
         _is("FT finetuning", "repair/fine-tune", "", BACKDOORBENCH),
@@ -177,7 +184,10 @@ TERMS: dict[str, tuple[Term, ...]] = {
                "the composite one are here", "train/against"),
         _lacks("grad_train curvature CURE", "this penalty is missing", "train/lipschitz", TROJANZOO),
         _lacks("FreeAT free", "several uses of one backward pass are missing", "train/fast"),
-        _lacks("AWP AdversarialTrainerAWP OAAT AdversarialTrainerOAAT HAT LBGAT", "this objective is missing",
+        _is("AWP AdversarialTrainerAWP AT-AWP", "train/pgd", "with the setting `awp: {}` of the training", ART,
+            ROBUSTBENCH),
+        _is("TRADES-AWP", "train/trades", "with the setting `awp: {}` of the training", ROBUSTBENCH),
+        _lacks("OAAT AdversarialTrainerOAAT HAT LBGAT", "this objective is missing",
                "train/trades train/mart train/pgd", ART, ROBUSTBENCH),
         _lacks("GaussianAugmentation noise_augmentation MACER SmoothAdv", "training with noise is missing",
                "train/pgd", ART),
@@ -227,8 +237,8 @@ TERMS: dict[str, tuple[Term, ...]] = {
             "CarliniL0Method",
             _NORM, "attack/square attack/fab", ART, FOOLBOX, TORCHATTACKS,
         ),
-        _lacks("EAD ElasticNet EADL1 EADEN EADAttack", "of searches in L1 projected descent is here, with `norm: l1`",
-               "attack/pgd", ART, FOOLBOX, TORCHATTACKS),
+        _lacks("EAD ElasticNet EADL1 EADEN EADAttack", "other searches in L1 are here, with `norm: l1`",
+               "attack/apgd attack/fab", ART, FOOLBOX, TORCHATTACKS),
         _is("SpatialTransformation SpatialAttack RandomTransforms", "attack/spatial", "", ART, FOOLBOX),
         _is("AdversarialPatch AdversarialPatchPyTorch ROA", "attack/patch",
             "which gives each image a patch of its own; one that serves all is missing", ART),

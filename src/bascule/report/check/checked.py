@@ -28,6 +28,7 @@ _ASKED_WITH = {
     "filter": "`filter:` or `inspect:`",
     "scan": "`scan:`",
     "trigger_attention": "`explain:`",
+    **dict.fromkeys(("detect", "accuracy_accepted", "asr_undetected", "asr_evaded", "robust_accuracy_"), "`detect:`"),
 }
 """Settings without which a study does not ask what metrics of such names are made from."""
 

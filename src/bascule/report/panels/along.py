@@ -6,9 +6,12 @@ import itertools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from bascule.report.compare.comparable import groups_of
 from bascule.report.drawing import svg
@@ -34,6 +37,9 @@ _FIT: dict[str, tuple[str, dict[str, Any]]] = {
 _TAKEN = 0.5
 """ASR from which on a backdoor is said to have been taken up."""
 
+Quartiles = tuple[float, float, float]
+"""The lower one, the median and the upper one."""
+
 Looks = Mapping[str, Mapping[int, float]]
 """What was seen of a model: shares and losses by name, by epoch."""
 
@@ -54,6 +60,8 @@ class Seen:
     row: RowView
     seeds: Sequence[Looks]
     """Of each model that was looked at."""
+    losses: Mapping[str, Mapping[int, Quartiles]] = field(default_factory=dict)
+    """Of the training images whose loss was kept, poisoned and clean, by epoch."""
 
     @cached_property
     def medians(self) -> dict[str, dict[int, float]]:
@@ -111,13 +119,18 @@ def context(view: View) -> Mapping[str, Any] | None:
         last = max(epoch for _, one in members for values in one.medians.values() for epoch in values)
         groups.append(
             [
-                (one, *(_picture(one, lines, f"{name}-{number}", last) for name, lines in _PICTURES.items()))
+                (
+                    one,
+                    *(_picture(one, lines, f"{name}-{number}", last) for name, lines in _PICTURES.items()),
+                    _loss_picture(one, f"loss-{number}", last),
+                )
                 for number, one in members
             ]
         )
     return {
         "groups": groups,
         "poisoned": any(one.poisoned for one in seen),
+        "losses": any(one.losses for one in seen),
         "numbers": [(one, _numbers(one)) for one in seen],
     }
 
@@ -133,7 +146,28 @@ def _seen(row: RowView) -> Seen | None:
                     looks.setdefault(name, {})[round(entry["epoch"])] = value
         if looks:
             seeds.append(looks)
-    return Seen(row, seeds) if seeds else None
+    return Seen(row, seeds, _losses(row)) if seeds else None
+
+
+def _losses(row: RowView) -> dict[str, dict[int, Quartiles]]:
+    """Quartiles over the images of all seeds; empty where no image is known to be poisoned."""
+    found: dict[str, dict[int, list[NDArray[np.float64]]]] = {"poisoned": {}, "clean": {}}
+    for cell in row.cells:
+        poisoned = cell.record.poisoned().get("ids", [])
+        for epoch, (ids, losses) in cell.record.losses().items() if poisoned else ():
+            known = np.isfinite(losses)
+            which = np.isin(ids, poisoned)
+            for name, mask in (("poisoned", which & known), ("clean", ~which & known)):
+                if mask.any():
+                    found[name].setdefault(epoch, []).append(losses[mask].astype(np.float64))
+    quartiles = {
+        name: {
+            epoch: tuple(map(float, np.quantile(np.concatenate(parts), (0.25, 0.5, 0.75))))
+            for epoch, parts in sorted(by_epoch.items())
+        }
+        for name, by_epoch in found.items()
+    }
+    return quartiles if quartiles["poisoned"] else {}  # type: ignore[return-value]
 
 
 # --- the pictures ----------------------------------------------------------------------------------------------------
@@ -164,6 +198,38 @@ def _picture(seen: Seen, styles: Mapping[str, tuple[str, dict[str, Any]]], name:
         for key, values in lines.items():
             axes.plot(list(values), [100 * value for value in values.values()], clip_on=False, **looks[key])
         return svg.svg(axes, name=name, label=_spoken(seen, styles, lines))
+
+
+_LOWEST = 1e-4
+"""Loss below which the axis is cut: a probability of more than 0.9999."""
+
+
+def _loss_picture(seen: Seen, name: str, last: int) -> svg.Drawing | None:
+    """Medians and the middle halves of the losses of poisoned and of clean images; None where none is kept."""
+    if not seen.losses:
+        return None
+    styles = dict(zip(("poisoned", "clean"), _FIT.values(), strict=True))
+    highest = max(values[2] for lines in seen.losses.values() for values in lines.values())
+    with svg.drawing():
+        colour = seen.row.mark.colour
+        looks = {
+            key: {"color": colour, "label": f"loss {styles[key][0].removeprefix('fit ')}", **styles[key][1]}
+            for key in seen.losses
+        }
+        limits = (_LOWEST * 0.7, max(2 * highest, 1.0))
+        legend = list(looks.values())
+        axes = epoch_axes(last, left=54, top=30, legend=legend, yscale="log", ylim=limits, ylabel="cross-entropy")
+        for key, lines in seen.losses.items():
+            epochs = list(lines)
+            low, middle, high = (np.maximum([values[part] for values in lines.values()], _LOWEST) for part in range(3))
+            axes.fill_between(epochs, low, high, color=colour, alpha=0.2 if key == "poisoned" else 0.1, linewidth=0)
+            axes.plot(epochs, middle, marker="." if len(epochs) == 1 else "", **looks[key])
+        parts = []
+        for key, lines in seen.losses.items():
+            start, end = lines[min(lines)][1], lines[max(lines)][1]
+            parts.append(f"{key} from {start:.2g} after epoch {min(lines)} to {end:.2g} after epoch {max(lines)}")
+        label = f"{seen.row.name}, median cross-entropy of training images: {'; '.join(parts)}."
+        return svg.svg(axes, name=name, label=label)
 
 
 def _spoken(seen: Seen, styles: Mapping[str, tuple[str, dict[str, Any]]], lines: Looks) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,10 +11,13 @@ from bascule.record.plan import came_as_it_is
 from bascule.report.drawing import svg
 from bascule.report.panels._epochs import epoch_axes
 from bascule.report.view import RowView, View
-from bascule.report.words import count
+from bascule.report.words import count, percent_pair
 
 TITLE = "Training curves"
 PLACE = 130
+
+_HELD_OUT = {"held_out_robust_accuracy": "held-out robust accuracy", "held_out_accuracy": "held-out accuracy"}
+"""What a best epoch is kept by: its name for people."""
 
 Line = tuple[list[float], list[float]]
 """Epochs, and the loss after each."""
@@ -24,10 +28,12 @@ def context(view: View) -> Mapping[str, Any] | None:
     lines = {number: own for number, row in enumerate(view.rows) if (own := _lines(row))}
     if not lines:
         return None
-    top = max(max(losses) for own in lines.values() for _, losses in own)
+    span = [loss for own in lines.values() for _, losses in own for loss in losses]
+    limits = 1.05 * min(0, *span), 1.05 * max(0, *span) or 1  # what an objective unlearns has a loss below zero
     pictures = [
-        (view.rows[number], _picture(view.rows[number], own, number=number, top=top), count(len(own), "seed"))
-        for number, own in lines.items()
+        (row, _picture(row, lines[number], number=number, limits=limits), _caption(row, lines[number]))
+        for number, row in enumerate(view.rows)
+        if number in lines
     ]
     rows = (row for number, row in enumerate(view.rows) if number not in lines)
     without = [row for row in rows if not came_as_it_is(row.result.settings)]  # of these nothing is ever trained
@@ -47,9 +53,21 @@ def _lines(row: RowView) -> list[Line]:
     return lines
 
 
-def _picture(row: RowView, lines: Sequence[Line], *, number: int, top: float) -> svg.Drawing:
+def _caption(row: RowView, lines: Sequence[Line]) -> str:
+    """How many seeds; where their best epochs are kept, which ones and how much better they are than the last."""
+    seeds = count(len(lines), "seed")
+    found = [kept for cell in row.cells if (kept := cell.info.get("kept")) is not None]
+    name = next((name for name in _HELD_OUT if found and all(name in kept for kept in found)), None)
+    if name is None:
+        return seeds
+    epochs = ", ".join(map(str, sorted({kept["epoch"] for kept in found})))
+    best, last = percent_pair(*(statistics.mean(kept[key] for kept in found) for key in (name, "last")))
+    return f"{seeds}; epoch {epochs} kept: {_HELD_OUT[name]} {best}, after the last epoch {last}"
+
+
+def _picture(row: RowView, lines: Sequence[Line], *, number: int, limits: tuple[float, float]) -> svg.Drawing:
     with svg.drawing():
-        axes = epoch_axes(max(epochs[-1] for epochs, _ in lines), steps=4, ylim=(0, top * 1.05 or 1), ylabel="loss")
+        axes = epoch_axes(max(epochs[-1] for epochs, _ in lines), steps=4, ylim=limits, ylabel="loss")
         for epochs, losses in lines:
             dot = "." if len(epochs) == 1 else ""
             axes.plot(epochs, losses, color=row.mark.colour, linewidth=1.25, marker=dot, clip_on=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from bascule.measure import Judgement, Measure
 from bascule.record.answers import Finding
 from bascule.record.audited import notes_of
-from bascule.record.cell import FILTERED
+from bascule.record.cell import FILTERED, ISOLATED
 from bascule.record.outcomes import judgement_of
 from bascule.record.plan import came_as_it_is
 from bascule.report.compare.same_models import merge
@@ -90,20 +91,36 @@ def context(view: View) -> Mapping[str, Any] | None:
 
 def _uses(view: View) -> list[tuple[Evidence, str]]:
     """What filters said, row by row: of a row's own training set, or only asked."""
-    made = [
-        part
-        for row in merge(view.rows, lambda row: setting(row.result.settings.get("filter") or {}))
-        if (part := at(row, FILTERED, row.result.settings.get("filter") or {})) is not None
-    ]
-    own = {id(part) for part in made}
+    own: dict[int, str] = {}
+    made = []
+    for key, place, what in (
+        (FILTERED, ("filter",), "retrained without"),
+        (ISOLATED, ("train", "objective"), "isolated in training"),
+    ):
+        for row in merge(view.rows, partial(_named, place)):
+            if (part := at(row, key, _at(place, row))) is not None:
+                made.append(part)
+                own[id(part)] = what
     parts = in_order(view, made + evidence(view, "inspect"))
     unknown = _unknown_sets(view)
     return [
         (_without_truth(part) if id(part.row.cells) in unknown else part, use)
         for part in parts
         if part.having("score")
-        for use in ["retrained without" if id(part) in own else "only asked"]
+        for use in [own.get(id(part), "only asked")]
     ]
+
+
+def _named(place: Sequence[str], row: RowView) -> str:
+    return setting(_at(place, row))
+
+
+def _at(place: Sequence[str], row: RowView) -> Mapping[str, Any]:
+    """The component at this place of a row's settings; empty where there is none."""
+    found: Any = row.result.settings
+    for name in place:
+        found = (found or {}).get(name)
+    return found or {}
 
 
 def _unknown_sets(view: View) -> set[int]:

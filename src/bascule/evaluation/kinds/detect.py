@@ -1,0 +1,176 @@
+"""What a test-time detector says of inputs of several sorts: as they are, triggered, adversarial, both, and evading it.
+
+- `benign`: all test images as they are.
+- `triggered`: all test images with the trigger.
+- `adversarial`: the very images that the first attack made for robust accuracy, successful or not, of the first
+  `ATTACKED` test images that the model gets right; one before these that is wrong needs no attack and is as it is.
+- `both`: triggered images that are meant to move, pushed towards the target by the first attack run to its end, also
+  where the trigger alone would do; the first `ATTACKED`. Towards, since that is what a backdoor's owner wants; away
+  from the truth a trigger that works needs no help.
+- `evading`, `both_evading`: as these two, the first `EVADED` of each, by an attacker who knows the detector: what was
+  made already where it works and is not refused at the threshold for 5 % false alarms, else what `detect/evade` makes
+  in the ball of the first attack. Without a ball there are none.
+
+Truth is joined to this in `measure` alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bascule.attack import Attack
+from bascule.attack.run import run_attack, to_its_end
+from bascule.attack.toward import Toward
+from bascule.core.inference import Filled, chunks, labels_of
+from bascule.core.restore import evaluating
+from bascule.detect.evade import evade
+from bascule.detect.run import Guard, prepare_detector
+from bascule.evaluation.question import Asking, Question
+from bascule.evaluation.subject import Answer, Subject
+from bascule.measure import MISSING
+from bascule.measure.detection import FALSE_ALARMS, REFUSING
+from bascule.poison.aims import NOWHERE
+
+FOLLOWS = "scan"
+ATTACKED = 2000
+"""Most images that are attacked, whole batches of them."""
+EVADED = 200
+"""Most images for which the detector is evaded: each step asks it again."""
+_VALUES = 25_000
+"""Pixel values of the images for which it is evaded at once: a suspicion may take a hundred passes for each."""
+
+
+def ask(asking: Asking) -> None:
+    """Where a detector is to look."""
+    settings = asking.settings
+    if settings.detect is not None:
+        stamped, attacked = asking.first("triggered"), asking.first("attack")
+        asking.ask(
+            "detect", settings.detect, asking.of("clean"), stamped=stamped, attacked=attacked, value=settings.defender,
+            **settings.aim,
+        )  # fmt: skip
+
+
+def answer(question: Question, subject: Subject) -> Answer:
+    """Suspicion and predicted label of each input, NaN and MISSING where there is none, by sort; thresholds."""
+    images, generator = subject.defenders_images(), subject.generator(question)
+    guard = prepare_detector(subject.model, question.component, images, generator=generator)
+    asked = _Asked(question, subject, guard)
+    with subject.progress.stage("detect", 1):
+        for index, x in subject.all_batches():
+            asked.put("benign", index, x)
+        if question.stamped is not None:
+            for index, x in subject.batches(question, np.ones(len(subject.test), dtype=bool)):
+                asked.put("triggered", index, x)
+        if question.attacked is not None:
+            _adversarial(asked)
+            if question.stamped is not None:
+                _both(asked)
+    thresholds = torch.tensor([guard.threshold(share) for share in FALSE_ALARMS])
+    return Answer(arrays={"id": subject.test.ids, "calm": guard.calm, "thresholds": thresholds, **asked.arrays})
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the detector has said so far."""
+
+    question: Question
+    subject: Subject
+    guard: Guard
+    arrays: dict[str, Tensor] = field(default_factory=dict)
+
+    def put(self, sort: str, index: Tensor, x: Tensor) -> None:
+        """Ask about inputs made of the test images at these positions."""
+        suspicion = self.guard.suspicion(x)
+        with evaluating(self.subject.model), torch.no_grad():
+            self.keep(sort, index, suspicion, labels_of(self.subject.model(x)))
+
+    def keep(self, sort: str, index: Tensor, suspicion: Tensor, prediction: Tensor) -> None:
+        count = len(self.subject.test)
+        suspicions = self.arrays.setdefault(f"{sort}_suspicion", torch.full((count,), torch.nan))
+        predictions = self.arrays.setdefault(f"{sort}_prediction", torch.full((count,), MISSING))
+        suspicions[index.cpu()], predictions[index.cpu()] = suspicion.cpu(), prediction.cpu()
+
+    def copy(self, sort: str, other: str, index: Tensor) -> None:
+        """Images at these positions are the same inputs in another sort."""
+        suspicion, prediction = (self.arrays[f"{other}_{name}"][index.cpu()] for name in ("suspicion", "prediction"))
+        self.keep(sort, index, suspicion, prediction)
+
+    def prediction(self, sort: str, index: Tensor) -> Tensor:
+        """What the model takes each for."""
+        return self.arrays[f"{sort}_prediction"][index.cpu()].to(index.device)
+
+    def evade(self, sort: str, index: Tensor, x: Tensor, y: Tensor, model: nn.Module, works: dict[str, Tensor]) -> None:
+        """Inputs that the detector does not refuse and `model` does not take for `y`.
+
+        Args:
+            sort: Where to keep them.
+            index: Positions in the test set, shape (B,).
+            x: The images around which the ball lies.
+            y: Shape (B,).
+            model: The model, or a view of it.
+            works: Sorts of inputs in the ball that there are already, with which of them do what is wanted.
+        """
+        assert self.question.attacked is not None
+        ball, threshold = self.question.attacked.component.ball, self.guard.threshold(REFUSING)
+        left = torch.ones(len(index), dtype=torch.bool, device=index.device)
+        for other, working in works.items():
+            accepted = self.arrays[f"{other}_suspicion"][index.cpu()].to(index.device) <= threshold
+            done = left & working & accepted
+            self.copy(sort, other, index[done])
+            left &= ~done
+        index, x, y = index[left], x[left], y[left]
+        for part in chunks(len(x), max(1, _VALUES // x[0].numel()) if len(x) else 1, x.device):
+            made = evade(self.guard, x[part], y[part], ball=ball, threshold=threshold, model=model)
+            self.put(sort, index[part], made)
+
+
+def _adversarial(asked: _Asked) -> None:
+    """Away from the truth, by the first attack as it is and then by one who knows the detector."""
+    subject, attacked = asked.subject, asked.question.attacked
+    assert attacked is not None
+    right, labels, model = torch.from_numpy(subject.right(asked.question.after)), subject.test.labels, subject.model
+    evaded = _first(right, EVADED).to(labels.device) & isinstance(attacked.component, Attack)
+    for sort, count in (("adversarial", ATTACKED), *((("evading", EVADED),) if bool(evaded.any()) else ())):
+        asked.copy(sort, "benign", (~right & (right.cumsum(0) <= count)).nonzero().squeeze(1))
+    # With the stream and in the batches of the attack's own question: the very images behind robust accuracy.
+    generator, filled = subject.generator(attacked), Filled(model)
+    for index, x in subject.batches(attacked, _first(right, ATTACKED).numpy()):
+        y = labels[index]
+        found = run_attack(filled, attacked.component, x, y, generator=generator, precision=attacked.precision)
+        asked.keep("adversarial", index, asked.guard.suspicion(found.x), found.prediction)
+        chosen = evaded[index]
+        if bool(chosen.any()):
+            index, x, y = index[chosen], x[chosen], y[chosen]
+            works = {"adversarial": asked.prediction("adversarial", index) != y}
+            asked.evade("evading", index, x, y, model, works)
+
+
+def _both(asked: _Asked) -> None:
+    """Triggered images towards the target, by the first attack and then by one who knows the detector."""
+    question, subject, attacked = asked.question, asked.subject, asked.question.attacked
+    assert attacked is not None
+    aims, generator = question.aim_of(subject.test.labels), subject.generator(question, "both")
+    attack, meant = to_its_end(attacked.component), aims != NOWHERE
+    evaded = _first(meant, EVADED) & isinstance(attack, Attack)
+    for places, stamped in subject.batches(question, _first(meant, ATTACKED).cpu().numpy()):
+        for target in aims[places].unique().tolist():
+            same = aims[places] == target
+            index, x, view = places[same], stamped[same], Toward(subject.model, target)
+            zeros = torch.zeros_like(index)
+            found = run_attack(Filled(view), attack, x, zeros, generator=generator, precision=attacked.precision)
+            asked.put("both", index, found.x)
+            chosen = evaded[index]
+            if bool(chosen.any()):
+                index, x = index[chosen], x[chosen]
+                works = {sort: asked.prediction(sort, index) == target for sort in ("triggered", "both")}
+                asked.evade("both_evading", index, x, zeros[chosen], view, works)
+
+
+def _first(wanted: Tensor, count: int) -> Tensor:
+    """The first of the images wanted, `count` at most; a mask."""
+    return wanted & (wanted.cumsum(0) <= count)
