@@ -31,13 +31,13 @@ def test_the_standard_version_is_the_papers(norm: Any) -> None:
 
 
 def test_the_standard_version_in_l1_is_that_of_the_authors_code() -> None:
-    """In fra31/auto-attack, autoattack/autoattack.py: `set_version` for L1."""
+    """In fra31/auto-attack, autoattack/autoattack.py: `set_version` for L1, and `resc_schedule=False` of Square."""
     once, twice = (Autoattack(norm="l1", eps=12, restarts=n).parts() for n in (1, 2))
     assert once == (
         Apgd(norm="l1", eps=12, steps=100, loss="ce", restarts=5),
         Apgd(norm="l1", eps=12, steps=100, loss="dlr-targeted", targets=5),
         Fab(norm="l1", eps=12, steps=100, targets=9, targeted=True),
-        Square(norm="l1", eps=12, queries=5000),
+        Square(norm="l1", eps=12, queries=5000, stretch=False),
     )
     assert [part.restarts for part in twice] == [10, 2, 2, 2]
 

@@ -51,6 +51,28 @@ def test_the_schedule_is_stretched_to_the_queries() -> None:
     assert share_of_pixels(0.4, 99, 100) == 0.4 / 2**9
 
 
+def test_without_stretching_a_short_search_ends_with_larger_squares(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares: dict[bool, list[float]] = {}
+    for stretch in (True, False):
+        seen = shares.setdefault(stretch, [])
+        monkeypatch.setattr(square, "_play", watched(seen))
+        attack = Square(eps=0.1, queries=101, stretch=stretch)
+        attack.perturb(nn.Flatten(), torch.full((20, 1, 2, 2), 0.5), torch.zeros(20).long(), generator=stream(0, "a"))
+    # Iterations 1 to 10, 11 to 50 and 51 to 100 of the schedule for 10,000 queries.
+    assert [shares[False].count(0.8 / 2**halvings) for halvings in range(4)] == [10, 40, 50, 0]
+    assert shares[True][-1] == 0.8 / 2**9
+
+
+def watched(seen: list[float]) -> Any:
+    """In place of the moves: nobody falls, and the shares are kept."""
+
+    def play(model: Any, squares: Any, best: Tensor, loss: Tensor, x: Any, y: Any, draws: Tensor, share: float) -> Any:
+        seen.extend([share] * len(draws))
+        return best, torch.full_like(loss, -1.0), len(draws)
+
+    return play
+
+
 # --- squares in Linf -------------------------------------------------------------------------------------------------
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,19 @@ from bascule.attack.square import Square
 from bascule.core.ball import Norm
 from bascule.core.catalog import component
 
-_APGD: dict[Norm, tuple[int, int]] = {"linf": (1, 9), "l2": (1, 9), "l1": (5, 5)}
-"""Tries of APGD on the cross-entropy, and targets of targeted APGD, in `standard`."""
+
+class _Numbers(NamedTuple):
+    """What differs between norms in `standard`."""
+
+    tries: int = 1
+    """Of APGD on the cross-entropy."""
+    targets: int = 9
+    """Of targeted APGD."""
+    stretch: bool = True
+    """As of `Square`."""
+
+
+_NUMBERS: dict[Norm, _Numbers] = {"linf": _Numbers(), "l2": _Numbers(), "l1": _Numbers(5, 5, stretch=False)}
 
 
 @component
@@ -28,7 +39,8 @@ class Autoattack(Attack):
     their code. An image falls when any of them fools it.
 
     - `standard`: APGD on the cross-entropy, targeted APGD on the difference of logits ratio and targeted FAB (100 steps
-      each, nine targets), Square (5000 queries). In L1, APGD has five tries on the cross-entropy, and five targets.
+      each, nine targets), Square (5000 queries). In L1, APGD has five tries on the cross-entropy, and five targets,
+      and the squares of Square shrink as if it had 10,000 queries, as in that code.
     - `rand`: for models with random outputs. APGD on the cross-entropy and on the difference of logits ratio, 100 steps
       whose gradients are averaged over 20 passes. Departure: in L1 they begin in larger balls here too.
     - `light`: ours, for two cores. APGD on the cross-entropy (40 steps) and towards five targets (30 steps each): fewer
@@ -68,11 +80,11 @@ class Autoattack(Attack):
                 Apgd(norm=norm, eps=eps, steps=40),
                 Apgd(norm=norm, eps=eps, loss="dlr-targeted", targets=5, steps=30),
             )
-        tries, targets = _APGD[norm]
+        tries, targets, stretch = _NUMBERS[norm]
         return (
             Apgd(norm=norm, eps=eps, restarts=tries),
             Apgd(norm=norm, eps=eps, loss="dlr-targeted", targets=targets),
             # Without a random start every restart would be the first again.
             Fab(norm=norm, eps=eps, targets=9, steps=100, random_start=self.restarts > 1),
-            Square(norm=norm, eps=eps, queries=5000),
+            Square(norm=norm, eps=eps, queries=5000, stretch=stretch),
         )

@@ -16,6 +16,8 @@ from bascule.attack._squares import SQUARES, Squares
 from bascule.attack.losses import margin
 from bascule.core.catalog import component
 
+_PUBLISHED = 10_000
+"""Queries that the paper's schedule is for."""
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Iterations of a run of 10,000 after which the share of changed pixels is halved."""
 
@@ -27,7 +29,7 @@ _WORTH = 4
 
 def share_of_pixels(p_init: float, iteration: int, queries: int) -> float:
     """Share of the pixels that a square covers: the paper's schedule for 10,000 queries, stretched to `queries`."""
-    return p_init / 2 ** bisect_left(HALVINGS, iteration * 10_000 // queries)
+    return p_init / 2 ** bisect_left(HALVINGS, iteration * _PUBLISHED // queries)
 
 
 @component
@@ -46,11 +48,15 @@ class Square(Attack):
     """
 
     uses_gradient: ClassVar[bool] = False
+    later: ClassVar[tuple[str, ...]] = ("stretch",)
 
     queries: Annotated[int, Ge(1)] = 5000
     """Evaluations of the model per image and try."""
     p_init: Annotated[float, Interval(gt=0, le=1)] = 0.8
     """Share of the pixels that a square covers at first; it is halved nine times."""
+    stretch: bool = True
+    """Shrink the squares over the `queries` that there are; without it as if there were 10,000, so that a shorter
+    search ends with larger ones."""
 
     @torch.no_grad()
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:
@@ -67,7 +73,7 @@ class Square(Attack):
                 places, x, y, best, loss = places[stay], x[stay], y[stay], best[stay], loss[stay]
             if len(places) == 0 or iteration == self.queries:
                 break
-            share, ahead = share_of_pixels(self.p_init, iteration, self.queries), self._ahead(iteration, len(places))
+            share, ahead = self._share(iteration), self._ahead(iteration, len(places))
             before, shape = generator.get_state(), (batch, squares.draws(x))
             draws = _draw(ahead, shape, generator)[:, places]
             best, loss, played = _play(model, squares, best, loss, x, y, draws, share)
@@ -78,13 +84,16 @@ class Square(Attack):
         x_adv[places] = best
         return x_adv
 
+    def _share(self, iteration: int) -> float:
+        return share_of_pixels(self.p_init, iteration, self.queries if self.stretch else _PUBLISHED)
+
     def _ahead(self, iteration: int, standing: int) -> int:
         """How many iterations from this one on are asked about at once: they have squares of one size."""
         most = max(1, min(_TOGETHER // standing, self.queries - iteration))
         if most < _WORTH:
             return 1
-        share = share_of_pixels(self.p_init, iteration, self.queries)
-        same = (share_of_pixels(self.p_init, iteration + later, self.queries) == share for later in range(1, most))
+        share = self._share(iteration)
+        same = (self._share(iteration + later) == share for later in range(1, most))
         return 1 + sum(itertools.takewhile(bool, same))
 
 

@@ -222,9 +222,7 @@ def make_row(
     has_twin = frame.twin and setup.train is not None  # the twin of a model that came as it is would be the same model
     has_twin = has_twin and poison is not None and poison.count(facts.train_labels, len(facts.classes)) > 0
     cells = tuple(
-        _cell(
-            own, facts, seed, f"{label} · seed {seed}", given, questions, watch, files, of_base=settings.needs_of_base
-        )
+        _cell(own, facts, seed, f"{label} · seed {seed}", given, questions, watch, files, (), settings.needs_of_base)
         for seed, own in setups.items()
     )
     return Row(

@@ -134,8 +134,8 @@ TERMS: dict[str, tuple[Term, ...]] = {
             TROJANZOO, ART),
         _is("Beatrix", "filter/gram", "which works in its manner", BACKDOORBENCH),
         _is("SCAn", "filter/two-component", "which works in its manner", BACKDOORBENCH),
-        _is("ABL AntiBackdoorLearning", "filter/early-loss",
-            "as far as the isolation goes; it trains anew on the rest where ABL unlearns what it isolated",
+        _is("ABL AntiBackdoorLearning", "train/abl",
+            "which isolates and unlearns as it trains; filter/early-loss isolates alone, and trains anew on the rest",
             BACKDOORBENCH),
         _is("DeepKNN kNN", "filter/neighbours"),
         _lacks("AGPD ASSET CD CognitiveDistillation", "this detector is missing",
@@ -168,8 +168,8 @@ TERMS: dict[str, tuple[Term, ...]] = {
         _is("AFT", "repair/pbe", "which is PBE of a defender with clean images"),
         _lacks("NPD", "this repair is missing", "repair/i-bau repair/sau", BACKDOORBENCH),
         _lacks("MCR", "this repair is missing", "repair/fine-tune repair/nad", BACKDOORBENCH),
-        _lacks("DBD D-BR D-ST NAB UCN-BR", "trainings that mistrust their own data are missing",
-               "filter/early-loss", BACKDOORBENCH),
+        _lacks("DBD D-BR D-ST NAB UCN-BR", "this training is missing", "train/abl filter/early-loss",
+               BACKDOORBENCH),
     ),
     "Training objectives": (
         _is(
