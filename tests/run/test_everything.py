@@ -45,8 +45,8 @@ QUICK: dict[str, dict[str, Any]] = {
 """Settings that make a component quick; where none is given its defaults are."""
 NEEDED = {"eps": EPS, "attacks": [{"name": "fgsm", "eps": EPS}]}
 """A value for settings of attacks and objectives without a default, by their name."""
-_RESNET9 = {"model": {"name": "resnet9", "widths": [4, 4, 4, 4], "stem": 1}}
-NETWORKS = {"bnp": _RESNET9, "ibd-psc": _RESNET9}
+NORMED = {"model": {"name": "resnet9", "widths": [4, 4, 4, 4], "stem": 1}}
+NETWORKS = {"ibd-psc": NORMED, "bnp": NORMED}
 """Of components that cannot work on the network of the other rows: these need batch norm."""
 NOT_HERE = {"channel", "stamped", "sticker"}
 """One needs colour images, one a file (tests/run/test_given_poison.py), and one is in every other row."""

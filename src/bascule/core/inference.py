@@ -88,6 +88,11 @@ def predict(
     return torch.cat(labels)
 
 
+def accuracy_on(model: nn.Module, images: Images) -> float:
+    """Share of images the model gives their label."""
+    return (predict(model, images) == images.labels.cpu()).double().mean().item()
+
+
 @torch.no_grad()
 def cross_entropies(model: nn.Module, images: Shown, *, batch_size: int = 1000) -> Tensor:
     """The cross-entropy of every image with its label, float32, shape (N,), in eval mode and full precision.

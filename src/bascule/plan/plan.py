@@ -218,9 +218,8 @@ def make_row(
     watch = _watch(setup, settings)
     has_twin = frame.twin and setup.train is not None  # the twin of a model that came as it is would be the same model
     has_twin = has_twin and poison is not None and poison.count(facts.train_labels, len(facts.classes)) > 0
-    of_base = tuple(question for question in questions if question.kind in settings.needs_of_base)
     cells = tuple(
-        _cell(own, facts, seed, f"{label} · seed {seed}", given, questions, watch, files, of_base=of_base)
+        _cell(own, facts, seed, f"{label} · seed {seed}", given, questions, watch, files, (), settings.needs_of_base)
         for seed, own in setups.items()
     )
     return Row(
@@ -298,7 +297,7 @@ def _cell(
     watch: Watch | None,
     files: Mapping[str, str],
     proxies: tuple[Cell, ...] = (),
-    of_base: tuple[Question, ...] = (),
+    of_base: frozenset[str] = frozenset(),
 ) -> Cell:
     # What only the test images meet must not lead to another model.
     data = {**content_settings(setup.data), "max_test": None}
@@ -317,7 +316,8 @@ def _cell(
 
     base = None
     if setup.repair is not None:
-        base = needed(replace(setup, repair=None), "before repair", of_base, repair=None)
+        asked_before = tuple(question for question in questions if question.kind in of_base)
+        base = needed(replace(setup, repair=None), "before repair", asked_before, repair=None)
     elif setup.filter is not None:
         base = needed(replace(setup, filter=None), "unfiltered", filter=None)
     if isinstance(setup.poison, Poison) and setup.poison.needs_proxy:
