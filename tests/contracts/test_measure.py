@@ -88,6 +88,13 @@ def random_outcomes(seed: int, count: int = 60, aims: Sequence[int] | None = Non
         attention=draws.random(20),
         more=more(),
         twin=model([predictions() for _ in range(2)], more=more()),
+        before=Outcomes(
+            label=label,
+            clean=further.permutation(label),
+            triggered=further.permutation(label),
+            target=TARGET,
+            aims=aims,
+        ),
     )
 
 

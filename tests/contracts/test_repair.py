@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bascule.core import catalog, rng
 from bascule.core.catalog import component
+from bascule.core.errors import RequestError
 from bascule.core.images import Images, Splits
 from bascule.core.inference import predict
 from bascule.core.rng import stream
@@ -23,12 +24,16 @@ from bascule.train.settings import Training
 
 IDLE: dict[str, dict[str, Any]] = {
     "anp": {"steps": 0},
+    "bnp": {"u": 1e6},
     "clp": {"u": 1e6},
     "fine-pruning": {"max_share": 0.0, "epochs": 0},
     "fine-tune": {"epochs": 0},
     "ft-sam": {"epochs": 0},
     "i-bau": {"rounds": 0},
     "nad": {"epochs": 0},
+    "pbe": {"epochs": 0},
+    "pud": {"epochs": 0},
+    "rnp": {"recover_epochs": 0},
     "sau": {"epochs": 0},
     "unlearn": {"epochs": 0},
 }
@@ -36,15 +41,20 @@ IDLE: dict[str, dict[str, Any]] = {
 
 QUICK: dict[str, dict[str, Any]] = {
     "anp": {"steps": 5, "threshold": 0.9, "lr": 1e3},
+    "bnp": {"u": 0.0},
     "clp": {"u": 1.0},
+    "rnp": {"unlearn_lr": 0.1, "recover_epochs": 8, "recover_lr": 50.0, "max_drop": 1.0},
     "i-bau": {"rounds": 1, "steps": 3, "search_steps": 3},
     "nad": {"epochs": 1, "teacher_epochs": 1},
     "unlearn": {"epochs": 1, "scanner": {"name": "neural-cleanse", "target": 0, "max_looks": 2}},
-    **{name: {"epochs": 1} for name in ("fine-pruning", "fine-tune", "ft-sam", "sau")},
+    **{name: {"epochs": 1} for name in ("fine-pruning", "fine-tune", "ft-sam", "pbe", "pud", "sau")},
 }
 """For each repair, settings by which it does something at once."""
 
 MENDS: dict[str, tuple[dict[str, Any], float]] = {
+    "bnp": ({"u": 1.0}, 0.75),
+    "pbe": ({"eps": 0.1, "lr": 0.03}, 0.6),
+    "pud": ({"eps": 0.1}, 0.85),
     "unlearn": ({}, 0.2),
     "sau": ({"epochs": 20, "lr": 3e-3, "schedule": "cosine", "eps": 0.3, "step_size": 0.3}, 0.7),
 }
@@ -52,6 +62,11 @@ MENDS: dict[str, tuple[dict[str, Any], float]] = {
 
 The others do not on this net; what each of them does do is in a test of its own.
 """
+
+NORMED = {"bnp"}
+"""Repairs that work on batch norm alone, and refuse a network without."""
+DRAWS_NOTHING = {"bnp"}
+"""Repairs of the defender's images in which there is nothing random."""
 
 NAMES = catalog.names("repair")
 names = pytest.mark.parametrize("name", NAMES)
@@ -76,9 +91,11 @@ def held_out(digits: Splits) -> tuple[Images, Images]:
     return digits.test.at(places[::2]), digits.test.at(places[1::2])
 
 
-def trained_on(images: Images) -> nn.Module:
+def trained_on(images: Images, *, norm: bool = False) -> nn.Module:
     architecture = catalog.build("models", {"name": "digits-cnn", "width": 8, "hidden": 32})
     model = architecture.initialised(images.size, 10, seed=0)
+    if norm:
+        model = nn.Sequential(*model[:1], nn.BatchNorm2d(8), *model[1:3], nn.BatchNorm2d(16), *model[3:])
     train(model, images, Training(objective=catalog.build("train", "standard"), epochs=15, lr=5e-3), seed=0)
     return model
 
@@ -97,6 +114,25 @@ def backdoored(digits: Splits, held_out: tuple[Images, Images]) -> Patient:
     """A network that takes every image with a white corner for a seven."""
     planted, _ = POISON.plant(digits.train, generator=stream(0, "poison"))
     return Patient(trained_on(planted), *held_out)
+
+
+@pytest.fixture(scope="module")
+def clean_normed(digits: Splits, held_out: tuple[Images, Images]) -> Patient:
+    """As `clean`, with batch norm."""
+    return Patient(trained_on(digits.train, norm=True), *held_out)
+
+
+@pytest.fixture(scope="module")
+def backdoored_normed(digits: Splits, held_out: tuple[Images, Images]) -> Patient:
+    """As `backdoored`, with batch norm."""
+    planted, _ = POISON.plant(digits.train, generator=stream(0, "poison"))
+    return Patient(trained_on(planted, norm=True), *held_out)
+
+
+def patient_of(name: str, kind: str, request: pytest.FixtureRequest) -> Patient:
+    """The network that a repair is tried on: `clean` or `backdoored`, with batch norm where it needs one."""
+    found: Patient = request.getfixturevalue(f"{kind}_normed" if name in NORMED else kind)
+    return found
 
 
 def accuracy(model: nn.Module, images: Images) -> float:
@@ -159,8 +195,8 @@ def test_the_room_is_not_empty() -> None:
 
 
 @names
-def test_zero_steps_give_the_same_weights(name: str, backdoored: Patient) -> None:
-    model, images, _ = backdoored
+def test_zero_steps_give_the_same_weights(name: str, request: pytest.FixtureRequest) -> None:
+    model, images, _ = patient_of(name, "backdoored", request)
     found = run_repair(model, build(name, IDLE), images, generator=stream(0, "contract"))
     assert found.model is not model
     assert same(weights_of(found.model), weights_of(model))
@@ -168,12 +204,13 @@ def test_zero_steps_give_the_same_weights(name: str, backdoored: Patient) -> Non
 
 
 @names
-def test_same_generator_same_weights(name: str, backdoored: Patient) -> None:
+def test_same_generator_same_weights(name: str, request: pytest.FixtureRequest) -> None:
+    backdoored = patient_of(name, "backdoored", request)
     found = check_repair(build(name, QUICK), backdoored)
     again = check_repair(build(name, QUICK), backdoored)
     assert same(weights_of(found.model), weights_of(again.model))
     assert found.notes == again.notes
-    if type(build(name, QUICK)).needs_images:
+    if type(build(name, QUICK)).needs_images and name not in DRAWS_NOTHING:
         other = check_repair(build(name, QUICK), backdoored, seed=1)
         assert not same(weights_of(found.model), weights_of(other.model)), "the generator has no effect"
 
@@ -215,7 +252,16 @@ def random_images(channels: int, count: int = 40) -> Images:
 def test_kinds_of_networks(name: str, norm: bool, channels: int) -> None:
     images = random_images(channels)
     net = make_net(channels, norm=norm, frozen=True)
-    check_repair(build(name, QUICK), Patient(net, images, images))
+    check_or_refuse(name, Patient(net, images, images))
+
+
+def check_or_refuse(name: str, patient: Patient) -> None:
+    """The contract, or one clear error where the repair needs batch norm and the network has none."""
+    if name in NORMED and not any(isinstance(module, nn.BatchNorm2d) for module in patient.model.modules()):
+        with pytest.raises(RequestError, match=f"{name} .*the model has no batch norm .*use a repair"):
+            run_repair(patient.model, build(name, QUICK), patient.images, generator=stream(0, "contract"))
+        return
+    check_repair(build(name, QUICK), patient)
 
 
 @names
@@ -223,7 +269,7 @@ def test_kinds_of_networks(name: str, norm: bool, channels: int) -> None:
 def test_the_networks_of_the_studies(name: str, net: str) -> None:
     images = random_images(3, count=6)
     model = catalog.build("models", net).initialised((3, 8, 8), 3, seed=0)
-    check_repair(build(name, QUICK), Patient(model, images, images))
+    check_or_refuse(name, Patient(model, images, images))
 
 
 @names
@@ -235,11 +281,12 @@ def test_two_images_are_enough(name: str) -> None:
 
 
 @names
-def test_defaults_change_weights_and_keep_the_accuracy(name: str, clean: Patient) -> None:
+def test_defaults_change_weights_and_keep_the_accuracy(name: str, request: pytest.FixtureRequest) -> None:
     """On a network without a backdoor a repair costs little."""
+    clean = patient_of(name, "clean", request)
     repair = catalog.build("repair", name)
     found = run_repair(clean.model, repair, clean.images, generator=stream(0, "contract"))
-    if name not in ("clp", "unlearn"):  # these see that there is nothing to repair
+    if name not in ("bnp", "clp", "unlearn"):  # these see that there is nothing to repair
         assert found.notes["distance"] > 0, "no weight was changed"
     before, after = (accuracy(model, clean.test) for model in (clean.model, found.model))
     assert before > 0.93
@@ -255,8 +302,9 @@ def check_mends(repair: Repair, backdoored: Patient, bound: float) -> None:
 
 
 @pytest.mark.parametrize("name", list(MENDS))
-def test_the_backdoor_is_removed(name: str, backdoored: Patient) -> None:
+def test_the_backdoor_is_removed(name: str, request: pytest.FixtureRequest) -> None:
     settings, bound = MENDS[name]
+    backdoored = patient_of(name, "backdoored", request)
     check_mends(catalog.build("repair", {"name": name, **settings}), backdoored, bound)
 
 

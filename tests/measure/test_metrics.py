@@ -13,6 +13,7 @@ from bascule.core.catalog import build
 from bascule.measure import MISSING, Measure, Outcomes
 from bascule.measure.detection import Detection, Inputs
 from bascule.measure.interval import summarise
+from bascule.measure.paired import score_interval
 
 X = MISSING
 
@@ -258,3 +259,61 @@ def test_a_detector_that_refuses_everything_leaves_nothing() -> None:
     assert share("asr-undetected", nothing) == share("asr", found)
     # Right when clean and under the attack: 0, 3 and 6; and the image that the attack never met does not count.
     assert share("robust-accuracy-detected", nothing) == (3, 9)
+
+
+# --- against the model before a repair -------------------------------------------------------------------------------
+
+
+def repaired(**of_base: Any) -> Outcomes:
+    """The ten images of above after a repair. ASR 3/6 and accuracy 7/10; 5/6 and 9/10 in the model before, of which two
+    of the six triggered images were right."""
+    base = {
+        #                  0  1  2  3  4  5  6  7  8  9
+        "clean":          [0, 1, 2, 3, 4, 5, 7, 7, 7, 1],
+        "triggered":      [7, 7, 7, 7, 4, 7, 7, 7, 7, 7],
+    }  # fmt: skip
+    found: dict[str, Any] = {key: np.array(value) for key, value in base.items()}
+    found |= {"label": outcomes().label, "target": 7, **of_base}
+    return outcomes(before=Outcomes(**found))
+
+
+def published(acc_bd: float, acc_defence: float, bd: float, defence: float) -> float:
+    """`defense_effectiveness_rate_simplied` of ASR, and `robust_improvement_rate_simplied` of -RA, in `utils/metric.py`
+    of SCLBD/BackdoorBench, from what they say."""
+    return (max(0.0, bd - defence) - max(0.0, acc_bd - acc_defence) + 1) / 2
+
+
+def test_a_repair_rated_by_hand() -> None:
+    der, rir = (summarise(build("measure", name), [repaired()]) for name in ("der", "rir"))
+    assert der.value == pytest.approx((2 / 6 - 2 / 10 + 1) / 2) == pytest.approx(published(0.9, 0.7, 5 / 6, 3 / 6))
+    # Triggered images that are right: 4 before, 2 and 4 now.
+    assert rir.value == pytest.approx((1 / 6 - 2 / 10 + 1) / 2) == pytest.approx(published(0.9, 0.7, -1 / 6, -2 / 6))
+    assert (der.n, rir.n, der.better, der.unit) == (6, 6, "higher", "fraction")
+
+
+def test_neither_a_rise_of_asr_nor_of_accuracy_counts() -> None:
+    label = outcomes().label
+    worse = repaired(triggered=label, clean=np.array([0] * 10))  # ASR 0 and accuracy 1/10 before
+    assert summarise(build("measure", "der"), [worse]).value == 0.5
+    assert summarise(build("measure", "rir"), [worse]).value == 0.5
+    gone = replace(repaired(triggered=np.full(10, 7), clean=label), clean=label, triggered=label)
+    assert summarise(build("measure", "der"), [gone]).value == 1
+    assert summarise(build("measure", "rir"), [gone]).value == 1
+
+
+def test_the_interval_of_a_rating_is_put_together_from_two_paired_ones() -> None:
+    """Of ASR two images fall and none rises, of accuracy two of ten fall: distances in squares, halved."""
+    der = summarise(build("measure", "der"), [repaired()])
+    gain_low, gain_high = score_interval(2 / 6, 0, 6)
+    price_low, price_high = score_interval(2 / 10, 0, 10)
+    assert der.low == pytest.approx(der.value - np.hypot(2 / 6 - max(0, gain_low), price_high - 2 / 10) / 2)
+    assert der.high == pytest.approx(der.value + np.hypot(gain_high - 2 / 6, 2 / 10 - max(0, price_low)) / 2)
+
+
+@pytest.mark.parametrize("name", ["der", "rir"])
+def test_without_the_same_images_before_there_is_no_rating(name: str) -> None:
+    assert summarise(build("measure", name), [outcomes()]).value is None
+    for missing in ("clean", "triggered", "target"):
+        assert summarise(build("measure", name), [repaired(**{missing: None})]).value is None
+    other = replace(repaired(id=np.arange(10)), id=np.arange(10) + 1)
+    assert summarise(build("measure", name), [other]).value is None

@@ -8,15 +8,15 @@ from torch import nn
 from bascule.core import rng
 from bascule.core.images import Images
 from bascule.core.rng import stream
-from bascule.repair.anp import Anp, _scaled
-from bascule.repair.layers import hidden_layers_of
+from bascule.repair.anp import Anp
+from bascule.repair.layers import hidden_layers_of, scaled
 from bascule.repair.run import run_repair
 
 
 def test_scales_multiply_gains_and_shifts(residual: nn.Module) -> None:
     layers = hidden_layers_of(residual, (1, 6, 6))
     scales = tuple(torch.tensor([0.0, 1, 2, 3]) for _ in layers)
-    found = _scaled(layers, scales, tuple(2 * s for s in scales))
+    found = scaled(layers, scales, tuple(2 * s for s in scales))
     assert found.keys() == {"norm1.weight", "norm1.bias", "second.weight"}
     norm1, second = residual.get_submodule("norm1"), residual.get_submodule("second")
     assert torch.equal(found["norm1.weight"], norm1.weight * scales[0])

@@ -14,6 +14,7 @@ import torch
 
 import bascule.run.cell
 from bascule.core.errors import RequestError
+from bascule.measure.interval import summarise
 from bascule.plan.document import parse_study, parse_value
 from bascule.plan.overrides import Override, parse_override
 from bascule.plan.plan import Plan
@@ -294,3 +295,44 @@ def test_held_out_images_are_nobody_elses() -> None:
     assert not ids[0] & ids[1] | ids[0] & ids[2] | ids[1] & ids[2]
     assert ids[0] | ids[2] == set(source().load(()).train.ids.tolist())
     assert torch.equal(with_some.facts(()).train_labels, train.labels)
+
+
+RATED = """\
+base:
+  data: {name: digits, max_train: 300, max_test: 60, held_out: 60}
+  poison: {trigger: {name: sticker, size: 2}, target: 7, label: dirty, rate: 0.1}
+  model: {name: digits-cnn, width: 4, hidden: 8}
+  train: {objective: standard, epochs: 4, batch_size: 50, lr: 1e-2}
+rows:
+  Filtered: {filter: spectral-signatures}
+  Tuned: {repair: {name: fine-tune, epochs: 3}}
+measure: [MEASURED]
+twin: false
+"""
+
+
+def test_a_repair_is_rated_against_the_model_before_it_which_is_no_row(tmp_path: Path) -> None:
+    def rated(measured: str) -> Plan:
+        return make_plan(parse_study(RATED.replace("MEASURED", measured), name="rated", source="rated.yaml"))
+
+    record = RunRecord(tmp_path / "rated")
+    run(rated("accuracy, asr, triggered-accuracy, der, rir"), record)
+    rows = {row.row: row for row in read_rows(record)}
+    filtered, tuned = rows["Filtered"], rows["Tuned"]
+    (before,) = (outcomes.before for outcomes in tuned.outcomes.values())
+    assert before is not None
+    acc, asr, right = (
+        summarise(tuned.kinds[name], [before]).value for name in ("accuracy", "asr", "triggered_accuracy")
+    )
+    now = {name: measure.value for name, measure in tuned.metrics.items()}
+    paid = max(0, acc - now["accuracy"])
+    assert now["der"] == pytest.approx((max(0, asr - now["asr"]) - paid + 1) / 2)
+    assert now["rir"] == pytest.approx((max(0, now["triggered_accuracy"] - right) - paid + 1) / 2)
+    assert filtered.metrics["der"].value is None
+    assert filtered.flags == tuple(flag for flag in filtered.flags if "der" not in flag)
+    # Nobody asks the model before a repair where no metric wants it: as in older records.
+    base = next(cell.base for cell in rated("accuracy, asr").cells() if cell.base is not None and cell.setup.repair)
+    assert base.questions == ()
+    plain = RunRecord(tmp_path / "plain")
+    run(rated("accuracy, asr"), plain)
+    assert all(outcomes.before is None for row in read_rows(plain) for outcomes in row.outcomes.values())

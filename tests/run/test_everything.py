@@ -37,6 +37,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "repair": {
         "anp": {"steps": 5}, "i-bau": {"rounds": 1, "steps": 2, "search_steps": 2},
         "fine-pruning": {"epochs": 1}, "fine-tune": {"epochs": 1}, "ft-sam": {"epochs": 1}, "sau": {"epochs": 1},
+        "rnp": {"unlearn_epochs": 2, "recover_epochs": 2}, "pbe": {"epochs": 1}, "pud": {"epochs": 1},
         "nad": {"epochs": 1, "teacher_epochs": 1},
         "unlearn": {"epochs": 1, "always": True, "scanner": {"name": "neural-cleanse", "max_looks": 3}},
     },
@@ -44,6 +45,9 @@ QUICK: dict[str, dict[str, Any]] = {
 """Settings that make a component quick; where none is given its defaults are."""
 NEEDED = {"eps": EPS, "attacks": [{"name": "fgsm", "eps": EPS}]}
 """A value for settings of attacks and objectives without a default, by their name."""
+_RESNET9 = {"model": {"name": "resnet9", "widths": [4, 4, 4, 4], "stem": 1}}
+NETWORKS = {"bnp": _RESNET9, "ibd-psc": _RESNET9}
+"""Of components that cannot work on the network of the other rows: these need batch norm."""
 NOT_HERE = {"channel", "stamped", "sticker"}
 """One needs colour images, one a file (tests/run/test_given_poison.py), and one is in every other row."""
 
@@ -65,17 +69,11 @@ def everything() -> str:
     rows: dict[str, Any] = {
         "asked": {key: parts(key) for key in ("attack", "certify", "explain")} | {"inspect": "gram"}
     }
-    for room, path in (
-        ("poison", "trigger"),
-        ("train", "objective"),
-        ("filter", ""),
-        ("scan", ""),
-        ("detect", ""),
-        ("repair", ""),
-    ):
+    paths = {"poison": "trigger", "train": "objective", "filter": "", "scan": "", "detect": "", "repair": ""}
+    for room, path in paths.items():
         for part in parts(room):
             row = {"poison": {"trigger": part}} if room == "poison" else {room: {path: part} if path else part}
-            rows[f"{room} {part['name']}"] = row
+            rows[f"{room} {part['name']}"] = row | NETWORKS.get(part["name"], {})
     rows["perturbed first"] = {
         "poison": {"label": "clean", "rate": 0.05, "prepare": {"name": "pgd", "eps": EPS, "steps": 2}}
     }

@@ -17,14 +17,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bascule.core import catalog
+from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.core.images import Images, Splits
 from bascule.core.inference import cross_entropies, predict
 from bascule.core.rng import stream
 from bascule.poison.placement import Poison
 from bascule.poison.sticker import Sticker
-from bascule.train import Isolated, Samples
+from bascule.train import CrossEntropy, Isolated, Samples
 from bascule.train.abl import Abl, global_ascent, local_ascent, lowest
+from bascule.train.awp import WeightPerturbation
 from bascule.train.loop import train
 from bascule.train.pgd import Pgd
 from bascule.train.settings import Training
@@ -143,6 +145,33 @@ def test_unlearning_by_hand() -> None:
     loss = torch.tensor([1.0, 2.0], requires_grad=True)
     assert global_ascent(loss, torch.tensor([False, False]), 5.0).item() == 1.5
     assert global_ascent(loss, torch.tensor([True, True]), 5.0).item() == -1.5
+
+
+def test_smoothed_labels_are_those_of_the_inner_objective() -> None:
+    images, net = numbered(3, [1, 2, 3]), with_loss(0.5, 1.5, 2.0)
+    found = step(Abl(inner=Standard(label_smoothing=0.2)), net, images, 5, [False] * 3)
+    output = net(images.batch(torch.arange(3)))
+    assert found.item() == pytest.approx(F.cross_entropy(output, images.labels, label_smoothing=0.2).item())
+
+
+def test_it_goes_with_perturbed_weights(digits: Splits) -> None:
+    """The images of a step are looked for once, and both passes are on them."""
+    searches: list[int] = []
+
+    @component
+    class Counting(CrossEntropy):
+        """Counts."""
+
+        def inputs(self, model: nn.Module, x: Tensor, y: Tensor, **_: Any) -> Tensor:
+            searches.append(len(x))
+            return x
+
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    training = Training(
+        objective=Abl(inner=Counting()), epochs=3, batch_size=50, lr=0.01, awp=WeightPerturbation(gamma=0.005)
+    )
+    train(net, digits.train.at(torch.arange(100)), training, seed=0)
+    assert searches == [50] * 6
 
 
 # --- the stages ------------------------------------------------------------------------------------------------------

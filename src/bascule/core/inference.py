@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bascule.core.errors import RequestError
-from bascule.core.images import Shown
+from bascule.core.images import Images, Shown
 from bascule.core.restore import evaluating, full_precision
 from bascule.core.text import count
 
@@ -103,3 +103,8 @@ def cross_entropies(model: nn.Module, images: Shown, *, batch_size: int = 1000) 
             for index in chunks(len(images), batch_size, images.device)
         ]
     return torch.cat(parts).float()
+
+
+def accuracy_on(model: nn.Module, images: Images) -> float:
+    """Share of images the model gives their label."""
+    return (predict(model, images) == images.labels.cpu()).double().mean().item()

@@ -22,7 +22,7 @@ from bascule.detect import Detector
 from bascule.evaluation.retuning import Retuning
 from bascule.explain import HeatMap, Projection, Spectrum
 from bascule.filter import Filter
-from bascule.measure import OF_TWIN, Metric
+from bascule.measure import OF_BASE, OF_TWIN, Metric
 from bascule.poison import Trigger
 from bascule.poison.aims import NOWHERE, Aims, aim_of
 from bascule.poison.stamping import stamp_at
@@ -123,7 +123,13 @@ class EvaluationSettings:
     def needs(self) -> frozenset[str]:
         """Kinds of questions that are asked because a metric wants them (`Metric.needs`), or besides."""
         wanted = {need for metric in self.metrics.values() for need in metric.needs}
-        return self.besides | {need for need in wanted if not need.startswith(OF_TWIN)}
+        return self.besides | {need for need in wanted if not need.startswith((OF_TWIN, OF_BASE))}
+
+    @property
+    def needs_of_base(self) -> frozenset[str]:
+        """Kinds of questions that a metric wants asked of the model before the repair."""
+        wanted = {need for metric in self.metrics.values() for need in metric.needs}
+        return frozenset(need.removeprefix(OF_BASE) for need in wanted if need.startswith(OF_BASE))
 
     def for_twin(self) -> EvaluationSettings:
         """What the twin of a model that is asked this is asked: no attacks, bounds or curves unless a metric wants them

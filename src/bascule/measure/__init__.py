@@ -22,6 +22,9 @@ MISSING = -1
 OF_TWIN = "twin-"
 """Before a kind of question that a metric wants asked of the twin."""
 
+OF_BASE = "before-"
+"""Before a kind of question that a metric wants asked of the model before the repair."""
+
 Labels = NDArray[np.int64]
 
 
@@ -92,6 +95,8 @@ class Outcomes:
     """Answers to every further kind of question, by its name, in order: the question's `value` and the predictions."""
     given: bool = False
     """Whether the model came as it is: no training anew stands behind its seed."""
+    before: Outcomes | None = None
+    """What the model before the repair answered on the same images; None for one that nobody repaired."""
     twin: Outcomes | None = None
     """What the twin (same recipe and seed, unpoisoned data) answered on the same images."""
 
@@ -154,7 +159,8 @@ class Metric(ABC):
     better: ClassVar[Literal["higher", "lower"]]
     needs: ClassVar[tuple[str, ...]] = ()
     """Kinds of questions it wants asked beside the study's own (`evaluation/kinds`), for example `attack-triggered`;
-    with `twin-` before it, of the twin: `twin-attack`."""
+    with `twin-` before it, of the twin: `twin-attack`; with `before-`, of the model before the repair:
+    `before-triggered`."""
 
     @abstractmethod
     def per_sample(self, outcomes: Outcomes) -> NDArray[np.bool_] | None:

@@ -102,7 +102,7 @@ def difference(metric: Metric, before: Seeds, after: Seeds) -> Difference:
         return _of_numbers(metric, before, after)
     common = [(before[seed], after[seed]) for seed in before if seed in after]
     answered = [pair for pair in common if all(_answers(metric, outcomes) for outcomes in pair)]
-    pairs = [_paired(metric, *pair) for pair in answered]
+    pairs = [paired_samples(metric, *pair) for pair in answered]
     known = [pair for pair in pairs if pair is not None]
     if not known or len(known) < len(pairs):
         return Difference(
@@ -231,8 +231,8 @@ def _answers(metric: Metric, outcomes: Outcomes) -> bool:
     return sample is not None and len(sample) > 0
 
 
-def _paired(metric: Metric, before: Outcomes, after: Outcomes) -> tuple[Any, Any] | None:
-    """The successes of both on the images that count; None when these are not the same."""
+def paired_samples(metric: Metric, before: Outcomes, after: Outcomes) -> tuple[Any, Any] | None:
+    """The successes of two models on the images that count; None when these are not the same in both, or not known."""
     old, new = metric.per_sample(before), metric.per_sample(after)
     if old is None or new is None or not same_images(before, after):
         return None

@@ -215,14 +215,12 @@ def make_row(
     poison, settings = setup.poison, _asked(setup, facts, frame)
     questions = questions_of(settings)
     of_twin = questions_of(settings.for_twin())
-    watch = None
-    if setup.probe is not None:
-        attack = next((one for one in setup.attack if isinstance(one, Attack)), None)
-        watch = Watch(probe=setup.probe, attack=attack, trigger=settings.trigger, **settings.aim)
+    watch = _watch(setup, settings)
     has_twin = frame.twin and setup.train is not None  # the twin of a model that came as it is would be the same model
     has_twin = has_twin and poison is not None and poison.count(facts.train_labels, len(facts.classes)) > 0
+    of_base = tuple(question for question in questions if question.kind in settings.needs_of_base)
     cells = tuple(
-        _cell(own, facts, seed, f"{label} · seed {seed}", given, questions, watch, files)
+        _cell(own, facts, seed, f"{label} · seed {seed}", given, questions, watch, files, of_base=of_base)
         for seed, own in setups.items()
     )
     return Row(
@@ -248,6 +246,14 @@ def make_row(
             if has_twin
         ),
     )
+
+
+def _watch(setup: Setup, settings: EvaluationSettings) -> Watch | None:
+    """What is looked at along the training; None where nobody looks."""
+    if setup.probe is None:
+        return None
+    attack = next((one for one in setup.attack if isinstance(one, Attack)), None)
+    return Watch(probe=setup.probe, attack=attack, trigger=settings.trigger, **settings.aim)
 
 
 def _asked(setup: Setup, facts: Facts, frame: Frame) -> EvaluationSettings:
@@ -292,6 +298,7 @@ def _cell(
     watch: Watch | None,
     files: Mapping[str, str],
     proxies: tuple[Cell, ...] = (),
+    of_base: tuple[Question, ...] = (),
 ) -> Cell:
     # What only the test images meet must not lead to another model.
     data = {**content_settings(setup.data), "max_test": None}
@@ -310,7 +317,7 @@ def _cell(
 
     base = None
     if setup.repair is not None:
-        base = needed(replace(setup, repair=None), "before repair", repair=None)
+        base = needed(replace(setup, repair=None), "before repair", of_base, repair=None)
     elif setup.filter is not None:
         base = needed(replace(setup, filter=None), "unfiltered", filter=None)
     if isinstance(setup.poison, Poison) and setup.poison.needs_proxy:

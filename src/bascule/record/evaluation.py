@@ -8,7 +8,7 @@ from typing import Any
 
 from bascule.core.catalog import build, name_of
 from bascule.core.errors import RequestError
-from bascule.measure import MISSING, OF_TWIN, Measure, Metric, Outcomes
+from bascule.measure import MISSING, OF_BASE, OF_TWIN, Measure, Metric, Outcomes
 from bascule.measure.interval import summarise
 from bascule.measure.worst import survivors
 from bascule.record.answers import Answers
@@ -29,7 +29,7 @@ def metrics_named(more: Sequence[str]) -> dict[str, Metric]:
     metrics: dict[str, Metric] = {}
     for name in (*METRICS, *more):
         metric: Metric = build("measure", name)
-        if any(need.startswith(OF_TWIN) for need in metric.needs):
+        if any(need.startswith((OF_TWIN, OF_BASE)) for need in metric.needs):
             raise RequestError(f"{name} needs more than one model and its answers: measure it in a study")
         called = name_of(metric).replace("-", "_")
         if called.startswith(_RETUNED):

@@ -27,6 +27,7 @@ def outcomes_of(
     *,
     target: int | None,
     aims: Sequence[int] | None = None,
+    before: Outcomes | None = None,
     twin: Outcomes | None = None,
     hidden: Collection[str] = (),
 ) -> Outcomes:
@@ -62,6 +63,7 @@ def outcomes_of(
             for kind in dict.fromkeys(question.kind for question in questions)
             if kind not in _OWN_FIELD
         },
+        before=before,
         twin=twin,
     )
 

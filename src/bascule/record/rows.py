@@ -179,7 +179,7 @@ def _row(
 def outcomes_of_seed(
     run: RunRecord, seed: RecordedSeed, row: RecordedRow, hidden: Collection[str] = ()
 ) -> Outcomes | None:
-    """Per-sample outcomes of one seed with its twin's; None before the clean evaluation is done.
+    """Per-sample outcomes of one seed, its twin's and those before a repair; None before the clean evaluation is done.
 
     Args:
         run: The run.
@@ -194,7 +194,22 @@ def outcomes_of_seed(
     if seed.twin is not None:
         of_twin = run.cell(seed.twin.fingerprint).answers_to(seed.twin)
         twin = None if of_twin is None else outcomes_of(of_twin, seed.twin.questions, target=row.target, aims=row.aims)
-    return outcomes_of(answers, seed.cell.questions, target=row.target, aims=row.aims, twin=twin, hidden=hidden)
+    return outcomes_of(
+        answers,
+        seed.cell.questions,
+        target=row.target,
+        aims=row.aims,
+        before=_before_repair(run, seed, row),
+        twin=twin,
+        hidden=hidden,
+    )
+
+
+def _before_repair(run: RunRecord, seed: RecordedSeed, row: RecordedRow) -> Outcomes | None:
+    """What the model that was repaired answered to the same questions; None without a repair, or before it answered."""
+    base = run.cell(seed.cell.fingerprint).base() if row.settings.get("repair") else None
+    answers = None if base is None else base.answers_to(seed.cell)
+    return None if answers is None else outcomes_of(answers, seed.cell.questions, target=row.target, aims=row.aims)
 
 
 def _curve(run: RunRecord, row: RecordedRow) -> Iterator[tuple[float, Measure]]:

@@ -14,6 +14,7 @@ from annotated_types import Ge, Gt, Interval
 from torch import nn
 
 from bascule.core import catalog
+from bascule.core.ball import Eps, LinfOrL2
 from bascule.core.catalog import Of, name_of
 from bascule.core.gradients import check_differentiable
 from bascule.core.images import Images
@@ -140,3 +141,30 @@ class FineTuning(Repair):
             augment=augment or self.augment,
         )
         train(model, images, training, seed=draw_seed(generator))
+
+
+@catalog.component
+class AdversarialTuning(FineTuning):
+    """A repair that trains on adversarial images of the model itself, and on clean ones afterwards.
+
+    Defaults: those of the code of Niu et al. 2024 (see `pbe`).
+    """
+
+    schedule: Literal["constant", "one-cycle", "cosine"] = "constant"
+    """Learning rate over the steps: `cosine` falls from `lr` to 0, `one-cycle` rises first."""
+    norm: LinfOrL2 = "linf"
+    """Norm of the ball: `linf` or `l2`."""
+    eps: Eps = 6 / 255
+    """Radius of the ball in [0, 1] pixel units."""
+    steps: Annotated[int, Ge(1)] = 7
+    """Gradient steps of the search."""
+    step_size: Annotated[float, Gt(0)] | None = None
+    """Length of a step in [0, 1] pixel units; by default eps / 5."""
+    adversarial: Annotated[float, Interval(ge=0, le=1)] = 0.5
+    """Share of the passes that are on adversarial images; `objective` has the others, which follow."""
+    rounds: Annotated[int, Ge(1)] = 1
+    """Times that the one is followed by the other."""
+
+    @property
+    def follows_gradients(self) -> bool:
+        return self.adversarial > 0 or super().follows_gradients

@@ -14,7 +14,7 @@ from bascule.core.catalog import component
 from bascule.core.images import Images
 from bascule.core.restore import untouched
 from bascule.repair import Repair, Repaired
-from bascule.repair.layers import Layer, hidden_layers_of
+from bascule.repair.layers import Layer, hidden_layers_of, scaled
 
 
 @component
@@ -74,8 +74,8 @@ class Anp(Repair):
             for x, y in batches(images, self.batch_size, steps=self.steps, generator=generator):
 
                 def loss(scale: Tensor, shift: Tensor, x: Tensor = x, y: Tensor = y) -> Tensor:
-                    scaled = _scaled(layers, scale.split(counts), shift.split(counts))
-                    return F.cross_entropy(torch.func.functional_call(model, scaled, (x,)), y)
+                    weights = scaled(layers, scale.split(counts), shift.split(counts))
+                    return F.cross_entropy(torch.func.functional_call(model, weights, (x,)), y)
 
                 still = torch.ones_like(mask)
                 noise = torch.empty(2, len(mask), dtype=mask.dtype, device=mask.device)
@@ -90,14 +90,3 @@ class Anp(Repair):
                 with torch.no_grad():
                     mask.clamp_(0, 1)
         return mask.detach().split(counts)
-
-
-def _scaled(layers: list[Layer], scales: tuple[Tensor, ...], shifts: tuple[Tensor, ...]) -> dict[str, Tensor]:
-    """Weights and biases by name, those of each channel multiplied by its scale and its shift."""
-    weights = {}
-    for layer, scale, shift in zip(layers, scales, shifts, strict=True):
-        name, module = layer.scale
-        weights[f"{name}.weight"] = module.weight * scale.reshape(-1, *[1] * (module.weight.ndim - 1))
-        if module.bias is not None:
-            weights[f"{name}.bias"] = module.bias * shift
-    return weights

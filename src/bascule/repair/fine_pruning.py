@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.core.images import Images
-from bascule.core.inference import chunks, predict
+from bascule.core.inference import accuracy_on, chunks
 from bascule.core.restore import evaluating
 from bascule.repair import FineTuning, Repaired
 from bascule.repair.layers import capture, layers_of
@@ -47,7 +47,7 @@ class FinePruning(FineTuning):
     def repair(self, model: nn.Module, images: Images, *, generator: torch.Generator) -> Repaired:
         linear, channels = _intake(model, images.size)
         order = _activity(model, linear, channels, images).argsort(stable=True)
-        before = _accuracy(model, images)
+        before = accuracy_on(model, images)
         weight = linear.weight.detach().clone()
 
         def prune(count: int) -> Tensor:
@@ -63,9 +63,9 @@ class FinePruning(FineTuning):
         while low < high:  # `low` channels can go
             middle = (low + high + 1) // 2
             prune(middle)
-            low, high = (middle, high) if before - _accuracy(model, images) <= self.max_drop else (low, middle - 1)
+            low, high = (middle, high) if before - accuracy_on(model, images) <= self.max_drop else (low, middle - 1)
         kept = prune(low)
-        drop = before - _accuracy(model, images)
+        drop = before - accuracy_on(model, images)
         hook = linear.weight.register_hook(lambda gradient: torch.where(kept, gradient, 0))
         try:
             self.tune(model, images, generator=generator)
@@ -108,8 +108,3 @@ def _activity(model: nn.Module, linear: nn.Linear, channels: int, images: Images
                 )
             total += taken[0].reshape(len(index), channels, -1).abs().mean(2).double().sum(0)
     return total / len(images)
-
-
-def _accuracy(model: nn.Module, images: Images) -> float:
-    """Share of images the model gives their label."""
-    return (predict(model, images) == images.labels.cpu()).double().mean().item()

@@ -106,6 +106,18 @@ def hidden_layers_of(model: nn.Module, size: tuple[int, int, int]) -> list[Layer
     return layers
 
 
+def scaled(layers: Sequence[Layer], scales: Sequence[Tensor], shifts: Sequence[Tensor] = ()) -> dict[str, Tensor]:
+    """What scales the channels of each layer, by name: weights, each channel's times its scale; and with `shifts` the
+    biases, times its shift. Both have one tensor a layer, shape (channels,)."""
+    weights = {}
+    for place, (layer, scale) in enumerate(zip(layers, scales, strict=True)):
+        name, module = layer.scale
+        weights[f"{name}.weight"] = module.weight * scale.reshape(-1, *[1] * (module.weight.ndim - 1))
+        if shifts and module.bias is not None:
+            weights[f"{name}.bias"] = module.bias * shifts[place]
+    return weights
+
+
 @contextmanager
 def capture(modules: Sequence[nn.Module], *, inputs: bool = False) -> Iterator[list[Tensor]]:
     """A list that holds these modules' outputs, or inputs, of the last pass inside the block; no hook stays behind."""

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from rich.console import Console
 
-from bascule.core.catalog import remember_named
+from bascule.core.catalog import describe, remember_named
 from bascule.core.errors import Interrupted, RequestError
 from bascule.core.progress import nothing
 from bascule.core.text import count
@@ -156,7 +156,9 @@ def _without_looks(records: Sequence[tuple[Cell, CellRecord]]) -> str:
         (cell.watch.probe, record) for cell, record in records if cell.watch is not None and cell.setup.repair is None
     ]
     seen = [(probe, record.info().get("probe") or {}) for probe, record in wanted if record.trained]
-    other = sum(any(about.get(name) != value for name, value in vars(probe).items()) for probe, about in seen)
+    other = sum(
+        any(about.get(name) != value for name, value in (describe(probe) or {}).items()) for probe, about in seen
+    )
     if not other:
         return ""
     what = count(other, "model is trained already and is", "models are trained already and are")

@@ -6,6 +6,7 @@ own, driven by `progress`. A `Course` is told besides which images a step is tak
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -229,33 +230,21 @@ class Course(Objective):
         return None
 
     def at(self, samples: Samples) -> Objective:
-        """The objective of one step."""
-        return _AtStep(self, samples)
+        """The objective of one step: this one with its samples known, so that it has a `loss`."""
+        bound = copy.copy(self)
+        object.__setattr__(bound, "_samples", samples)  # components are frozen
+        return bound
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
-        """Nothing: without the samples there is none.
+        """That of a step, where its samples are known (`at`).
 
         Raises:
-            RequestError: Always.
+            RequestError: They are not.
         """
-        raise RequestError(
-            f"{catalog.name_of(self)} follows single images over a whole training: it can be the objective of `train`, "
-            "and not a part of another one or of a repair"
-        )
-
-
-class _AtStep(Objective):
-    """A course with the samples of a step."""
-
-    def __init__(self, course: Course, samples: Samples) -> None:
-        self._course, self._samples = course, samples
-
-    @property
-    def follows_gradients(self) -> bool:
-        return self._course.follows_gradients
-
-    def inputs(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
-        return self._course.inputs(model, x, y, progress=progress, generator=generator)
-
-    def loss(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
-        return self._course.step_loss(model, x, y, samples=self._samples, progress=progress, generator=generator)
+        samples = vars(self).get("_samples")
+        if samples is None:
+            raise RequestError(
+                f"{catalog.name_of(self)} follows single images over a whole training: it can be the objective of "
+                "`train`, and not a part of another one or of a repair"
+            )
+        return self.step_loss(model, x, y, samples=samples, progress=progress, generator=generator)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 
+from bascule.core.ball import Ball
 from bascule.core.catalog import Of, component, name_of
 from bascule.core.errors import RequestError
 from bascule.core.images import Images
@@ -70,6 +71,15 @@ class Abl(Course):
     def follows_gradients(self) -> bool:
         return self.inner.follows_gradients
 
+    @property
+    def ball(self) -> Ball | None:
+        return self.inner.ball
+
+    @property
+    def _inner(self) -> CrossEntropy:
+        assert isinstance(self.inner, CrossEntropy)
+        return self.inner
+
     def check_model(self, model: nn.Module, x: Tensor) -> None:
         self.inner.check_model(model, x)
 
@@ -93,7 +103,7 @@ class Abl(Course):
         self, model: nn.Module, x: Tensor, y: Tensor, *, samples: Samples, progress: float, generator: torch.Generator
     ) -> Tensor:
         seen = self.inputs(model, x, y, progress=progress, generator=generator)
-        loss = F.cross_entropy(model(seen), y, reduction="none")
+        loss = F.cross_entropy(model(seen), y, reduction="none", label_smoothing=self._inner.label_smoothing)
         first, last = self._stages(samples.epochs)
         if samples.epoch <= first:
             return local_ascent(loss if self.ascent == "image" else loss.mean(), self.gamma)

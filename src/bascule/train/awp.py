@@ -31,7 +31,8 @@ class WeightPerturbation:
     the code from epoch 10 of 200 on with TRADES (`warmup: 0.05`), and 0.01 throughout with PGD. As there the images are
     searched for on the unperturbed network; the ascent moves no running statistics, the other pass does.
     Departures: weights are put back as they were, where theirs are subtracted from again, which rounds; any objective
-    may have it. One that looks for images within its `loss`, not in `inputs`, looks for them twice.
+    may have it. One that looks for images within its `loss`, not in `inputs`, looks for them twice;
+    a course is asked for the loss of its step twice.
     """
 
     gamma: Annotated[float, Gt(0)] = 0.005

@@ -99,10 +99,8 @@ def train(
     rounding does. With `capture_steps` steps are captured once they are steady; that changes nothing.
 
     The model ends with the weights that are kept: of the last epoch, or of the best (`best_epoch`) by what `judge`
-    says; averaged ones where there are any, which `look` and `judge` see along the way too.
-
-    A course is told the end of each epoch; it draws from (seed, "course", epoch). At the end `tell` is told which
-    images it has isolated, if it isolates any.
+    says; averaged ones where there are any, which `look` and `judge` see along the way too. A course is told the end of
+    each epoch and draws from (seed, "course", epoch); `tell` is told at the end which images it has isolated, if any.
 
     Returns:
         The curve: one entry per epoch with `epoch` (from 1), `step`, `loss` (mean of the epoch), `lr` (of its last
@@ -135,9 +133,7 @@ def train(
             if due and step + 1 < steps.total:
                 checkpoints.save(done.state(steps))
                 saved = time.monotonic()
-    if steps.course is not None and (isolated := steps.course.isolated()) is not None:
-        tell(isolated)
-    done.finish(steps)
+    done.finish(steps, tell)
     return done.curve
 
 
@@ -197,8 +193,10 @@ class _Done:
         self.began += spent
         self.curve.append({**entry, **seen, "probe_seconds": spent} if seen else entry)
 
-    def finish(self, steps: Steps) -> None:
-        """Give the model the weights that are kept; it is in eval mode afterwards."""
+    def finish(self, steps: Steps, tell: Callable[[Isolated], None]) -> None:
+        """Give the model the weights that are kept; it is in eval mode afterwards. Tell what a course has isolated."""
+        if steps.course is not None and (isolated := steps.course.isolated()) is not None:
+            tell(isolated)
         if self.best is not None:
             steps.model.load_state_dict(self.best)
         elif steps.average is not None:

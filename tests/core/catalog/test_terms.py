@@ -56,7 +56,7 @@ def test_a_name_means_one_thing_of_a_kind() -> None:
         ("poison", "trojannn", "Nearest: poison/sticker. Allowed: adaptive-blend,"),
         ("filter", "beatrix", "'beatrix' is filter/gram, which works in its manner."),
         ("filter", "scan", "'scan' is filter/two-component"),
-        ("filter", "ABL", "'ABL' is filter/early-loss, as far as the isolation goes"),
+        ("filter", "ABL", "'ABL' is train/abl"),
         ("filter", "ac", "is filter/activation-clustering."),
         ("filter", "ss", "is filter/spectral-signatures."),
         ("filter", "nc", "'nc' is scan/neural-cleanse"),

@@ -134,8 +134,8 @@ TERMS: dict[str, tuple[Term, ...]] = {
             TROJANZOO, ART),
         _is("Beatrix", "filter/gram", "which works in its manner", BACKDOORBENCH),
         _is("SCAn", "filter/two-component", "which works in its manner", BACKDOORBENCH),
-        _is("ABL AntiBackdoorLearning", "filter/early-loss",
-            "as far as the isolation goes; it trains anew on the rest where ABL unlearns what it isolated",
+        _is("ABL AntiBackdoorLearning", "train/abl",
+            "which isolates and unlearns as it trains; filter/early-loss isolates alone, and trains anew on the rest",
             BACKDOORBENCH),
         _is("DeepKNN kNN", "filter/neighbours"),
         _lacks("AGPD ASSET CD CognitiveDistillation", "this detector is missing",
@@ -164,12 +164,12 @@ TERMS: dict[str, tuple[Term, ...]] = {
     "Model defences": (
         _is("FT finetuning", "repair/fine-tune", "", BACKDOORBENCH),
         _is("FP fineprune", "repair/fine-pruning", "", BACKDOORBENCH, TROJANZOO),
-        _lacks("EP BNP", "this pruning is missing", "repair/clp", BACKDOORBENCH),
-        _lacks("RNP", "this pruning is missing", "repair/anp", BACKDOORBENCH),
+        _lacks("EP", "it looks at the poisoned training set, which no repair is shown", "repair/bnp", BACKDOORBENCH),
+        _is("AFT", "repair/pbe", "which is PBE of a defender with clean images"),
         _lacks("NPD", "this repair is missing", "repair/i-bau repair/sau", BACKDOORBENCH),
         _lacks("MCR", "this repair is missing", "repair/fine-tune repair/nad", BACKDOORBENCH),
-        _lacks("DBD D-BR D-ST NAB UCN-BR", "trainings that mistrust their own data are missing",
-               "filter/early-loss", BACKDOORBENCH),
+        _lacks("DBD D-BR D-ST NAB UCN-BR", "this training is missing", "train/abl filter/early-loss",
+               BACKDOORBENCH),
     ),
     "Training objectives": (
         _is(
@@ -286,8 +286,6 @@ TERMS: dict[str, tuple[Term, ...]] = {
         _is("robust_acc adversarial_accuracy", "measure/robust-accuracy", "", ROBUSTBENCH),
         _is("TPR", "measure/filter-recall", "", BACKDOORBENCH),
         _is("FPR", "measure/filter-removed-benign", "", BACKDOORBENCH),
-        _lacks("DER", "defence effectiveness is not one number here: rows are compared at both ends",
-               "measure/asr measure/accuracy", BACKDOORBENCH),
     ),
 }  # fmt: skip
 """Every term, under the heading that it has in docs/coming-from.md."""

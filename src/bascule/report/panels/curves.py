@@ -31,9 +31,9 @@ def context(view: View) -> Mapping[str, Any] | None:
     span = [loss for own in lines.values() for _, losses in own for loss in losses]
     limits = 1.05 * min(0, *span), 1.05 * max(0, *span) or 1  # what an objective unlearns has a loss below zero
     pictures = [
-        (row, _picture(row, own, number=number, limits=limits), _caption(row, own))
+        (row, _picture(row, lines[number], number=number, limits=limits), _caption(row, lines[number]))
         for number, row in enumerate(view.rows)
-        if (own := lines.get(number))
+        if number in lines
     ]
     rows = (row for number, row in enumerate(view.rows) if number not in lines)
     without = [row for row in rows if not came_as_it_is(row.result.settings)]  # of these nothing is ever trained
