@@ -108,8 +108,3 @@ def cross_entropies(model: nn.Module, images: Shown, *, batch_size: int = 1000) 
             for index in chunks(len(images), batch_size, images.device)
         ]
     return torch.cat(parts).float()
-
-
-def accuracy_on(model: nn.Module, images: Images) -> float:
-    """Share of images the model gives their label."""
-    return (predict(model, images) == images.labels.cpu()).double().mean().item()
