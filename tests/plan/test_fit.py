@@ -93,3 +93,21 @@ def test_a_detector_says_what_it_cannot_work_on(plan_of: Callable[..., Plan], ne
         return
     with pytest.raises(RequestError, match=said):
         plan_of(*asked, seeds=1)
+
+
+def test_a_training_too_short_for_its_objective_is_refused(plan_of: Callable[..., Plan]) -> None:
+    said = "abl isolates after 1 and unlearns for 1 of 1 epochs: train for longer"
+    with pytest.raises(RequestError, match=rf"train\.epochs.*{said}"):
+        plan_of("rows.None.train.objective=abl", "train.epochs=1")
+    with pytest.raises(RequestError, match=rf"repair.*{said}"):
+        plan_of("data.held_out=20", "repair={name: fine-tune, objective: abl, epochs: 1}")
+    assert plan_of("data.held_out=20", "repair={name: fine-tune, objective: abl, epochs: 2}").cells()
+
+
+@pytest.mark.parametrize("repair", ["pbe", "sau", "{name: ft-sam, label_smoothing: 0"])
+def test_an_objective_that_follows_images_is_no_part_of_a_repairs_loss(
+    plan_of: Callable[..., Plan], repair: str
+) -> None:
+    named = repair if repair.startswith("{") else f"{{name: {repair}"
+    with pytest.raises(RequestError, match=r"repair\.objective: abl follows single images over a whole training"):
+        plan_of("data.held_out=20", f"repair={named}, objective: abl}}")

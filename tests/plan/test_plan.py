@@ -147,6 +147,18 @@ def test_an_attack_keeps_its_key_when_another_follows_and_not_when_one_precedes(
     assert not set(keys) & {question.key for question in other.rows[0].cells[0].questions}
 
 
+def test_an_attack_is_the_last_where_it_is_so_in_some_row(plan_of) -> None:
+    attacks = ("{name: fgsm, eps: 0.1}", "{name: fgsm, eps: 0.1}, {name: pgd, eps: 0.1}", "{name: pgd, eps: 0.2}")
+
+    def closing(order: tuple[str, ...]) -> dict[str, bool]:
+        (cell, *_) = plan_of(f"vary.attack=[{', '.join(f'[{some}]' for some in order)}]", seeds=1).cells()
+        return {question.key: question.closing for question in cell.questions if question.kind == "attack"}
+
+    assert list(closing(attacks).values()) == [True, True, True]
+    assert closing(attacks) == closing(attacks[::-1])
+    assert list(closing(attacks[1:]).values()) == [False, True, True]
+
+
 def test_a_search_in_two_precisions_is_another_question_where_the_attack_does_it(plan_of) -> None:
     attacks = "attack=[{name: square, eps: 0.1}, {name: pgd, eps: 0.1}]"
     plain, default, mixed = (

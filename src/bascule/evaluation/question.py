@@ -59,6 +59,8 @@ class Question:
     how many poisoned images a model is retuned on."""
     precision: Precision = "float32"
     """Of the attacks' searches."""
+    closing: bool = False
+    """Whether an attack is the last one of some row that asks this model: no part of the answer, only of its notes."""
 
     def aim_of(self, labels: Tensor) -> Tensor:
         """For each of these labels the one that the poison aims at; NOWHERE where none is."""

@@ -34,7 +34,7 @@ from bascule.poison.aims import NOWHERE, aim_of
 from bascule.poison.given import GivenPoison
 from bascule.repair import Repair
 from bascule.scan import Scanner
-from bascule.train import Objective
+from bascule.train import Course, Objective
 
 _ROOMS = (Certifier, Filter, Repair, Scanner, Detector, HeatMap, Objective)
 """Whose components may say of a network, before any training, that they cannot work on it."""
@@ -74,6 +74,9 @@ class Checks:
         _check_retuning(setup, facts)
         if setup.train is None:
             _check_as_it_is(setup)
+        elif isinstance(setup.train.objective, Course):
+            with placed("train"):
+                setup.train.objective.check_epochs(setup.train.epochs)
         key = repr((setup.model, facts.size, len(facts.classes), setup.train is None))
         if key not in self._flat:
             with placed("model"):

@@ -154,7 +154,9 @@ class Plan:
 
 def _both(known: Cell, cell: Cell) -> Cell:
     """One model that two rows speak of: with the questions of both."""
-    questions = tuple({question.key: question for question in (*known.questions, *cell.questions)}.values())
+    closing = {question.key for question in (*known.questions, *cell.questions) if question.closing}
+    asked = {question.key: question for question in (*known.questions, *cell.questions)}
+    questions = tuple(replace(question, closing=key in closing) for key, question in asked.items())
     proxies = {proxy.fingerprint: proxy for proxy in known.proxies}
     for proxy in cell.proxies:  # one network may be searched for the triggers of several rows
         before = proxies.get(proxy.fingerprint)

@@ -16,10 +16,11 @@ from torch import nn
 from bascule.core import catalog
 from bascule.core.ball import Eps, LinfOrL2
 from bascule.core.catalog import Of, name_of
+from bascule.core.errors import RequestError
 from bascule.core.gradients import check_differentiable
 from bascule.core.images import Images
 from bascule.core.rng import draw_seed
-from bascule.train import Objective
+from bascule.train import Course, Objective
 from bascule.train.loop import train
 from bascule.train.settings import Augment, Training
 from bascule.train.standard import Standard
@@ -102,6 +103,21 @@ class FineTuning(Repair):
     augment: Augment = Augment()
     """Random shifts and mirroring."""
 
+    wraps: ClassVar[bool] = False
+    """Whether it trains on a loss of its own that `objective` is a part of."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.objective, Course):
+            return
+        if self.wraps:
+            raise RequestError(
+                f"{name_of(self.objective)} follows single images over a whole training, and here the objective is a "
+                "part of another loss; use standard or pgd, or the repair fine-tune",
+                place=("objective",),
+            )
+        if self.epochs:
+            self.objective.check_epochs(self.epochs)
+
     @property
     def follows_gradients(self) -> bool:
         return self.objective.follows_gradients
@@ -149,6 +165,8 @@ class AdversarialTuning(FineTuning):
 
     Defaults: those of the code of Niu et al. 2024 (see `pbe`).
     """
+
+    wraps = True
 
     schedule: Literal["constant", "one-cycle", "cosine"] = "constant"
     """Learning rate over the steps: `cosine` falls from `lr` to 0, `one-cycle` rises first."""

@@ -35,7 +35,10 @@ class FtSam(FineTuning):
     label_smoothing: Annotated[float, Interval(ge=0, le=0.5)] = 0.1
     """Share of each label that is spread evenly over the other classes."""
 
+    wraps = True
+
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.label_smoothing and not isinstance(self.objective, CrossEntropy):
             raise RequestError(
                 f"labels are smoothed in a plain cross-entropy, as in standard or pgd; {name_of(self.objective)} is "

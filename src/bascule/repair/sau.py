@@ -63,6 +63,8 @@ class Sau(FineTuning):
     weight: Annotated[float, Ge(0)] = 1.0
     """Weight of the shared examples in the descent."""
 
+    wraps = True
+
     @property
     def follows_gradients(self) -> bool:
         return True

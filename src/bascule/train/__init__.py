@@ -180,6 +180,13 @@ class Course(Objective):
     def steady_from(self) -> float | None:
         return None  # which images a step is taken on decides what it does
 
+    def check_epochs(self, epochs: int) -> None:
+        """Refuse, before any work, a training of so few epochs; here none is too short.
+
+        Raises:
+            RequestError: The training is too short.
+        """
+
     @abstractmethod
     def begin(self, images: Images, *, epochs: int, generator: torch.Generator) -> Memory:
         """The memory before the first step, on the device of the images.
@@ -190,7 +197,7 @@ class Course(Objective):
             generator: On the device of the images; this and those of `end_epoch` are streams of their own.
 
         Raises:
-            RequestError: The training is too short, or the set too small.
+            RequestError: The training is too short (`check_epochs`), or the set too small.
         """
 
     @abstractmethod

@@ -86,13 +86,16 @@ class Abl(Course):
     def inputs(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
         return self.inner.inputs(model, x, y, progress=progress, generator=generator)
 
-    def begin(self, images: Images, *, epochs: int, generator: torch.Generator) -> Memory:
+    def check_epochs(self, epochs: int) -> None:
         first, last = self._stages(epochs)
         if first + last > epochs:
             raise RequestError(
                 f"abl isolates after {first} and unlearns for {last} of {epochs} epochs: train for longer",
                 place=("epochs",),
             )
+
+    def begin(self, images: Images, *, epochs: int, generator: torch.Generator) -> Memory:
+        self.check_epochs(epochs)
         device = images.device
         return {
             "isolated": torch.zeros(len(images), dtype=torch.bool, device=device),

@@ -78,7 +78,7 @@ TRIGGER_PROBLEMS: dict[str, tuple[Any, tuple[str, ...], str]] = {
         "must be less than or equal to 1; got 2",
     ),
     "entry-missing": ({"name": "sticker", "position": [4]}, ("position",), "needs more entries; got [4]"),
-    "entry-too-many": ({"name": "sticker", "position": [4, 4, 4]}, ("position",), "at most 2 items"),
+    "entry-too-many": ({"name": "sticker", "position": [4, 4, 4]}, ("position",), "at most 2 entries"),
     "none-of-a-union": (
         {"name": "sticker", "color": "red"},
         ("color",),
@@ -109,6 +109,12 @@ NESTED_PROBLEMS: dict[str, tuple[type, Mapping[str, Any], tuple[str, ...], str]]
     "nested-plain": (Training, {**TRAINING, "augment": {"pad": -1}}, ("augment", "pad"), "got -1"),
     "nested-plain-key": (Training, {**TRAINING, "augment": {"padd": 1}}, ("augment",), "Did you mean 'pad'?"),
     "nested-plain-type": (Training, {**TRAINING, "augment": "pad"}, ("augment",), "must be a mapping of settings"),
+    "too-many-entries": (
+        Training,
+        {**TRAINING, "augment": {"resized_crop": {"scale": [0.1, 0.5, 1]}}},
+        ("augment", "resized_crop", "scale"),
+        "must be a list of at most 2 entries, not 3; got [0.1, 0.5, 1]",
+    ),
     "entry-of-entry": (
         Training,
         {**TRAINING, "schedule": "piecewise", "milestones": [[0, 1], [5, -1]]},

@@ -11,7 +11,7 @@ from typing import Any
 import pydantic
 
 from bascule.core.errors import RequestError, unknown
-from bascule.core.text import quote
+from bascule.core.text import count, quote
 
 
 def translate(cls: type, values: Mapping[str, Any], error: pydantic.ValidationError) -> RequestError:
@@ -80,4 +80,8 @@ def _plain(rule: str) -> str:
     }
     for theirs, ours in words.items():
         rule = rule.replace(theirs, ours)
+    entries = re.fullmatch(r"(?:Tuple|List) should have (at \w+) (\d+) items? after validation, not (\d+)", rule)
+    if entries:
+        least_or_most, limit, given = entries.groups()
+        return f"must be a list of {least_or_most} {count(int(limit), 'entry', 'entries')}, not {given}"
     return re.sub(r"an instance of (\w+)$", "a mapping of settings", rule)
