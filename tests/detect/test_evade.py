@@ -133,3 +133,16 @@ def test_each_image_is_for_itself_and_the_model_is_found_as_it_was() -> None:
         for a, b in zip(x.split(1), y.split(1), strict=True)]), whole, atol=1e-5)  # fmt: skip
     assert net.training
     assert all(p.requires_grad and p.grad is None for p in net.parameters())
+
+
+def test_only_images_that_can_be_fooled_cost_a_suspicion() -> None:
+    asked = []
+
+    def counted(x: Tensor) -> Tensor:
+        asked.append(len(x))
+        return sum_of_two(x)
+
+    assert torch.equal(evade(guard_of(counted), X[2:], Y[2:], ball=ball("linf", EPS), threshold=0.05)[0], X[2])
+    assert asked == []
+    evade(guard_of(counted), X, Y, ball=ball("linf", EPS), threshold=0.05)
+    assert 0 < max(asked) <= 2

@@ -38,7 +38,7 @@ from bascule.poison.aims import NOWHERE
 FOLLOWS = "scan"
 ATTACKED = 2000
 """Most images that are attacked, whole batches of them."""
-EVADED = 200
+EVADED = 100
 """Most images for which the detector is evaded: each step asks it again."""
 _VALUES = 25_000
 """Pixel values of the images for which it is evaded at once: a suspicion may take a hundred passes for each."""
