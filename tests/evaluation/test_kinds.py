@@ -404,6 +404,20 @@ def test_a_detectors_key_holds_its_attack_and_the_defenders_images() -> None:
     assert key(attack=(Fgsm(eps=0.08),)) == key()  # a later attack is not run again
 
 
+def test_neither_attack_nor_trigger_moves_a_detectors_thresholds() -> None:
+    """What the defender does with his images is his own: the same half of them is calm whoever attacks."""
+    asked = [
+        settings(detect=Second()),
+        settings(detect=Second(), attack=()),
+        settings(detect=Second(), trigger=None, target=None, metrics={}),
+    ]
+    first, *others = [detected(one) for one in asked]
+    for other in others:
+        assert np.array_equal(other.calm, first.calm)
+        assert np.array_equal(other.thresholds, first.thresholds)
+    assert len(np.unique(first.calm)) > 1
+
+
 def test_detections_are_joined_by_the_ids_of_the_images() -> None:
     arrays = {
         "id": np.array([5, 2, 9]), "calm": np.zeros(1, dtype=np.float32), "thresholds": np.zeros(2, dtype=np.float32),

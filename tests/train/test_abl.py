@@ -25,7 +25,8 @@ from bascule.core.rng import stream
 from bascule.poison.placement import Poison
 from bascule.poison.sticker import Sticker
 from bascule.train import CrossEntropy, Isolated, Samples
-from bascule.train.abl import Abl, global_ascent, local_ascent, lowest
+from bascule.train._isolation import lowest
+from bascule.train.abl import Abl, global_ascent, local_ascent
 from bascule.train.awp import WeightPerturbation
 from bascule.train.loop import train
 from bascule.train.pgd import Pgd

@@ -5,21 +5,19 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import torch
-import torch.nn.functional as F
 from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 
-from bascule.core.ball import Ball
-from bascule.core.catalog import Of, component, name_of
-from bascule.core.errors import RequestError
+from bascule.core.catalog import Of, component
 from bascule.core.images import Images
 from bascule.core.inference import cross_entropies
-from bascule.train import Course, CrossEntropy, Isolated, Memory, Objective, Samples
+from bascule.train import Isolated, Memory, Objective, Samples
+from bascule.train._isolation import Isolating, check_stages, lowest, nobody, share_of, stage
 from bascule.train.standard import Standard
 
 
 @component
-class Abl(Course):
+class Abl(Isolating):
     """Anti-Backdoor Learning: what is learnt with too much ease is isolated, and unlearnt in the end.
 
     Three stages of whole epochs. First local gradient ascent, sign(CE - gamma) x CE, which holds the loss at gamma: an
@@ -64,49 +62,18 @@ class Abl(Course):
     ceiling: Annotated[float, Gt(0)] = 5.0
     """Cross-entropy above which an isolated image is unlearnt no further."""
 
-    def __post_init__(self) -> None:
-        check_inner(self.inner, "images are unlearnt one by one, so the inner objective must be one")
-
-    @property
-    def follows_gradients(self) -> bool:
-        return self.inner.follows_gradients
-
-    @property
-    def ball(self) -> Ball | None:
-        return self.inner.ball
-
-    @property
-    def _inner(self) -> CrossEntropy:
-        assert isinstance(self.inner, CrossEntropy)
-        return self.inner
-
-    def check_model(self, model: nn.Module, x: Tensor) -> None:
-        self.inner.check_model(model, x)
-
-    def inputs(self, model: nn.Module, x: Tensor, y: Tensor, *, progress: float, generator: torch.Generator) -> Tensor:
-        return self.inner.inputs(model, x, y, progress=progress, generator=generator)
-
     def check_epochs(self, epochs: int) -> None:
-        first, last = self._stages(epochs)
-        if first + last > epochs:
-            raise RequestError(
-                f"abl isolates after {first} and unlearns for {last} of {epochs} epochs: train for longer",
-                place=("epochs",),
-            )
+        check_stages(self, *self._stages(epochs), epochs=epochs)
 
     def begin(self, images: Images, *, epochs: int, generator: torch.Generator) -> Memory:
         self.check_epochs(epochs)
-        device = images.device
-        return {
-            "isolated": torch.zeros(len(images), dtype=torch.bool, device=device),
-            "loss": torch.zeros(len(images), device=device),
-        }
+        return {"isolated": nobody(images), "loss": torch.zeros(len(images), device=images.device)}
 
     def step_loss(
         self, model: nn.Module, x: Tensor, y: Tensor, *, samples: Samples, progress: float, generator: torch.Generator
     ) -> Tensor:
         seen = self.inputs(model, x, y, progress=progress, generator=generator)
-        loss = F.cross_entropy(model(seen), y, reduction="none", label_smoothing=self._inner.label_smoothing)
+        loss = self.losses(model, seen, y)
         first, last = self._stages(samples.epochs)
         if samples.epoch <= first:
             return local_ascent(loss if self.ascent == "image" else loss.mean(), self.gamma)
@@ -127,7 +94,7 @@ class Abl(Course):
         if epoch == self._stages(epochs)[0]:
             loss = cross_entropies(model, images)
             memory["loss"] = loss
-            memory["isolated"] = lowest(loss, images.ids, max(1, int(self.isolate * len(images))))
+            memory["isolated"] = lowest(loss, images.ids, share_of(images, self.isolate))
 
     def drawn_from(self, memory: Memory, *, epoch: int, epochs: int) -> Tensor | None:
         first, last = self._stages(epochs)
@@ -145,22 +112,7 @@ class Abl(Course):
 
     def _stages(self, epochs: int) -> tuple[int, int]:
         """Epochs of the first and of the last stage."""
-        return max(1, round(self.isolate_at * epochs)), max(
-            1, round(self.unlearn_for * epochs)
-        ) if self.unlearn_for else 0
-
-
-def check_inner(inner: Objective, why: str) -> None:
-    """Refuse an inner objective whose losses are not those of single images.
-
-    Raises:
-        RequestError: It is not plain cross-entropy on images it chooses.
-    """
-    if not isinstance(inner, CrossEntropy):
-        raise RequestError(
-            f"{why} that is plain cross-entropy on images it chooses, such as standard or pgd; {name_of(inner)} is not",
-            place=("inner",),
-        )
+        return stage(self.isolate_at, epochs), stage(self.unlearn_for, epochs)
 
 
 def local_ascent(loss: Tensor, gamma: float) -> Tensor:
@@ -180,11 +132,3 @@ def global_ascent(loss: Tensor, isolated: Tensor, ceiling: float) -> Tensor:
     parts = (loss[~isolated], loss[isolated].clamp(max=ceiling))
     others, ours = (part.mean() if len(part) else zero for part in parts)
     return others - ours
-
-
-def lowest(values: Tensor, ids: Tensor, count: int) -> Tensor:
-    """bool, shape (N,): the `count` lowest values; of equal ones those with the lower id."""
-    by_id = ids.argsort()
-    chosen = torch.zeros(len(values), dtype=torch.bool, device=values.device)
-    chosen[by_id[values[by_id].argsort(stable=True)[:count]]] = True
-    return chosen

@@ -137,6 +137,7 @@ TERMS: dict[str, tuple[Term, ...]] = {
         _is("ABL AntiBackdoorLearning", "train/abl",
             "which isolates and unlearns as it trains; filter/early-loss isolates alone, and trains anew on the rest",
             BACKDOORBENCH),
+        _is("D-BR", "train/d-br", "which tells images apart and removes the backdoor in one training", BACKDOORBENCH),
         _is("DeepKNN kNN", "filter/neighbours"),
         _lacks("AGPD ASSET CD CognitiveDistillation", "this detector is missing",
                "filter/spectre filter/two-component filter/gram", BACKDOORBENCH),
@@ -168,8 +169,8 @@ TERMS: dict[str, tuple[Term, ...]] = {
         _is("AFT", "repair/pbe", "which is PBE of a defender with clean images"),
         _lacks("NPD", "this repair is missing", "repair/i-bau repair/sau", BACKDOORBENCH),
         _lacks("MCR", "this repair is missing", "repair/fine-tune repair/nad", BACKDOORBENCH),
-        _lacks("DBD D-BR D-ST NAB UCN-BR", "this training is missing", "train/abl filter/early-loss",
-               BACKDOORBENCH),
+        _lacks("D-ST", "its contrastive training is missing", "train/d-br", BACKDOORBENCH),
+        _lacks("DBD NAB UCN-BR", "this training is missing", "train/abl train/d-br filter/early-loss", BACKDOORBENCH),
     ),
     "Training objectives": (
         _is(

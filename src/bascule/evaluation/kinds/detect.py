@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from bascule.attack import Attack
 from bascule.attack.run import run_attack, to_its_end
 from bascule.attack.toward import Toward
+from bascule.core import rng
 from bascule.core.inference import Filled, chunks, labels_of
 from bascule.core.restore import evaluating
 from bascule.detect.evade import evade
@@ -57,8 +58,10 @@ def ask(asking: Asking) -> None:
 
 def answer(question: Question, subject: Subject) -> Answer:
     """Suspicion and predicted label of each input, NaN and MISSING where there is none, by sort; thresholds."""
-    images, generator = subject.defenders_images(), subject.generator(question)
-    guard = prepare_detector(subject.model, question.component, images, generator=generator)
+    # A stream of the model's own, whatever the trigger and the attack: neither moves a detector's thresholds, and all
+    # detectors are prepared on the same half of the images.
+    drawing = rng.stream(subject.seed, "detector", device=subject.test.device)
+    guard = prepare_detector(subject.model, question.component, subject.defenders_images(), generator=drawing)
     asked = _Asked(question, subject, guard)
     with subject.progress.stage("detect", 1):
         for index, x in subject.all_batches():
