@@ -230,7 +230,7 @@ L2 = [
         ("square", {"queries": 30}),
     )
 ]
-SMALL = {"train.epochs": 3, "train.batch_size": 25, "data.max_train": 150, "data.max_test": 20, "data.held_out": 40}
+SMALL = {"train.epochs": 4, "train.batch_size": 25, "data.max_train": 150, "data.max_test": 20, "data.held_out": 40}
 
 
 def components() -> str:

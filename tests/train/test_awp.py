@@ -140,8 +140,8 @@ def test_it_starts_after_its_warmup(few: Images, make_net: Callable) -> None:
 @pytest.mark.parametrize("name", catalog.names("train"))
 def test_any_objective_may_have_it(name: str, few: Images, make_net: Callable) -> None:
     plain, perturbed = make_net(), make_net()
-    train(plain, few, settings(objective=objective(name), epochs=3), seed=0)
-    train(perturbed, few, settings(objective=objective(name), epochs=3, awp=WeightPerturbation(gamma=0.1)), seed=0)
+    train(plain, few, settings(objective=objective(name), epochs=4), seed=0)
+    train(perturbed, few, settings(objective=objective(name), epochs=4, awp=WeightPerturbation(gamma=0.1)), seed=0)
     assert not torch.equal(plain[0].weight, perturbed[0].weight)
 
 
