@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import sys
-from io import BytesIO
 from typing import Any, ClassVar
 
 import pytest
@@ -21,6 +20,7 @@ from bascule.core.rng import borrowed_global_stream, stream
 from bascule.train import Course, CrossEntropy, Memory, Objective, Samples
 from bascule.train.loop import train
 from bascule.train.settings import Training
+from checkpoints import Kept
 from objectives import at_step
 from objectives import objective as build
 
@@ -195,34 +195,19 @@ def test_description_and_repr_rebuild_it(name: str) -> None:
 courses = pytest.mark.parametrize("name", [name for name in catalog.names("train") if isinstance(build(name), Course)])
 
 
-class Checkpoints:
-    """Keeps every state, as bytes."""
-
-    def __init__(self, *states: bytes) -> None:
-        self.states = list(states)
-
-    def load(self) -> dict[str, Any] | None:
-        return torch.load(BytesIO(self.states[-1]), weights_only=True) if self.states else None
-
-    def save(self, state: dict[str, Any]) -> None:
-        file = BytesIO()
-        torch.save(state, file)
-        self.states.append(file.getvalue())
-
-
 def check_continuing(course: Course, images: Images) -> None:
     """Killed after any step and continued, a training ends in the same bytes and isolates the same images."""
     training, told = Training(objective=course, epochs=4, batch_size=25, lr=0.01), []
 
-    def trained(checkpoints: Checkpoints) -> dict[str, Tensor]:
+    def trained(checkpoints: Kept) -> dict[str, Tensor]:
         net = make_net()
         train(net, images, training, seed=1, checkpoints=checkpoints, checkpoint_seconds=0, tell=told.append)
         return net.state_dict()
 
-    whole = Checkpoints()
+    whole = Kept()
     wanted = trained(whole)
     for state in whole.states[::3]:
-        found = trained(Checkpoints(state))
+        found = trained(Kept(state))
         assert all(torch.equal(value, wanted[key]) for key, value in found.items()), "other bytes when continued"
     assert all(torch.equal(one.isolated, told[0].isolated) for one in told), "others are isolated when continued"
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from io import BytesIO
-from typing import Any
 
 import pytest
 import torch
@@ -12,6 +10,7 @@ from torch import Tensor, nn
 
 from bascule.core import rng
 from bascule.core.images import Images, Splits
+from checkpoints import Kept
 
 
 @pytest.fixture(scope="session")
@@ -71,21 +70,6 @@ class Recorder(nn.Module):
 @pytest.fixture
 def recorder() -> type[Recorder]:
     return Recorder
-
-
-class Kept:
-    """Checkpoints written as a file would be; every one is kept, the last one is loaded."""
-
-    def __init__(self, *states: bytes) -> None:
-        self.states = list(states)
-
-    def load(self) -> dict[str, Any] | None:
-        return torch.load(BytesIO(self.states[-1]), weights_only=True) if self.states else None
-
-    def save(self, state: dict[str, Any]) -> None:
-        file = BytesIO()
-        torch.save(state, file)
-        self.states.append(file.getvalue())
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from bascule.core import rng
 from bascule.core.catalog import build, changes_noted, construct_one_of, name_of, names, recorded_code
 from bascule.core.errors import RequestError, placed
 from bascule.core.images import Images
-from bascule.core.inference import predict
+from bascule.core.inference import accuracy_on
 from bascule.data import Source
 from bascule.data.identity import test_identity
 from bascule.evaluation.question import EvaluationSettings, Spec
@@ -91,7 +91,7 @@ class OpenedModel:
 
     def accuracy(self, images: Images) -> float:
         """Share of these images, on the device, that the model gets right."""
-        return float((predict(self.model, images) == images.labels.cpu()).double().mean())
+        return accuracy_on(self.model, images)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,6 @@ from bascule.core import rng
 from bascule.core.catalog import build, names
 from bascule.core.errors import RequestError
 from bascule.core.images import Images
-from bascule.core.inference import predict
 from bascule.core.restore import evaluating
 from bascule.core.text import count
 from bascule.scan.run import LEAST_CLASSES
@@ -366,4 +365,4 @@ def _always_left_out(proposal: Proposal, wish: Wish) -> None:
 def accuracy_of(audited: AuditedModel, most: int = 200) -> tuple[float, int]:
     """Share of the first test images that the model gets right, and of how many."""
     images = audited.test.at(torch.arange(min(most, len(audited.test)))).to(audited.device)
-    return float((predict(audited.model, images) == images.labels.cpu()).double().mean()), len(images)
+    return audited.accuracy(images), len(images)

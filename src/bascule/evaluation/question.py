@@ -124,20 +124,26 @@ class EvaluationSettings:
     @property
     def needs(self) -> frozenset[str]:
         """Kinds of questions that are asked because a metric wants them (`Metric.needs`), or besides."""
-        wanted = {need for metric in self.metrics.values() for need in metric.needs}
-        return self.besides | {need for need in wanted if not need.startswith((OF_TWIN, OF_BASE))}
+        return self.besides | {need for need in self._wanted if not need.startswith((OF_TWIN, OF_BASE))}
 
     @property
     def needs_of_base(self) -> frozenset[str]:
         """Kinds of questions that a metric wants asked of the model before the repair."""
-        wanted = {need for metric in self.metrics.values() for need in metric.needs}
-        return frozenset(need.removeprefix(OF_BASE) for need in wanted if need.startswith(OF_BASE))
+        return self._wanted_of(OF_BASE)
+
+    @property
+    def _wanted(self) -> frozenset[str]:
+        """What metrics want asked, of whomever."""
+        return frozenset(need for metric in self.metrics.values() for need in metric.needs)
+
+    def _wanted_of(self, whom: str) -> frozenset[str]:
+        """What they want asked of another model, by what stands before the kind."""
+        return frozenset(need.removeprefix(whom) for need in self._wanted if need.startswith(whom))
 
     def for_twin(self) -> EvaluationSettings:
         """What the twin of a model that is asked this is asked: no attacks, bounds or curves unless a metric wants them
         of the twin."""
-        wanted = {need for metric in self.metrics.values() for need in metric.needs}
-        besides = frozenset(need.removeprefix(OF_TWIN) for need in wanted if need.startswith(OF_TWIN))
+        besides = self._wanted_of(OF_TWIN)
         attack = self.attack if besides else ()
         return replace(self, attack=attack, curve=(), certify=(), metrics={}, besides=besides)
 

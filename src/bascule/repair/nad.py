@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from bascule.core.catalog import Of, component, name_of
+from bascule.core.catalog import Of, component
 from bascule.core.errors import RequestError
 from bascule.core.images import Images
 from bascule.core.restore import evaluating
 from bascule.repair import FineTuning, Repaired
 from bascule.repair.layers import capture, layers_of
-from bascule.train import CrossEntropy, Objective
+from bascule.train import Objective, check_plain
 
 
 @component
@@ -40,12 +40,8 @@ class Nad(FineTuning):
     """Weight of the difference of attention."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.objective, CrossEntropy):
-            raise RequestError(
-                f"attention is compared on the images a plain cross-entropy is taken on, as in standard or pgd; "
-                f"{name_of(self.objective)} is not one",
-                place=("objective",),
-            )
+        wanted = "attention is compared on the images a plain cross-entropy is taken on, as in standard or pgd"
+        check_plain(self.objective, wanted, place="objective")
 
     def check_model(self, model: nn.Module, images: Images) -> None:
         _stages(model, images)

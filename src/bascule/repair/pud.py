@@ -10,12 +10,11 @@ import torch.nn.functional as F
 from annotated_types import Ge, Interval
 from torch import Tensor, nn
 
-from bascule.core.catalog import component, name_of
-from bascule.core.errors import RequestError
+from bascule.core.catalog import component
 from bascule.core.images import Images
 from bascule.repair import AdversarialTuning, Repaired
 from bascule.repair.pbe import Erasing
-from bascule.train import CrossEntropy
+from bascule.train import check_plain
 
 
 @component
@@ -45,12 +44,8 @@ class Pud(AdversarialTuning):
     """Weight of the difference from the teacher."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.objective, CrossEntropy):
-            raise RequestError(
-                f"the teacher is asked on the images a plain cross-entropy is taken on, as in standard or pgd; "
-                f"{name_of(self.objective)} is not one",
-                place=("objective",),
-            )
+        wanted = "the teacher is asked on the images a plain cross-entropy is taken on, as in standard or pgd"
+        check_plain(self.objective, wanted, place="objective")
 
     def repair(self, model: nn.Module, images: Images, *, generator: torch.Generator) -> Repaired:
         beside = BesideTeacher(settings=self, teacher=MeanTeacher(model), decay=self.decay, weight=self.weight)

@@ -106,6 +106,21 @@ class CrossEntropy(Smoothing):
         return self.cross_entropy(model(self.inputs(model, x, y, progress=progress, generator=generator)), y)
 
 
+def check_plain(objective: Objective, wanted: str, *, place: str) -> None:
+    """Refuse an objective whose loss is not plain cross-entropy on images it chooses, where another one builds on that.
+
+    Args:
+        objective: What is built on.
+        wanted: What is wanted and why, for people.
+        place: The setting that holds it.
+
+    Raises:
+        RequestError: It is no `CrossEntropy`.
+    """
+    if not isinstance(objective, CrossEntropy):
+        raise RequestError(f"{wanted}; {catalog.name_of(objective)} is not one", place=(place,))
+
+
 @catalog.component
 class Adversarial(Objective):
     """An objective on images that are searched for in a ball."""

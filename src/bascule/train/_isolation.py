@@ -10,7 +10,7 @@ from bascule.core.ball import Ball
 from bascule.core.catalog import name_of
 from bascule.core.errors import RequestError
 from bascule.core.images import Images
-from bascule.train import Course, CrossEntropy, Objective
+from bascule.train import Course, CrossEntropy, Objective, check_plain
 
 
 class Isolating(Course):
@@ -20,7 +20,11 @@ class Isolating(Course):
     """A setting of each of them: what chooses the images."""
 
     def __post_init__(self) -> None:
-        check_inner(self.inner, "images are unlearnt one by one, so the inner objective must be one")
+        wanted = (
+            "images are unlearnt one by one, so the inner objective must be one that is plain cross-entropy on images "
+            "it chooses, such as standard or pgd"
+        )
+        check_plain(self.inner, wanted, place="inner")
 
     @property
     def follows_gradients(self) -> bool:
@@ -46,19 +50,6 @@ class Isolating(Course):
         """
         assert isinstance(self.inner, CrossEntropy)
         return F.cross_entropy(model(seen), y, reduction="none", label_smoothing=self.inner.label_smoothing)
-
-
-def check_inner(inner: Objective, why: str) -> None:
-    """Refuse an inner objective whose losses are not those of single images.
-
-    Raises:
-        RequestError: It is not plain cross-entropy on images it chooses.
-    """
-    if not isinstance(inner, CrossEntropy):
-        raise RequestError(
-            f"{why} that is plain cross-entropy on images it chooses, such as standard or pgd; {name_of(inner)} is not",
-            place=("inner",),
-        )
 
 
 def stage(share: float, epochs: int) -> int:

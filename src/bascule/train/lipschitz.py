@@ -10,10 +10,9 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from bascule.core.ball import Ball
-from bascule.core.catalog import Of, component, name_of
-from bascule.core.errors import RequestError
+from bascule.core.catalog import Of, component
 from bascule.core.gradients import check_second_derivatives, gradient_of, second_derivatives
-from bascule.train import CrossEntropy, Objective
+from bascule.train import CrossEntropy, Objective, check_plain
 from bascule.train.standard import Standard
 
 
@@ -42,12 +41,11 @@ class Lipschitz(Objective):
     """`exact`: K - 1 more backward passes; `random`: one, unbiased, from a random direction per image."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.inner, CrossEntropy):
-            raise RequestError(
-                f"the penalty can be added to objectives that are plain cross-entropy on images they choose, such as "
-                f"standard or pgd; {name_of(self.inner)} is not one",
-                place=("inner",),
-            )
+        wanted = (
+            "the penalty can be added to objectives that are plain cross-entropy on images they choose, such as "
+            "standard or pgd"
+        )
+        check_plain(self.inner, wanted, place="inner")
 
     @property
     def ball(self) -> Ball | None:
