@@ -1,6 +1,6 @@
 """Neural Cleanse written down plainly: one class after another, PyTorch's autograd and Adam, the published schedule.
 
-It shares nothing with `bascule.scan`. The defaults are those of the authors' released script for GTSRB: mask and
+It shares nothing with `bascule.scanners`. The defaults are those of the authors' released script for GTSRB: mask and
 pattern in tanh space from a random start, Adam (0.1, betas 0.5 and 0.9), batches of 32, a look after every round of 31
 batches; the cost of the mask starts at 0, becomes 1e-3 after 5 good looks, doubles after 5 good looks and is divided by
 2^1.5 after 5 bad ones; a class stops when 25 looks brought no smaller mask and the cost has moved both ways.

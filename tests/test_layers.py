@@ -17,42 +17,42 @@ ROOT = Path(bascule.__file__).parent
 COMPONENTS = {
     "data",
     "models",
-    "poison",
-    "attack",
-    "certify",
-    "explain",
-    "train",
-    "filter",
-    "scan",
-    "detect",
-    "repair",
-    "measure",
+    "triggers",
+    "attacks",
+    "certifiers",
+    "explanations",
+    "training",
+    "filters",
+    "scanners",
+    "detectors",
+    "repairs",
+    "metrics",
 }
 BELOW: dict[str, set[str]] = {
     "core": set(),
     "data": {"core"},
     "models": {"core"},
-    "measure": {"core"},
-    "poison": {"core"},
-    "attack": {"core"},
-    "certify": {"core"},
-    "explain": {"core"},
-    "train": {"core", "attack", "certify"},
-    "filter": {"core", "train"},
-    "scan": {"core", "attack", "certify"},
-    "detect": {"core", "attack"},
-    "repair": {"core", "attack", "certify", "train", "scan"},
-    "record": {"core", "measure"},
-    "evaluation": {"core", "record", *COMPONENTS - {"data", "repair"}},
+    "metrics": {"core"},
+    "triggers": {"core"},
+    "attacks": {"core"},
+    "certifiers": {"core"},
+    "explanations": {"core"},
+    "training": {"core", "attacks", "certifiers"},
+    "filters": {"core", "training"},
+    "scanners": {"core", "attacks", "certifiers"},
+    "detectors": {"core", "attacks"},
+    "repairs": {"core", "attacks", "certifiers", "training", "scanners"},
+    "record": {"core", "metrics"},
+    "evaluation": {"core", "record", *COMPONENTS - {"data", "repairs"}},
     "plan": {"core", "evaluation", "record", *COMPONENTS},
-    "run": {"core", "plan", "evaluation", "record", *COMPONENTS},
-    "audit": {"core", "plan", "run", "evaluation", "record", *COMPONENTS},  # an audit is a run (decision 20)
-    "report": {"core", "measure", "record"},
-    "cli": {"core", "data", "plan", "run", "audit", "evaluation", "record", "report"},
+    "running": {"core", "plan", "evaluation", "record", *COMPONENTS},
+    "auditing": {"core", "plan", "running", "evaluation", "record", *COMPONENTS},  # an audit is a run (decision 20)
+    "report": {"core", "metrics", "record"},
+    "cli": {"core", "data", "plan", "running", "auditing", "evaluation", "record", "report"},
 }
 """For each room, the other rooms it may import."""
 
-DEFENCES = ("train", "filter", "scan", "detect", "repair")
+DEFENCES = ("training", "filters", "scanners", "detectors", "repairs")
 
 
 def imported_rooms(source: str) -> set[str]:
@@ -104,13 +104,13 @@ def test_a_leading_underscore_means_private_to_the_room(path: Path) -> None:
 
 @pytest.mark.parametrize("room", DEFENCES)
 def test_no_defence_may_import_poison(room: str) -> None:
-    assert "poison" not in BELOW[room]
+    assert "triggers" not in BELOW[room]
 
 
 def test_the_check_sees_every_way_to_import() -> None:
-    assert imported_rooms("from bascule.poison import Trigger") == {"poison"}
-    assert imported_rooms("from bascule import poison, core") == {"poison", "core"}
-    assert imported_rooms("def f():\n    import bascule.poison.placement as p") == {"poison"}
+    assert imported_rooms("from bascule.triggers import Trigger") == {"triggers"}
+    assert imported_rooms("from bascule import triggers, core") == {"triggers", "core"}
+    assert imported_rooms("def f():\n    import bascule.triggers.placement as p") == {"triggers"}
 
 
 def modules_after(statement: str) -> set[str]:
@@ -138,7 +138,7 @@ def test_help_imports_only_the_command_line() -> None:
     assert not loaded & {"torch", "numpy", "scipy", "pydantic", "matplotlib", "pyarrow"}
 
 
-OTHER_PROGRAMS = {"run/provenance.py"}
+OTHER_PROGRAMS = {"running/provenance.py"}
 """Modules that call another program with options of its own."""
 
 

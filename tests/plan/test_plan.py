@@ -404,7 +404,7 @@ def test_a_metric_with_settings_is_refused(plan_of, tmp_path: Path) -> None:
     own = tmp_path / "own.py"
     own.write_text(
         "from bascule.core.catalog import component\n"
-        "from bascule.measure import Metric\n\n\n"
+        "from bascule.metrics import Metric\n\n\n"
         "@component\n"
         "class Own(Metric):\n"
         "    title, better = 'Own', 'higher'\n"

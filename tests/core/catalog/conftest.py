@@ -20,12 +20,12 @@ from typing import Annotated
 
 from annotated_types import Ge
 
-from bascule import poison
+from bascule import triggers
 from bascule.core.catalog import component
 
 
 @component
-class InkBlot(poison.Trigger):
+class InkBlot(triggers.Trigger):
     """Blackens a corner."""
 
     size: Annotated[int, Ge(1)] = 2

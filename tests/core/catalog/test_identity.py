@@ -161,7 +161,7 @@ def test_the_same_code_in_another_folder_is_the_same(folder: Path, monkeypatch: 
 
 
 def test_what_is_installed_ours_or_no_code_does_not_count(folder: Path) -> None:
-    write({"nets.py": net("import json, torch, bascule.attack", "open('sizes.json')"), "sizes.json": "1"})
+    write({"nets.py": net("import json, torch, bascule.attacks", "open('sizes.json')"), "sizes.json": "1"})
     before = code_named("nets.py:net")
     write({"sizes.json": "2"})
     assert code_named("nets.py:net") == before

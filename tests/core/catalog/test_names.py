@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-import bascule.poison
+import bascule.triggers
 from bascule.core import catalog
 from bascule.core.catalog import build, describe
 from bascule.core.errors import RequestError
@@ -21,16 +21,16 @@ from bascule.core.errors import RequestError
 @pytest.fixture
 def copied_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The folder of the triggers, copied to where files can be added."""
-    folder = tmp_path / "poison"
-    shutil.copytree(Path(bascule.poison.__path__[0]), folder, ignore=shutil.ignore_patterns("__pycache__"))
+    folder = tmp_path / "triggers"
+    shutil.copytree(Path(bascule.triggers.__path__[0]), folder, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(sys.modules["bascule.core.catalog.names"], "_ROOT", tmp_path)
-    monkeypatch.setattr(bascule.poison, "__path__", [str(folder)])
+    monkeypatch.setattr(bascule.triggers, "__path__", [str(folder)])
     catalog.names.cache_clear()
     importlib.invalidate_caches()
     yield folder
     catalog.names.cache_clear()
-    sys.modules.pop("bascule.poison.ink_blot", None)
-    vars(bascule.poison).pop("ink_blot", None)
+    sys.modules.pop("bascule.triggers.ink_blot", None)
+    vars(bascule.triggers).pop("ink_blot", None)
 
 
 def test_a_file_in_the_folder_is_a_component_unless_private(copied_room: Path, ink_blot: str) -> None:

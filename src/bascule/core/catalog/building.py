@@ -14,7 +14,7 @@ from pydantic_core import core_schema
 
 from bascule.core.catalog.component import belongs_to, is_named
 from bascule.core.catalog.identity import check_code, code_of
-from bascule.core.catalog.names import is_built_in, load, meant_by, name_of, names
+from bascule.core.catalog.names import PACKAGES, is_built_in, load, meant_by, name_of, names
 from bascule.core.errors import RequestError, unknown
 from bascule.core.text import quote
 
@@ -81,7 +81,7 @@ def build(room: str, spec: Any) -> Any:
         if "code" in settings and not is_built_in(room, name):  # as `describe` writes it
             check_code(maker, name, settings.pop("code"))
         return construct(maker, settings)
-    adopt = getattr(importlib.import_module(f"bascule.{room}"), "adopt", None)
+    adopt = getattr(importlib.import_module(f"bascule.{PACKAGES[room]}.contract"), "adopt", None)
     if adopt is None or not callable(maker):
         raise RequestError(f"{quote(name)} is not a component of {room!r}")
     return adopt(name, settings)
@@ -112,7 +112,8 @@ def construct(cls: type[T], settings: Mapping[str, Any]) -> T:
             values[str(key)] = _tuples(value)
     missing = getattr(cls, "__abstractmethods__", ())
     if missing:
-        raise RequestError(f"{cls.__name__} lacks {', '.join(sorted(missing))}: see bascule/{cls.room}/__init__.py")  # type: ignore[attr-defined]
+        where = f"bascule/{PACKAGES[cls.room]}/contract.py"  # type: ignore[attr-defined]
+        raise RequestError(f"{cls.__name__} lacks {', '.join(sorted(missing))}: see {where}")
     if dataclasses.is_dataclass(cls):  # before Python meets a key such as `self`
         fields = _fields(cls)
         for key in values:

@@ -36,9 +36,29 @@ ROOMS: dict[str, str] = {
 }
 """Rooms that hold components, with what is in them."""
 
+PACKAGES: dict[str, str] = {
+    "data": "data",
+    "models": "models",
+    "poison": "triggers",
+    "attack": "attacks",
+    "certify": "certifiers",
+    "explain": "explanations",
+    "train": "training",
+    "filter": "filters",
+    "scan": "scanners",
+    "detect": "detectors",
+    "repair": "repairs",
+    "measure": "metrics",
+}
+"""The package of each room: a study says what is done, `attack`; Python what is there, `bascule.attacks`."""
+
 BUILT_IN = "built-in"
 """Where our own components come from."""
 _ROOT = Path(__file__).parents[2]
+
+
+def _folder(room: str) -> Path:
+    return _ROOT / PACKAGES[room]
 
 
 @functools.cache
@@ -46,7 +66,7 @@ def names(room: str) -> tuple[str, ...]:
     """Names of all components of a room, built in and from other packages, sorted. Imports none of them."""
     if room not in ROOMS:
         raise RequestError(unknown("kind", room, ROOMS))
-    own = {path.stem.replace("_", "-") for path in (_ROOT / room).glob("[!_]*.py") if _holds_component(path)}
+    own = {path.stem.replace("_", "-") for path in _folder(room).glob("[!_]*.py") if _holds_component(path)}
     return tuple(sorted(own | plugins_of(room).by_name.keys()))
 
 
@@ -58,7 +78,7 @@ def named_settings(room: str) -> Mapping[str, str]:
         The class of each, by name. No component is called so, and nothing is imported.
     """
     found: dict[str, str] = {}
-    for path in (_ROOT / room).glob("[!_]*.py"):
+    for path in _folder(room).glob("[!_]*.py"):
         text = path.read_text(encoding="utf-8")
         for name in re.findall(r"^    name: Literal\[\"([\w-]+)\"\]", text, re.MULTILINE):
             if name == path.stem.replace("_", "-"):
@@ -89,7 +109,7 @@ def meant_by(room: str, name: str) -> str:
 
 def is_built_in(room: str, name: str) -> bool:
     """Whether one of our own components has this name."""
-    path = _ROOT / room / f"{name.replace('-', '_')}.py"
+    path = _folder(room) / f"{name.replace('-', '_')}.py"
     return re.fullmatch(r"[a-z0-9][a-z0-9-]{0,99}", name) is not None and path.is_file() and _holds_component(path)
 
 
@@ -112,12 +132,12 @@ def _plugins_on(path: tuple[str, ...], root: Path, room: str) -> Plugins:
 
 def source_of(room: str, name: str) -> Path | None:
     """The file of one of our own components; None for those of other packages and for `module:attribute`."""
-    return _ROOT / room / f"{name.replace('-', '_')}.py" if is_built_in(room, name) else None
+    return _folder(room) / f"{name.replace('-', '_')}.py" if is_built_in(room, name) else None
 
 
 def contract_source(room: str) -> Path:
     """The file that states the room's contract."""
-    return _ROOT / room / "__init__.py"
+    return _folder(room) / "contract.py"
 
 
 def origin(room: str, name: str) -> str:
@@ -154,7 +174,7 @@ def load(room: str, name: str) -> Any:
     if plugin is not None:
         return _load_plugin(plugin)
     stem = name.replace("-", "_")
-    module = importlib.import_module(f"bascule.{room}.{stem}")
+    module = importlib.import_module(f"bascule.{PACKAGES[room]}.{stem}")
     wanted = stem.replace("_", "")
     return next(value for key, value in vars(module).items() if key.lower() == wanted and inspect.isclass(value))
 
@@ -165,7 +185,7 @@ def _load_plugin(plugin: Plugin) -> Any:
         module = import_place(plugin.entry.module, plugin.entry.dist)
         thing = functools.reduce(getattr, filter(None, (plugin.entry.attr or "").split(".")), module)
     except (Exception, SystemExit) as error:
-        problem = f"cannot load {room}/{name} from {value!r}: {type(error).__name__}: {error}"
+        problem = f"cannot load {room}/{name} from {value!r}: {type(error).__name__}: {error}{_moved(error)}"
         raise RequestError(problem) from error
     identity.loaded(thing, name, plugin)
     return thing
@@ -179,13 +199,19 @@ def _load_foreign(name: str) -> Any:
     except RequestError:
         raise
     except (Exception, SystemExit) as error:
-        raise RequestError(f"cannot import {where!r}: {type(error).__name__}: {error}") from error
+        raise RequestError(f"cannot import {where!r}: {type(error).__name__}: {error}{_moved(error)}") from error
     if not hasattr(module, attribute):
         public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise RequestError(unknown(f"name in {where}", attribute, public))
     wanted = getattr(module, attribute)
     identity.loaded(wanted, name)
     return wanted
+
+
+def _moved(error: BaseException) -> str:
+    """For code written for version 0.1, where `bascule.attacks` was `bascule.attack`: what to import now."""
+    room = (error.name or "").removeprefix("bascule.") if isinstance(error, ModuleNotFoundError) else ""
+    return f". Since version 0.2 it is bascule.{PACKAGES[room]}" if room in PACKAGES else ""
 
 
 def changed_in(settings: Any) -> tuple[str, ...]:

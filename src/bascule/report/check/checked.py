@@ -11,7 +11,7 @@ from typing import Any
 from bascule.core.catalog import meant_by, names
 from bascule.core.errors import RequestError, unknown
 from bascule.core.text import count
-from bascule.measure import Measure
+from bascule.metrics.contract import Measure
 from bascule.record.evaluation import Evaluation, metrics_named
 from bascule.record.rows import RowResult, read_rows
 from bascule.record.run import open_run
