@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 VENV_FOREIGN ?= .venv-foreign
 
-.PHONY: demo test faults foreign install clean
+.PHONY: demo test browser faults foreign install clean
 
 demo: $(VENV)/installed
 	$(BIN)/bascule run digits
@@ -15,6 +15,10 @@ test: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=2 $(BIN)/pytest
+
+# A browser for the tests of the report's page, where the system has no Chromium; without one they are skipped.
+browser: $(VENV)/installed-dev
+	$(BIN)/playwright install chromium
 
 # Kills, damage and nonsense for about twenty minutes; docs/reliability.md has the figures.
 faults: $(VENV)/installed-dev
