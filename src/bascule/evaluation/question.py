@@ -22,7 +22,8 @@ from bascule.detect import Detector
 from bascule.evaluation.retuning import Retuning
 from bascule.explain import HeatMap, Projection, Spectrum
 from bascule.filter import Filter
-from bascule.measure import OF_BASE, OF_TWIN, Metric
+from bascule.measure import AIM, OF_BASE, OF_TWIN, Metric
+from bascule.measure.needs import keys_of
 from bascule.poison import Trigger
 from bascule.poison.aims import NOWHERE, Aims, aim_of
 from bascule.poison.stamping import stamp_at
@@ -123,7 +124,7 @@ class EvaluationSettings:
 
     @property
     def needs(self) -> frozenset[str]:
-        """Kinds of questions that are asked because a metric wants them (`Metric.needs`), or besides."""
+        """Kinds of questions that metrics are made from (`Metric.needs`), or that are asked besides."""
         return self.besides | {need for need in self._wanted if not need.startswith((OF_TWIN, OF_BASE))}
 
     @property
@@ -134,7 +135,7 @@ class EvaluationSettings:
     @property
     def _wanted(self) -> frozenset[str]:
         """What metrics want asked, of whomever."""
-        return frozenset(need for metric in self.metrics.values() for need in metric.needs)
+        return frozenset(need for metric in self.metrics.values() for need in metric.needs if need != AIM)
 
     def _wanted_of(self, whom: str) -> frozenset[str]:
         """What they want asked of another model, by what stands before the kind."""
@@ -143,8 +144,8 @@ class EvaluationSettings:
     def for_twin(self) -> EvaluationSettings:
         """What the twin of a model that is asked this is asked: no attacks, bounds or curves unless a metric wants them
         of the twin."""
-        besides = self._wanted_of(OF_TWIN)
-        attack = self.attack if besides else ()
+        besides = self._wanted_of(OF_TWIN) - {AIM}
+        attack = self.attack if "attack" in keys_of(besides) else ()
         return replace(self, attack=attack, curve=(), certify=(), metrics={}, besides=besides)
 
     @property
