@@ -204,8 +204,18 @@ class Asking:
         """The first of one kind."""
         return next(iter(self.of(kind)), None)
 
-    def ask(self, kind: str, part: Any = None, after: Sequence[Question] = (), **about: Any) -> Question:
-        """Ask a question of `kind` about `part`; `about` are further fields of `Question`."""
+    def ask(
+        self, kind: str, part: Any = None, after: Sequence[Question] = (), *, version: int = 1, **about: Any
+    ) -> Question:
+        """Ask a question of `kind` about `part`.
+
+        Args:
+            kind: Name of the kind.
+            part: The component that it is about, or several of them.
+            after: The questions whose survivors it works on.
+            version: Of the way in which it is answered, where answers of an earlier one must not be taken for its own.
+            about: Further fields of `Question`.
+        """
         keys = tuple(question.key for question in after)
         radii, trigger = about.get("radii"), about.get("trigger")
         built_on = [one.key for name in ("stamped", "attacked", "of") if (one := about.get(name)) is not None]
@@ -213,7 +223,8 @@ class Asking:
         shown = {name: about[name] for name in ("target", "aims", "value") if about.get(name) is not None}
         precision = self._precision(part)
         searched = [] if precision == "float32" else [precision]  # keys are as they were before it was a setting
-        name = fingerprint(kind, part, self.settings.test, *keys, *sources, *shown.values(), *searched)
+        later = [] if version == 1 else [f"version {version}"]
+        name = fingerprint(kind, part, self.settings.test, *keys, *sources, *shown.values(), *searched, *later)
         settings = {"name": kind, "parts": describe(part)} if isinstance(part, tuple) else describe(part)
         question = Question(
             key=f"{kind}:{name}",
