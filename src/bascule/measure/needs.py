@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from bascule.core.text import joined
 from bascule.measure import AIM, OF_BASE, OF_TWIN
 
 _POISON, _TWIN = "poison", "twin"
@@ -47,5 +48,6 @@ def in_words(keys: Sequence[str]) -> str:
     """Keys of a study as a sentence names them: "`attack:` and `poison:`"."""
     plain = [f"`{key}:`" for key in keys if key not in _WORDS]
     told = [word for key, word in _WORDS.items() if key in keys]
-    *first, last = [*plain, *told]
-    return f"{', '.join(first)}{',' if told else ''} and {last}" if first else last
+    if plain and told:  # these are long, and may hold an `or`
+        return f"{', '.join([*plain, *told[:-1]])}, and {told[-1]}"
+    return joined([*plain, *told])

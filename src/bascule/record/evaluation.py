@@ -8,6 +8,7 @@ from typing import Any
 
 from bascule.core.catalog import build, name_of
 from bascule.core.errors import RequestError
+from bascule.core.text import joined
 from bascule.measure import AIM, MISSING, OF_BASE, OF_TWIN, Measure, Metric, Outcomes
 from bascule.measure.interval import summarise
 from bascule.measure.needs import in_words, keys_of
@@ -65,7 +66,7 @@ def check_measurable(asked: Sequence[str], given: Mapping[str, bool]) -> None:
                 f"{called} is made from what a study asks with {in_words(keys_of(metric.needs))}: measure it in one"
             )
         if missing := [f"`{one}`" for one in dict.fromkeys(wanted) if not given[one]]:
-            raise RequestError(f"{called} cannot be measured without {' and '.join(missing)}: give {_it(missing)}")
+            raise RequestError(f"{called} cannot be measured without {joined(missing)}: give {_it(missing)}")
 
 
 def _arguments(need: str) -> tuple[str, ...]:
