@@ -10,8 +10,8 @@ import torch
 from _cells import Trained
 from torch import Tensor, nn
 
-from bascule.attack.autoattack import Autoattack
-from bascule.attack.run import run_attack
+from bascule.attacks.autoattack import Autoattack
+from bascule.attacks.run import run_attack
 from bascule.core.ball import Norm
 from bascule.core.rng import stream
 

@@ -20,7 +20,7 @@ from bascule.plan.document import parse_study
 from bascule.plan.plan import Cell, Plan, Row
 from bascule.plan.resolve import make_plan
 from bascule.record.run import RunRecord
-from bascule.run.run import run_plan
+from bascule.running.run import run_plan
 
 _STUDY = r"""
 title: A run of many models

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from bascule.train.pgd import Pgd
+from bascule.training.pgd import Pgd
 
 
 @dataclass(frozen=True)

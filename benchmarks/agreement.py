@@ -21,10 +21,10 @@ from _cells import add_options as add_cells
 from _ensembles import NAMES, ours, run_chain, theirs
 from _interleaved import machine, print_table
 
-from bascule.attack.autoattack import Autoattack
-from bascule.attack.pgd import Pgd
-from bascule.attack.run import run_attack
-from bascule.attack.two_precisions import Precision
+from bascule.attacks.autoattack import Autoattack
+from bascule.attacks.pgd import Pgd
+from bascule.attacks.run import run_attack
+from bascule.attacks.two_precisions import Precision
 from bascule.core.rng import stream
 
 HEAD = ["model", "eps", "seed", "who", "clean", *NAMES, "all", "light"]

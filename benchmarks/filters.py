@@ -37,14 +37,14 @@ from bascule.core.features import features
 from bascule.core.images import Images
 from bascule.core.projection import components
 from bascule.core.rng import stream
-from bascule.data import default_roots
-from bascule.filter import Filter
-from bascule.filter.activation_clustering import ActivationClustering
-from bascule.filter.run import run_filter
-from bascule.filter.spectral_signatures import SpectralSignatures
-from bascule.poison.placement import Poison
-from bascule.train.loop import train
-from bascule.train.settings import Training
+from bascule.data.contract import default_roots
+from bascule.filters.activation_clustering import ActivationClustering
+from bascule.filters.contract import Filter
+from bascule.filters.run import run_filter
+from bascule.filters.spectral_signatures import SpectralSignatures
+from bascule.training.loop import train
+from bascule.training.settings import Training
+from bascule.triggers.placement import Poison
 
 CLASSES = 10
 DIMENSIONS = 10

@@ -18,8 +18,8 @@ from scipy.optimize import brentq
 from scipy.special import expit
 from scipy.stats import norm
 
-from bascule.measure.interval import Interval, over_seeds, student_t, together, wilson
-from bascule.measure.paired import paired_over_seeds, score_interval
+from bascule.metrics.interval import Interval, over_seeds, student_t, together, wilson
+from bascule.metrics.paired import paired_over_seeds, score_interval
 from bascule.record.flags import NEAR_END
 
 

@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from _interleaved import Result, Said, Timed, add_options, rounds_of, run
 from torch import Tensor, nn
 
-from bascule.attack.pgd import Pgd
-from bascule.attack.run import run_attack
+from bascule.attacks.pgd import Pgd
+from bascule.attacks.run import run_attack
 from bascule.core import catalog
 from bascule.core.images import as_floats
 from bascule.core.restore import untouched

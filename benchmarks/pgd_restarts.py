@@ -19,9 +19,9 @@ from _cells import add_options as add_cells
 from _interleaved import CLOCKS, Result, Said, Timed, add_clock, run
 from torch import Tensor, nn
 
-from bascule.attack.pgd import Pgd
-from bascule.attack.run import run_attack
-from bascule.attack.two_precisions import Precision
+from bascule.attacks.pgd import Pgd
+from bascule.attacks.run import run_attack
+from bascule.attacks.two_precisions import Precision
 from bascule.core.rng import stream
 
 STEPS, RESTARTS = 40, 5

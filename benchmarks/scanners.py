@@ -30,15 +30,15 @@ from bascule.core.images import Images, Splits
 from bascule.core.inference import predict
 from bascule.core.restore import untouched
 from bascule.core.rng import stream
-from bascule.data import default_roots
-from bascule.poison.placement import Poison
-from bascule.poison.stamping import stamp
-from bascule.scan import Scan
-from bascule.scan.neural_cleanse import NeuralCleanse
-from bascule.scan.run import run_scanner, success
-from bascule.scan.verdict import mad_index
-from bascule.train.loop import train
-from bascule.train.settings import Training
+from bascule.data.contract import default_roots
+from bascule.scanners.contract import Scan
+from bascule.scanners.neural_cleanse import NeuralCleanse
+from bascule.scanners.run import run_scanner, success
+from bascule.scanners.verdict import mad_index
+from bascule.training.loop import train
+from bascule.training.settings import Training
+from bascule.triggers.placement import Poison
+from bascule.triggers.stamping import stamp
 
 TARGET = 3
 SETTINGS = {

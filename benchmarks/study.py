@@ -25,7 +25,7 @@ from bascule.plan.document import parse_study
 from bascule.plan.resolve import make_plan
 from bascule.record.rows import read_rows
 from bascule.record.run import RunRecord
-from bascule.run.run import run_plan
+from bascule.running.run import run_plan
 
 STUDY = r"""
 title: Hardened digits, backdoored digits

@@ -25,13 +25,13 @@ from bascule.core.images import Images
 from bascule.core.lending import lending
 from bascule.core.restore import untouched
 from bascule.core.rng import stream
-from bascule.train import Objective
-from bascule.train.compile import compile_model
-from bascule.train.pgd import Pgd
-from bascule.train.precision import Mixed
-from bascule.train.settings import Training
-from bascule.train.standard import Standard
-from bascule.train.steps import Steps
+from bascule.training.compile import compile_model
+from bascule.training.contract import Objective
+from bascule.training.pgd import Pgd
+from bascule.training.precision import Mixed
+from bascule.training.settings import Training
+from bascule.training.standard import Standard
+from bascule.training.steps import Steps
 
 FLOOR, BY_HAND = "floor (bare passes)", "hand-written loop"
 DIGITS = (1, 8, 8), Pgd(eps=0.2, steps=5)

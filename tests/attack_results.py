@@ -13,8 +13,8 @@ from torch import Tensor
 
 from bascule.core import rng
 from bascule.core.images import Images, Splits, as_bytes
-from bascule.poison.placement import Poison, Truth
-from bascule.poison.sticker import Sticker
+from bascule.triggers.placement import Poison, Truth
+from bascule.triggers.sticker import Sticker
 
 POISON = Poison(trigger=Sticker(size=2), target=7, label="dirty", rate=0.1)
 

@@ -21,13 +21,13 @@ from bascule.plan.document import parse_study
 from bascule.plan.overrides import Override, parse_override
 from bascule.plan.plan import Plan
 from bascule.plan.resolve import make_plan
-from bascule.poison.placement import Poison
-from bascule.poison.stamping import stamp
-from bascule.poison.sticker import Sticker
 from bascule.record.run import RunRecord
-from bascule.run.run import Ran, run_plan
-from bascule.train.loop import train
-from bascule.train.settings import Training
+from bascule.running.run import Ran, run_plan
+from bascule.training.loop import train
+from bascule.training.settings import Training
+from bascule.triggers.placement import Poison
+from bascule.triggers.stamping import stamp
+from bascule.triggers.sticker import Sticker
 
 torch.set_num_threads(1)  # two threads on two busy cores wait for each other; tests are small
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-import bascule.run.make
+import bascule.running.make
 from bascule.plan.plan import Plan
 from bascule.record.run import RunRecord
-from bascule.run.run import Ran
-from bascule.train import loop
+from bascule.running.run import Ran
+from bascule.training import loop
 
 # Whoever runs the tests in the background may have Ctrl-C ignored, which would be inherited.
 PROGRAM = """\
@@ -42,7 +42,7 @@ def run_killed(run_here: Callable[[Plan, RunRecord], Ran], plan: Plan, run: RunR
         return real_step(*args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bascule.run.make, "train", lambda *a, **k: real_train(*a, **k, checkpoint_seconds=0.0))
+        patch.setattr(bascule.running.make, "train", lambda *a, **k: real_train(*a, **k, checkpoint_seconds=0.0))
         patch.setattr(loop.Steps, "take", step)
         for _ in steps:
             with pytest.raises(Killed):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bascule.attack.pgd import Pgd
+from bascule.attacks.pgd import Pgd
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "composite": {

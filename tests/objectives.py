@@ -10,7 +10,7 @@ from torch import Tensor
 from bascule.core import catalog
 from bascule.core.images import Images, as_bytes
 from bascule.core.rng import stream
-from bascule.train import Course, Objective, Samples
+from bascule.training.contract import Course, Objective, Samples
 
 REQUIRED: dict[str, Any] = {
     "eps": 0.1,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from bascule.measure import MISSING
+from bascule.metrics.contract import MISSING
 from bascule.record.answers import Column
 from bascule.record.cell import FILTERED, CellRecord
 from bascule.record.plan import (

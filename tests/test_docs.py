@@ -18,10 +18,10 @@ from scipy import stats
 
 from bascule.core import catalog
 from bascule.core.images import Images
-from bascule.detect.run import prepare_detector
-from bascule.measure import Measure
-from bascule.measure.interval import wilson
-from bascule.measure.paired import score_interval
+from bascule.detectors.run import prepare_detector
+from bascule.metrics.contract import Measure
+from bascule.metrics.interval import wilson
+from bascule.metrics.paired import score_interval
 from bascule.plan.document import parse_study
 from bascule.plan.resolve import make_plan
 from bascule.record.rows import read_rows
@@ -30,7 +30,7 @@ from bascule.report.check.checked import Result
 from bascule.report.check.condition import parse_condition
 from bascule.report.panels import panels
 from bascule.report.tables.tables import interval_text, value_text
-from bascule.run.run import run_plan
+from bascule.running.run import run_plan
 
 ROOT = Path(__file__).parents[1]
 

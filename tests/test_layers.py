@@ -110,7 +110,7 @@ def test_no_defence_may_import_poison(room: str) -> None:
 def test_the_check_sees_every_way_to_import() -> None:
     assert imported_rooms("from bascule.poison import Trigger") == {"poison"}
     assert imported_rooms("from bascule import poison, core") == {"poison", "core"}
-    assert imported_rooms("def f():\n    import bascule.poison.placement as p") == {"poison"}
+    assert imported_rooms("def f():\n    import bascule.triggers.placement as p") == {"poison"}
 
 
 def modules_after(statement: str) -> set[str]:
@@ -138,7 +138,7 @@ def test_help_imports_only_the_command_line() -> None:
     assert not loaded & {"torch", "numpy", "scipy", "pydantic", "matplotlib", "pyarrow"}
 
 
-OTHER_PROGRAMS = {"run/provenance.py"}
+OTHER_PROGRAMS = {"running/provenance.py"}
 """Modules that call another program with options of its own."""
 
 

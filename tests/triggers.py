@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bascule.core.images import Images, as_bytes
 from bascule.core.rng import stream
-from bascule.poison import Trigger
+from bascule.triggers.contract import Trigger
 
 SIDES = (12, 9)
 """Height and width: not square, and neither side a power of two."""

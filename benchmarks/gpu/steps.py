@@ -4,7 +4,7 @@ end in the same bytes.
     python benchmarks/gpu/steps.py [--device cuda|cpu] [--only TEXT] [--way both|as-is|captured] [--compile]
         [--layout planes|pixels] [--algorithms fixed|any|searched] [--profile] [--steps 20] [--batch N]
 
-On the CPU the capture is rehearsed (`train/rehearsal.py`), which says that it runs and nothing of its speed. Several
+On the CPU the capture is rehearsed (`training/rehearsal.py`), which says that it runs and nothing of its speed. Several
 processes with one `--way` at once show what sharing a device costs. `--compile` compiles the passes, `--layout` is that
 of the images in memory, `--algorithms` what cuDNN may choose: deterministic, any, or the fastest found by trying them.
 `--profile` lists the kernels that take longest instead.
@@ -27,15 +27,15 @@ import torch
 from bascule.core import catalog, rng
 from bascule.core.images import Images
 from bascule.core.lending import lending
-from bascule.train import Objective
-from bascule.train.capture import capturing
-from bascule.train.compile import compile_model
-from bascule.train.lipschitz import Lipschitz
-from bascule.train.pgd import Pgd
-from bascule.train.precision import Mixed
-from bascule.train.settings import Augment, Training
-from bascule.train.standard import Standard
-from bascule.train.steps import Steps
+from bascule.training.capture import capturing
+from bascule.training.compile import compile_model
+from bascule.training.contract import Objective
+from bascule.training.lipschitz import Lipschitz
+from bascule.training.pgd import Pgd
+from bascule.training.precision import Mixed
+from bascule.training.settings import Augment, Training
+from bascule.training.standard import Standard
+from bascule.training.steps import Steps
 
 CIFAR = Pgd(eps=8 / 255, steps=5, step_size=2 / 255, batch_norm="batch")
 MNIST = Pgd(eps=0.3, steps=10, step_size=0.05)

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.utils.data import DataLoader, Dataset
 
-    from bascule.attack import Evasion
-    from bascule.certify import Certifier
-    from bascule.poison import Trigger
+    from bascule.attacks.contract import Evasion
+    from bascule.certifiers.contract import Certifier
     from bascule.record.evaluation import Evaluation
     from bascule.report.check.checked import Checked
     from bascule.report.frames import Frames
+    from bascule.triggers.contract import Trigger
 
 __version__ = version("bascule")
 __all__ = ["__version__", "check", "evaluate", "load", "perturb"]

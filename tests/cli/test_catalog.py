@@ -30,7 +30,7 @@ OWN = """
 from typing import Annotated
 from annotated_types import Gt
 from bascule.core.catalog import component
-from bascule.poison import Trigger
+from bascule.triggers.contract import Trigger
 
 @component
 class Stripes(Trigger):

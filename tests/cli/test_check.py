@@ -13,7 +13,7 @@ from records import PAIR, record_of
 
 METRIC = """
 from bascule.core.catalog import component
-from bascule.measure import Metric
+from bascule.metrics.contract import Metric
 
 
 @component

@@ -17,7 +17,7 @@ from pathlib import Path
 
 Path("ran").touch()
 from bascule.core.catalog import component
-from bascule.measure.accuracy import Accuracy
+from bascule.metrics.accuracy import Accuracy
 from bascule.models.digits_cnn import DigitsCnn
 
 

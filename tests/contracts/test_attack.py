@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bascule.attack import Attack, Evasion
-from bascule.attack.run import run_attack, try_once
+from bascule.attacks.contract import Attack, Evasion
+from bascule.attacks.run import run_attack, try_once
 from bascule.core import catalog
 from bascule.core.catalog import component
 from bascule.core.errors import RequestError

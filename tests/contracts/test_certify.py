@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bascule.attack.run import run_attack
-from bascule.certify import Certifier
-from bascule.certify.run import run_certifier
+from bascule.attacks.run import run_attack
+from bascule.certifiers.contract import Certifier
+from bascule.certifiers.run import run_certifier
 from bascule.core import catalog
 from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.core.rng import borrowed_global_stream, stream
-from bascule.train.loop import train
-from bascule.train.settings import Training
+from bascule.training.loop import train
+from bascule.training.settings import Training
 
 EPS = {"linf": 0.02, "l2": 0.1}
 NAMES = catalog.names("certify")

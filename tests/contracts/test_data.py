@@ -19,7 +19,7 @@ from scipy.io import savemat
 
 from bascule.core import catalog
 from bascule.core.errors import RequestError
-from bascule.data import Source
+from bascule.data.contract import Source
 from pickles import python2_pickle
 
 TRAIN, TEST = 12, 7

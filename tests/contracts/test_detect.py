@@ -15,8 +15,8 @@ from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.core.images import Images
 from bascule.core.rng import stream
-from bascule.detect import Detector, Prepared
-from bascule.detect.run import Guard, prepare_detector
+from bascule.detectors.contract import Detector, Prepared
+from bascule.detectors.run import Guard, prepare_detector
 
 NAMES = catalog.names("detect")
 SETTINGS: dict[str, dict[str, Any]] = {}

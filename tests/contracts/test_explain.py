@@ -13,8 +13,8 @@ from bascule.core import catalog
 from bascule.core.catalog import component
 from bascule.core.restore import untouched
 from bascule.core.rng import borrowed_global_stream, stream
-from bascule.explain import HeatMap, Projection, Spectrum
-from bascule.explain.run import run_heat_map, run_spectrum
+from bascule.explanations.contract import HeatMap, Projection, Spectrum
+from bascule.explanations.run import run_heat_map, run_spectrum
 
 NAMES = catalog.names("explain")
 HEAT_MAPS = [name for name in NAMES if isinstance(catalog.build("explain", name), HeatMap)]

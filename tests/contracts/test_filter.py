@@ -14,11 +14,11 @@ from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.core.images import Images, Splits
 from bascule.core.rng import stream
-from bascule.filter import Filter, Judged, LayerFilter
-from bascule.filter.run import run_filter
-from bascule.poison.placement import Poison
-from bascule.train.loop import train
-from bascule.train.settings import Training
+from bascule.filters.contract import Filter, Judged, LayerFilter
+from bascule.filters.run import run_filter
+from bascule.training.loop import train
+from bascule.training.settings import Training
+from bascule.triggers.placement import Poison
 
 NAMES = catalog.names("filter")
 names = pytest.mark.parametrize("name", NAMES)

@@ -14,9 +14,9 @@ import pytest
 from bascule.core import catalog
 from bascule.core.catalog import component
 from bascule.evaluation.kinds import kinds
-from bascule.measure import AIM, MISSING, OF_BASE, OF_TWIN, Judgement, Metric, Number, Outcomes, Verdict
-from bascule.measure.detection import SORTS, Detection, Inputs
-from bascule.measure.interval import summarise
+from bascule.metrics.contract import AIM, MISSING, OF_BASE, OF_TWIN, Judgement, Metric, Number, Outcomes, Verdict
+from bascule.metrics.detection import SORTS, Detection, Inputs
+from bascule.metrics.interval import summarise
 
 names = pytest.mark.parametrize("name", catalog.names("measure"))
 
@@ -293,7 +293,7 @@ def test_metrics_need_no_torch() -> None:
     code = """
 import sys
 from bascule.core import catalog
-import bascule.measure.interval
+import bascule.metrics.interval
 print([catalog.build("measure", name).title for name in catalog.names("measure")] != [])
 print("torch" in sys.modules)
 """

@@ -13,7 +13,7 @@ from bascule.core import catalog
 from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.core.rng import stream
-from bascule.models import Architecture
+from bascule.models.contract import Architecture
 
 REQUIRED: dict[str, Any] = {"model": "resnet18"}
 """A value for every setting without a default, by its name."""

@@ -14,14 +14,14 @@ from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.core.images import as_floats
 from bascule.core.rng import stream
-from bascule.poison import Searched, Trigger
+from bascule.triggers.contract import Searched, Trigger
 from triggers import SIDES, check_trigger, stamp
 
 NEEDED: dict[str, dict[str, Any]] = {}
 """Settings without default, by the trigger's name."""
 
 NUMBERED = {"stamped"}
-"""Triggers that know their images by number, and can stamp no others: tests/poison/test_given.py."""
+"""Triggers that know their images by number, and can stamp no others: tests/triggers/test_given.py."""
 
 SEARCHED = {name for name in catalog.names("poison") if issubclass(catalog.load("poison", name), Searched)}
 """Triggers that stamp nothing before a search: test_searched.py."""

@@ -15,12 +15,12 @@ from bascule.core.errors import RequestError
 from bascule.core.images import Images, Splits
 from bascule.core.inference import predict
 from bascule.core.rng import stream
-from bascule.poison.placement import Poison
-from bascule.poison.stamping import stamp
-from bascule.repair import Repair, Repaired
-from bascule.repair.run import BrokenError, run_repair
-from bascule.train.loop import train
-from bascule.train.settings import Training
+from bascule.repairs.contract import Repair, Repaired
+from bascule.repairs.run import BrokenError, run_repair
+from bascule.training.loop import train
+from bascule.training.settings import Training
+from bascule.triggers.placement import Poison
+from bascule.triggers.stamping import stamp
 
 IDLE: dict[str, dict[str, Any]] = {
     "anp": {"steps": 0},

@@ -14,8 +14,8 @@ from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.core.images import Images
 from bascule.core.rng import stream
-from bascule.scan import Scan, Scanner
-from bascule.scan.run import run_scanner
+from bascule.scanners.contract import Scan, Scanner
+from bascule.scanners.run import run_scanner
 
 NAMES = catalog.names("scan")
 BRIEF: dict[str, Any] = {"mm-bd": {"steps": 4, "starts": 3}}

@@ -18,7 +18,7 @@ from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.core.images import Images, as_bytes
 from bascule.core.rng import borrowed_global_stream, stream
-from bascule.poison import Found, Searched, Trigger
+from bascule.triggers.contract import Found, Searched, Trigger
 from triggers import SIDES, Place, check_trigger, stamp
 
 QUICK: dict[str, dict[str, Any]] = {

@@ -17,9 +17,9 @@ from bascule.core.errors import RequestError
 from bascule.core.images import Images, Splits
 from bascule.core.inference import predict
 from bascule.core.rng import borrowed_global_stream, stream
-from bascule.train import Course, CrossEntropy, Memory, Objective, Samples
-from bascule.train.loop import train
-from bascule.train.settings import Training
+from bascule.training.contract import Course, CrossEntropy, Memory, Objective, Samples
+from bascule.training.loop import train
+from bascule.training.settings import Training
 from checkpoints import Kept
 from objectives import at_step
 from objectives import objective as build

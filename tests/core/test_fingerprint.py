@@ -12,21 +12,21 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from bascule.attack.fgsm import Fgsm
+from bascule.attacks.fgsm import Fgsm
 from bascule.core import catalog
 from bascule.core import fingerprint as fingerprints
 from bascule.core.fingerprint import file_digest, fingerprint
-from bascule.models import UserModel
+from bascule.models.contract import UserModel
 from bascule.models.digits_cnn import DigitsCnn
-from bascule.poison.channel import Channel
-from bascule.poison.placement import Poison
-from bascule.poison.sticker import Sticker
-from bascule.scan.neural_cleanse import NeuralCleanse
-from bascule.train.awp import WeightPerturbation
-from bascule.train.crop import ResizedCrop
-from bascule.train.pgd import Pgd
-from bascule.train.settings import Augment, Training
-from bascule.train.standard import Standard
+from bascule.scanners.neural_cleanse import NeuralCleanse
+from bascule.training.awp import WeightPerturbation
+from bascule.training.crop import ResizedCrop
+from bascule.training.pgd import Pgd
+from bascule.training.settings import Augment, Training
+from bascule.training.standard import Standard
+from bascule.triggers.channel import Channel
+from bascule.triggers.placement import Poison
+from bascule.triggers.sticker import Sticker
 
 REQUIRED = {"attacks": ({"name": "fgsm", "eps": 0.125},), "eps": 0.125, "model": "resnet18", "path": __file__}
 """A value for every setting without a default, by its name; some look at what lies at a path."""

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bascule.attack.two_precisions import TwoPrecisions
+from bascule.attacks.two_precisions import TwoPrecisions
 from bascule.core.folded import FoldedNorms, OtherWayError
 from bascule.core.restore import untouched
 from bascule.core.rng import borrowed_global_stream, stream

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bascule.attack.run import run_attack
+from bascule.attacks.run import run_attack
 from bascule.core import catalog
 from bascule.core.errors import RequestError
 from bascule.core.images import Images

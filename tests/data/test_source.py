@@ -11,7 +11,7 @@ import torch
 from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.core.images import Images, Splits
-from bascule.data import Facts, Source, class_names, default_roots, find
+from bascule.data.contract import Facts, Source, class_names, default_roots, find
 
 
 def images(count: int, size: tuple[int, int, int], classes: tuple[str, ...]) -> Images:

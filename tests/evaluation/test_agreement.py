@@ -11,13 +11,13 @@ from typer.testing import CliRunner
 
 import bascule
 from bascule.cli import app
-from bascule.measure.interval import summarise
+from bascule.metrics.interval import summarise
 from bascule.plan.document import read_study
 from bascule.plan.overrides import parse_override
 from bascule.plan.resolve import make_plan
 from bascule.record.rows import read_rows
 from bascule.record.run import RunRecord
-from bascule.run.run import run_plan
+from bascule.running.run import run_plan
 
 MORE = ("asr-paper", "triggered-robust-accuracy", "asr-toward", "asr-away", "drift", "asr-after-attack")
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 import bascule
-from bascule.attack.pgd import Pgd
+from bascule.attacks.pgd import Pgd
 from bascule.cli import app
 from bascule.core.errors import RequestError
 from bascule.core.images import as_bytes

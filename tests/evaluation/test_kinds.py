@@ -14,25 +14,25 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bascule.attack.fgsm import Fgsm
-from bascule.attack.pgd import Pgd
-from bascule.certify.interval import Interval
+from bascule.attacks.fgsm import Fgsm
+from bascule.attacks.pgd import Pgd
+from bascule.certifiers.interval import Interval
 from bascule.core import catalog
 from bascule.core.images import Images
-from bascule.detect import Detector, Prepared
+from bascule.detectors.contract import Detector, Prepared
 from bascule.evaluation import inputs
 from bascule.evaluation.kinds import detect, kinds
 from bascule.evaluation.question import Asking, EvaluationSettings, Question
 from bascule.evaluation.retuning import Retuning
 from bascule.evaluation.run import answer_questions, questions_of
 from bascule.evaluation.subject import Answer, Subject
-from bascule.measure import MISSING
-from bascule.measure.detection import SORTS, Detection
-from bascule.measure.needs import keys_of
-from bascule.poison.placement import Poison
-from bascule.poison.sticker import Sticker
+from bascule.metrics.contract import MISSING
+from bascule.metrics.detection import SORTS, Detection
+from bascule.metrics.needs import keys_of
 from bascule.record.answers import Finding
 from bascule.record.outcomes import detection_of
+from bascule.triggers.placement import Poison
+from bascule.triggers.sticker import Sticker
 
 TARGET = 1
 ORDER = (
@@ -171,7 +171,7 @@ def test_kinds_come_after_what_they_build_on() -> None:
     assert [question.kind for question in questions_of(settings())][:3] == ["clean", "triggered", "attack"]
 
 
-@pytest.mark.parametrize("name", [name for name in kinds() if name != "search"])  # tests/run/test_searched.py
+@pytest.mark.parametrize("name", [name for name in kinds() if name != "search"])  # tests/running/test_searched.py
 def test_kind(name: str, of_digits: Callable[..., Subject]) -> None:
     module = importlib.import_module(f"bascule.evaluation.kinds.{name.replace('-', '_')}")
     check_kind(name, module, of_digits)

@@ -19,8 +19,8 @@ from bascule.cli import app
 from bascule.core import catalog
 from bascule.core.errors import RequestError
 from bascule.core.rng import borrowed_global_stream
-from bascule.train.loop import train
-from bascule.train.settings import Training
+from bascule.training.loop import train
+from bascule.training.settings import Training
 
 NETWORKS = Path(networks.__file__)
 PGD = {"name": "pgd", "eps": 0.1, "steps": 5}

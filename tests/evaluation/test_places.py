@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bascule.attack.fgsm import Fgsm
+from bascule.attacks.fgsm import Fgsm
 from bascule.core.images import Images
 from bascule.evaluation.question import EvaluationSettings
 from bascule.evaluation.run import answer_questions, questions_of
 from bascule.evaluation.subject import Subject
-from bascule.measure import Labels
-from bascule.poison import Trigger
-from bascule.poison.adaptive_patch import AdaptivePatch
-from bascule.poison.sticker import Sticker
+from bascule.metrics.contract import Labels
+from bascule.triggers.adaptive_patch import AdaptivePatch
+from bascule.triggers.contract import Trigger
+from bascule.triggers.sticker import Sticker
 
 COUNT, SIDE = 60, 4
 

@@ -15,8 +15,8 @@ from bascule.evaluation.question import EvaluationSettings, Question
 from bascule.evaluation.retuning import Retuning
 from bascule.evaluation.run import answer_questions, questions_of
 from bascule.evaluation.subject import Subject
-from bascule.poison.aims import aim_of, all_to_all
-from bascule.poison.sticker import Sticker
+from bascule.triggers.aims import aim_of, all_to_all
+from bascule.triggers.sticker import Sticker
 
 SMALL = Retuning(images=6, poisoned=2, label="dirty", batch_size=3, epochs=2)
 

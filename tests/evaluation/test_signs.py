@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from bascule.attack import Evasion
-from bascule.attack.fgsm import Fgsm
-from bascule.attack.pgd import Pgd
+from bascule.attacks.contract import Evasion
+from bascule.attacks.fgsm import Fgsm
+from bascule.attacks.pgd import Pgd
 from bascule.core.images import Images
 from bascule.evaluation.question import EvaluationSettings, Question
 from bascule.evaluation.run import answer_questions, questions_of

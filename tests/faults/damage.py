@@ -78,7 +78,7 @@ def weights(cell: Path, whole: Path) -> str:
     """Open the model of a cell; whether it is that of the whole record."""
     import torch
 
-    from bascule.audit.open import open_model
+    from bascule.auditing.open import open_model
 
     ours, theirs = (open_model(path, device=torch.device("cpu"), roots=()).model.state_dict() for path in (cell, whole))
     return "served" if all(torch.equal(value, theirs[name]) for name, value in ours.items()) else "wrong"

@@ -37,7 +37,7 @@ def run_tiny(folder: Path) -> None:
     from bascule.plan.document import parse_study
     from bascule.plan.resolve import make_plan
     from bascule.record.run import RunRecord
-    from bascule.run.run import run_plan
+    from bascule.running.run import run_plan
 
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123
         os.dup2(nowhere.fileno(), 2)

@@ -36,7 +36,7 @@ from faults.studies import study_trial
 from faults.trials import BAD, Trial, try_all
 
 _IMPORTS = (
-    *("bascule.audit.open", "bascule.plan.resolve", "bascule.record.rows", "bascule.run.run"),
+    *("bascule.auditing.open", "bascule.plan.resolve", "bascule.record.rows", "bascule.running.run"),
     *("pandas", "pyarrow.dataset", "sklearn.datasets", "torch.fx.experimental.symbolic_shapes"),
 )
 """What children need: they are forked from a process that has imported it, else most kills hit them importing."""

@@ -16,12 +16,12 @@ from bascule.core.errors import RequestError
 from bascule.core.features import features
 from bascule.core.images import Images
 from bascule.core.rng import stream
-from bascule.explain.run import run_heat_map
-from bascule.filter.run import run_filter
-from bascule.repair.run import run_repair
-from bascule.scan.run import run_scanner
-from bascule.train.loop import train
-from bascule.train.settings import Training
+from bascule.explanations.run import run_heat_map
+from bascule.filters.run import run_filter
+from bascule.repairs.run import run_repair
+from bascule.scanners.run import run_scanner
+from bascule.training.loop import train
+from bascule.training.settings import Training
 from cli.conftest import Said, bascule  # noqa: F401  (a fixture)
 
 timm = pytest.importorskip("timm", reason="needs timm and torchvision: make foreign")

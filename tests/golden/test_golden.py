@@ -15,7 +15,7 @@ import torch
 
 from bascule.core import catalog
 from bascule.core.fingerprint import fingerprint
-from bascule.data import Facts
+from bascule.data.contract import Facts
 from bascule.plan.document import built_in_names, read_study
 from bascule.plan.resolve import make_plan
 from bascule.record.run import RunRecord

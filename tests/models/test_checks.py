@@ -10,8 +10,8 @@ import networks
 from bascule.core.errors import RequestError
 from bascule.core.restore import answer_in_training
 from bascule.core.rng import borrowed_global_stream
-from bascule.models import UserModel
 from bascule.models.checks import _has_gradients, check_network
+from bascule.models.contract import UserModel
 
 SIZE = (1, 4, 4)
 

@@ -12,7 +12,7 @@ import networks
 from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.core.images import Images
-from bascule.detect import Detector, Prepared
+from bascule.detectors.contract import Detector, Prepared
 from bascule.plan.plan import Plan
 
 FITS = {

@@ -13,11 +13,11 @@ from scipy import stats
 from torch import Tensor, nn
 
 import bascule
-from bascule.audit.open import CHANGED_CODE
+from bascule.auditing.open import CHANGED_CODE
 from bascule.core.catalog import build
-from bascule.measure import MISSING, Outcomes
-from bascule.measure.detection import Detection, Inputs
-from bascule.measure.interval import summarise
+from bascule.metrics.contract import MISSING, Outcomes
+from bascule.metrics.detection import Detection, Inputs
+from bascule.metrics.interval import summarise
 from bascule.plan.document import parse_study
 from bascule.plan.overrides import parse_override
 from bascule.plan.resolve import make_plan
@@ -26,7 +26,7 @@ from bascule.record.plan import Reach
 from bascule.record.rows import read_rows
 from bascule.record.run import RunRecord
 from bascule.record.tried import Tried, black_box_gain, refuted_images
-from bascule.run.run import run_plan
+from bascule.running.run import run_plan
 from records import row_of, seed_of
 
 ROOT = Path(bascule.__file__).parents[2]
@@ -290,7 +290,7 @@ def test_in_the_world_where_a_backdoor_takes_in_some_seeds_only_the_interval_hol
 
 def test_signs_of_an_exact_linear_model() -> None:
     """Worked by hand: w = (1, -1), so every step along the gradient raises the margin, and no image is special."""
-    from bascule.attack.checks import signs_of_model
+    from bascule.attacks.checks import signs_of_model
 
     class Linear(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import pytest
 
 from bascule.core.errors import RequestError
 from bascule.core.files import write_atomically
-from bascule.measure import MISSING
+from bascule.metrics.contract import MISSING
 from bascule.record.answers import Answers
 from bascule.record.cell import CellRecord, write_json
 from bascule.record.run import RunRecord, open_run

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bascule.measure.paired import difference
+from bascule.metrics.paired import difference
 from bascule.record.rows import by_class, read_rows
 from bascule.record.run import RunRecord
 from bascule.report.compare.comparable import groups_of

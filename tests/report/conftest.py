@@ -10,7 +10,7 @@ import torch
 from bascule.plan.document import parse_study
 from bascule.plan.resolve import make_plan
 from bascule.record.run import RunRecord
-from bascule.run.run import run_plan
+from bascule.running.run import run_plan
 from findings import FOOLED, full, row_with, run_of, twin_of
 from pages import sections
 

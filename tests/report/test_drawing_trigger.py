@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from bascule.core import catalog
-from bascule.poison import Trigger
 from bascule.report.drawing.trigger import Pairs, likeness, on_grey, read_pairs
+from bascule.triggers.contract import Trigger
 
 SIZE = (3, 12, 12)
 TRIGGERS = [

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bascule.core.errors import RequestError
-from bascule.measure.paired import Difference
+from bascule.metrics.paired import Difference
 from bascule.record.rows import RowResult, read_rows
 from bascule.report.compare.maps import Axis, Layer, Map, effect_of, layers_of, maps_of
 from bascule.report.compare.turns import Stretch, Turn, sentences, stretches, summary, turns, zero_line

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from bascule.core.catalog import build
-from bascule.measure import Measure
-from bascule.measure.paired import Difference
+from bascule.metrics.contract import Measure
+from bascule.metrics.paired import Difference
 from bascule.record.rows import RowResult
 from bascule.report import words
 from bascule.report.compare.pairwise import Comparison

@@ -15,9 +15,9 @@ import pytest
 from bascule.core.catalog import build
 from bascule.core.errors import RequestError
 from bascule.core.text import printable, steers
-from bascule.measure import Measure, Outcomes, Verdict
-from bascule.measure.interval import summarise, wilson
-from bascule.measure.paired import difference
+from bascule.metrics.contract import Measure, Outcomes, Verdict
+from bascule.metrics.interval import summarise, wilson
+from bascule.metrics.paired import difference
 from bascule.record.plan import PublishedValues
 from bascule.record.rows import RowResult
 from bascule.report.tables import grid

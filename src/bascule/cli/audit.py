@@ -21,8 +21,8 @@ from bascule.cli.output import complain, echo
 from bascule.core.errors import RequestError
 
 if TYPE_CHECKING:
-    from bascule.audit.conduct import Audit
-    from bascule.audit.propose import Wish
+    from bascule.auditing.conduct import Audit
+    from bascule.auditing.propose import Wish
 
 SUSPICIOUS = 3
 """Exit code where there is reason to suspect a backdoor."""
@@ -94,12 +94,12 @@ def audit(
     Proposes a study, runs it, and writes its verdict, record and page into a run folder; the same command again
     continues. Exit code 3: scanners agree on a backdoor.
     """
-    from bascule.audit.conduct import prepare
-    from bascule.audit.images import prepare_images
-    from bascule.audit.propose import Wish
+    from bascule.auditing.conduct import prepare
+    from bascule.auditing.images import prepare_images
+    from bascule.auditing.propose import Wish
     from bascule.core.catalog import remember_named
-    from bascule.data import default_roots
-    from bascule.run.run import pick_device
+    from bascule.data.contract import default_roots
+    from bascule.running.run import pick_device
 
     wish = Wish(
         full=full, minutes=minutes, images=images, repairs=tuple(_repairs(repair or [])),
@@ -135,7 +135,7 @@ def _repairs(texts: list[str]) -> list[dict[str, object]]:
 
 def _run(prepared: Audit) -> None:
     """Run the study, and print the verdict and where everything lies."""
-    from bascule.audit.conduct import judge
+    from bascule.auditing.conduct import judge
     from bascule.report.audited.facts import facts_of
     from bascule.report.audited.verdict import verdict_of
     from bascule.report.page.page import write_page

@@ -23,7 +23,7 @@ def get(
 ) -> None:
     """Download the files of a data set, check their hashes, and put them where studies find them."""
     from bascule.core import catalog
-    from bascule.data import Source, cache_folder
+    from bascule.data.contract import Source, cache_folder
     from bascule.data.download import fetch
 
     source: type[Source] = catalog.load("data", name)

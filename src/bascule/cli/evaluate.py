@@ -98,7 +98,7 @@ def run_or_model(what: str, runs: Path, given: EvaluateOptions) -> RunRecord | N
     try:
         return open_run(what, runs)
     except RequestError as error:
-        from bascule.audit.open import holds_model
+        from bascule.auditing.open import holds_model
 
         if holds_model(what):
             return None

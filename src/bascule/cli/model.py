@@ -31,7 +31,7 @@ from bascule.core.errors import RequestError
 from bascule.core.text import count
 
 if TYPE_CHECKING:
-    from bascule.audit.open import AuditedModel, OpenedModel
+    from bascule.auditing.open import AuditedModel, OpenedModel
     from bascule.core.images import Images
     from bascule.record.evaluation import Evaluation
 
@@ -68,11 +68,11 @@ def measure_model(name: str, given: EvaluateOptions) -> tuple[Evaluation, str]:
 
     from rich.console import Console
 
-    from bascule.audit.open import settings_for
+    from bascule.auditing.open import settings_for
     from bascule.core.catalog import name_of
     from bascule.evaluation.model import evaluate_model as evaluate
     from bascule.record.evaluation import check_measurable
-    from bascule.run.console import console_progress
+    from bascule.running.console import console_progress
 
     audited = _open(
         name, given.data, given.model, given.seed, given.device, given.data_dir,
@@ -110,8 +110,8 @@ def filter_(
     trust_code: TrustCodeOption = False,
 ) -> None:
     """Rank the training images of your data by suspicion, as a model trained on them sees them."""
-    from bascule.audit.filter import filter_images
-    from bascule.audit.open import open_with_training_images
+    from bascule.auditing.filter import filter_images
+    from bascule.auditing.open import open_with_training_images
 
     method = component_of("filter", with_)
     audited = _opened(open_with_training_images, model, data, architecture, seed, device, data_dir, trust_code)
@@ -148,7 +148,7 @@ def scan(
     trust_code: TrustCodeOption = False,
 ) -> None:
     """Say whether a model is backdoored, towards which class, and how sure that is."""
-    from bascule.audit.scan import scan_model
+    from bascule.auditing.scan import scan_model
 
     scanner = component_of("scan", with_)
     audited = _open(model, data, architecture, seed, device, data_dir, trust_code=trust_code)
@@ -196,8 +196,8 @@ def repair(
     trust_code: TrustCodeOption = False,
 ) -> None:
     """Repair a model, and say what that did to both of its ends."""
-    from bascule.audit.open import settings_for
-    from bascule.audit.repair import repair_model
+    from bascule.auditing.open import settings_for
+    from bascule.auditing.repair import repair_model
     from bascule.report.single import both_ends
 
     method = component_of("repair", with_)
@@ -223,7 +223,7 @@ def _open(
     trust_code: bool,
     max_test: int | None = None,
 ) -> AuditedModel:
-    from bascule.audit.open import open_model
+    from bascule.auditing.open import open_model
 
     return _opened(open_model, model, data, architecture, seed, device, data_dir, trust_code, max_test=max_test)
 
@@ -241,8 +241,8 @@ def _opened(
 ) -> T:
     """What `open_` makes of the options; what it flags is told."""
     from bascule.core.catalog import remember_named
-    from bascule.data import default_roots
-    from bascule.run.run import pick_device
+    from bascule.data.contract import default_roots
+    from bascule.running.run import pick_device
 
     opened = open_(
         model, data=spec_of(data, "data"), model=spec_of(architecture, "model"), device=pick_device(device),

@@ -31,7 +31,7 @@ from bascule.core.text import count
 if TYPE_CHECKING:
     from bascule.plan.plan import Plan, Row
     from bascule.record.run import RunRecord
-    from bascule.run.run import Ran
+    from bascule.running.run import Ran
 
 
 def run(
@@ -57,10 +57,10 @@ def run(
 ) -> None:
     """Train, attack from both sides, and print the table. The same command again continues where it stopped."""
     plan = _plan(study, set_, scale, seeds, data_dir)
-    from bascule.data import default_roots
+    from bascule.data.contract import default_roots
     from bascule.record.run import RunRecord
-    from bascule.run.extend import recall_codes
-    from bascule.run.run import pick_device, run_plan
+    from bascule.running.extend import recall_codes
+    from bascule.running.run import pick_device, run_plan
 
     roots = default_roots(data_dir)
     where = pick_device(device)
@@ -110,10 +110,10 @@ def validate(
 
 def evaluate_run(record: RunRecord, given: EvaluateOptions) -> None:
     """Ask more of the trained models of a run, and print its table."""
-    from bascule.data import default_roots
+    from bascule.data.contract import default_roots
     from bascule.plan.overrides import Override
-    from bascule.run.extend import more_asked
-    from bascule.run.run import pick_device, run_plan
+    from bascule.running.extend import more_asked
+    from bascule.running.run import pick_device, run_plan
 
     roots = default_roots(given.data_dir)
     asked = {
@@ -137,7 +137,7 @@ def _warn(text: str) -> None:
 
 
 def _plan(study: str, overrides: list[str] | None, scale: str | None, seeds: int | None, data_dir: Path | None) -> Plan:
-    from bascule.data import default_roots
+    from bascule.data.contract import default_roots
     from bascule.plan.document import read_study
     from bascule.plan.overrides import Override, parse_override
     from bascule.plan.resolve import make_plan
@@ -151,7 +151,7 @@ def _plan(study: str, overrides: list[str] | None, scale: str | None, seeds: int
 def _check_data(plan: Plan, data_dir: Path | None, *, deep: bool) -> None:
     """Look for damaged pictures, in each source once."""
     from bascule.core.errors import placed
-    from bascule.data import default_roots
+    from bascule.data.contract import default_roots
 
     for source in {repr(row.setup.data): row.setup.data for row in plan.rows}.values():
         with placed("data"):

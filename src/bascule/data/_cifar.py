@@ -16,10 +16,10 @@ from torch import Tensor
 from bascule.core.errors import RequestError
 from bascule.core.images import Images, Splits
 from bascule.core.text import count
-from bascule.data import Facts, class_names
 from bascule.data._files import content_digest, contents_of, reading
 from bascule.data._parquet import ParquetFiles, digest, find_both
 from bascule.data._unpickle import load_dict
+from bascule.data.contract import Facts, class_names
 
 _SIZE = (3, 32, 32)
 _LARGEST = 2**28

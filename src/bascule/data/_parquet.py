@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bascule.core.errors import RequestError, unknown
-from bascule.data import numbered
 from bascule.data._arrow import ArrowFile
 from bascule.data._files import content_digest, contents_of, reading
+from bascule.data.contract import numbered
 from bascule.data.decode import SET_SIZE, allocate, check_headers, decode, picture
 
 IMAGE_COLUMNS = ("image", "img")

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from bascule.core.catalog import component
 from bascule.core.images import Splits
-from bascule.data import Facts, Source, find
 from bascule.data._cifar import Cifar
+from bascule.data.contract import Facts, Source, find
 from bascule.data.download import Remote
 
 _SET = Cifar(

@@ -12,7 +12,7 @@ import torch
 
 from bascule.core.catalog import component
 from bascule.core.images import Images, Splits
-from bascule.data import Facts, Source, named_classes
+from bascule.data.contract import Facts, Source, named_classes
 from bascule.data.download import Remote
 
 

@@ -16,9 +16,9 @@ from torch import Tensor
 from bascule.core.catalog import component, name_of
 from bascule.core.errors import RequestError
 from bascule.core.images import Images, Pixels, Splits
-from bascule.data import TEST_SHARE_UNSET, Facts, Source, find, look_for_darkness
 from bascule.data._files import content_digest
 from bascule.data._listing import Split, find_splits
+from bascule.data.contract import TEST_SHARE_UNSET, Facts, Source, find, look_for_darkness
 from bascule.data.decode import allocate, check_headers, decode, picture
 
 IN_MEMORY = 2**30

@@ -6,7 +6,7 @@ from typing import Any
 
 from bascule.core.catalog import describe
 from bascule.core.fingerprint import fingerprint
-from bascule.data import Facts, Source
+from bascule.data.contract import Facts, Source
 
 
 def content_settings(source: Source) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.core.images import Images, Splits
 from bascule.core.text import count
-from bascule.data import Facts, Source, check_same_size, class_names, find
 from bascule.data._files import content_digest, contents_of, reading
+from bascule.data.contract import Facts, Source, check_same_size, class_names, find
 from bascule.data.download import Remote
 
 _STEMS = ("train", "t10k")

@@ -19,7 +19,9 @@ from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.core.images import Images, Splits, channel_axis, channels_first
 from bascule.core.text import count
-from bascule.data import (
+from bascule.data._files import content_digest, reading
+from bascule.data._share import drawn_for_test
+from bascule.data.contract import (
     TEST_SHARE_UNSET,
     Facts,
     Source,
@@ -29,8 +31,6 @@ from bascule.data import (
     numbered,
     warn_of_darkness,
 )
-from bascule.data._files import content_digest, reading
-from bascule.data._share import drawn_for_test
 from bascule.data.decode import allocate
 
 _TRAINS = ("train", "training")

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from bascule.core.catalog import component, name_of
 from bascule.core.images import Images, Splits
-from bascule.data import LOOKED, TEST_SHARE_UNSET, Facts, Source, class_names, find, look_for_darkness
 from bascule.data._parquet import ParquetFiles, digest, find_splits, lacking_test
 from bascule.data._share import drawn_for_test
+from bascule.data.contract import LOOKED, TEST_SHARE_UNSET, Facts, Source, class_names, find, look_for_darkness
 
 
 @component

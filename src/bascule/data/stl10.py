@@ -13,8 +13,8 @@ from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.core.images import Images, Splits
 from bascule.core.text import count
-from bascule.data import Facts, Source, find
 from bascule.data._files import content_digest, contents_of, reading
+from bascule.data.contract import Facts, Source, find
 
 _CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
 _SIZE = (3, 96, 96)

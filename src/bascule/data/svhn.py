@@ -14,8 +14,8 @@ from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.core.images import Images, Splits
 from bascule.core.text import count
-from bascule.data import Facts, Source, class_names, find, named_classes
 from bascule.data._files import content_digest, contents_of, reading
+from bascule.data.contract import Facts, Source, class_names, find, named_classes
 from bascule.data.download import Remote
 
 _TRAIN, _TEST = "train_32x32.mat", "test_32x32.mat"

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bascule.attack import Evasion
-from bascule.attack.run import run_attack
-from bascule.attack.two_precisions import Precision, precision_named
-from bascule.certify import Certifier
+from bascule.attacks.contract import Evasion
+from bascule.attacks.run import run_attack
+from bascule.attacks.two_precisions import Precision, precision_named
+from bascule.certifiers.contract import Certifier
 from bascule.core.catalog import build
 from bascule.core.errors import RequestError, placed
 from bascule.core.images import Floats, as_floats, only_marks
@@ -24,8 +24,8 @@ from bascule.evaluation.model import evaluate_model
 from bascule.evaluation.question import Asking, EvaluationSettings, Spec
 from bascule.evaluation.subject import Subject, batch_size, content_identity
 from bascule.models.checks import check_logits
-from bascule.poison import Trigger
 from bascule.record.evaluation import Evaluation, check_measurable, metrics_named
+from bascule.triggers.contract import Trigger
 
 
 def perturb(

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bascule.attack.run import run_attack, to_its_end
-from bascule.attack.toward import Toward
+from bascule.attacks.run import run_attack, to_its_end
+from bascule.attacks.toward import Toward
 from bascule.core.inference import Filled
 from bascule.evaluation.question import Question
 from bascule.evaluation.subject import Subject

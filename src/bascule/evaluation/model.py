@@ -13,10 +13,10 @@ from bascule.core.progress import Progress
 from bascule.evaluation.question import EvaluationSettings
 from bascule.evaluation.run import answer_questions, questions_of
 from bascule.evaluation.subject import Subject
-from bascule.measure import Labels
-from bascule.poison import Trigger
+from bascule.metrics.contract import Labels
 from bascule.record.answers import Answers, Finding, Radii
 from bascule.record.evaluation import Evaluation, evaluation_of
+from bascule.triggers.contract import Trigger
 
 
 def evaluate_model(

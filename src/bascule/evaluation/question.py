@@ -9,26 +9,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bascule.attack import Attack, Evasion
-from bascule.attack.two_precisions import Precision, check_in_float32
-from bascule.certify import Certifier
-from bascule.certify.run import check_certifier
+from bascule.attacks.contract import Attack, Evasion
+from bascule.attacks.two_precisions import Precision, check_in_float32
+from bascule.certifiers.contract import Certifier
+from bascule.certifiers.run import check_certifier
 from bascule.core import rng
 from bascule.core.catalog import describe
 from bascule.core.errors import RequestError, placed
 from bascule.core.fingerprint import fingerprint
 from bascule.core.images import Shown
-from bascule.detect import Detector
+from bascule.detectors.contract import Detector
 from bascule.evaluation.retuning import Retuning
-from bascule.explain import HeatMap, Projection, Spectrum
-from bascule.filter import Filter
-from bascule.measure import AIM, OF_BASE, OF_TWIN, Metric
-from bascule.measure.needs import keys_of
-from bascule.poison import Trigger
-from bascule.poison.aims import NOWHERE, Aims, aim_of
-from bascule.poison.stamping import stamp_at
+from bascule.explanations.contract import HeatMap, Projection, Spectrum
+from bascule.filters.contract import Filter
+from bascule.metrics.contract import AIM, OF_BASE, OF_TWIN, Metric
+from bascule.metrics.needs import keys_of
 from bascule.record.plan import Reach, RecordedQuestion
-from bascule.scan import Scanner
+from bascule.scanners.contract import Scanner
+from bascule.triggers.aims import NOWHERE, Aims, aim_of
+from bascule.triggers.contract import Trigger
+from bascule.triggers.stamping import stamp_at
 
 
 @dataclass(frozen=True, kw_only=True)

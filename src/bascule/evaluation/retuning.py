@@ -15,12 +15,12 @@ from bascule.core.images import Images
 from bascule.core.restore import trainable_copy
 from bascule.core.rng import draw_seed
 from bascule.core.text import count
-from bascule.poison import Trigger
-from bascule.poison.aims import NOWHERE
-from bascule.poison.stamping import stamp_bytes
-from bascule.train.loop import DivergedError, train
-from bascule.train.settings import Training
-from bascule.train.standard import Standard
+from bascule.training.loop import DivergedError, train
+from bascule.training.settings import Training
+from bascule.training.standard import Standard
+from bascule.triggers.aims import NOWHERE
+from bascule.triggers.contract import Trigger
+from bascule.triggers.stamping import stamp_bytes
 
 
 @component

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bascule.attack import Evasion
-from bascule.attack.run import run_attack
+from bascule.attacks.contract import Evasion
+from bascule.attacks.run import run_attack
 from bascule.core import rng
 from bascule.core.errors import RequestError
 from bascule.core.fingerprint import fingerprint
@@ -22,11 +22,11 @@ from bascule.core.images import Images, Shown
 from bascule.core.inference import Filled, chunks, predict
 from bascule.core.progress import Progress
 from bascule.evaluation.question import Question
-from bascule.measure import MISSING, Labels
-from bascule.poison import Trigger
-from bascule.poison.aims import NOWHERE
-from bascule.poison.placement import Truth
-from bascule.poison.stamping import stamp_at
+from bascule.metrics.contract import MISSING, Labels
+from bascule.triggers.aims import NOWHERE
+from bascule.triggers.contract import Trigger
+from bascule.triggers.placement import Truth
+from bascule.triggers.stamping import stamp_at
 
 BATCH = 500
 """Images per pass."""

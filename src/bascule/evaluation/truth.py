@@ -6,8 +6,8 @@ import torch
 
 from bascule.core.images import Images
 from bascule.evaluation.subject import Answer
-from bascule.filter import Judged
-from bascule.poison.placement import Truth
+from bascule.filters.contract import Judged
+from bascule.triggers.placement import Truth
 
 
 def beside_truth(judged: Judged, images: Images, truth: Truth | None) -> Answer:

@@ -14,7 +14,7 @@ from bascule.core.errors import RequestError
 from bascule.core.gradients import is_differentiable
 from bascule.core.lending import not_logits
 from bascule.core.restore import answer_in_training, evaluating
-from bascule.models import Architecture
+from bascule.models.contract import Architecture
 
 
 def check_network(

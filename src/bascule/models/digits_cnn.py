@@ -8,7 +8,7 @@ from annotated_types import Ge
 from torch import nn
 
 from bascule.core.catalog import component
-from bascule.models import Architecture
+from bascule.models.contract import Architecture
 
 
 @component

@@ -10,8 +10,8 @@ from torch import nn
 from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.core.text import count
-from bascule.models import Architecture
 from bascule.models._certified import initialise, same_padding
+from bascule.models.contract import Architecture
 from bascule.models.normalise import Normalise
 
 

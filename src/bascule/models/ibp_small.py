@@ -9,8 +9,8 @@ from torch import nn
 
 from bascule.core.catalog import component
 from bascule.core.errors import RequestError
-from bascule.models import Architecture
 from bascule.models._certified import initialise
+from bascule.models.contract import Architecture
 
 
 @component

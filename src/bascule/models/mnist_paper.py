@@ -6,7 +6,7 @@ from torch import nn
 
 from bascule.core.catalog import component
 from bascule.core.errors import RequestError
-from bascule.models import Architecture
+from bascule.models.contract import Architecture
 from bascule.models.denoise import DenoisingBlock
 
 

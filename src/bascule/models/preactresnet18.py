@@ -9,7 +9,7 @@ from annotated_types import Gt, MinLen
 from torch import Tensor, nn
 
 from bascule.core.catalog import component
-from bascule.models import Pretrainable
+from bascule.models.contract import Pretrainable
 from bascule.models.normalise import Normalise
 
 

@@ -8,8 +8,8 @@ from annotated_types import Ge, Gt, Le
 from torch import nn
 
 from bascule.core.catalog import component
-from bascule.models import Pretrainable
 from bascule.models._resnet import Bottleneck, ResNet
+from bascule.models.contract import Pretrainable
 from bascule.models.normalise import Normalise
 
 

@@ -9,8 +9,8 @@ from torch import nn
 
 from bascule.core.catalog import component
 from bascule.core.optional import import_optional
-from bascule.models import Pretrainable
 from bascule.models._package import build_net, check_name, check_settings
+from bascule.models.contract import Pretrainable
 from bascule.models.normalise import Normalise
 
 _FILE = "give a file as the model's own setting `weights`; nothing is downloaded"

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bascule.certify import Certifier
-from bascule.certify.run import check_certifier
+from bascule.certifiers.contract import Certifier
+from bascule.certifiers.run import check_certifier
 from bascule.core import rng
 from bascule.core.catalog import name_of
 from bascule.core.errors import RequestError, placed, unknown
@@ -20,23 +20,23 @@ from bascule.core.features import features
 from bascule.core.gradients import no_gradients
 from bascule.core.images import Images, as_bytes
 from bascule.core.text import count, quote
-from bascule.data import Facts, Source
-from bascule.detect import Detector
-from bascule.detect.run import images_needed
+from bascule.data.contract import Facts, Source
+from bascule.detectors.contract import Detector
+from bascule.detectors.run import images_needed
 from bascule.evaluation.kinds import kinds
-from bascule.explain import HeatMap, Projection
-from bascule.filter import Filter
-from bascule.measure import AIM, OF_BASE, OF_TWIN, Metric
-from bascule.measure.detection import REFUSING
-from bascule.measure.needs import in_words, keys_of
+from bascule.explanations.contract import HeatMap, Projection
+from bascule.filters.contract import Filter
+from bascule.metrics.contract import AIM, OF_BASE, OF_TWIN, Metric
+from bascule.metrics.detection import REFUSING
+from bascule.metrics.needs import in_words, keys_of
 from bascule.models.checks import check_network
 from bascule.plan.plan import Cell, Row
 from bascule.plan.schema import Setup
-from bascule.poison.aims import NOWHERE, aim_of
-from bascule.poison.given import GivenPoison
-from bascule.repair import Repair
-from bascule.scan import Scanner
-from bascule.train import Course, Objective
+from bascule.repairs.contract import Repair
+from bascule.scanners.contract import Scanner
+from bascule.training.contract import Course, Objective
+from bascule.triggers.aims import NOWHERE, aim_of
+from bascule.triggers.given import GivenPoison
 
 _ROOMS = (Certifier, Filter, Repair, Scanner, Detector, HeatMap, Objective)
 """Whose components may say of a network, before any training, that they cannot work on it."""

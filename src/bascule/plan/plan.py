@@ -6,25 +6,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bascule.attack import Attack
+from bascule.attacks.contract import Attack
 from bascule.core.catalog import describe, name_of
 from bascule.core.fingerprint import fingerprint
-from bascule.data import Facts
+from bascule.data.contract import Facts
 from bascule.data.identity import content_settings, test_identity
 from bascule.evaluation.kinds.search import search_for
 from bascule.evaluation.question import EvaluationSettings, Question
 from bascule.evaluation.retuning import Retuning
 from bascule.evaluation.run import questions_of
-from bascule.measure import Metric
+from bascule.metrics.contract import Metric
 from bascule.plan.beside import as_written
 from bascule.plan.document import Document
 from bascule.plan.schema import EVALUATIONS, Frame, Probe, Published, Setup
-from bascule.poison import Searched, Trigger
-from bascule.poison.aims import Aims
-from bascule.poison.placement import Poison
-from bascule.poison.several import SeveralPoisons
 from bascule.record.plan import PublishedValues, RecordedCell, RecordedPlan, RecordedRow, RecordedSeed
-from bascule.train.standard import Standard
+from bascule.training.standard import Standard
+from bascule.triggers.aims import Aims
+from bascule.triggers.contract import Searched, Trigger
+from bascule.triggers.placement import Poison
+from bascule.triggers.several import SeveralPoisons
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from bascule.core.catalog import construct, name_of
 from bascule.core.errors import RequestError, placed, unknown
 from bascule.core.text import count, quote
-from bascule.measure import Metric
+from bascule.metrics.contract import Metric
 from bascule.plan.beside import SEED, found_beside
 from bascule.plan.checks import Checks, check_measured, check_metrics, check_rows_differ
 from bascule.plan.document import Document

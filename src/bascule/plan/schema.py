@@ -7,24 +7,24 @@ from typing import Annotated, Any, ClassVar
 from annotated_types import Ge
 from pydantic import BeforeValidator, Field
 
-from bascule.attack import Evasion
-from bascule.attack.two_precisions import Precision
-from bascule.certify import Certifier
+from bascule.attacks.contract import Evasion
+from bascule.attacks.two_precisions import Precision
+from bascule.certifiers.contract import Certifier
 from bascule.core.ball import Eps
 from bascule.core.catalog import Of, component
-from bascule.data import Source
-from bascule.detect import Detector
+from bascule.data.contract import Source
+from bascule.detectors.contract import Detector
 from bascule.evaluation.retuning import Retuning
-from bascule.explain import HeatMap, Projection, Spectrum
-from bascule.filter import Filter
-from bascule.measure import Metric
-from bascule.models import Architecture
-from bascule.poison.given import GivenPoison
-from bascule.poison.placement import Poison
-from bascule.poison.several import SeveralPoisons
-from bascule.repair import Repair
-from bascule.scan import Scanner
-from bascule.train.settings import Training
+from bascule.explanations.contract import HeatMap, Projection, Spectrum
+from bascule.filters.contract import Filter
+from bascule.metrics.contract import Metric
+from bascule.models.contract import Architecture
+from bascule.repairs.contract import Repair
+from bascule.scanners.contract import Scanner
+from bascule.training.settings import Training
+from bascule.triggers.given import GivenPoison
+from bascule.triggers.placement import Poison
+from bascule.triggers.several import SeveralPoisons
 
 KEYS = ("title", "about", "base", "rows", "vary", "seeds", "twin", "measure", "scales", "published")
 SCALED = ("base", "rows", "vary", "seeds", "twin")

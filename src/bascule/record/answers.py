@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bascule.measure import Labels
+from bascule.metrics.contract import Labels
 
 Radii = NDArray[np.float64]
 Column = Labels | Radii

@@ -31,7 +31,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from bascule.measure import MISSING, Labels
+from bascule.metrics.contract import MISSING, Labels
 from bascule.record.answers import Answers, Column, Finding
 from bascule.record.arrays import read_arrays
 from bascule.record.plan import RecordedCell, plain_name

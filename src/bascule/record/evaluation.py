@@ -9,10 +9,10 @@ from typing import Any
 from bascule.core.catalog import build, name_of
 from bascule.core.errors import RequestError
 from bascule.core.text import joined
-from bascule.measure import AIM, MISSING, OF_BASE, OF_TWIN, Measure, Metric, Outcomes
-from bascule.measure.interval import summarise
-from bascule.measure.needs import in_words, keys_of
-from bascule.measure.worst import survivors
+from bascule.metrics.contract import AIM, MISSING, OF_BASE, OF_TWIN, Measure, Metric, Outcomes
+from bascule.metrics.interval import summarise
+from bascule.metrics.needs import in_words, keys_of
+from bascule.metrics.worst import survivors
 from bascule.record.answers import Answers
 from bascule.record.flags import flags_of_model
 from bascule.record.outcomes import outcomes_of

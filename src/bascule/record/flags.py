@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from bascule.core.text import count
-from bascule.measure import Labels, Measure, Metric, Outcomes
-from bascule.measure.accuracy import Accuracy
-from bascule.measure.asr import Asr
-from bascule.measure.detection import REFUSING
-from bascule.measure.interval import share_of
-from bascule.measure.robust_accuracy import RobustAccuracy
-from bascule.measure.woken import MUCH, woken
+from bascule.metrics.accuracy import Accuracy
+from bascule.metrics.asr import Asr
+from bascule.metrics.contract import Labels, Measure, Metric, Outcomes
+from bascule.metrics.detection import REFUSING
+from bascule.metrics.interval import share_of
+from bascule.metrics.robust_accuracy import RobustAccuracy
+from bascule.metrics.woken import MUCH, woken
 from bascule.record.answers import Answers
 from bascule.record.cell import FILTERED, ISOLATED
 from bascule.record.counted import Counted, counted_part, flags_of_asked

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bascule.measure import MISSING, Judgement, Labels, Outcomes, Verdict
-from bascule.measure.detection import SORTS, Detection, Inputs
+from bascule.metrics.contract import MISSING, Judgement, Labels, Outcomes, Verdict
+from bascule.metrics.detection import SORTS, Detection, Inputs
 from bascule.record.answers import Answers, Finding
 from bascule.record.cell import FILTERED, ISOLATED
 from bascule.record.plan import RecordedQuestion

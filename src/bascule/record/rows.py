@@ -11,9 +11,9 @@ import numpy as np
 
 from bascule.core.catalog import ForeignCodeError, build, recorded_code
 from bascule.core.errors import RequestError
-from bascule.measure import Measure, Metric, Outcomes
-from bascule.measure.interval import summarise
-from bascule.measure.robust_accuracy import RobustAccuracy
+from bascule.metrics.contract import Measure, Metric, Outcomes
+from bascule.metrics.interval import summarise
+from bascule.metrics.robust_accuracy import RobustAccuracy
 from bascule.record.answers import Answers
 from bascule.record.counted import counted_part
 from bascule.record.flags import flags_of_metrics, flags_of_row

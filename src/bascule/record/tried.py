@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bascule.core.text import count
-from bascule.measure import MISSING, Labels, Outcomes
-from bascule.measure.robust_accuracy import RobustAccuracy
+from bascule.metrics.contract import MISSING, Labels, Outcomes
+from bascule.metrics.robust_accuracy import RobustAccuracy
 from bascule.record.answers import Answers, Radii
 from bascule.record.plan import Reach, RecordedQuestion
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bascule.core.catalog import build
-from bascule.measure import Measure, Metric, Outcomes
-from bascule.measure.interval import summarise
+from bascule.metrics.contract import Measure, Metric, Outcomes
+from bascule.metrics.interval import summarise
 from bascule.record.answers import Finding
 from bascule.report.compare.same_models import merge
 from bascule.report.view import CellView, RowView, View

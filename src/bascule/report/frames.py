@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from bascule.core.optional import import_optional
-from bascule.measure import MISSING
-from bascule.measure.interval import summarise
+from bascule.metrics.contract import MISSING
+from bascule.metrics.interval import summarise
 from bascule.record.run import open_run
 from bascule.report.view import CellView, RowView, View, view_of
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from bascule.core.catalog import build
 from bascule.core.text import count
-from bascule.measure import Measure, Metric, Outcomes
-from bascule.measure.interval import summarise
-from bascule.measure.paired import difference
+from bascule.metrics.contract import Measure, Metric, Outcomes
+from bascule.metrics.interval import summarise
+from bascule.metrics.paired import difference
 from bascule.record.evaluation import AttackShare, Evaluation
 from bascule.report.tables import grid
 from bascule.report.tables.grid import Grid, TableCell

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from bascule.measure import Metric
+from bascule.metrics.contract import Metric
 from bascule.record.cell import CellRecord
 from bascule.record.plan import RecordedCell, RecordedPlan
 from bascule.record.rows import RowResult, metrics_of

@@ -8,15 +8,15 @@ from typing import Annotated, Any
 
 import pytest
 
-from bascule.attack import Attack
-from bascule.attack.fgsm import Fgsm
+from bascule.attacks.contract import Attack
+from bascule.attacks.fgsm import Fgsm
 from bascule.core.catalog import Of, build, component, construct, describe
 from bascule.core.errors import RequestError
 from bascule.core.fingerprint import fingerprint
-from bascule.poison.placement import Poison
-from bascule.poison.sticker import Sticker
-from bascule.train.settings import Augment, Training
-from bascule.train.standard import Standard
+from bascule.training.settings import Augment, Training
+from bascule.training.standard import Standard
+from bascule.triggers.placement import Poison
+from bascule.triggers.sticker import Sticker
 
 
 @component

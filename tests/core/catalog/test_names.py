@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import bascule.poison
 import pytest
 
-import bascule.poison
 from bascule.core import catalog
 from bascule.core.catalog import build, describe
 from bascule.core.errors import RequestError
@@ -22,14 +22,14 @@ from bascule.core.errors import RequestError
 def copied_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The folder of the triggers, copied to where files can be added."""
     folder = tmp_path / "poison"
-    shutil.copytree(Path(bascule.poison.__path__[0]), folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(Path(bascule.triggers.__path__[0]), folder, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(sys.modules["bascule.core.catalog.names"], "_ROOT", tmp_path)
     monkeypatch.setattr(bascule.poison, "__path__", [str(folder)])
     catalog.names.cache_clear()
     importlib.invalidate_caches()
     yield folder
     catalog.names.cache_clear()
-    sys.modules.pop("bascule.poison.ink_blot", None)
+    sys.modules.pop("bascule.triggers.ink_blot", None)
     vars(bascule.poison).pop("ink_blot", None)
 
 

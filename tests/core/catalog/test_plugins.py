@@ -92,7 +92,7 @@ def test_a_built_in_name_is_never_taken(announce: Announce, claimed: str) -> Non
     assert names.count("sticker") == 1
     assert claimed == "sticker" or claimed not in names
     with pytest.warns(UserWarning, match=rf"poison/{claimed} of demo 1\.2 is ignored: poison/sticker is built in"):
-        assert type(build("poison", "sticker")).__module__ == "bascule.poison.sticker"
+        assert type(build("poison", "sticker")).__module__ == "bascule.triggers.sticker"
     assert catalog.origin("poison", "sticker") == catalog.BUILT_IN
     assert catalog.documentation("poison", "sticker").summary != "Blackens a corner."
 

@@ -8,15 +8,15 @@ from typing import Annotated, Any
 
 import pytest
 
-from bascule.attack import Attack
+from bascule.attacks.contract import Attack
 from bascule.core.catalog import Of, build, component, construct
 from bascule.core.errors import RequestError
 from bascule.plan.schema import Setup
-from bascule.poison.placement import Poison
-from bascule.poison.several import SeveralPoisons
-from bascule.poison.sticker import Sticker
-from bascule.train.settings import Training
-from bascule.train.standard import Standard
+from bascule.training.settings import Training
+from bascule.training.standard import Standard
+from bascule.triggers.placement import Poison
+from bascule.triggers.several import SeveralPoisons
+from bascule.triggers.sticker import Sticker
 
 
 @component
@@ -178,7 +178,7 @@ def test_callers_further_out_prefix_their_keys() -> None:
 
 def test_a_component_of_another_room_named_by_its_module_is_refused() -> None:
     with pytest.raises(RequestError, match=r"'bascule\.train\.standard:Standard' is not a component of 'poison'"):
-        build("poison", "bascule.train.standard:Standard")
+        build("poison", "bascule.training.standard:Standard")
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from bascule.core import catalog
 from bascule.core.catalog import build, describe
 from bascule.core.errors import RequestError
 from bascule.core.fingerprint import fingerprint
-from bascule.models import UserModel
-from bascule.poison import Trigger
+from bascule.models.contract import UserModel
+from bascule.triggers.contract import Trigger
 
 NETS = """\
 from torch import nn
@@ -122,7 +122,7 @@ def test_a_users_trigger_class_is_built_by_its_place(workplace: Path, ink_blot: 
 
 TRIGGER = """
 from bascule.core.catalog import component
-from bascule.poison import Trigger
+from bascule.triggers.contract import Trigger
 
 @component
 class Brighter(Trigger):
@@ -150,7 +150,7 @@ def test_a_users_component_is_known_by_its_name_and_its_code(tmp_path: Path, mon
 def test_a_class_without_its_method_is_refused(tmp_path: Path) -> None:
     text = "from bascule.filter import Filter\nfrom bascule.core.catalog import component\n"
     (tmp_path / "half.py").write_text(f'{text}@component\nclass Half(Filter):\n    """Half done."""\n')
-    with pytest.raises(RequestError, match=r"^Half lacks judge: see bascule/filter/__init__.py$"):
+    with pytest.raises(RequestError, match=r"^Half lacks judge: see bascule/filters/__init__.py$"):
         build("filter", f"{tmp_path}/half.py:Half")
 
 
@@ -168,5 +168,5 @@ def test_the_users_class_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_one_of_ours_keeps_its_name_when_it_is_asked_for_by_its_module() -> None:
-    by_module = build("poison", "bascule.poison.sticker:Sticker")
+    by_module = build("poison", "bascule.triggers.sticker:Sticker")
     assert describe(by_module) == describe(build("poison", "sticker"))

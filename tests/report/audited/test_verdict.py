@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bascule.measure import Measure
+from bascule.metrics.contract import Measure
 from bascule.record.agreement import Scanned
 from bascule.report.audited.facts import Facts, Repaired, Robust, Trigger, filtered
 from bascule.report.audited.verdict import verdict_of

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bascule.measure import Judgement
+from bascule.metrics.contract import Judgement
 from bascule.record.cell import FILTERED
 from bascule.report.panels.filters import curve
 from findings import INSPECT, finding, judged, row_with, run_of

@@ -1,8 +1,8 @@
 """The catalogue: components are found by scanning their room's folder and built from plain settings.
 
 A component is a frozen, keyword-only dataclass whose fields are its whole configuration, so every field can change its
-result. It is a `@component` class named after its file: `filter/spectral_signatures.py` holds `SpectralSignatures`,
-the component `filter/spectral-signatures`. The other files of a room, such as `filter/run.py`, hold none. Other
+result. It is a `@component` class named after its file: `filters/spectral_signatures.py` holds `SpectralSignatures`,
+the component `filter/spectral-signatures`. The other files of a room, such as `filters/run.py`, hold none. Other
 packages add components through entry points in the group `bascule.<room>`, under names that are not built in. Names and
 descriptions are read from the source text: listing imports nothing.
 

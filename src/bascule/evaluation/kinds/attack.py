@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bascule.attack.checks import SAMPLE, signs_of_attack, signs_of_model
+from bascule.attacks.checks import SAMPLE, signs_of_attack, signs_of_model
 from bascule.evaluation.question import Asking, Question
 from bascule.evaluation.subject import Answer, Subject
 

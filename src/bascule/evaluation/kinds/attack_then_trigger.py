@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from bascule.attack.run import run_attack
+from bascule.attacks.run import run_attack
 from bascule.core.inference import Filled, labels_of
 from bascule.core.restore import evaluating
 from bascule.evaluation.question import Asking, Question

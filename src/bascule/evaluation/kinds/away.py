@@ -6,7 +6,7 @@ import torch
 
 from bascule.evaluation.question import Asking, Question
 from bascule.evaluation.subject import Answer, Subject
-from bascule.poison.aims import NOWHERE
+from bascule.triggers.aims import NOWHERE
 
 FOLLOWS = "toward"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from bascule.certify.run import run_certifier
+from bascule.certifiers.run import run_certifier
 from bascule.evaluation.question import Asking, Question
 from bascule.evaluation.subject import Answer, Subject
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from bascule.attack import Attack, Evasion
+from bascule.attacks.contract import Attack, Evasion
 from bascule.core.catalog import name_of
 from bascule.core.errors import RequestError
 from bascule.evaluation.question import Asking, Question
 from bascule.evaluation.subject import Answer, Subject
-from bascule.measure import MISSING
+from bascule.metrics.contract import MISSING
 
 FOLLOWS = "strength"
 

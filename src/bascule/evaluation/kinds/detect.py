@@ -23,19 +23,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bascule.attack import Attack
-from bascule.attack.toward import Toward
+from bascule.attacks.contract import Attack
+from bascule.attacks.toward import Toward
 from bascule.core import rng
 from bascule.core.inference import chunks, labels_of
 from bascule.core.restore import evaluating
-from bascule.detect.evade import evade
-from bascule.detect.run import Guard, prepare_detector
+from bascule.detectors.evade import evade
+from bascule.detectors.run import Guard, prepare_detector
 from bascule.evaluation.inputs import adversarial, pushed
 from bascule.evaluation.question import Asking, Question
 from bascule.evaluation.subject import Answer, Subject
-from bascule.measure import MISSING
-from bascule.measure.detection import FALSE_ALARMS, REFUSING
-from bascule.poison.aims import NOWHERE
+from bascule.metrics.contract import MISSING
+from bascule.metrics.detection import FALSE_ALARMS, REFUSING
+from bascule.triggers.aims import NOWHERE
 
 FOLLOWS = "scan"
 ATTACKED = 2000

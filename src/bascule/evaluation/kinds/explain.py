@@ -10,9 +10,9 @@ from bascule.core.images import as_bytes
 from bascule.evaluation.question import Asking, Question
 from bascule.evaluation.subject import BATCH, EXPLAINED, Answer, Subject
 from bascule.evaluation.truth import poisoned
-from bascule.explain import HeatMap, Projection, Spectrum
-from bascule.explain.attention import changed_pixels, changed_share, trigger_attention
-from bascule.explain.run import run_heat_map, run_spectrum
+from bascule.explanations.attention import changed_pixels, changed_share, trigger_attention
+from bascule.explanations.contract import HeatMap, Projection, Spectrum
+from bascule.explanations.run import run_heat_map, run_spectrum
 
 FOLLOWS = "scan"
 GALLERY = 8

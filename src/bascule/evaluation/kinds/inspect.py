@@ -5,7 +5,7 @@ from __future__ import annotations
 from bascule.evaluation.question import Asking, Question
 from bascule.evaluation.subject import Answer, Subject
 from bascule.evaluation.truth import beside_truth
-from bascule.filter.run import run_filter
+from bascule.filters.run import run_filter
 
 FOLLOWS = "certify"
 

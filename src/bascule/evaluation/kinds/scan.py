@@ -8,8 +8,8 @@ from torch import Tensor
 from bascule.core.images import as_bytes
 from bascule.evaluation.question import Asking, Question
 from bascule.evaluation.subject import EXPLAINED, Answer, Subject
-from bascule.explain.attention import changed_pixels
-from bascule.scan.run import run_scanner
+from bascule.explanations.attention import changed_pixels
+from bascule.scanners.run import run_scanner
 
 FOLLOWS = "inspect"
 

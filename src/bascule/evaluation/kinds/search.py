@@ -9,7 +9,7 @@ from bascule.core import rng
 from bascule.core.catalog import describe
 from bascule.evaluation.question import Asking, Question
 from bascule.evaluation.subject import Answer, Subject
-from bascule.poison.placement import Poison
+from bascule.triggers.placement import Poison
 
 FOLLOWS = None
 

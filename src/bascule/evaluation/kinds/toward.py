@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from bascule.attack.toward import Toward
+from bascule.attacks.toward import Toward
 from bascule.evaluation.question import Asking, Question
 from bascule.evaluation.subject import Answer, Subject
-from bascule.measure import MISSING
-from bascule.poison.aims import NOWHERE
+from bascule.metrics.contract import MISSING
+from bascule.triggers.aims import NOWHERE
 
 FOLLOWS = "attack-triggered"
 

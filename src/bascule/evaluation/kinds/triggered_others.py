@@ -8,8 +8,8 @@ import torch
 
 from bascule.evaluation.question import Asking, Question
 from bascule.evaluation.subject import Answer, Subject
-from bascule.measure import MISSING
-from bascule.poison.aims import NOWHERE
+from bascule.metrics.contract import MISSING
+from bascule.triggers.aims import NOWHERE
 
 FOLLOWS = "triggered"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bascule.measure import Measure
+from bascule.metrics.contract import Measure
 from bascule.record.agreement import Scanned, scans_of
 from bascule.record.audited import notes_of
 from bascule.record.plan import came_as_it_is

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bascule.core.text import count
-from bascule.measure import Measure
+from bascule.metrics.contract import Measure
 from bascule.record.agreement import agreed, named_most
 from bascule.report.audited.facts import Facts, Filtered, Repaired, Robust, Trigger
 from bascule.report.words import joined, percent, percent_interval

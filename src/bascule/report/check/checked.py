@@ -11,8 +11,8 @@ from typing import Any
 from bascule.core.catalog import load, meant_by, names
 from bascule.core.errors import RequestError, unknown
 from bascule.core.text import count
-from bascule.measure import Measure
-from bascule.measure.needs import in_words, keys_of
+from bascule.metrics.contract import Measure
+from bascule.metrics.needs import in_words, keys_of
 from bascule.record.evaluation import Evaluation, metrics_named
 from bascule.record.rows import RowResult, read_rows
 from bascule.record.run import open_run

@@ -12,9 +12,9 @@ from typing import Literal
 import numpy as np
 
 from bascule.core.errors import RequestError, unknown
-from bascule.measure import Outcomes
-from bascule.measure.interval import share_of
-from bascule.measure.paired import LEAST_SEEDS, Difference, difference, paired_over_seeds
+from bascule.metrics.contract import Outcomes
+from bascule.metrics.interval import share_of
+from bascule.metrics.paired import LEAST_SEEDS, Difference, difference, paired_over_seeds
 from bascule.record.rows import RowResult
 from bascule.report.words import count, joined, setting
 

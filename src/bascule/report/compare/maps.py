@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bascule.core.errors import RequestError, unknown
-from bascule.measure import Measure
-from bascule.measure.paired import Difference, difference
+from bascule.metrics.contract import Measure
+from bascule.metrics.paired import Difference, difference
 from bascule.record.rows import RowResult
 from bascule.report.compare.comparable import groups_of
 from bascule.report.words import setting

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bascule.core.errors import RequestError, unknown
-from bascule.measure.paired import Difference, difference
-from bascule.measure.pareto import Rivals, rivals_of
+from bascule.metrics.paired import Difference, difference
+from bascule.metrics.pareto import Rivals, rivals_of
 from bascule.record.rows import RowResult
 from bascule.report.compare.comparable import groups_of
 from bascule.report.words import count, joined

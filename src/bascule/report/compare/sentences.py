@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bascule.measure.paired import Difference
+from bascule.metrics.paired import Difference
 from bascule.record.flags import TWIN_LIMIT
 from bascule.record.plan import came_as_it_is
 from bascule.record.rows import RowResult

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bascule.measure.paired import Difference
+from bascule.metrics.paired import Difference
 from bascule.report.compare.maps import Axis, Layer, Map
 from bascule.report.compare.pairwise import between
 from bascule.report.words import count, joined

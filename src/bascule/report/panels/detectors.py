@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from bascule.core.catalog import build
-from bascule.measure import Measure, Outcomes
-from bascule.measure.detection import REFUSING, SORTS, Detection
-from bascule.measure.interval import summarise
-from bascule.measure.refusing import inputs_of, working
+from bascule.metrics.contract import Measure, Outcomes
+from bascule.metrics.detection import REFUSING, SORTS, Detection
+from bascule.metrics.interval import summarise
+from bascule.metrics.refusing import inputs_of, working
 from bascule.report.drawing import svg
 from bascule.report.evidence import Evidence, evidence
 from bascule.report.tables.grid import TableCell

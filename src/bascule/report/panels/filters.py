@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from bascule.measure import Judgement, Measure
+from bascule.metrics.contract import Judgement, Measure
 from bascule.record.answers import Finding
 from bascule.record.audited import notes_of
 from bascule.record.cell import FILTERED, ISOLATED

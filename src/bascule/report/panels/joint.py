@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bascule.measure import Measure, Metric
+from bascule.metrics.contract import Measure, Metric
 from bascule.report.compare.comparable import apart
 from bascule.report.compare.pairwise import unseparated
 from bascule.report.compare.same_models import distinct

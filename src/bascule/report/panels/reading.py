@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 
 from bascule.core.catalog import documentation, recorded_code
 from bascule.core.errors import RequestError
-from bascule.measure.interval import CONFIDENCE
+from bascule.metrics.interval import CONFIDENCE
 from bascule.report.view import View
 from bascule.report.words import percent
 

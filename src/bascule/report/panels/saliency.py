@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bascule.measure import Measure
-from bascule.measure.paired import least_seeds
+from bascule.metrics.contract import Measure
+from bascule.metrics.paired import least_seeds
 from bascule.record.plan import came_as_it_is
 from bascule.report.drawing import labels, svg, tiles
 from bascule.report.drawing.picture import Picture

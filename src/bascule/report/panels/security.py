@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from bascule.core.catalog import build
-from bascule.measure import Measure
-from bascule.measure.interval import summarise
+from bascule.metrics.contract import Measure
+from bascule.metrics.interval import summarise
 from bascule.record.plan import Reach
 from bascule.report.compare.same_models import merge
 from bascule.report.drawing import svg

@@ -10,9 +10,9 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from bascule.core.catalog import build
-from bascule.measure import Measure
-from bascule.measure.interval import summarise
-from bascule.measure.woken import Woken, woken
+from bascule.metrics.contract import Measure
+from bascule.metrics.interval import summarise
+from bascule.metrics.woken import Woken, woken
 from bascule.report.compare.same_models import merge
 from bascule.report.drawing import labels, svg
 from bascule.report.tables.grid import TableCell

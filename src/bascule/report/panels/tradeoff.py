@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from bascule.measure import Measure
+from bascule.metrics.contract import Measure
 from bascule.report.compare.comparable import apart
 from bascule.report.compare.pairwise import pareto
 from bascule.report.compare.same_models import distinct

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bascule.measure.interval import CONFIDENCE
+from bascule.metrics.interval import CONFIDENCE
 from bascule.record.audited import notes_of
 from bascule.record.rows import RowResult
 from bascule.report.compare.comparable import apart, groups_of

@@ -10,7 +10,7 @@ from typing import Any
 
 from bascule.core.errors import RequestError
 from bascule.core.text import csv_field, json_text
-from bascule.measure import Measure
+from bascule.metrics.contract import Measure
 from bascule.record.rows import RowResult
 from bascule.report.compare.attackers import Bout, Contest, contests_of, sentences
 from bascule.report.tables import grid

@@ -10,7 +10,7 @@ from typing import Any
 
 from bascule.core.errors import RequestError
 from bascule.core.text import csv_field, json_text
-from bascule.measure.paired import Difference
+from bascule.metrics.paired import Difference
 from bascule.record.rows import RowResult
 from bascule.report.compare.maps import Layer, Map, Place, layers_of, maps_of
 from bascule.report.compare.turns import sentences, summary

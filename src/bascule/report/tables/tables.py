@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from bascule.core.errors import RequestError
 from bascule.core.text import csv_field, json_text
-from bascule.measure import Measure
-from bascule.measure.paired import Difference
+from bascule.metrics.contract import Measure
+from bascule.metrics.paired import Difference
 from bascule.record.rows import RowResult, by_class
 from bascule.report.compare import pairwise
 from bascule.report.compare.comparable import apart

@@ -1,0 +1,14 @@
+from .apgd import Apgd as Apgd
+from .autoattack import Autoattack as Autoattack
+from .composite import Composite as Composite
+from .contract import Attack as Attack
+from .contract import Evasion as Evasion
+from .cw import Cw as Cw
+from .deepfool import Deepfool as Deepfool
+from .fab import Fab as Fab
+from .fgsm import Fgsm as Fgsm
+from .fgsm_targeted import FgsmTargeted as FgsmTargeted
+from .patch import Patch as Patch
+from .pgd import Pgd as Pgd
+from .spatial import Spatial as Spatial
+from .square import Square as Square

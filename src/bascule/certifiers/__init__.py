@@ -1,0 +1,8 @@
+"""Certified bounds by name: `bascule.certifiers.Interval(eps=0.1)`.
+
+The contract that they keep stands in `contract.py`, the names in `__init__.pyi`.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,11 @@
+from .cifar10 import Cifar10 as Cifar10
+from .cifar100 import Cifar100 as Cifar100
+from .contract import Facts as Facts
+from .contract import Source as Source
+from .digits import Digits as Digits
+from .folder import Folder as Folder
+from .mnist import Mnist as Mnist
+from .npz import Npz as Npz
+from .parquet import Parquet as Parquet
+from .stl10 import Stl10 as Stl10
+from .svhn import Svhn as Svhn

@@ -1,0 +1,11 @@
+from .band_energy import BandEnergy as BandEnergy
+from .contract import HeatMap as HeatMap
+from .contract import Projection as Projection
+from .contract import Spectrum as Spectrum
+from .fourier import Fourier as Fourier
+from .grad_cam import GradCam as GradCam
+from .integrated_gradients import IntegratedGradients as IntegratedGradients
+from .latents import Latents as Latents
+from .pass_filter import PassFilter as PassFilter
+from .saliency import Saliency as Saliency
+from .smoothgrad import Smoothgrad as Smoothgrad

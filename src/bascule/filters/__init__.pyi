@@ -1,0 +1,12 @@
+from .activation_clustering import ActivationClustering as ActivationClustering
+from .contract import Filter as Filter
+from .contract import Judged as Judged
+from .contract import LayerFilter as LayerFilter
+from .early_loss import EarlyLoss as EarlyLoss
+from .frequency import Frequency as Frequency
+from .gram import Gram as Gram
+from .neighbours import Neighbours as Neighbours
+from .spectral_signatures import SpectralSignatures as SpectralSignatures
+from .spectre import Spectre as Spectre
+from .strip import Strip as Strip
+from .two_component import TwoComponent as TwoComponent

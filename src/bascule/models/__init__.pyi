@@ -1,0 +1,15 @@
+from .cifar_paper import CifarPaper as CifarPaper
+from .contract import Architecture as Architecture
+from .contract import Pretrainable as Pretrainable
+from .contract import UserModel as UserModel
+from .digits_cnn import DigitsCnn as DigitsCnn
+from .ibp_large import IbpLarge as IbpLarge
+from .ibp_small import IbpSmall as IbpSmall
+from .mnist_fast import MnistFast as MnistFast
+from .mnist_paper import MnistPaper as MnistPaper
+from .preactresnet18 import Preactresnet18 as Preactresnet18
+from .resnet9 import Resnet9 as Resnet9
+from .resnet18 import Resnet18 as Resnet18
+from .resnet50 import Resnet50 as Resnet50
+from .timm import Timm as Timm
+from .torchvision import Torchvision as Torchvision

@@ -1,0 +1,230 @@
+"""Cells in several processes of this machine, with one torch thread each; on CUDA they share the device."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from queue import SimpleQueue
+from typing import Any
+
+from bascule.core.errors import RequestError
+from bascule.plan.plan import Cell
+from bascule.running.cell import Failure, is_done, record_failure
+from bascule.running.context import RunContext
+from bascule.running.worker import Ended, Order, Reached, Refused
+from bascule.running.workplace import Workplace, code_of_cell
+
+_PROGRAM = """\
+import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from bascule.core.host import settle
+settle()
+from bascule.running.worker import serve
+serve()
+"""
+"""A worker. A program of its own: `multiprocessing` would run the caller's main module again in each process."""
+
+_PATIENCE = 5.0
+"""Seconds that a worker may take to end when it is told to."""
+
+
+def run_cells(cells: Sequence[Cell], run: RunContext, jobs: int) -> list[Failure]:
+    """Up to `jobs` cells at the same time, in the plan's order; one that needs another's model waits for that one.
+
+    Each worker does one cell after another and keeps the data it has read. A cell is done when its record says so. One
+    whose worker is lost (killed by the system) has failed; the others go on, with another worker.
+
+    Raises:
+        RequestError: No process can be started, or a cell found that the request is wrong.
+    """
+    waiting, failures = list(cells), []
+    team = _Team(run, min(jobs, len(waiting)))
+    try:
+        while waiting or team.busy:
+            while team.has_room and (cell := _ready(waiting, team.busy)) is not None:
+                waiting.remove(cell)
+                run.progress.begin(cell.label)
+                run.progress.told(cell.label, "starting", 1, 0, "")  # a worker takes seconds to say its first word
+                team.give(cell)
+            ended = team.listen()
+            if ended is None:
+                continue
+            cell, seconds, message = ended
+            run.progress.end(cell.label, seconds, message)
+            if message is not None:
+                failures.append(Failure(cell.label, message))
+    finally:
+        team.stop()
+    return failures
+
+
+def _ready(waiting: Sequence[Cell], busy: Sequence[Cell]) -> Cell | None:
+    """The first cell that waits for none of the others."""
+    open_ones = {cell.fingerprint for cell in (*waiting, *busy)}
+    return next((cell for cell in waiting if not open_ones & {other.fingerprint for other in cell.needs}), None)
+
+
+class _Worker:
+    """A process that does cells, and the thread that hears of it."""
+
+    def __init__(self) -> None:
+        self.cell: Cell | None = None
+        self.began = 0.0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, place: Workplace, heard: SimpleQueue[tuple[_Worker, Any]]) -> None:
+        """Start it; what it says is put into `heard`, None when it has gone.
+
+        Raises:
+            RequestError: The system starts no process.
+        """
+        path = json.dumps([str(entry) for entry in sys.path])
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        try:
+            with _ctrl_c_held_back():
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", _PROGRAM, path],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    env={**os.environ, **threads},
+                )
+        except OSError as error:
+            raise RequestError(f"no further process can be started: {error}", place=("jobs",)) from error
+        threading.Thread(target=self._listen, args=(self._process, heard), daemon=True).start()
+        self._send(place)
+
+    def give(self, cell: Cell) -> None:
+        """Let it do this cell."""
+        self.cell, self.began = cell, time.monotonic()
+        self._send(Order(pickle.dumps(cell), code_of_cell(cell)))
+
+    def loss(self) -> str:
+        """How it ended, after `wait`."""
+        assert self._process is not None
+        code = self._process.returncode
+        if code >= 0:
+            return f"its worker was lost: it ended with exit code {code}"
+        with contextlib.suppress(ValueError):
+            name = signal.Signals(-code).name
+            why = ", perhaps for want of memory" if name == "SIGKILL" else ""
+            return f"its worker was lost: it was killed by {name}{why}"
+        return f"its worker was lost: it was killed by signal {-code}"
+
+    def stop(self) -> None:
+        """Let it end at once: what it keeps is written whole."""
+        if self._process is not None:
+            self._process.terminate()
+
+    def wait(self) -> None:
+        """Wait until it has ended."""
+        if self._process is None:
+            return
+        try:
+            self._process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        with contextlib.suppress(OSError):  # what it was sent and did not read
+            self._process.stdin.close()  # type: ignore[union-attr]
+
+    def _send(self, thing: object) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):  # it is heard of that it has gone
+            pickle.dump(thing, self._process.stdin)
+            self._process.stdin.flush()
+
+    def _listen(self, process: subprocess.Popen[bytes], heard: SimpleQueue[tuple[_Worker, Any]]) -> None:
+        assert process.stdout is not None
+        with contextlib.suppress(Exception), process.stdout as answers:  # killed, it may leave half a word
+            while True:
+                heard.put((self, pickle.load(answers)))
+        heard.put((self, None))
+
+
+class _Team:
+    """The workers of a run: at most so many, started when there is something to do."""
+
+    def __init__(self, run: RunContext, size: int) -> None:
+        self._run, self._size = run, size
+        self._place = Workplace.of(run)
+        self._workers: list[_Worker] = []
+        self._heard: SimpleQueue[tuple[_Worker, Any]] = SimpleQueue()
+
+    @property
+    def busy(self) -> list[Cell]:
+        """The cells that are being done."""
+        return [worker.cell for worker in self._workers if worker.cell is not None]
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another cell can be given."""
+        return len(self.busy) < self._size
+
+    def give(self, cell: Cell) -> None:
+        """Let a worker do this cell, a new one if nobody is idle."""
+        worker = next((worker for worker in self._workers if worker.cell is None), None)
+        if worker is None:
+            worker = _Worker()
+            self._workers.append(worker)
+            worker.cell = cell
+            worker.start(self._place, self._heard)
+        worker.give(cell)
+
+    def listen(self) -> tuple[Cell, float, str | None] | None:
+        """Wait for the next word of a worker; if a cell has ended, which, after how many seconds, how it failed.
+
+        Raises:
+            RequestError: A cell found that the request is wrong.
+        """
+        worker, word = self._heard.get()
+        cell = worker.cell
+        if word is None:
+            self._workers.remove(worker)
+            worker.wait()
+        if cell is None:
+            return None
+        if isinstance(word, Reached):
+            self._run.progress.told(cell.label, word.stage, word.total, word.done, word.note)
+            return None
+        worker.cell = None
+        if isinstance(word, Refused):
+            raise word.error
+        if isinstance(word, Ended):
+            return cell, word.seconds, self._outcome(cell, word)
+        message = worker.loss()
+        record_failure(cell, self._run, "LostWorker", message)
+        return cell, time.monotonic() - worker.began, message
+
+    def stop(self) -> None:
+        """End all of them."""
+        for worker in self._workers:
+            worker.stop()
+        for worker in self._workers:
+            worker.wait()
+
+    def _outcome(self, cell: Cell, word: Ended) -> str | None:
+        if word.kind:
+            assert word.failure is not None
+            record_failure(cell, self._run, word.kind, word.failure)
+        elif word.failure is None and not is_done(cell, self._run.record.cell(cell.fingerprint)):
+            return "it has ended, but its record does not say that it is done"
+        return word.failure
+
+
+@contextlib.contextmanager
+def _ctrl_c_held_back() -> Iterator[None]:
+    """A process started inside the block never sees Ctrl-C, which a terminal sends to all: this one stops it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,16 @@
+from .adaptive_blend import AdaptiveBlend as AdaptiveBlend
+from .adaptive_patch import AdaptivePatch as AdaptivePatch
+from .bpp import Bpp as Bpp
+from .channel import Channel as Channel
+from .contract import Searched as Searched
+from .contract import Trigger as Trigger
+from .input_aware import InputAware as InputAware
+from .low_frequency import LowFrequency as LowFrequency
+from .narcissus import Narcissus as Narcissus
+from .overlaid import Overlaid as Overlaid
+from .sig import Sig as Sig
+from .sleeper_agent import SleeperAgent as SleeperAgent
+from .stamped import Stamped as Stamped
+from .sticker import Sticker as Sticker
+from .wanet import Wanet as Wanet
+from .watermark import Watermark as Watermark

@@ -1,0 +1,263 @@
+"""An audit from the outside: what it proposes, runs, says and keeps; on digits, with small proposals."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from bascule.auditing.conduct import Audit, conduct, judge, prepare
+from bascule.auditing.propose import Wish
+from bascule.cli import app
+from bascule.core.errors import RequestError
+from bascule.core.images import Splits
+from bascule.record.audited import AFTERWARDS, notes_of
+from bascule.record.run import RunRecord
+from bascule.report.audited.facts import Facts, facts_of
+from bascule.report.audited.verdict import suspicious
+from bascule.report.view import view_of
+
+QUICK = Wish(minutes=0.001, images=40)
+SCANNED = """\
+  neural-cleanse: {attack: [], scan: {name: neural-cleanse, max_looks: 40}}
+  universal-perturbation: {attack: [], scan: {name: universal-perturbation, max_looks: 30}}
+"""
+
+
+def prepared(model: Path, runs: Path, wish: Wish = QUICK, **given: Any) -> Audit:
+    return prepare(
+        model, **{"data": None, "architecture": None, **given}, wish=wish, runs=runs, roots=[],
+        device=torch.device("cpu"),
+    )  # fmt: skip
+
+
+def facts(audit: Audit) -> Facts:
+    found = facts_of(view_of([audit.record]).runs[0])
+    assert found is not None
+    return found
+
+
+def warn(text: str) -> None:
+    raise AssertionError(text)
+
+
+@pytest.fixture(scope="module")
+def network(cell: Path) -> dict[str, Any]:
+    from bascule.record.cell import CellRecord
+
+    return {key: value for key, value in CellRecord(cell).info()["settings"]["model"].items() if value is not None}
+
+
+@pytest.fixture(scope="module")
+def found(cell: Path, network: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Audit:
+    """The audit of a file with a strong backdoor, with two scanners put into its study by hand, and a repair."""
+    folder = tmp_path_factory.mktemp("audits")
+    weights = Path(shutil.copy(cell / "model.safetensors", folder / "a file.safetensors"))
+    wish = Wish(minutes=0.001, images=60, repairs=({"name": "clp"},))
+    audit = prepared(weights, folder / "runs", wish, data="digits", architecture=network)
+    text = audit.study.read_text()
+    audit.study.write_text(text.replace(AFTERWARDS, SCANNED + AFTERWARDS))
+    assert judge(audit, changed=lambda: None, warn=warn)[0].failures == ()
+    return audit
+
+
+def test_the_proposal_says_why_and_what_it_leaves_out(cell: Path, tmp_path: Path) -> None:
+    audit = prepared(cell, tmp_path)
+    notes = notes_of(audit.study.read_text())
+    assert notes is not None
+    assert any("40 test images of" in reason and "as asked" in reason for reason in notes.reasons)
+    assert any("the radius that its record was measured with" in reason for reason in notes.reasons)
+    assert any(text.startswith("The scanner neural-cleanse: it would take about") for text in notes.left_out)
+    assert any("Adaptive attacks" in text for text in notes.left_out)
+
+
+def test_a_full_audit_takes_every_scanner_filter_and_autoattack(cell: Path, tmp_path: Path) -> None:
+    text = prepared(cell, tmp_path, Wish(full=True)).study.read_text()
+    for name in ("autoattack", "feature-inversion", "neural-cleanse", "mm-bd", "spectre", "strip", "two-component"):
+        assert re.search(rf"(name: |scan: |inspect: ){name}\b", text), name
+    assert "in the full set only" not in text
+
+
+def test_what_scanners_name_is_tried_on_images_that_they_did_not_see(found: Audit) -> None:
+    said = facts(found)
+    assert [scan.method for scan in said.scans] == ["neural-cleanse", "universal-perturbation"]
+    assert [scan.suspects[:1] for scan in said.scans] == [(7,), (7,)]
+    assert suspicious(said)
+    assert said.recovered is not None
+    assert said.recovered.label == 7
+    assert said.recovered.asr.value is not None
+    assert said.recovered.asr.value > 0.9
+    assert (said.recovered.size or 64) < 0.6 * (said.recovered.usual or 0)
+    assert said.done
+    assert said.planted is None  # the file tells nothing of it
+
+
+def test_a_repair_is_measured_at_both_ends_with_the_recovered_trigger(found: Audit) -> None:
+    (repair,) = facts(found).repairs
+    assert repair.name == "clp"
+    assert repair.before.keys() == repair.after.keys() == {"accuracy", "robust_accuracy", "asr"}
+    assert repair.ball is not None
+
+
+def test_the_same_audit_again_does_nothing_anew(found: Audit, cell: Path, network: dict[str, Any]) -> None:
+    before = found.study.read_text()
+    weights = found.record.path.parents[1] / "a file.safetensors"
+    again = prepared(weights, found.record.path.parent, found.wish, data="digits", architecture=network)
+    assert not again.new
+    assert again.record.path == found.record.path
+    assert conduct(again, changed=lambda: None, warn=warn).cells == 0
+    assert found.study.read_text() == before
+
+
+def test_an_audit_that_was_stopped_goes_on(found: Audit) -> None:
+    """Without the rows that the scanners led to, as after a kill between the two runs."""
+    whole, before = found.study.read_text(), facts(found)
+    found.study.write_text(whole.partition(AFTERWARDS)[0] + AFTERWARDS + "\n")
+    assert conduct(found, changed=lambda: None, warn=warn).failures == ()
+    assert found.study.read_text() == whole
+    assert facts(found).recovered == before.recovered
+
+
+def test_training_images_are_ranked(found: Audit) -> None:
+    with (found.record.path / "suspicion.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [line["rank"] for line in lines[:2]] == ["1", "2"]
+    values = [float(line["suspicion"]) for line in lines]
+    assert values == sorted(values, reverse=True)
+    assert "spectral-signatures removed" in lines[0]
+    assert (found.record.path / "suspicion.png").is_file()
+
+
+def test_a_cells_own_record_tells_the_trigger(cell: Path, tmp_path: Path) -> None:
+    audit = prepared(cell, tmp_path, Wish(minutes=0.001, images=40, trained_on_it=False))
+    conduct(audit, changed=lambda: None, warn=warn)
+    said = facts(audit)
+    assert said.planted is not None
+    assert said.planted.label == 7
+    assert said.filters == ()
+    assert any("said not to be what the model was trained on" in text for text in said.left_out)
+
+
+def test_a_trigger_that_was_searched_for_is_said_not_to_be_tried(tmp_path: Path, plan_of, run_here) -> None:
+    record = RunRecord(tmp_path / "searched")
+    plan = plan_of(
+        "poison.trigger={name: low-frequency, steps: 2}", "poison.label=dirty", "train.epochs=1",
+        "data.max_train=200", "data.max_test=60", "twin=false", seeds=1,
+    )  # fmt: skip
+    assert run_here(plan, record).failures == ()
+    path = record.cell(plan.rows[0].cells[0].fingerprint).path
+    text = prepared(path, tmp_path / "runs", Wish(minutes=0.01, images=40)).study.read_text()
+    assert "# - The trigger that its own record tells of, and the training set as it was poisoned" in text
+
+
+def test_a_cell_is_asked_with_its_own_seed(tmp_path: Path, plan_of, run_here) -> None:
+    record = RunRecord(tmp_path / "own")
+    plan = plan_of("train.epochs=1", "data.max_train=200", "data.max_test=60", "twin=false", seeds=2)
+    assert run_here(plan, record).failures == ()
+    path = record.cell(plan.rows[0].cells[1].fingerprint).path
+    audit = prepared(path, tmp_path / "runs", Wish(minutes=0.01, images=40))
+    assert "seeds: [1]" in audit.study.read_text()
+
+
+def test_paths_are_written_so_that_the_study_runs_from_anywhere(
+    cell: Path, network: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(cell / "model.safetensors", tmp_path / "m.safetensors")
+    monkeypatch.chdir(tmp_path)
+    audit = prepared(Path("m.safetensors"), Path("runs"), data="digits", architecture=network)
+    assert f"weights: {tmp_path}/m.safetensors" in audit.study.read_text()
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def call(*words: object) -> tuple[int, str]:
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.output
+
+
+def test_the_command_says_its_verdict_and_exits_with_3(found: Audit, network: dict[str, Any]) -> None:
+    runs = found.record.path.parent
+    words = ("audit", runs.parent / "a file.safetensors", "--data", "digits", "--model", str(network).replace("'", ""))
+    code, output = call(*words, "--minutes", "0.001", "--images", "60", "--repair", "clp", "--runs", runs)
+    assert code == 3
+    assert "Suspicion of a backdoor towards class 7: 2 of 2 scanners name it." in output
+    assert f"Report: {found.record.path / 'report.html'}" in output
+    assert "Not looked at" in output
+    page = (found.record.path / "report.html").read_text()
+    assert "Suspicion of a backdoor towards class 7" in page
+    assert 'id="verdict"' not in page  # "In short" would say it again
+
+
+def test_without_a_scanner_the_exit_code_is_1(cell: Path, tmp_path: Path) -> None:
+    code, output = call(
+        "audit", cell, "--data", "digits", "--minutes", "0.001", "--images", "40", "--other-training-data", "--runs",
+        tmp_path,
+    )  # fmt: skip
+    assert code == 1
+    assert "Nothing has looked for a backdoor in this model." in output
+    assert "no scanner has looked for a backdoor" in output
+
+
+def test_images_alone_are_ranked_by_a_network_of_their_own(tmp_path: Path) -> None:
+    words = ("audit", "--data", "{name: digits, max_train: 300}", "--minutes", "0.001", "--runs", tmp_path)
+    code, output = call(*words)
+    assert code == 0
+    assert "nothing is said of any model" in output
+    assert "Right on" not in output
+    (ranking,) = tmp_path.glob("*/suspicion.csv")
+    assert len(ranking.read_text().splitlines()) == 301
+    assert (ranking.parent / "report.html").is_file()
+    assert "(as it was)" in call(*words)[1]
+
+
+@pytest.mark.filterwarnings("ignore:.*are the test set")
+def test_images_without_a_test_split_are_ranked_but_for_a_few(tmp_path: Path, digits: Splits) -> None:
+    part = digits.train.at(torch.arange(300))
+    np.savez(tmp_path / "own.npz", x=part.pixels.permute(0, 2, 3, 1).numpy(), y=part.labels.numpy())
+    code, output = call(
+        "audit", "--data", f"{{name: npz, path: {tmp_path / 'own.npz'}}}", "--minutes", "0.001", "--runs",
+        tmp_path / "runs",
+    )  # fmt: skip
+    assert code == 0, output
+    (ranking,) = tmp_path.glob("runs/*/suspicion.csv")
+    ranked = len(ranking.read_text().splitlines()) - 1
+    assert 260 <= ranked < 280
+    assert f"{300 - ranked} images that had to be set aside" in output
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ([], "--data"),
+        (["--data", "digits", "--repair", "clp"], "--repair: there is no model to repair"),
+        (["no.pth", "--data", "digits"], "no.pth does not exist"),
+        (["--data", "nothing"], "--data: unknown data name 'nothing'"),
+        (["CELL", "--repair", "nothing"], "--repair: unknown repair name 'nothing'"),
+        (["WEIGHTS", "--data", "digits"], "--model: a file of weights needs its architecture"),
+        (["WEIGHTS", "--model", "digits-cnn"], "--data: say which data"),
+    ],
+)
+def test_wrong_requests(
+    words: list[str], problem: str, cell: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    places = {"CELL": str(cell), "WEIGHTS": str(cell / "model.safetensors")}
+    filled = [places.get(word, word) for word in words]
+    assert problem in refused("audit", *filled, "--runs", tmp_path / "runs")
+    assert not list((tmp_path / "runs").glob("*"))
+
+
+def test_a_study_that_was_edited_wrongly_is_refused_with_its_line(cell: Path, tmp_path: Path) -> None:
+    audit = prepared(cell, tmp_path)
+    audit.study.write_text(audit.study.read_text().replace("train: none", "train: nothing"))
+    with pytest.raises(RequestError, match=r"audit-.*\.yaml, line \d+"):
+        conduct(audit, changed=lambda: None, warn=warn)
