@@ -35,8 +35,14 @@ from bascule.running.run import run_plan
 ROOT = Path(__file__).parents[1]
 
 
+def text_of(page: str) -> str:
+    """A page's text, with that of the pages in the folder of its name."""
+    pages = [ROOT / page, *sorted((ROOT / page).with_suffix("").glob("*.md"))]
+    return "\n".join(path.read_text(encoding="utf-8") for path in pages)
+
+
 def blocks(page: str, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+    return re.findall(rf"```{language}\n(.*?)```", text_of(page), flags=re.DOTALL)
 
 
 def test_the_architecture_page_names_what_is_there() -> None:
@@ -95,7 +101,7 @@ def test_the_guides_detector_refuses_more_of_what_an_attack_made() -> None:
 
 def test_what_detectors_cost_is_as_counted() -> None:
     """Forward passes per input; every detector has its line, and `show` has the same name."""
-    text = (ROOT / "docs/guide.md").read_text(encoding="utf-8").partition("| forward passes |")[2].partition("\n\n")[0]
+    text = text_of("docs/guide.md").partition("| forward passes |")[2].partition("\n\n")[0]
     said = {name: int(passes) for name, passes in re.findall(r"^\| `([\w-]+)` \|[^|]+\| (\d+) \|", text, re.MULTILINE)}
     pixels = torch.randint(256, (400, 1, 8, 8), dtype=torch.uint8)
     images = Images(pixels=pixels, labels=torch.arange(400) % 3, ids=torch.arange(400), classes=("a", "b", "c"))
@@ -150,7 +156,7 @@ def test_the_guides_workflow_and_its_test_stop_a_bad_model(tmp_path: Path, monke
 
 
 def test_the_guides_gate_says_what_is_recorded() -> None:
-    (shown,) = re.findall(r"```\n\$ (bascule check .*?)```", (ROOT / "docs/guide.md").read_text(), flags=re.DOTALL)
+    (shown,) = re.findall(r"```\n\$ (bascule check .*?)```", text_of("docs/guide.md"), flags=re.DOTALL)
     command, *lines = shown.splitlines()
     rows = json.loads((ROOT / "docs" / "results" / "digits" / "table.json").read_text(encoding="utf-8"))
     (row,) = (row for row in rows if row["row"] == "Adv. training")
