@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 VENV_FOREIGN ?= .venv-foreign
+VENV_DOCS ?= .venv-docs
 
-.PHONY: demo test faults foreign install clean
+.PHONY: demo test docs faults foreign install clean
 
 demo: $(VENV)/installed
 	$(BIN)/bascule run digits
@@ -15,6 +16,10 @@ test: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=2 $(BIN)/pytest
+
+# The documentation as a site, in docs/_build/html; a warning is an error. docs/reference and docs/checkout are made by it.
+docs: $(VENV_DOCS)/installed
+	$(VENV_DOCS)/bin/sphinx-build -W --keep-going -q -b html -d docs/_build/doctrees docs docs/_build/html
 
 # Kills, damage and nonsense for about twenty minutes; docs/reliability.md has the figures.
 faults: $(VENV)/installed-dev
@@ -40,5 +45,10 @@ $(VENV_FOREIGN)/installed: pyproject.toml constraints-foreign.txt
 	$(VENV_FOREIGN)/bin/python -m pip install --quiet -c constraints-foreign.txt -e ".[foreign]"
 	touch $@
 
+$(VENV_DOCS)/installed: pyproject.toml constraints.txt constraints-docs.txt
+	test -x $(VENV_DOCS)/bin/python || $(PYTHON) -m venv $(VENV_DOCS)
+	$(VENV_DOCS)/bin/python -m pip install --quiet -c constraints.txt -c constraints-docs.txt -e ".[docs]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(VENV_FOREIGN) build dist src/*.egg-info
+	rm -rf $(VENV) $(VENV_FOREIGN) $(VENV_DOCS) build dist docs/_build docs/reference docs/checkout src/*.egg-info
