@@ -160,6 +160,9 @@ def test_the_guides_workflow_and_its_test_stop_a_bad_model(tmp_path: Path, monke
     good = test.replace("> 80 %", "> 0 %").replace("< 5 %", "<= 100 %")
     exec(good, known)
     known["test_the_hardened_model_is_safe_at_both_ends"]()
+    (confusion,) = (block for block in blocks("docs/guide.md", "python") if block.startswith("# confusion.py"))
+    exec(confusion.replace("digits", "gate"), known)
+    assert set(known["own"]["row"]) == {"Hardened"}
 
 
 def test_the_guides_gate_says_what_is_recorded() -> None:
@@ -190,14 +193,34 @@ def test_links_between_pages_lead_somewhere() -> None:
 
 
 @pytest.mark.parametrize("study", ["digits", "mnist-quick"])
-def test_the_readmes_tables_are_the_recorded_ones(study: str) -> None:
-    (shown,) = (block for block in blocks("README.md", "") if block.startswith(f"$ bascule run {study}"))
-    for row in json.loads((ROOT / "docs" / "results" / study / "table.json").read_text(encoding="utf-8")):
+def test_the_tables_shown_are_the_recorded_ones(study: str) -> None:
+    (shown,) = (block for block in blocks("docs/measured.md", "") if block.startswith(f"$ bascule run {study}"))
+    for row in recorded(study):
         measures = [Measure(**measure) for measure in row["metrics"].values()]
         lines = shown.splitlines()
         place = next(number for number, line in enumerate(lines) if line.startswith(f" {row['row']} "))
         assert lines[place].split()[-len(measures) :] == [value_text(measure) for measure in measures]
         assert lines[place + 1].split() == [interval_text(measure) for measure in measures]
+
+
+def test_the_readmes_table_is_the_recorded_one() -> None:
+    lines = re.findall(r"^\| (?:`([\w-]+)`, )?([^|]+) \|(.+)\|$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
+    start = next(number for number, line in enumerate(lines) if line[0] == "digits")
+    for number, study in enumerate(TABLE):
+        pair = lines[start + 2 * number :][:2]
+        assert [line[0] for line in pair] == [study, ""]
+        for line, row in zip(pair, recorded(study), strict=True):
+            measures = [Measure(**row["metrics"][name]) for name in ("accuracy", "robust_accuracy", "asr", "asr_twin")]
+            shown = [f"{value_text(measure)} ({interval_text(measure)})" for measure in measures]
+            assert [cell.strip() for cell in line[2].split("|")] == shown
+
+
+TABLE = ("digits", "mnist-quick", "cifar10-quick", "imagenette-quick")
+
+
+def recorded(study: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads((ROOT / "docs/results" / study / "table.json").read_text(encoding="utf-8"))
+    return rows
 
 
 def numbers_under(page: str, heading: str) -> list[list[float]]:
