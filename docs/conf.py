@@ -42,6 +42,7 @@ nitpick_ignore = [("py:class", ".".join(place)) for place in python.types() if n
 html_theme = "furo"
 html_title = f"Bascule {release}"
 html_show_sphinx = False
+html_show_copyright = False
 html_copy_source = False
 html_theme_options = {"footer_icons": [], "navigation_with_keys": True}
 copybutton_prompt_text = "$ "
