@@ -6,6 +6,7 @@ import ast
 import functools
 import importlib
 import inspect
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,13 +36,20 @@ def is_class(module: str, name: str) -> bool:
 
 
 def _named_by(module: str, name: str) -> Iterator[tuple[str, str]]:
-    """Types in the annotations of one class or function."""
+    """Types in the annotations of one class or function, in what another name stands for, and among what is raised."""
     tree, places = _module(module)
     for node in tree.body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
-            for word in dict.fromkeys(word for annotation in _annotations(node) for word in _words(annotation)):
-                if word in places and not word.startswith("_"):
-                    yield places[word]
+            words = [word for annotation in _annotations(node) for word in _words(annotation)]
+            raised = re.findall(
+                r"^ +(bascule(?:\.\w+)+)\.(\w+): ", ast.unparse(node).replace("\\n", "\n"), re.MULTILINE
+            )
+            yield from raised
+        elif isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == name and node.value is not None:
+            words = list(_words(node.value))
+        else:
+            continue
+        yield from (places[word] for word in dict.fromkeys(words) if word in places and not word.startswith("_"))
 
 
 @functools.cache
@@ -68,11 +76,17 @@ def _annotations(node: ast.ClassDef | ast.FunctionDef) -> Iterator[ast.expr]:
     for item in [node] if isinstance(node, ast.FunctionDef) else node.body:
         if isinstance(item, ast.AnnAssign):
             yield item.annotation
-        if isinstance(item, ast.FunctionDef) and (item is node or not item.name.startswith("_")):
+        if isinstance(item, ast.FunctionDef) and (item is node or not item.name.startswith("_") or _makes(item)):
             every = [*item.args.posonlyargs, *item.args.args, *item.args.kwonlyargs, item.args.vararg, item.args.kwarg]
             yield from (arg.annotation for arg in every if arg is not None and arg.annotation is not None)
             if item.returns is not None:
                 yield item.returns
+        if isinstance(item, ast.FunctionDef) and _makes(item):
+            yield from (part.annotation for part in ast.walk(item) if isinstance(part, ast.AnnAssign))
+
+
+def _makes(function: ast.FunctionDef) -> bool:
+    return function.name == "__init__"
 
 
 def _words(annotation: ast.expr) -> Iterator[str]:
