@@ -11,7 +11,7 @@ from bascule.core import catalog
 from generators import components
 from generators.markdown import code, escaped, table
 from generators.offered import offered, packages
-from generators.types import is_class, named_in
+from generators.types import named_in
 
 
 def pages() -> dict[str, str]:
@@ -54,7 +54,7 @@ def types() -> list[tuple[str, str]]:
 
 def _types() -> str:
     head = "# Types\n\nWhat stands in the signatures of functions and contracts, and in no package's list."
-    parts = [_autodoc("class" if is_class(*place) else "data", place[0], [place[1]]) for place in types()]
+    parts = [_autodoc("class", module, [name]) for module, name in types()]
     return "\n\n".join([head, *parts]) + "\n"
 
 

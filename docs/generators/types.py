@@ -13,21 +13,13 @@ from typing import Any
 
 
 def named_in(things: Iterable[Any]) -> list[tuple[str, str]]:
-    """Module and name of every type of ours in the annotations of classes and functions, and in those of these types.
+    """Module and name of every class of ours in the annotations of classes and functions.
 
     Read from the source text, so that what is imported for type checkers alone counts too. Names with a leading
-    underscore are left out.
+    underscore are left out, and what these classes name in turn.
     """
-    found: dict[tuple[str, str], None] = {}
-    waiting = [(thing.__module__, thing.__name__) for thing in things]
-    seen = set(waiting)
-    while waiting:
-        for place in _named_by(*waiting.pop()):
-            if place not in seen:
-                seen.add(place)
-                found[place] = None
-                waiting.append(place)
-    return sorted(found)
+    places = {place for thing in things for place in _named_by(thing.__module__, thing.__name__)}
+    return sorted(place for place in places if is_class(*place))
 
 
 def is_class(module: str, name: str) -> bool:
@@ -36,20 +28,13 @@ def is_class(module: str, name: str) -> bool:
 
 
 def _named_by(module: str, name: str) -> Iterator[tuple[str, str]]:
-    """Types in the annotations of one class or function, in what another name stands for, and among what is raised."""
+    """Types in the annotations of one class or function, and among what it raises."""
     tree, places = _module(module)
     for node in tree.body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
             words = [word for annotation in _annotations(node) for word in _words(annotation)]
-            raised = re.findall(
-                r"^ +(bascule(?:\.\w+)+)\.(\w+): ", ast.unparse(node).replace("\\n", "\n"), re.MULTILINE
-            )
-            yield from raised
-        elif isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == name and node.value is not None:
-            words = list(_words(node.value))
-        else:
-            continue
-        yield from (places[word] for word in dict.fromkeys(words) if word in places and not word.startswith("_"))
+            yield from re.findall(r"^ +(bascule(?:\.\w+)+)\.(\w+): ", ast.get_docstring(node) or "", re.MULTILINE)
+            yield from (places[word] for word in dict.fromkeys(words) if word in places and not word.startswith("_"))
 
 
 @functools.cache
@@ -76,17 +61,13 @@ def _annotations(node: ast.ClassDef | ast.FunctionDef) -> Iterator[ast.expr]:
     for item in [node] if isinstance(node, ast.FunctionDef) else node.body:
         if isinstance(item, ast.AnnAssign):
             yield item.annotation
-        if isinstance(item, ast.FunctionDef) and (item is node or not item.name.startswith("_") or _makes(item)):
+        if isinstance(item, ast.FunctionDef) and (
+            item is node or not item.name.startswith("_") or item.name == "__init__"
+        ):
             every = [*item.args.posonlyargs, *item.args.args, *item.args.kwonlyargs, item.args.vararg, item.args.kwarg]
             yield from (arg.annotation for arg in every if arg is not None and arg.annotation is not None)
             if item.returns is not None:
                 yield item.returns
-        if isinstance(item, ast.FunctionDef) and _makes(item):
-            yield from (part.annotation for part in ast.walk(item) if isinstance(part, ast.AnnAssign))
-
-
-def _makes(function: ast.FunctionDef) -> bool:
-    return function.name == "__init__"
 
 
 def _words(annotation: ast.expr) -> Iterator[str]:
