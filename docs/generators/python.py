@@ -78,10 +78,14 @@ def _package(package: str) -> str:
         )
         for name, own in there.items()
     ]
-    others = [name for name in offered(package) if name not in there]
+    top = {getattr(bascule, name): name for names in public() for name in names}
+    others = [name for name in offered(package) if name not in there and _thing(package, name) not in top]
+    above = [name for name in offered(package) if name not in there and name not in others]
     parts = [f"# bascule.{package}", escaped(_summary(package))]
     if lines:
         parts += ["## Components", table(("class", "what it is"), lines)]
+    if above:
+        parts.append(f"{', '.join(map(code, above))}: told with the functions of [bascule](index.md).")
     if others:
         module = importlib.import_module(f"bascule.{package}")
         classes = [name for name in others if inspect.isclass(getattr(module, name))]
