@@ -111,3 +111,4 @@ def test_links_of_a_checkout_hold_on_the_site() -> None:
     assert checkout.with_links("docs/a.md", "[a](b.md) [c](https://d.e/f.md)") == "[a](b.md) [c](https://d.e/f.md)"
     assert checkout.with_links("benchmarks/README.md", "[a](../docs/flags.md)") == "[a](/flags.md)"
     assert checkout.with_links("docs/guide/a.md", "[a](../../README.md)") == "[a](/index.md)"
+    assert checkout.with_links("CONTRIBUTING.md", "[a](docs/decisions/)") == "[a](/decisions/README.md)"

@@ -48,6 +48,8 @@ def _link(page: str, link: re.Match[str]) -> str:
     if re.match(r"[a-z]+:", target):
         return link[0]
     place = _resolved(PurePosixPath(page).parent, target)
+    if (ROOT / place / "README.md").exists():  # a folder shows its README
+        place = f"{place}/README.md"
     if place == "README.md":
         return f"](/index.md{anchor})"
     if place in _outside():
