@@ -22,6 +22,7 @@ from bascule.detectors.run import prepare_detector
 from bascule.metrics.contract import Measure
 from bascule.metrics.interval import wilson
 from bascule.metrics.paired import score_interval
+from bascule.metrics.wording import interval_text, value_text
 from bascule.plan.document import parse_study
 from bascule.plan.resolve import make_plan
 from bascule.record.rows import read_rows
@@ -29,7 +30,6 @@ from bascule.record.run import RunRecord
 from bascule.report.check.checked import Result
 from bascule.report.check.condition import parse_condition
 from bascule.report.panels import panels
-from bascule.report.tables.tables import interval_text, value_text
 from bascule.running.run import run_plan
 
 ROOT = Path(__file__).parents[1]

@@ -10,13 +10,15 @@ from typing import Any
 
 from bascule.core.catalog import meant_by, names
 from bascule.core.errors import RequestError, unknown
+from bascule.core.grid import Grid, TableCell
+from bascule.core.shown import Lines, Part, Shown
 from bascule.core.text import count
 from bascule.metrics.contract import Measure
+from bascule.metrics.wording import interval_text, value_text
 from bascule.record.evaluation import Evaluation, metrics_named
 from bascule.record.rows import RowResult, read_rows
 from bascule.record.run import open_run
 from bascule.report.check.condition import Condition, parse_condition
-from bascule.report.tables.tables import interval_text, value_text
 
 _UNFINISHED = "unfinished"
 """How the flag of a row begins of which something is still to be done."""
@@ -90,8 +92,8 @@ def _exactly(number: float, bound: float, unit: str) -> str:
     return text
 
 
-@dataclass(frozen=True, kw_only=True)
-class Checked:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Checked(Shown):
     """All conditions on all rows; true when all hold. As text it says so line by line."""
 
     of: str
@@ -114,6 +116,13 @@ class Checked:
 
     def __str__(self) -> str:
         return "\n".join([*map(str, self.results), *self._below()])
+
+    def shown(self) -> Sequence[Part]:
+        said = [
+            [*map(TableCell, ("pass" if one.holds else "FAIL", one.row, one.condition.text, one.found))]
+            for one in self.results
+        ]
+        return [Grid(["", "Row", "Condition", "Found"], [], said), Lines(list(self._below()))]
 
     def _below(self) -> Iterator[str]:
         for row, flags in self.flags.items():
