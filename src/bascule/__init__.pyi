@@ -14,9 +14,12 @@ from .api.check import check as check
 from .api.evaluate import evaluate as evaluate
 from .api.load import load as load
 from .api.perturb import perturb as perturb
+from .api.run import run as run
 from .core.errors import RequestError as RequestError
 from .record.evaluation import Evaluation as Evaluation
 from .report.check.checked import Checked as Checked
 from .report.frames import Frames as Frames
+from .report.result import Row as Row
+from .report.result import Run as Run
 
 __version__: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from os import PathLike
 
 from bascule.record.evaluation import Evaluation
 from bascule.report.check import checked
@@ -11,10 +11,10 @@ from bascule.report.check.checked import Checked
 
 
 def check(
-    what: str | Path | Evaluation,
+    what: str | PathLike[str] | Evaluation,
     *conditions: str,
     row: str | Sequence[str] = (),
-    runs: str | Path = "runs",
+    runs: str | PathLike[str] = "runs",
 ) -> Checked:
     """Whether conditions on the numbers of a run hold: `assert bascule.check("digits", "asr.high < 5 %")`.
 
@@ -23,7 +23,8 @@ def check(
     metric that was not measured, an interval that is not there.
 
     Args:
-        what: A run folder, or the name of a study that was run; or what `evaluate` found of one model.
+        what: A run folder, the name of a study that was run, or what `run` and `load` give; or what `evaluate` found of
+            one model.
         conditions: At least one.
         row: Names of rows; by default the conditions must hold on all.
         runs: Folder that holds the runs.

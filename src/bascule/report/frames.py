@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -11,8 +10,7 @@ import numpy as np
 from bascule.core.optional import import_optional
 from bascule.metrics.contract import MISSING
 from bascule.metrics.interval import summarise
-from bascule.record.run import open_run
-from bascule.report.view import CellView, RowView, View, view_of
+from bascule.report.view import CellView, RowView, View
 
 if TYPE_CHECKING:
     import pandas
@@ -33,19 +31,13 @@ class Frames(NamedTuple):
     fooled by one attack is not given to the next, and has no prediction there."""
 
 
-def load(run: str | Path, *, runs: str | Path = "runs") -> Frames:
-    """The frames of RUN.
-
-    Args:
-        run: A run folder, or the name of a study that was run.
-        runs: Folder that holds the runs.
+def frames_of(view: View) -> Frames:
+    """The frames of one run.
 
     Raises:
-        RequestError: There is no such run, its record is damaged, or pandas is missing.
+        RequestError: pandas is missing.
     """
     pd = import_optional("pandas", extra="frames")
-    record = open_run(str(run), Path(runs))
-    view = view_of([record])
     cells, outcomes = [], []
     for row, cell in view.runs[0].cells():
         cells.append(_cell(view, row, cell))

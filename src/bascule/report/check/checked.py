@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from bascule.core.catalog import meant_by, names
 from bascule.core.errors import RequestError, unknown
 from bascule.core.grid import Grid, TableCell
 from bascule.core.shown import Lines, Part, Shown
-from bascule.core.text import count
+from bascule.core.text import count, quote
 from bascule.metrics.contract import Measure
 from bascule.metrics.wording import interval_text, value_text
 from bascule.record.evaluation import Evaluation, metrics_named
@@ -151,7 +152,11 @@ class Checked(Shown):
 
 
 def check(
-    what: str | Path | Evaluation, conditions: Sequence[str], *, row: str | Sequence[str] = (), runs: str | Path
+    what: str | PathLike[str] | Evaluation,
+    conditions: Sequence[str],
+    *,
+    row: str | Sequence[str] = (),
+    runs: str | PathLike[str],
 ) -> Checked:
     """See `bascule.check`."""
     asked = parse_conditions(conditions)
@@ -159,7 +164,10 @@ def check(
         if row:
             raise RequestError("one model has no rows", place=("row",))
         return check_evaluation(what, asked, of="model")
-    return check_rows(read_rows(open_run(str(what), Path(runs))), asked, of=str(what), row=row)
+    if not isinstance(what, (str, PathLike)):
+        problem = f"a run folder, the name of a study that was run, or what `evaluate` found; got {quote(what)}"
+        raise RequestError(problem, place=("what",))
+    return check_rows(read_rows(open_run(fspath(what), Path(runs))), asked, of=fspath(what), row=row)
 
 
 def parse_conditions(texts: Sequence[str]) -> list[Condition]:

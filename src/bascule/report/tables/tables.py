@@ -80,7 +80,8 @@ def render(rows: Sequence[RowResult], form: Format, more: More | None = None, *,
         return _json(rows, more, comparisons)
     if form == "csv":
         return _csv(rows, more, comparisons)
-    grids, below = [_by_class(rows) if more.by_class else _joint(rows)], [[LEGEND, *_notes(rows, form)]]
+    table, notes = joint_table(rows, form)
+    grids, below = [_by_class(rows) if more.by_class else table], [notes]
     if more.by_class:
         below[0].insert(1, ONE_IN_TWENTY)
     if more.pareto:
@@ -91,6 +92,11 @@ def render(rows: Sequence[RowResult], form: Format, more: More | None = None, *,
         doubt = (ONE_SEED if all(alone) else ONE_SEED_TRAINED,) if any(alone) else ()
         below.append([PAIRED, *doubt, *(_sentence(comparison) for comparison in comparisons)])
     return grid.render(grids, below, form, width=width)
+
+
+def joint_table(rows: Sequence[RowResult], form: Format = "text") -> tuple[Grid, list[str]]:
+    """All rows, and the lines below them."""
+    return _joint(rows), [LEGEND, *_notes(rows, form)]
 
 
 # --- grids -----------------------------------------------------------------------------------------------------------
