@@ -14,7 +14,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from bascule.auditing.conduct import Audit, conduct, judge, prepare
+from bascule.auditing.conduct import Prepared, conduct, judge, prepare
 from bascule.auditing.propose import Wish
 from bascule.cli import app
 from bascule.core.errors import RequestError
@@ -32,14 +32,14 @@ SCANNED = """\
 """
 
 
-def prepared(model: Path, runs: Path, wish: Wish = QUICK, **given: Any) -> Audit:
+def prepared(model: Path, runs: Path, wish: Wish = QUICK, **given: Any) -> Prepared:
     return prepare(
         model, **{"data": None, "architecture": None, **given}, wish=wish, runs=runs, roots=[],
         device=torch.device("cpu"),
     )  # fmt: skip
 
 
-def facts(audit: Audit) -> Facts:
+def facts(audit: Prepared) -> Facts:
     found = facts_of(view_of([audit.record]).runs[0])
     assert found is not None
     return found
@@ -57,7 +57,7 @@ def network(cell: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def found(cell: Path, network: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Audit:
+def found(cell: Path, network: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """The audit of a file with a strong backdoor, with two scanners put into its study by hand, and a repair."""
     folder = tmp_path_factory.mktemp("audits")
     weights = Path(shutil.copy(cell / "model.safetensors", folder / "a file.safetensors"))
@@ -86,7 +86,7 @@ def test_a_full_audit_takes_every_scanner_filter_and_autoattack(cell: Path, tmp_
     assert "in the full set only" not in text
 
 
-def test_what_scanners_name_is_tried_on_images_that_they_did_not_see(found: Audit) -> None:
+def test_what_scanners_name_is_tried_on_images_that_they_did_not_see(found: Prepared) -> None:
     said = facts(found)
     assert [scan.method for scan in said.scans] == ["neural-cleanse", "universal-perturbation"]
     assert [scan.suspects[:1] for scan in said.scans] == [(7,), (7,)]
@@ -100,14 +100,14 @@ def test_what_scanners_name_is_tried_on_images_that_they_did_not_see(found: Audi
     assert said.planted is None  # the file tells nothing of it
 
 
-def test_a_repair_is_measured_at_both_ends_with_the_recovered_trigger(found: Audit) -> None:
+def test_a_repair_is_measured_at_both_ends_with_the_recovered_trigger(found: Prepared) -> None:
     (repair,) = facts(found).repairs
     assert repair.name == "clp"
     assert repair.before.keys() == repair.after.keys() == {"accuracy", "robust_accuracy", "asr"}
     assert repair.ball is not None
 
 
-def test_the_same_audit_again_does_nothing_anew(found: Audit, cell: Path, network: dict[str, Any]) -> None:
+def test_the_same_audit_again_does_nothing_anew(found: Prepared, cell: Path, network: dict[str, Any]) -> None:
     before = found.study.read_text()
     weights = found.record.path.parents[1] / "a file.safetensors"
     again = prepared(weights, found.record.path.parent, found.wish, data="digits", architecture=network)
@@ -117,7 +117,7 @@ def test_the_same_audit_again_does_nothing_anew(found: Audit, cell: Path, networ
     assert found.study.read_text() == before
 
 
-def test_an_audit_that_was_stopped_goes_on(found: Audit) -> None:
+def test_an_audit_that_was_stopped_goes_on(found: Prepared) -> None:
     """Without the rows that the scanners led to, as after a kill between the two runs."""
     whole, before = found.study.read_text(), facts(found)
     found.study.write_text(whole.partition(AFTERWARDS)[0] + AFTERWARDS + "\n")
@@ -126,7 +126,7 @@ def test_an_audit_that_was_stopped_goes_on(found: Audit) -> None:
     assert facts(found).recovered == before.recovered
 
 
-def test_training_images_are_ranked(found: Audit) -> None:
+def test_training_images_are_ranked(found: Prepared) -> None:
     with (found.record.path / "suspicion.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert [line["rank"] for line in lines[:2]] == ["1", "2"]
@@ -185,7 +185,7 @@ def call(*words: object) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
-def test_the_command_says_its_verdict_and_exits_with_3(found: Audit, network: dict[str, Any]) -> None:
+def test_the_command_says_its_verdict_and_exits_with_3(found: Prepared, network: dict[str, Any]) -> None:
     runs = found.record.path.parent
     words = ("audit", runs.parent / "a file.safetensors", "--data", "digits", "--model", str(network).replace("'", ""))
     code, output = call(*words, "--minutes", "0.001", "--images", "60", "--repair", "clp", "--runs", runs)
