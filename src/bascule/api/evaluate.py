@@ -7,12 +7,13 @@ from typing import Any
 
 from torch import nn
 
-from bascule.api.given import Data, Labels, floats_for, precision_of
+from bascule.api.given import floats_for, precision_of
 from bascule.attacks.contract import Evasion
 from bascule.attacks.two_precisions import Precision
 from bascule.certifiers.contract import Certifier
 from bascule.core.catalog import build
 from bascule.core.errors import placed
+from bascule.core.given import Data, Labels
 from bascule.core.progress import Progress
 from bascule.evaluation.model import evaluate_model
 from bascule.evaluation.question import EvaluationSettings

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bascule.api.given import Data, Labels, floats_for, part_of, precision_of
+from bascule.api.given import floats_for, part_of, precision_of
 from bascule.attacks.contract import Evasion
 from bascule.attacks.run import run_attack
 from bascule.attacks.two_precisions import Precision
+from bascule.core.given import Data, Labels
 from bascule.core.inference import Filled, predict
 from bascule.evaluation.question import Asking, EvaluationSettings
 from bascule.evaluation.subject import Subject, batch_size, content_identity

@@ -10,13 +10,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from bascule.core import catalog
+from bascule.core.calling import verb_of
+from bascule.core.given import Data, Labels
 from bascule.core.images import Images
+
+if TYPE_CHECKING:
+    from bascule.detectors.run import Guard
 
 Suspicion = Callable[[Tensor], Tensor]
 """Images, floats in [0, 1], B x C x H x W -> floats (B,), finite: higher is more suspicious. What is drawn was drawn
@@ -71,3 +76,7 @@ class Detector(ABC):
         Raises:
             RequestError: It has not what the method needs.
         """
+
+    def __call__(self, model: nn.Module, x: Data, y: Labels | None = None, *, seed: int = 0) -> Guard:
+        """Prepare it on a defender's images: `bascule.detect(model, x, y, self, seed=seed)`."""
+        return verb_of("detect")(model, x, y, self, seed=seed)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bascule.core.catalog import name_of
 from bascule.core.errors import RequestError
+from bascule.core.given import Data, unlabelled
 from bascule.core.gradients import check_differentiable
 from bascule.core.images import Images
 from bascule.core.inference import chunks
@@ -20,9 +21,35 @@ from bascule.detectors.contract import Detector, Suspicion
 _CHUNK = 500
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Detected:
+    """What a prepared detector says of images."""
+
+    suspicion: Tensor
+    """float32, shape (N,): higher is more suspicious."""
+    guard: Guard
+    """Who says so."""
+
+    def refused(self, false_alarms: float = 0.05) -> Tensor:
+        """bool, shape (N,): images above the threshold at which at most this share of clean ones is refused."""
+        return self.suspicion > self.guard.threshold(false_alarms)
+
+    def __repr__(self) -> str:
+        refused = (f"{int(self.refused(share).sum())} refused at {100 * share:g} % false alarms" for share in _SHOWN)
+        return f"Detected: {count(len(self.suspicion), 'image')}, {', '.join(refused)}"
+
+
+_SHOWN = (0.01, 0.05)
+"""Shares of false alarms at which results are shown."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Guard:
-    """A prepared detector beside its model, with what it says of clean images that it was not prepared on."""
+    """A prepared detector beside its model, with what it says of clean images that it was not prepared on.
+
+    Called with images it says how suspicious they are, and which are refused. The model is used as it is then: one that
+    is trained on needs a guard of its own.
+    """
 
     model: nn.Module
     detector: Detector
@@ -42,6 +69,31 @@ class Guard:
             parts = [self.judge(x[index]) for index in chunks(len(x), _CHUNK, x.device)]
         found = torch.cat(parts).detach().to(torch.float32) if parts else x.new_zeros(0)
         return _checked(found, len(x), self.detector)
+
+    def __call__(self, x: Data) -> Detected:
+        """What is said of images: N x C x H x W, floats in [0, 1] or uint8, on any device; or a data set or loader.
+
+        Raises:
+            RequestError: A wrong type, shape or range, or the model cannot take images of this size.
+        """
+        given = unlabelled(x).to(self.device)
+        try:
+            return Detected(suspicion=self.suspicion(given), guard=self)
+        except RuntimeError as error:
+            size = " x ".join(map(str, given.shape[1:]))
+            raise RequestError(f"the model cannot take images of {size}: {error}", place=("x",)) from error
+
+    @property
+    def device(self) -> torch.device:
+        """Of the images that it was prepared on."""
+        return self.calm.device
+
+    def __repr__(self) -> str:
+        limits = (f"above {self.threshold(share):.4g} at {100 * share:g} % false alarms" for share in _SHOWN)
+        return (
+            f"Guard: {name_of(self.detector)}, thresholds from {count(len(self.calm), 'clean image')}\n"
+            f"  refuses an image {', '.join(limits)}"
+        )
 
     def threshold(self, false_alarms: float) -> float:
         """The suspicion above which an image is refused, so that at most this share of clean ones is.

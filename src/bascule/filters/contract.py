@@ -18,8 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from bascule.core import catalog
+from bascule.core.calling import verb_of
 from bascule.core.features import Features, features
+from bascule.core.given import Data, Labels
 from bascule.core.images import Images
+from bascule.core.text import count
 
 
 class Judged(NamedTuple):
@@ -32,6 +35,22 @@ class Judged(NamedTuple):
     notes: tuple[str, ...] = ()
     """What the rule could not do on this set, with the reason: a class that it does not look at, a threshold that no
     image can pass. Empty where it could have removed any image."""
+
+    @property
+    def keep(self) -> Tensor:
+        """bool, shape (N,): what the rule leaves in the training set."""
+        return ~self.removed
+
+    def __repr__(self) -> str:
+        there, gone = len(self.score), int(self.removed.sum())
+        first = self.score.argsort(descending=True, stable=True)[:5].tolist()
+        return "\n  ".join(
+            [
+                f"Judged: {count(there, 'image')}, {gone} removed ({100 * gone / max(1, there):.1f} %)",
+                "most suspicious: " + ", ".join(f"{place} ({float(self.score[place]):.3g})" for place in first),
+                *self.notes[:5],
+            ]
+        )
 
 
 @catalog.contract("filter")
@@ -62,6 +81,10 @@ class Filter(ABC):
         Raises:
             RequestError: It has not what the method needs.
         """
+
+    def __call__(self, model: nn.Module, x: Data, y: Labels | None = None, *, seed: int = 0) -> Judged:
+        """How suspicious each training image is: `bascule.filter(model, x, y, self, seed=seed)`."""
+        return verb_of("filter")(model, x, y, self, seed=seed)
 
 
 @catalog.component

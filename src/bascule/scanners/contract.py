@@ -6,6 +6,7 @@ parameters, measures the success of every recovered trigger itself and counts th
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from bascule.core import catalog
+from bascule.core.calling import verb_of
 from bascule.core.errors import RequestError
+from bascule.core.given import Data, Labels
 from bascule.core.images import Images
 
 
@@ -28,7 +31,7 @@ class Passes(NamedTuple):
     """Images through the backward pass to the input."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Scan:
     """What a scanner says about a model with K classes. Tensors live on the images' device."""
 
@@ -75,6 +78,22 @@ class Scan:
             raise RequestError(f"no trigger was recovered for class {label}: it was not examined")
         return torch.lerp(x, pattern.expand_as(x), mask.expand_as(x))
 
+    def __repr__(self) -> str:
+        said = "none" if not self.suspects else ", ".join(map(str, self.suspects))
+        said += " (it was given)" if self.assumed is not None else ""
+        order = self.anomaly.nan_to_num(nan=-torch.inf).argsort(descending=True, stable=True)[:5].tolist()
+        more = len(self.anomaly) - len(order)
+        lines = [f"Scan: suspects {said}; a suspect's anomaly is above {self.threshold:.3g}", *map(self._line, order)]
+        return "\n  ".join([*lines, *([f"and {more} more with less"] if more else [])])
+
+    def _line(self, label: int) -> str:
+        anomaly = float(self.anomaly[label])
+        if math.isnan(anomaly):
+            return f"class {label}: not examined"
+        success = float(self.details["success"][label]) if "success" in self.details else math.nan
+        moved = "" if math.isnan(success) else f", its trigger moves {100 * success:.0f} % of the other images"
+        return f"class {label}: anomaly {anomaly:.3g}{moved}"
+
 
 @catalog.contract("scan")
 @catalog.component
@@ -107,3 +126,7 @@ class Scanner(ABC):
         Raises:
             RequestError: It has not what the method needs.
         """
+
+    def __call__(self, model: nn.Module, x: Data, y: Labels | None = None, *, seed: int = 0) -> Scan:
+        """Which classes look like a backdoor's target: `bascule.scan(model, x, y, self, seed=seed)`."""
+        return verb_of("scan")(model, x, y, self, seed=seed)
