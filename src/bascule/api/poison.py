@@ -18,8 +18,11 @@ from bascule.core import rng
 from bascule.core.catalog import construct, name_of
 from bascule.core.errors import RequestError
 from bascule.core.given import Data, Labels, labelled, unlabelled
-from bascule.core.images import Floats, Images
+from bascule.core.grid import Grid, TableCell
+from bascule.core.images import Floats, Images, as_bytes
+from bascule.core.shown import Part, Picture, Pictures, Shown
 from bascule.core.text import count
+from bascule.core.tiles import tile
 from bascule.evaluation.kinds.search import search_for
 from bascule.triggers.contract import Found, Searched, Trigger
 from bascule.triggers.found import FoundTrigger
@@ -28,7 +31,7 @@ from bascule.triggers.stamping import Perturb, stamp
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Poisoned:
+class Poisoned(Shown):
     """A poisoned training set, and who knows what was done to it."""
 
     x: Tensor
@@ -65,7 +68,7 @@ class Poisoned:
         with torch.no_grad():
             return stamp(self.trigger, given, generator=rng.stream(seed, "trigger", device=given.device))
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
         there, aim = len(self.y), "each class to the next" if self.target is None else f"target {self.target}"
         covers = f", {count(len(self.covers), 'cover')}" if len(self.covers) else ""
         share = 100 * len(self.index) / there
@@ -73,6 +76,28 @@ class Poisoned:
             f"Poisoned: {len(self.index):,} of {count(there, 'image')} ({share:.3g} %){covers}\n"
             f"  {name_of(self.poison.trigger)}, label {self.poison.label}, {aim}"
         )
+
+    def shown(self) -> Sequence[Part]:
+        facts = {
+            "images": f"{len(self.y):,}",
+            "poisoned": f"{len(self.index):,}",
+            "covers": f"{len(self.covers):,}",
+            "trigger": name_of(self.poison.trigger),
+            "label": self.poison.label,
+            "target": "the next class" if self.target is None else f"{self.target}",
+        }
+        lines = [[TableCell(name), TableCell(value)] for name, value in facts.items()]
+        few = self.index[:_SHOWN]
+        pixels = self.x[few].cpu() if self.x.dtype == torch.uint8 else as_bytes(self.x[few].cpu().float())
+        pictures = [
+            Picture(tile(image), f"image {place}, label {label}")
+            for image, place, label in zip(pixels.numpy(), few.tolist(), self.y[few].tolist(), strict=True)
+        ]
+        return [Grid(["Poisoned"], [""], lines), Pictures(pictures)]
+
+
+_SHOWN = 8
+"""Poisoned images that a notebook shows."""
 
 
 def poison(

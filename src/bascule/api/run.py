@@ -178,10 +178,10 @@ def _document(study: Any, name: str) -> Document:
 
 def _overrides(changes: Mapping[str, Any] | Sequence[str], seeds: int | None) -> list[Override]:
     """As those of the command, which keep in the record how they were written."""
-    if isinstance(changes, str):
-        changes = [changes]
-    texts = [_change(path, value) for path, value in changes.items()] if isinstance(changes, Mapping) else changes
-    if not all(isinstance(text, str) for text in texts):
+    texts: Any = [changes] if isinstance(changes, str) else changes
+    if isinstance(changes, Mapping):
+        texts = [_change(path, value) for path, value in changes.items()]
+    if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
         raise RequestError(f"a mapping, or texts such as train.epochs=3; got {quote(changes)}", place=("set",))
     given = [parse_override(text, "set") for text in texts]
     more = [] if seeds is None else [Override(path="seeds", value=_whole(seeds, "seeds"), origin="seeds")]

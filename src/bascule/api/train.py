@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,10 @@ from bascule.core.catalog import construct, name_of
 from bascule.core.errors import RequestError, placed
 from bascule.core.given import Data, Labels, labelled
 from bascule.core.gradients import check_differentiable, no_gradients
+from bascule.core.grid import Grid, TableCell
 from bascule.core.images import Images
 from bascule.core.restore import repeatable
+from bascule.core.shown import Lines, Part, Shown
 from bascule.core.text import count
 from bascule.models.checks import check_network
 from bascule.models.contract import Architecture
@@ -31,7 +33,7 @@ Told = Callable[[int, int, float, float], None]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Trained:
+class Trained(Shown):
     """A trained model, and how its training went."""
 
     model: nn.Module
@@ -42,13 +44,34 @@ class Trained:
     """bool, shape (N,), on the CPU: images that the objective took for poisoned (`abl`, `d-br`); None where it looks
     for none."""
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
         first, last = self.curve[0], self.curve[-1]
         found = "" if self.isolated is None else f"\n  {count(int(self.isolated.sum()), 'image')} isolated"
         return (
             f"Trained: {type(self.model).__name__}, {count(len(self.curve), 'epoch')}, {last['seconds']:.1f} s\n"
             f"  loss {first['loss']:.3g} in the first epoch, {last['loss']:.3g} in the last{found}"
         )
+
+    def shown(self) -> Sequence[Part]:
+        names = [name for name in self.curve[-1] if name != "epoch"]
+        epochs = list(enumerate(self.curve, start=1))
+        if len(epochs) > _EPOCHS:
+            epochs = [epochs[0], *epochs[1 - _EPOCHS :]]
+        lines = [
+            [TableCell(f"{epoch}"), *(TableCell(_said(said.get(name))) for name in names)] for epoch, said in epochs
+        ]
+        return [
+            Grid(["Epoch"], names, lines),
+            Lines([f"{type(self.model).__name__}, {count(len(self.curve), 'epoch')}"]),
+        ]
+
+
+_EPOCHS = 12
+"""Epochs that a notebook shows: the first, and the last ones."""
+
+
+def _said(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, (int, float)) else ""
 
 
 def train(

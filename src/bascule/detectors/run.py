@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,9 +13,11 @@ from bascule.core.catalog import name_of
 from bascule.core.errors import RequestError
 from bascule.core.given import Data, unlabelled
 from bascule.core.gradients import check_differentiable
+from bascule.core.grid import Grid, TableCell
 from bascule.core.images import Images
 from bascule.core.inference import chunks
 from bascule.core.restore import untouched
+from bascule.core.shown import Lines, Part, Shown
 from bascule.core.text import count
 from bascule.detectors.contract import Detector, Suspicion
 
@@ -22,7 +25,7 @@ _CHUNK = 500
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Detected:
+class Detected(Shown):
     """What a prepared detector says of images."""
 
     suspicion: Tensor
@@ -34,9 +37,19 @@ class Detected:
         """bool, shape (N,): images above the threshold at which at most this share of clean ones is refused."""
         return self.suspicion > self.guard.threshold(false_alarms)
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
         refused = (f"{int(self.refused(share).sum())} refused at {100 * share:g} % false alarms" for share in _SHOWN)
         return f"Detected: {count(len(self.suspicion), 'image')}, {', '.join(refused)}"
+
+    def shown(self) -> Sequence[Part]:
+        there = len(self.suspicion)
+        refused = {share: int(self.refused(share).sum()) for share in _SHOWN}
+        lines = [
+            [*map(TableCell, (f"{100 * share:g} %", f"{many:,}", f"{100 * many / max(1, there):.1f}"))]
+            for share, many in refused.items()
+        ]
+        about = f"{name_of(self.guard.detector)} on {count(there, 'image')}"
+        return [Grid(["At false alarms"], ["Refused", "%"], lines), Lines([about])]
 
 
 _SHOWN = (0.01, 0.05)
@@ -44,7 +57,7 @@ _SHOWN = (0.01, 0.05)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Guard:
+class Guard(Shown):
     """A prepared detector beside its model, with what it says of clean images that it was not prepared on.
 
     Called with images it says how suspicious they are, and which are refused. The model is used as it is then: one that
@@ -88,12 +101,17 @@ class Guard:
         """Of the images that it was prepared on."""
         return self.calm.device
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
         limits = (f"above {self.threshold(share):.4g} at {100 * share:g} % false alarms" for share in _SHOWN)
         return (
             f"Guard: {name_of(self.detector)}, thresholds from {count(len(self.calm), 'clean image')}\n"
             f"  refuses an image {', '.join(limits)}"
         )
+
+    def shown(self) -> Sequence[Part]:
+        lines = [[TableCell(f"{100 * share:g} %"), TableCell(f"{self.threshold(share):.4g}")] for share in _SHOWN]
+        about = f"{name_of(self.detector)}, thresholds from {count(len(self.calm), 'clean image')}"
+        return [Grid(["False alarms"], ["Refuses an image above"], lines), Lines([about])]
 
     def threshold(self, false_alarms: float) -> float:
         """The suspicion above which an image is refused, so that at most this share of clean ones is.
