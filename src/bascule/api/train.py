@@ -132,8 +132,7 @@ def _plan(objective: Objective, epochs: int, rest: Mapping[str, Any]) -> Trainin
     except RequestError as error:
         raise (error if error.place[:1] == ("epochs",) else error.at("training")) from None
     if isinstance(objective, Course):
-        with placed("epochs"):
-            objective.check_epochs(epochs)
+        objective.check_epochs(epochs)
     return plan
 
 
