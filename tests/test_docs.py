@@ -94,6 +94,16 @@ def test_the_guides_study_in_python_runs(tmp_path: Path, monkeypatch: pytest.Mon
     assert str(known["again"]) == str(known["found"])
 
 
+def test_the_guides_verbs_work_together() -> None:
+    (block,) = (block for block in blocks("docs/guide.md", "python") if block.startswith("# both_ends.py"))
+    known: dict[str, Any] = {}
+    exec(block, known)
+    assert known["found"]["asr"].value > 0.9
+    assert known["found"]["accuracy"].value > 0.8
+    assert 0 < int(known["judged"].removed.sum()) < 300
+    assert known["certified"].accuracy_at(1 / 255) <= known["found"]["accuracy"].value
+
+
 def test_the_guides_detector_refuses_more_of_what_an_attack_made() -> None:
     (block,) = (block for block in blocks("docs/guide.md", "python") if block.startswith("# refuse.py"))
     known: dict[str, Any] = {}

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 import bascule
-from bascule.detectors.run import Guard
 
 
 def fair(x: Any) -> Any:
@@ -19,7 +18,7 @@ def fair(x: Any) -> Any:
 
 
 def guard() -> bascule.Guard:
-    return Guard(
+    return bascule.Guard(
         model=nn.Identity(), detector=bascule.detectors.Strip(), calm=torch.arange(100.0), judge=fair, smooth=fair
     )  # fmt: skip
 

@@ -125,7 +125,7 @@ def poison(
 
     Args:
         x: The training set, N x C x H x W with 1 or 3 channels, floats in [0, 1] or uint8 (0 to 255); or a data set or
-            loader, as `evaluate` takes it. Stays as it is.
+            loader, as `evaluate` takes it.
         y: Labels, whole numbers, shape (N,); None with a data set.
         trigger: A name (see `bascule ls poison`) with its settings as keywords; or a mapping as in a study file, or a
             trigger itself.
@@ -149,29 +149,31 @@ def poison(
         RequestError: A wrong name, setting, shape, range or label, more images asked for than there are, a trigger that
             does not fit them, or a proxy that is missing or not needed.
     """
-    mark = part_of("poison", trigger, settings)
     given = {
-        "target": target, "rate": rate, "label": label, "sources": tuple(sources), "rate_of": rate_of, "cover": cover,
-        "cover_trigger": cover_trigger, "test_trigger": test_trigger, "prepare": prepare,
+        "trigger": part_of("poison", trigger, settings), "target": target, "rate": rate, "label": label,
+        "sources": tuple(sources), "rate_of": rate_of, "cover": cover, "cover_trigger": cover_trigger,
+        "test_trigger": test_trigger, "prepare": prepare,
     }  # fmt: skip
-    planned = construct(Poison, {"trigger": mark, **given})
     floats = labelled(x, y, seed=seed)
+    return _planted(construct(Poison, given), floats, x, proxy, classes, seed)
+
+
+def _planted(
+    planned: Poison, floats: Floats, given: Data, proxy: nn.Module | None, classes: int | None, seed: int
+) -> Poisoned:
+    """Plant in the images, as a study does it: on the CPU, with its streams."""
+    device = floats.device
     images = as_set(Floats(x=floats.x.cpu(), labels=floats.labels.cpu()), _classes(floats.labels, classes))
     planned.check(images.size, images.labels, len(images.classes))
-    found = _searched(planned, proxy, images, seed)
-    planted, truth = planned.plant(
-        images,
-        generator=rng.stream(seed, "poison"),
-        perturb=_perturbing(planned, proxy, seed),
-        found=found,
-    )
+    found, perturb = _searched(planned, proxy, images, seed), _perturbing(planned, proxy, seed)
+    planted, truth = planned.plant(images, generator=rng.stream(seed, "poison"), perturb=perturb, found=found)
     shown = planned.trigger_at_test
     return Poisoned(
-        x=_as_given(planted, x).to(floats.device),
-        y=planted.labels.to(floats.device),
+        x=_as_given(planted, given).to(device),
+        y=planted.labels.to(device),
         y_before=floats.labels,
-        index=truth.ids.to(floats.device),
-        covers=truth.covers.to(floats.device),
+        index=truth.ids.to(device),
+        covers=truth.covers.to(device),
         poison=planned,
         trigger=shown.loaded(found) if isinstance(shown, FoundTrigger) and found is not None else shown,
     )

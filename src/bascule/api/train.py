@@ -118,31 +118,30 @@ def train(
         bascule.training.loop.DivergedError: A loss, parameter or running statistic is not finite.
     """
     plan = _plan(part_of("train", objective, settings), epochs, training or {})
-    if isinstance(model, nn.Module):
-        floats, known = floats_for(model, x, y, seed)
-        _check_classes(classes, known, exactly=True)
-        images, network = as_set(floats, known), copy.deepcopy(model)
-    else:
-        architecture: Architecture = part_of("models", model, {})
-        floats = labelled(x, y, seed=seed)
-        known = _check_classes(classes, int(floats.labels.max()) + 1)
-        images = as_set(floats, known)
-        network = _made(architecture, images, plan.objective, seed)
+    network, images = _begun(model, x, y, classes, plan.objective, seed)
     where = images.device if device is None else torch.device(device)
     images, network = images.to(where), network.to(where)
     _check(network, images, plan.objective)
     isolated: list[Isolated] = []
+    judge, report = _judge(plan, network, held_out, seed), progress or (lambda *_: None)
     with repeatable(where), torch.enable_grad():
-        curve = train_in_place(
-            network,
-            images,
-            plan,
-            seed=seed,
-            judge=_judge(plan, network, held_out, seed),
-            tell=isolated.append,
-            report=progress or (lambda *_: None),
-        )
-    return Trained(model=network.eval(), curve=tuple(curve), isolated=isolated[0].isolated.cpu() if isolated else None)
+        curve = train_in_place(network, images, plan, seed=seed, judge=judge, tell=isolated.append, report=report)
+    found = isolated[0].isolated.cpu() if isolated else None
+    return Trained(model=network.eval(), curve=tuple(curve), isolated=found)
+
+
+def _begun(
+    model: Any, x: Data, y: Labels | None, classes: int | None, objective: Objective, seed: int
+) -> tuple[nn.Module, Images]:
+    """The network before its training, a copy of the model or a new one, and its training set."""
+    if isinstance(model, nn.Module):
+        floats, known = floats_for(model, x, y, seed)
+        _check_classes(classes, known, exactly=True)
+        return copy.deepcopy(model), as_set(floats, known)
+    architecture: Architecture = part_of("models", model, {})
+    floats = labelled(x, y, seed=seed)
+    images = as_set(floats, _check_classes(classes, int(floats.labels.max()) + 1))
+    return _made(architecture, images, objective, seed), images
 
 
 def _plan(objective: Objective, epochs: int, rest: Mapping[str, Any]) -> Training:
@@ -155,8 +154,7 @@ def _plan(objective: Objective, epochs: int, rest: Mapping[str, Any]) -> Trainin
     except RequestError as error:
         raise (error if error.place[:1] == ("epochs",) else error.at("training")) from None
     if isinstance(objective, Course):
-        with placed("epochs"):
-            objective.check_epochs(epochs)
+        objective.check_epochs(epochs)
     return plan
 
 
