@@ -84,6 +84,12 @@ def _arguments(need: str) -> tuple[str, ...]:
     return tuple(name for key in keys_of([need]) for name in (("trigger", "target") if key == "poison" else (key,)))
 
 
+def _to_give(metric: Metric) -> str:
+    """What to say of a metric that was not asked for."""
+    wanted = _wanted(metric)
+    return f"not measured: give {joined(wanted)}" if wanted else UNKNOWN
+
+
 def _it(missing: Sequence[str]) -> str:
     return "it" if len(missing) == 1 else "them"
 
@@ -152,9 +158,8 @@ class Evaluation(Shown, Mapping[str, Measure]):
         """
         lines = []
         for name, measure in self.metrics.items():
-            wanted = _wanted(self.kinds[name]) if name.replace("_", "-") in METRICS else []
-            missing = f"not measured: give {joined(wanted)}" if wanted else UNKNOWN
-            lines.append(metric_line(self.kinds[name], [measure], hints.get(name, missing)))
+            hint = hints.get(name, _to_give(self.kinds[name]) if name.replace("_", "-") in METRICS else UNKNOWN)
+            lines.append(metric_line(self.kinds[name], [measure], hint))
         below = [f"On {len(self.outcomes.label):,} {about}. 95 % intervals over these images (Wilson)."]
         below += [
             f"{part.name} ({part.where}): "
