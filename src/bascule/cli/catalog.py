@@ -42,7 +42,7 @@ def ls(
 
 def _hooks() -> list[tuple[str, str]]:
     """What other packages do along a run, and whether they do."""
-    from bascule.hooks.installed import SWITCH, installed
+    from bascule.hooks.announced import SWITCH, installed
 
     found = [
         (f"hooks/{one.name}", f"{'told of every run' if one.on else f'off by ${SWITCH}'} [{one.origin}]")

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from bascule.core.errors import RequestError
+from bascule.hooks.announced import made_hooks
 from bascule.hooks.contract import CellEnd, CellFacts, Hook, RunEnd, RunFacts
-from bascule.hooks.installed import made_hooks
 from bascule.plan.plan import Cell, Plan, Row
 from bascule.record.rows import measures_of_cell, read_rows
 from bascule.record.run import RunRecord

@@ -9,7 +9,7 @@ import pytest
 
 from bascule.core.errors import RequestError
 from bascule.hooks import Hook, installed
-from bascule.hooks.installed import made_hooks
+from bascule.hooks.announced import made_hooks
 
 Announce = Callable[..., None]
 
