@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -144,3 +145,12 @@ def test_names_of_other_benchmarks_lead_to_ours(bascule: Callable) -> None:
         refused = bascule(*words)
         assert (refused.code, refused.out) == (2, "")
         assert said in refused.err
+
+
+def test_the_schema_is_printed_or_written(bascule: Callable, tmp_path: Path) -> None:
+    said = bascule("schema")
+    assert said.code == 0
+    assert json.loads(said.out)["properties"].keys() >= {"base", "rows", "vary"}
+    assert bascule("schema", "--output", "study.schema.json").out == "study.schema.json\n"
+    assert (tmp_path / "study.schema.json").read_text() == said.out
+    assert "is a folder" in bascule("schema", "--output", str(tmp_path)).err

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperCommand
 
 from bascule.cli.audit import audit
-from bascule.cli.catalog import ls, show
+from bascule.cli.catalog import ls, schema, show
 from bascule.cli.check import check
 from bascule.cli.data import get
 from bascule.cli.evaluate import evaluate
@@ -73,6 +73,7 @@ app.command("export", cls=Command)(export)
 app.command("check", cls=Command)(check)
 app.command("ls", cls=Command)(ls)
 app.command("show", cls=Command)(show)
+app.command("schema", cls=Command)(schema)
 app.command("filter", cls=Command)(filter_)
 app.command("scan", cls=Command)(scan)
 app.command("repair", cls=Command)(repair)
