@@ -13,6 +13,7 @@ from bascule.cli.check import check
 from bascule.cli.data import get
 from bascule.cli.evaluate import evaluate
 from bascule.cli.model import filter_, repair, scan
+from bascule.cli.new import new
 from bascule.cli.options import in_options
 from bascule.cli.output import silence
 from bascule.cli.report import export, report, table
@@ -78,4 +79,5 @@ app.command("filter", cls=Command)(filter_)
 app.command("scan", cls=Command)(scan)
 app.command("repair", cls=Command)(repair)
 app.command("validate", cls=Command)(validate)
+app.command("new", cls=Command)(new)
 data_app.command("get", cls=Command)(get)
