@@ -40,7 +40,6 @@ app = typer.Typer(
     help="Measure both ends of an image classifier's security in one run: adversarial examples and backdoors.",
     epilog="Start with: bascule run digits",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -8,13 +8,17 @@ from typing import Annotated
 
 import typer
 
+from bascule.cli import completion
 from bascule.cli.options import writable_file
 from bascule.cli.output import complain, echo, echo_json
 from bascule.core.errors import RequestError
 
 
 def ls(
-    kind: Annotated[str | None, typer.Argument(metavar="KIND", help="One kind of component, or studies.")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Argument(metavar="KIND", help="One kind of component, or studies.", autocompletion=completion.kinds),
+    ] = None,
 ) -> None:
     """List kinds of components, the components of one kind, or the built-in studies."""
     from bascule.core import catalog
@@ -64,7 +68,12 @@ def _warn_of_ignored(kind: str, *names: str) -> None:
 
 def show(
     name: Annotated[
-        str, typer.Argument(metavar="KIND/NAME", help="For example attack/pgd, studies/digits or own.py:Class.")
+        str,
+        typer.Argument(
+            metavar="KIND/NAME",
+            help="For example attack/pgd, studies/digits or own.py:Class.",
+            autocompletion=completion.things,
+        ),
     ],
 ) -> None:
     """Describe a component with all its settings, or print a built-in study."""

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from bascule.cli import completion
 from bascule.cli.output import echo
 from bascule.core.errors import RequestError, unknown
 
@@ -51,7 +52,14 @@ _KINDS: Mapping[str, _Kind] = {
 
 
 def new(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="study, or a kind of component (see: bascule ls).")],
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="KIND",
+            help="study, or a kind of component (see: bascule ls).",
+            autocompletion=completion.new_kinds,
+        ),
+    ],
     name: Annotated[
         str | None,
         typer.Argument(metavar="NAME", help="Of a study the file, by default study.yaml; of a component its name."),
