@@ -50,6 +50,7 @@ BELOW: dict[str, set[str]] = {
     "auditing": {"core", "plan", "running", "evaluation", "record", *COMPONENTS},  # an audit is a run (decision 20)
     "report": {"core", "metrics", "record"},
     "testing": {"core", "evaluation", *COMPONENTS},
+    "__main__": {"cli"},
     "cli": {"core", "data", "hooks", "plan", "running", "auditing", "evaluation", "record", "report"},
 }
 """For each room, the other rooms it may import."""

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from textwrap import indent
 from typing import Annotated
 
 import typer
 
-from bascule.cli.output import complain, echo
+from bascule.cli import completion
+from bascule.cli.options import writable_file
+from bascule.cli.output import complain, echo, echo_json
 from bascule.core.errors import RequestError
 
 
 def ls(
-    kind: Annotated[str | None, typer.Argument(metavar="KIND", help="One kind of component, studies or hooks.")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="KIND", help="One kind of component, studies or hooks.", autocompletion=completion.kinds
+        ),
+    ] = None,
 ) -> None:
     """List kinds of components, the components of one kind, the built-in studies, or the installed hooks."""
     from bascule.core import catalog
@@ -75,7 +83,12 @@ def _warn_of_ignored(kind: str, *names: str) -> None:
 
 def show(
     name: Annotated[
-        str, typer.Argument(metavar="KIND/NAME", help="For example attack/pgd, studies/digits or own.py:Class.")
+        str,
+        typer.Argument(
+            metavar="KIND/NAME",
+            help="For example attack/pgd, studies/digits or own.py:Class.",
+            autocompletion=completion.things,
+        ),
     ],
 ) -> None:
     """Describe a component with all its settings, or print a built-in study."""
@@ -93,6 +106,29 @@ def show(
         echo(read_study(rest).text, nl=False)
     else:
         _print_component(name, kind, rest)
+
+
+def schema(
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File to write; by default it is printed.")
+    ] = None,
+) -> None:
+    """Print the JSON Schema of study files, with which editors complete and check them.
+
+    In the first line of a study: # yaml-language-server: $schema=FILE
+    """
+    import json
+    from functools import partial
+
+    from bascule.core.files import write_atomically
+    from bascule.plan.json_schema import study_schema
+
+    text = json.dumps(study_schema(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    if output is None:
+        echo_json(text)
+        return
+    write_atomically(writable_file(output), partial(Path.write_text, data=text, encoding="utf-8"))
+    echo(output)
 
 
 def _room_of(name: str) -> str:

@@ -14,6 +14,9 @@ _STEERING = (
 _CHARACTERS = re.compile(f"[{_STEERING}]")
 _EXCEPT_LINES = re.compile(f"(?![\\n\\t])[{_STEERING}]")
 
+FRACTION = r"-?[0-9]+(\.[0-9]+)?/0*[1-9][0-9]*"
+"""A fraction as study files write it, for example 8/255 or 8.8/255."""
+
 LONGEST_NAME = 200
 """Most characters of a name: of a row, a scale, a key."""
 _LONGEST_VALUE = 120
