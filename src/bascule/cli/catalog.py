@@ -17,21 +17,25 @@ from bascule.core.errors import RequestError
 def ls(
     kind: Annotated[
         str | None,
-        typer.Argument(metavar="KIND", help="One kind of component, or studies.", autocompletion=completion.kinds),
+        typer.Argument(
+            metavar="KIND", help="One kind of component, studies or hooks.", autocompletion=completion.kinds
+        ),
     ] = None,
 ) -> None:
-    """List kinds of components, the components of one kind, or the built-in studies."""
+    """List kinds of components, the components of one kind, the built-in studies, or the installed hooks."""
     from bascule.core import catalog
     from bascule.core.errors import unknown
     from bascule.plan.document import built_in_names, read_study
 
     if kind == "studies":
         lines = [(name, str(read_study(name).content.get("title", ""))) for name in built_in_names()]
+    elif kind == "hooks":
+        lines = _hooks()
     elif kind is not None:
         if kind not in catalog.ROOMS:
             term = catalog.term_for("", kind)
             hint = None if term is None else term.sentence(kind)
-            raise RequestError(unknown("kind", kind, [*catalog.ROOMS, "studies"], hint=hint))
+            raise RequestError(unknown("kind", kind, [*catalog.ROOMS, "studies", "hooks"], hint=hint))
         listed = sorted([*catalog.names(kind), *catalog.named_settings(kind)])
         lines = [(f"{kind}/{name}", _summary(kind, name)) for name in listed]
     else:
@@ -42,6 +46,17 @@ def ls(
         echo(f"{name:<{width}}  {text}")
     for room in catalog.ROOMS if kind is None else {kind} & catalog.ROOMS.keys():
         _warn_of_ignored(room)
+
+
+def _hooks() -> list[tuple[str, str]]:
+    """What other packages do along a run, and whether they do."""
+    from bascule.hooks.announced import SWITCH, installed
+
+    found = [
+        (f"hooks/{one.name}", f"{'told of every run' if one.on else f'off by ${SWITCH}'} [{one.origin}]")
+        for one in installed()
+    ]
+    return found or [("hooks", "none are installed")]
 
 
 def _summary(kind: str, name: str) -> str:

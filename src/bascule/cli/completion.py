@@ -72,11 +72,12 @@ def _components(room: str, incomplete: str) -> Iterator[tuple[str, str]]:
 
 @_completion
 def kinds(ctx: typer.Context, incomplete: str) -> Iterator[tuple[str, str]]:
-    """Kinds of components, and studies."""
+    """Kinds of components, studies and hooks."""
     from bascule.core import catalog
 
     yield from catalog.ROOMS.items()
     yield "studies", "built-in studies"
+    yield "hooks", "installed hooks"
 
 
 @_completion

@@ -27,7 +27,7 @@ def check_detector(detector: Detector) -> None:
     check_settings(detector)
     for channels in (1, 3):
         check_form(detector, channels)
-    for check in (check_each, check_model, check_generator, check_alarms, check_smooth, check_differs):
+    for check in (check_differs, check_each, check_model, check_generator, check_alarms, check_smooth):
         check(detector)
 
 
