@@ -17,15 +17,15 @@ from typing import Any
 
 import autoattack
 import disk
-import filters
 import pgd
 import pgd_restarts
 import reading
-import scanners
 import study
-import training
 from _interleaved import CLOCKS, Result, Said, Timed, facts, machine, print_results
 
+import filters
+import scanners
+import training
 from bascule.core.errors import RequestError
 from bascule.core.files import write_atomically
 from bascule.core.host import settle

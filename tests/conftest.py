@@ -21,8 +21,15 @@ from bascule.plan.resolve import make_plan
 from bascule.record.run import RunRecord
 from bascule.running.run import Ran, run_plan
 from bascule.testing import cases
+from browsers import skip_without_browser
 
 torch.set_num_threads(1)  # two threads on two busy cores wait for each other; tests are small
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """After others have deselected: only tests that will run want a browser."""
+    skip_without_browser(items)
 
 
 @pytest.fixture(scope="session")

@@ -147,15 +147,6 @@ def test_names_of_other_benchmarks_lead_to_ours(bascule: Callable) -> None:
         assert said in refused.err
 
 
-def test_the_schema_is_printed_or_written(bascule: Callable, tmp_path: Path) -> None:
-    said = bascule("schema")
-    assert said.code == 0
-    assert json.loads(said.out)["properties"].keys() >= {"base", "rows", "vary"}
-    assert bascule("schema", "--output", "study.schema.json").out == "study.schema.json\n"
-    assert (tmp_path / "study.schema.json").read_text() == said.out
-    assert "is a folder" in bascule("schema", "--output", str(tmp_path)).err
-
-
 def test_installed_hooks_are_listed_and_not_imported(
     bascule: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,3 +164,12 @@ def test_installed_hooks_are_listed_and_not_imported(
     said = bascule("ls", "hooks")
     assert (said.code, said.out) == (2, "")
     assert "$BASCULE_HOOKS: unknown hook 'other'" in said.err
+
+
+def test_the_schema_is_printed_or_written(bascule: Callable, tmp_path: Path) -> None:
+    said = bascule("schema")
+    assert said.code == 0
+    assert json.loads(said.out)["properties"].keys() >= {"base", "rows", "vary"}
+    assert bascule("schema", "--output", "study.schema.json").out == "study.schema.json\n"
+    assert (tmp_path / "study.schema.json").read_text() == said.out
+    assert "is a folder" in bascule("schema", "--output", str(tmp_path)).err

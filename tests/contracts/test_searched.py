@@ -147,6 +147,7 @@ def test_a_bad_search_fails_the_contract(find: Callable[..., dict[str, Tensor]],
 
 
 def test_a_found_trigger_that_is_not_rebuilt_fails_the_contract() -> None:
+    @component
     class Forgetful(SearchedFor):
         """Gives another pattern each time."""
 
