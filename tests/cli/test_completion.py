@@ -78,6 +78,7 @@ def offered(bascule: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         ("bascule audit own.safetensors --repair fine-p", ["fine-pruning"]),
         ("bascule ls stud", ["studies"]),
         ("bascule ls a", ["attack"]),
+        ("bascule ls hoo", ["hooks"]),
         ("bascule show attack/pg", ["attack/pgd"]),
         ("bascule show studies/dig", ["studies/digits"]),
         ("bascule data get cifar1", ["cifar10", "cifar100"]),

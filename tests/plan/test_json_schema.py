@@ -11,6 +11,7 @@ import subprocess
 import sys
 import typing
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -246,3 +247,30 @@ def test_it_is_the_same_text_every_time_and_loads_no_torch(schema: dict[str, Any
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == json.dumps(schema) + "\n"
+
+
+def test_a_plug_in_is_in_it_with_its_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "plug_blot.py").write_text(
+        "from typing import Annotated, Literal\nfrom annotated_types import Ge\n"
+        'class Blot:\n    """A blot."""\n    size: Annotated[int, Ge(2)] = 3\n    kind: Literal["round", "star"]\n'
+    )
+    info = tmp_path / "blots-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: blots\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[bascule.poison]\nblot = plug_blot:Blot\nlost = nowhere:Lost\nsticker = plug_blot:Blot\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    catalog.names.cache_clear()
+    try:
+        found = study_schema()
+    finally:
+        monkeypatch.undo()
+        catalog.names.cache_clear()
+    assert "plug_blot" not in sys.modules
+    check = jsonschema.Draft202012Validator(found)
+    for right in ("{name: blot, kind: star}", "{name: blot, size: 2}", "blot", "{name: lost, any: 1}", "{kind: star}"):
+        assert check.is_valid(changed(f"rows: {{A: {{poison: {{trigger: {right}}}}}}}")), right
+    for wrong in ("{name: blot, size: 1}", "{name: blot, kind: square}", "{name: blot, sice: 3}", "blott"):
+        assert not check.is_valid(changed(f"rows: {{A: {{poison: {{trigger: {wrong}}}}}}}")), wrong
+    assert "kind" not in found["$defs"]["poison.sticker"]["properties"]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bascule.cli import completion
+import bascule.cli.completion as completion
 from bascule.cli.options import writable_file
 from bascule.cli.output import complain, echo, echo_json
 from bascule.core.errors import RequestError

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bascule.cli import completion
+import bascule.cli.completion as completion
 from bascule.cli.evaluate import run_or_model
 from bascule.cli.model import measure_model
 from bascule.cli.options import (
@@ -20,6 +20,7 @@ from bascule.cli.options import (
     DeviceOption,
     EvaluateOptions,
     MaxImagesOption,
+    RunOrModelArgument,
     RunsOption,
     SeedOfModelOption,
     TargetOption,
@@ -38,14 +39,7 @@ FAILED = 3
 
 
 def check(
-    what: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN|MODEL",
-            help="A run; or one model: a cell's folder, or a file of weights.",
-            autocompletion=completion.runs_and_models,
-        ),
-    ],
+    what: RunOrModelArgument,
     conditions: Annotated[
         list[str],
         typer.Argument(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bascule.cli import completion
+import bascule.cli.completion as completion
 from bascule.cli.output import echo
 from bascule.core.errors import RequestError
 

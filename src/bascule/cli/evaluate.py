@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bascule.cli import completion
+import bascule.cli.completion as completion
 from bascule.cli.model import evaluate_model
 from bascule.cli.options import (
     ATTACK_EXAMPLE,
@@ -21,6 +21,7 @@ from bascule.cli.options import (
     Format,
     JobsOption,
     MaxImagesOption,
+    RunOrModelArgument,
     RunsOption,
     SeedOfModelOption,
     TargetOption,
@@ -35,14 +36,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    what: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN|MODEL",
-            help="A run; or one model: a cell's folder, or a file of weights.",
-            autocompletion=completion.runs_and_models,
-        ),
-    ],
+    what: RunOrModelArgument,
     attack: Annotated[
         list[str] | None,
         typer.Option(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from bascule.cli import completion
+import bascule.cli.completion as completion
 from bascule.cli.options import (
     ATTACK_EXAMPLE,
     ArchitectureOption,

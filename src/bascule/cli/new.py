@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from bascule.cli import completion
+import bascule.cli.completion as completion
 from bascule.cli.output import echo
 from bascule.core.errors import RequestError, unknown
 
@@ -44,7 +44,12 @@ _KINDS: Mapping[str, _Kind] = {
     "explain": _Kind(a_component="An explanation", use="explain: [$name]"),
     "train": _Kind(a_component="A training objective", use="train: {objective: $name, epochs: 20}"),
     "filter": _Kind(a_component="A data defence", use="filter: $name"),
-    "scan": _Kind(a_component="A model scanner", use="scan: $name", settings="starts=10, steps=30, step_size=0.05"),
+    "scan": _Kind(
+        a_component="A model scanner",
+        use="scan: $name",
+        settings="starts=10, steps=30, step_size=0.05",
+        about=", brief=$cls(starts=2, steps=2)",
+    ),
     "detect": _Kind(a_component="A test-time detector", use="detect: $name"),
     "repair": _Kind(a_component="A model defence", use="repair: $name", about=", idle=$cls(share=0.0), draws=False"),
     "measure": _Kind(a_component="A metric", use="measure: [accuracy, asr, $name]"),

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bascule.cli import completion
+import bascule.cli.completion as completion
 from bascule.core.errors import RequestError, placed
 
 
@@ -71,6 +71,14 @@ ModelArgument = Annotated[
         metavar="MODEL",
         help="The folder of a cell (runs/.../cells/...), or a file of weights.",
         autocompletion=completion.models,
+    ),
+]
+RunOrModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN|MODEL",
+        help="A run; or one model: a cell's folder, or a file of weights.",
+        autocompletion=completion.runs_and_models,
     ),
 ]
 RunsOption = Annotated[Path, typer.Option("--runs", metavar="FOLDER", help="Folder that holds the runs.")]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bascule.cli import completion
+import bascule.cli.completion as completion
 from bascule.cli.options import FigureForm, Format, RunsOption, SeveralArgument, writable_file, writable_folder
 from bascule.cli.output import echo, echo_json
 from bascule.core.errors import RequestError

@@ -168,7 +168,10 @@ def _room(room: str) -> dict[str, Schema]:
         defined[_changes_of(room)] = _changes(settings)
         changes = [reference(_changes_of(room))]
     defined[room] = {"anyOf": [{"enum": list(catalog.names(room))}, texts, *one, own, *changes]}
-    listed = {"type": "array", "items": {"anyOf": [{"enum": bare}, texts, *whole, own]}}
+    # The names once more, since editors offer none of an entry that lacks a setting so far.
+    known = {"anyOf": [{"enum": list(catalog.names(room))}, {"type": "string", "pattern": ":"}]}
+    entry = {"properties": {"name": known}, "anyOf": [{"enum": bare}, texts, *whole, own]}
+    listed = {"type": "array", "items": entry}
     defined[list_of(room)] = {"anyOf": [*defined[room]["anyOf"], listed]}
     return defined
 
