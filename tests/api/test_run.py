@@ -91,6 +91,20 @@ def test_settings_are_changed_as_by_the_command(change: Any, study: Path, tmp_pa
 # --- a study as a mapping --------------------------------------------------------------------------------------------
 
 
+def test_hooks_are_told_of_the_run(study: Path, made: bascule.Run) -> None:
+    told: list[str] = []
+
+    class Listening(bascule.hooks.Hook):
+        def run_begun(self, run: Any) -> None:
+            told.append("begun")
+
+        def table(self, rows: Any) -> None:
+            told.append(rows[0]["row"])
+
+    bascule.run(study, runs=made.path.parent, hooks=[Listening()], progress=False)
+    assert told == ["begun", made.rows["row"][0]]
+
+
 def test_every_built_in_study_is_the_same_as_a_mapping() -> None:
     for name in ("digits", "paper/mnist-1a", "both-ends"):
         content = read_study(name).content

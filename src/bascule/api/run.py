@@ -16,6 +16,7 @@ from bascule.core.files import check_writable
 from bascule.core.progress import nothing
 from bascule.core.text import count, quote
 from bascule.data.contract import default_roots
+from bascule.hooks.contract import Hook
 from bascule.plan.document import Document, read_study, study_of, written
 from bascule.plan.overrides import Override, parse_override
 from bascule.plan.plan import Plan
@@ -42,6 +43,7 @@ def run(
     compile_passes: bool = False,
     capture_steps: bool = False,
     report: bool = False,
+    hooks: Sequence[Hook] = (),
     progress: bool = True,
 ) -> Run:
     """Train, attack from both sides, measure: what `bascule run` does, with the same record and the same bytes.
@@ -65,6 +67,7 @@ def run(
         compile_passes: Compile the passes of training, where the objective allows it.
         capture_steps: Capture the steps of training as CUDA graphs, where the objective allows it.
         report: Keep report.html in the run folder current.
+        hooks: Told what happens along the run (`bascule.hooks.Hook`), beside those of installed packages.
         progress: Whether to say on standard error how far the work is.
 
     Returns:
@@ -79,7 +82,7 @@ def run(
         _document(study, name), overrides=_overrides(set, seeds), scale=_text(scale, "scale"), runs=Path(runs),
         device=device, jobs=_whole(jobs, "jobs"), engine=_engine(engine), compile_passes=compile_passes,
         data_dir=None if data_dir is None else Path(data_dir), capture_steps=capture_steps, report=report,
-        console=None if progress else silent(),
+        hooks=hooks, console=None if progress else silent(),
     )  # fmt: skip
 
 
@@ -118,6 +121,7 @@ def run_study(
     compile_passes: bool,
     capture_steps: bool,
     report: bool,
+    hooks: Sequence[Hook] = (),
     console: Console | None = None,
     warn: Callable[[str], object] | None = None,
 ) -> Made:
@@ -140,7 +144,7 @@ def run_study(
     with _kept_current(record, wanted=report, warn=warn or warnings.warn) as changed:
         done = run_plan(
             plan, record, device=where, roots=default_roots(data_dir), engine=engine, jobs=jobs, console=console,
-            compile_passes=compile_passes, capture_steps=capture_steps, changed=changed, warn=warn,
+            compile_passes=compile_passes, capture_steps=capture_steps, changed=changed, warn=warn, hooks=hooks,
         )  # fmt: skip
     return Made(plan, record, done)
 
