@@ -49,9 +49,10 @@ BELOW: dict[str, set[str]] = {
     "running": {"core", "hooks", "plan", "evaluation", "record", *COMPONENTS},
     "auditing": {"core", "plan", "running", "evaluation", "record", *COMPONENTS},  # an audit is a run (decision 20)
     "report": {"core", "metrics", "record"},
+    "api": {"core", "hooks", "plan", "running", "auditing", "evaluation", "record", "report", *COMPONENTS},
     "testing": {"core", "evaluation", *COMPONENTS},
     "__main__": {"cli"},
-    "cli": {"core", "data", "hooks", "plan", "running", "auditing", "evaluation", "record", "report"},
+    "cli": {"core", "data", "hooks", "plan", "running", "auditing", "evaluation", "record", "report", "api"},
 }
 """For each room, the other rooms it may import."""
 

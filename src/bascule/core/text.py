@@ -67,6 +67,23 @@ def quote(value: object) -> str:
     return _cut(text, _LONGEST_VALUE)
 
 
+_PERCENT = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*%\s*")
+
+
+def ratio(text: str) -> float:
+    """The number that a text which is a `FRACTION` says: `8/255`."""
+    above, _, below = text.partition("/")
+    return float(above) / float(below)
+
+
+def number_said(text: str) -> float | None:
+    """The number that a text says as a fraction or in percent: `8/255`, `0.5 %`; None where it says none."""
+    if re.fullmatch(FRACTION, text.strip()):
+        return ratio(text.strip())
+    percent = _PERCENT.fullmatch(text)
+    return None if percent is None else float(percent[1]) / 100
+
+
 def count(number: int, noun: str, plural: str = "") -> str:
     """`1 seed`, `5 seeds`, `1,437 images`."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import yaml
 
-from bascule.core.text import FRACTION, LONGEST_NAME, quote, steers
+from bascule.core.text import FRACTION, LONGEST_NAME, quote, ratio, steers
 
 LARGEST = 2**19
 """Most characters of a study file."""
@@ -156,8 +156,7 @@ def _number(loader: Loader, node: yaml.Node) -> float:
 
 
 def _fraction(loader: Loader, node: yaml.Node) -> float:
-    above, _, below = _scalar(node, FRACTION).partition("/")
-    return float(above) / float(below)
+    return ratio(_scalar(node, FRACTION))
 
 
 _NULL = r"~|null|Null|NULL|"
