@@ -24,6 +24,7 @@ from bascule.plan.resolve import make_plan
 from bascule.record.run import RunRecord
 from bascule.running import cell as cells
 from bascule.running import run as running
+from running.test_hooks import Notes
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -50,6 +51,13 @@ def test_the_record_is_the_commands(study: Path, made: bascule.Run, tmp_path: Pa
     assert len(content_of(made.path)) > 8
     assert (tmp_path / "tiny" / "study.json").read_bytes() == (made.path / "study.json").read_bytes()
     assert f"{made}\n" in said.output
+
+
+def test_hooks_are_told(study: Path, made: bascule.Run) -> None:
+    notes = Notes()
+    bascule.run(study, runs=made.path.parent, hooks=[notes])
+    assert notes.names() == ["run_begun", "table", "run_ended"]
+    assert [row["row"] for row in notes.of("table")[0]] == list(made)
 
 
 def test_a_mapping_is_the_study_that_a_file_would_be(content: dict[str, Any], study: Path, made: bascule.Run) -> None:
@@ -89,20 +97,6 @@ def test_settings_are_changed_as_by_the_command(change: Any, study: Path, tmp_pa
 
 
 # --- a study as a mapping --------------------------------------------------------------------------------------------
-
-
-def test_hooks_are_told_of_the_run(study: Path, made: bascule.Run) -> None:
-    told: list[str] = []
-
-    class Listening(bascule.hooks.Hook):
-        def run_begun(self, run: Any) -> None:
-            told.append("begun")
-
-        def table(self, rows: Any) -> None:
-            told.append(rows[0]["row"])
-
-    bascule.run(study, runs=made.path.parent, hooks=[Listening()], progress=False)
-    assert told == ["begun", made.rows["row"][0]]
 
 
 def test_every_built_in_study_is_the_same_as_a_mapping() -> None:

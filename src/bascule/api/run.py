@@ -43,8 +43,8 @@ def run(
     compile_passes: bool = False,
     capture_steps: bool = False,
     report: bool = False,
-    hooks: Sequence[Hook] = (),
     progress: bool = True,
+    hooks: Sequence[Hook] = (),
 ) -> Run:
     """Train, attack from both sides, measure: what `bascule run` does, with the same record and the same bytes.
 
@@ -67,8 +67,8 @@ def run(
         compile_passes: Compile the passes of training, where the objective allows it.
         capture_steps: Capture the steps of training as CUDA graphs, where the objective allows it.
         report: Keep report.html in the run folder current.
-        hooks: Told what happens along the run (`bascule.hooks.Hook`), beside those of installed packages.
         progress: Whether to say on standard error how far the work is.
+        hooks: What is told of cells, epochs and the table (`bascule.hooks.Hook`), beside those that are installed.
 
     Returns:
         The run: `found["Adv. training"]["asr"].value` with `.low`, `.high` and `.n`, `found.rows` and the other frames,
@@ -82,7 +82,7 @@ def run(
         _document(study, name), overrides=_overrides(set, seeds), scale=_text(scale, "scale"), runs=Path(runs),
         device=device, jobs=_whole(jobs, "jobs"), engine=_engine(engine), compile_passes=compile_passes,
         data_dir=None if data_dir is None else Path(data_dir), capture_steps=capture_steps, report=report,
-        hooks=hooks, console=None if progress else silent(),
+        console=None if progress else silent(), hooks=hooks,
     )  # fmt: skip
 
 
@@ -121,9 +121,9 @@ def run_study(
     compile_passes: bool,
     capture_steps: bool,
     report: bool,
-    hooks: Sequence[Hook] = (),
     console: Console | None = None,
     warn: Callable[[str], object] | None = None,
+    hooks: Sequence[Hook] = (),
 ) -> Made:
     """What the command and the function share: the plan, its run folder, and the run with its page.
 
