@@ -40,8 +40,15 @@ class Guard:
         """
         with untouched(self.model), torch.no_grad():
             parts = [self.judge(x[index]) for index in chunks(len(x), _CHUNK, x.device)]
-        found = torch.cat(parts).detach().to(torch.float32) if parts else x.new_zeros(0)
-        return _checked(found, len(x), self.detector)
+        return self.checked(torch.cat(parts) if parts else x.new_zeros(0), len(x))
+
+    def checked(self, found: Tensor, wanted: int) -> Tensor:
+        """What the detector said of `wanted` images, float32, without gradients.
+
+        Raises:
+            ValueError: As `suspicion`.
+        """
+        return _checked(found.detach().to(torch.float32), wanted, self.detector)
 
     def threshold(self, false_alarms: float) -> float:
         """The suspicion above which an image is refused, so that at most this share of clean ones is.

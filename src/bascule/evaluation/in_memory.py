@@ -24,7 +24,7 @@ from bascule.evaluation.model import evaluate_model
 from bascule.evaluation.question import Asking, EvaluationSettings, Spec
 from bascule.evaluation.subject import Subject, batch_size, content_identity
 from bascule.models.checks import check_logits
-from bascule.record.evaluation import Evaluation, metrics_named
+from bascule.record.evaluation import Evaluation, check_measurable, metrics_named
 from bascule.triggers.contract import Trigger
 
 
@@ -73,11 +73,15 @@ def evaluate(
     seed: int = 0,
 ) -> Evaluation:
     """See `bascule.evaluate`."""
+    asked = [measure] if isinstance(measure, str) else measure
     with placed("measure"):
-        metrics = metrics_named([measure] if isinstance(measure, str) else measure)
+        metrics = metrics_named(asked)
     with placed("trigger"):
         mark = None if trigger is None else build("poison", trigger)
     attacks, certifiers = _parts("attack", attack), _parts("certify", certify)
+    with placed("measure"):
+        there = {"attack": bool(attacks), "certify": bool(certifiers)}
+        check_measurable(asked, there | {"trigger": mark is not None, "target": target is not None})
     images, classes = _given(model, x, y, seed)
     settings = EvaluationSettings(
         test=content_identity(images),
