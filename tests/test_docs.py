@@ -22,6 +22,7 @@ from bascule.detectors.run import prepare_detector
 from bascule.metrics.contract import Measure
 from bascule.metrics.interval import wilson
 from bascule.metrics.paired import score_interval
+from bascule.metrics.wording import interval_text, value_text
 from bascule.plan.document import parse_study
 from bascule.plan.resolve import make_plan
 from bascule.record.rows import read_rows
@@ -29,7 +30,6 @@ from bascule.record.run import RunRecord
 from bascule.report.check.checked import Result
 from bascule.report.check.condition import parse_condition
 from bascule.report.panels import panels
-from bascule.report.tables.tables import interval_text, value_text
 from bascule.running.run import run_plan
 
 ROOT = Path(__file__).parents[1]
@@ -95,6 +95,26 @@ def test_the_guides_example_in_python_runs() -> None:
     assert known["x_adv"].shape == known["x"].shape
     assert 0 < known["robust"].low < known["robust"].value < known["found"]["accuracy"].value
     assert known["summary"][0].endswith("of 297 images")
+
+
+def test_the_guides_study_in_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (block,) = (block for block in blocks("docs/guide.md", "python") if block.startswith("# study.py"))
+    known: dict[str, Any] = {}
+    exec(block, known)
+    assert re.fullmatch(r"0\.\d\d \(0\.\d\d to \d\.\d\d\) of \d\d images", known["summary"])
+    assert known["page"] == Path("runs/first-try/report.html")
+    assert str(known["again"]) == str(known["found"])
+
+
+def test_the_guides_verbs_work_together() -> None:
+    (block,) = (block for block in blocks("docs/guide.md", "python") if block.startswith("# both_ends.py"))
+    known: dict[str, Any] = {}
+    exec(block, known)
+    assert known["found"]["asr"].value > 0.9
+    assert known["found"]["accuracy"].value > 0.8
+    assert 0 < int(known["judged"].removed.sum()) < 300
+    assert known["certified"].accuracy_at(1 / 255) <= known["found"]["accuracy"].value
 
 
 def test_the_guides_detector_refuses_more_of_what_an_attack_made() -> None:

@@ -48,7 +48,8 @@ BELOW: dict[str, set[str]] = {
     "running": {"core", "plan", "evaluation", "record", *COMPONENTS},
     "auditing": {"core", "plan", "running", "evaluation", "record", *COMPONENTS},  # an audit is a run (decision 20)
     "report": {"core", "metrics", "record"},
-    "cli": {"core", "data", "plan", "running", "auditing", "evaluation", "record", "report"},
+    "api": {"core", "plan", "running", "auditing", "evaluation", "record", "report", *COMPONENTS},
+    "cli": {"core", "data", "plan", "running", "auditing", "evaluation", "record", "report", "api"},
 }
 """For each room, the other rooms it may import."""
 

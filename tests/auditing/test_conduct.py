@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -14,9 +15,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from bascule.auditing.conduct import Audit, conduct, judge, prepare
+import bascule
+from bascule.auditing.conduct import Prepared, conduct, judge, prepare
 from bascule.auditing.propose import Wish
 from bascule.cli import app
+from bascule.core.catalog import build
 from bascule.core.errors import RequestError
 from bascule.core.images import Splits
 from bascule.record.audited import AFTERWARDS, notes_of
@@ -32,14 +35,14 @@ SCANNED = """\
 """
 
 
-def prepared(model: Path, runs: Path, wish: Wish = QUICK, **given: Any) -> Audit:
+def prepared(model: Path, runs: Path, wish: Wish = QUICK, **given: Any) -> Prepared:
     return prepare(
         model, **{"data": None, "architecture": None, **given}, wish=wish, runs=runs, roots=[],
         device=torch.device("cpu"),
     )  # fmt: skip
 
 
-def facts(audit: Audit) -> Facts:
+def facts(audit: Prepared) -> Facts:
     found = facts_of(view_of([audit.record]).runs[0])
     assert found is not None
     return found
@@ -57,7 +60,7 @@ def network(cell: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def found(cell: Path, network: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Audit:
+def found(cell: Path, network: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """The audit of a file with a strong backdoor, with two scanners put into its study by hand, and a repair."""
     folder = tmp_path_factory.mktemp("audits")
     weights = Path(shutil.copy(cell / "model.safetensors", folder / "a file.safetensors"))
@@ -86,7 +89,7 @@ def test_a_full_audit_takes_every_scanner_filter_and_autoattack(cell: Path, tmp_
     assert "in the full set only" not in text
 
 
-def test_what_scanners_name_is_tried_on_images_that_they_did_not_see(found: Audit) -> None:
+def test_what_scanners_name_is_tried_on_images_that_they_did_not_see(found: Prepared) -> None:
     said = facts(found)
     assert [scan.method for scan in said.scans] == ["neural-cleanse", "universal-perturbation"]
     assert [scan.suspects[:1] for scan in said.scans] == [(7,), (7,)]
@@ -100,14 +103,14 @@ def test_what_scanners_name_is_tried_on_images_that_they_did_not_see(found: Audi
     assert said.planted is None  # the file tells nothing of it
 
 
-def test_a_repair_is_measured_at_both_ends_with_the_recovered_trigger(found: Audit) -> None:
+def test_a_repair_is_measured_at_both_ends_with_the_recovered_trigger(found: Prepared) -> None:
     (repair,) = facts(found).repairs
     assert repair.name == "clp"
     assert repair.before.keys() == repair.after.keys() == {"accuracy", "robust_accuracy", "asr"}
     assert repair.ball is not None
 
 
-def test_the_same_audit_again_does_nothing_anew(found: Audit, cell: Path, network: dict[str, Any]) -> None:
+def test_the_same_audit_again_does_nothing_anew(found: Prepared, cell: Path, network: dict[str, Any]) -> None:
     before = found.study.read_text()
     weights = found.record.path.parents[1] / "a file.safetensors"
     again = prepared(weights, found.record.path.parent, found.wish, data="digits", architecture=network)
@@ -117,7 +120,7 @@ def test_the_same_audit_again_does_nothing_anew(found: Audit, cell: Path, networ
     assert found.study.read_text() == before
 
 
-def test_an_audit_that_was_stopped_goes_on(found: Audit) -> None:
+def test_an_audit_that_was_stopped_goes_on(found: Prepared) -> None:
     """Without the rows that the scanners led to, as after a kill between the two runs."""
     whole, before = found.study.read_text(), facts(found)
     found.study.write_text(whole.partition(AFTERWARDS)[0] + AFTERWARDS + "\n")
@@ -126,7 +129,7 @@ def test_an_audit_that_was_stopped_goes_on(found: Audit) -> None:
     assert facts(found).recovered == before.recovered
 
 
-def test_training_images_are_ranked(found: Audit) -> None:
+def test_training_images_are_ranked(found: Prepared) -> None:
     with (found.record.path / "suspicion.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert [line["rank"] for line in lines[:2]] == ["1", "2"]
@@ -185,7 +188,7 @@ def call(*words: object) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
-def test_the_command_says_its_verdict_and_exits_with_3(found: Audit, network: dict[str, Any]) -> None:
+def test_the_command_says_its_verdict_and_exits_with_3(found: Prepared, network: dict[str, Any]) -> None:
     runs = found.record.path.parent
     words = ("audit", runs.parent / "a file.safetensors", "--data", "digits", "--model", str(network).replace("'", ""))
     code, output = call(*words, "--minutes", "0.001", "--images", "60", "--repair", "clp", "--runs", runs)
@@ -261,3 +264,90 @@ def test_a_study_that_was_edited_wrongly_is_refused_with_its_line(cell: Path, tm
     audit.study.write_text(audit.study.read_text().replace("train: none", "train: nothing"))
     with pytest.raises(RequestError, match=r"audit-.*\.yaml, line \d+"):
         conduct(audit, changed=lambda: None, warn=warn)
+
+
+# --- from Python -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def told(found: Prepared, network: dict[str, Any]) -> bascule.Audit:
+    """What the function says of the audit that the command finds too: nothing is done anew."""
+    runs = found.record.path.parent
+    before = found.study.read_bytes()
+    told = bascule.audit(
+        runs.parent / "a file.safetensors", "digits", architecture=network, minutes=0.001, images=60, repair="clp",
+        runs=runs, progress=False,
+    )  # fmt: skip
+    assert told.path == found.record.path
+    assert found.study.read_bytes() == before
+    return told
+
+
+def test_python_is_told_the_verdict_of_the_command(told: bascule.Audit, found: Prepared) -> None:
+    assert told.suspicious is True
+    assert told.exit_code == 3
+    assert told.failed == {}
+    assert told.study == found.study
+    assert str(told.verdict) in str(told)
+    assert told.run["as it is"]["accuracy"].value == pytest.approx(facts(found).accuracy.value)
+    assert [path.name for path in told.files] == ["suspicion.csv", "suspicion.png"]
+
+
+def test_a_notebook_shows_the_recovered_trigger_and_the_most_suspicious_images(told: bascule.Audit) -> None:
+    text = told._repr_html_()
+    assert "Suspicion of a backdoor towards class 7" in text
+    assert "trigger recovered by neural-cleanse for class 7" in text
+    assert text.count("<img ") == 3  # two scanners recover one, and the sheet
+    assert len(text) < 200_000
+
+
+def test_the_verdict_is_plain_values(told: bascule.Audit, found: Prepared, network: dict[str, Any]) -> None:
+    plain = told.as_dict()
+    assert json.loads(json.dumps(plain, allow_nan=False)) == plain
+    assert plain["suspicious"] is True
+    assert plain["headline"] == "Suspicion of a backdoor towards class 7: 2 of 2 scanners name it."
+    said = plain["facts"]
+    assert said["agreed_class"] == 7
+    assert [scan["name"] for scan in said["scanners"]] == ["neural-cleanse", "universal-perturbation"]
+    assert said["recovered_trigger"]["asr"]["value"] > 0.9
+    assert said["repairs"][0]["before"].keys() == {"accuracy", "robust_accuracy", "asr"}
+    assert said["not_looked_at"]
+    runs = found.record.path.parent
+    words = ("audit", runs.parent / "a file.safetensors", "--data", "digits", "--model", str(network).replace("'", ""))
+    more = ("--minutes", "0.001", "--images", "60", "--repair", "clp", "--runs", runs, "--format", "json")
+    done = CliRunner().invoke(app, [str(word) for word in (*words, *more)])
+    assert done.exit_code == 3
+    assert json.loads(done.stdout) == plain
+
+
+def test_a_model_in_memory_is_audited_by_its_weights(found: Prepared, network: dict[str, Any], tmp_path: Path) -> None:
+    model = build("models", network).initialised((1, 8, 8), 10, seed=0)
+    asked = {"minutes": 0.001, "images": 40, "other_training_data": True, "runs": tmp_path, "progress": False}
+    told = bascule.audit(model, "digits", architecture=network, **asked)
+    assert told.suspicious is None  # nobody has looked
+    assert told.exit_code == 1
+    assert bascule.audit(model, "digits", architecture=build("models", network), **asked).path == told.path
+    with pytest.raises(RequestError, match="architecture: an audit is kept and continued"):
+        bascule.audit(model, "digits", **asked)
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({}, "give a model, or `data` alone"),
+        ({"data": "digits", "repair": "clp"}, "repair: there is no model to repair"),
+        ({"model": 3, "data": "digits"}, "model: the folder of a cell, a file of weights, or a torch.nn.Module; got 3"),
+        ({"model": "no.pth", "data": "digits"}, "no.pth does not exist"),
+        ({"data": "nothing"}, "data: unknown data name 'nothing'"),
+        ({"model": "CELL", "repair": ["nothing"]}, "repair: unknown repair name 'nothing'"),
+        ({"model": "CELL", "repair": 3}, "repair: a name or a mapping; got 3"),
+        ({"model": "CELL", "minutes": 0}, "minutes: more than 0; got 0"),
+        ({"model": "CELL", "images": "many"}, "images: more than 0; got 'many'"),
+    ],
+)
+def test_wrong_requests_from_python(given: dict[str, Any], problem: str, cell: Path, tmp_path: Path) -> None:
+    filled = {key: cell if value == "CELL" else value for key, value in given.items()}
+    with pytest.raises(RequestError) as refused:
+        bascule.audit(**filled, runs=tmp_path / "runs", progress=False)
+    assert problem in str(refused.value)
+    assert not list((tmp_path / "runs").glob("*"))

@@ -23,7 +23,7 @@ KEY = ["row", "train.lr", "seed", "twin", "cell"]
 
 @pytest.fixture(scope="module")
 def frames(tiny_run: RunRecord) -> Frames:
-    return bascule.load(tiny_run.path)
+    return bascule.load(tiny_run.path).frames()
 
 
 def test_rows_are_those_of_the_table(tiny_run: RunRecord, frames: Frames) -> None:
@@ -127,4 +127,4 @@ def test_without_pandas_there_is_one_message(tiny_run: RunRecord, monkeypatch: p
     monkeypatch.setattr(importlib, "import_module", missing)
     said = "needs the package pandas, which cannot be imported (ModuleNotFoundError: No module named 'pandas')"
     with pytest.raises(RequestError, match=re.escape(said) + r".*pip install 'bascule\[frames\]'"):
-        bascule.load(tiny_run.path)
+        bascule.load(tiny_run.path).frames()

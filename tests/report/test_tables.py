@@ -12,16 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bascule.core import grid
 from bascule.core.catalog import build
 from bascule.core.errors import RequestError
 from bascule.core.text import printable, steers
 from bascule.metrics.contract import Measure, Outcomes, Verdict
 from bascule.metrics.interval import summarise, wilson
 from bascule.metrics.paired import difference
+from bascule.metrics.wording import interval_text, value_text
 from bascule.record.plan import PublishedValues
 from bascule.record.rows import RowResult
-from bascule.report.tables import grid
-from bascule.report.tables.tables import LEGEND, More, interval_text, render, value_text
+from bascule.report.tables.tables import LEGEND, More, render
 from records import seed_of
 
 

@@ -9,7 +9,7 @@ they are given.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from bascule.core import catalog
 from bascule.core.ball import Ball, Eps, Norm, ball
+from bascule.core.calling import verb_of
+from bascule.core.given import Data, Labels
 from bascule.core.threat import Threat
 
 
@@ -63,6 +65,10 @@ class Evasion(ABC):
             y: int64 labels to move away from, shape (B,).
             generator: On the device of `x`.
         """
+
+    def __call__(self, model: nn.Module, x: Data, y: Labels | None = None, *, seed: int = 0, **about: Any) -> Tensor:
+        """Adversarial copies of images: `bascule.perturb(model, x, y, self, seed=seed)`, with its arguments."""
+        return verb_of("attack")(model, x, y, self, seed=seed, **about)
 
 
 @catalog.component

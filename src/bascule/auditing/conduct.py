@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from rich.console import Console
 
 from bascule.auditing.open import AuditedModel, open_model, without_weights
 from bascule.auditing.propose import Proposal, Wish, propose
@@ -36,7 +37,7 @@ _INVERTING = "neural-cleanse"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Audit:
+class Prepared:
     """An audit that is prepared: its study stands in its run folder."""
 
     record: RunRecord
@@ -60,7 +61,7 @@ def prepare(
     device: torch.device,
     seed: int | None = None,
     trust_code: bool = False,
-) -> Audit:
+) -> Prepared:
     """Open the model with its data, and propose a study in a run folder of its own; one that is there stays.
 
     Args:
@@ -105,7 +106,7 @@ def audit_in(
     roots: Sequence[Path],
     device: torch.device,
     flags: tuple[str, ...] = (),
-) -> Audit:
+) -> Prepared:
     """The audit in its own run folder.
 
     Args:
@@ -119,23 +120,35 @@ def audit_in(
     """
     name = f"audit-{re.sub(r'[^A-Za-z0-9_-]+', '-', called)}-{asked[:8]}"
     study = runs / name / f"{name}.yaml"
-    return Audit(
+    return Prepared(
         record=RunRecord(study.parent), study=study, wish=wish, roots=tuple(roots), device=device,
         new=not study.is_file(), flags=flags,
     )  # fmt: skip
 
 
-def judge(audit: Audit, *, changed: Callable[[], object], warn: Callable[[str], object]) -> tuple[Ran, list[Path]]:
+def judge(
+    audit: Prepared,
+    *,
+    changed: Callable[[], object],
+    warn: Callable[[str], object] | None = None,
+    console: Console | None = None,
+) -> tuple[Ran, list[Path]]:
     """`conduct`, and the ranking of the training images where filters judged them: what was done, and its files.
 
     Raises:
         RequestError: As `conduct`, or the data cannot be read.
     """
-    done = conduct(audit, changed=changed, warn=warn)
+    done = conduct(audit, changed=changed, warn=warn, console=console)
     return done, rank_images(audit.record, _plan(audit).rows[0].setup.data, audit.roots)
 
 
-def conduct(audit: Audit, *, changed: Callable[[], object], warn: Callable[[str], object]) -> Ran:
+def conduct(
+    audit: Prepared,
+    *,
+    changed: Callable[[], object],
+    warn: Callable[[str], object] | None = None,
+    console: Console | None = None,
+) -> Ran:
     """Run the study, add what only the scanners' answers lead to, and run that; what is done is not done again.
 
     Raises:
@@ -144,7 +157,8 @@ def conduct(audit: Audit, *, changed: Callable[[], object], warn: Callable[[str]
 
     def run() -> Ran:
         return run_plan(
-            _plan(audit), audit.record, device=audit.device, roots=audit.roots, changed=changed, warn=warn
+            _plan(audit), audit.record, device=audit.device, roots=audit.roots, changed=changed, warn=warn,
+            console=console,
         )  # fmt: skip
 
     text = audit.study.read_text(encoding="utf-8")
@@ -158,7 +172,7 @@ def conduct(audit: Audit, *, changed: Callable[[], object], warn: Callable[[str]
     return run()
 
 
-def _plan(audit: Audit) -> Plan:
+def _plan(audit: Prepared) -> Plan:
     return make_plan(read_study(str(audit.study)), roots=audit.roots)
 
 
@@ -170,7 +184,7 @@ def _first_text(
     proposal: Proposal,
     parts: Mapping[str, Any],
     weights: Path,
-    audit: Audit,
+    audit: Prepared,
 ) -> str:
     base: dict[str, Any] = {
         "data": {**parts["data"], **proposal.data},
@@ -237,7 +251,7 @@ def _without_nothing(value: Any) -> Any:
 # --- what the scanners' answers lead to ------------------------------------------------------------------------------
 
 
-def _afterwards(audit: Audit) -> dict[str, dict[str, Any]]:
+def _afterwards(audit: Prepared) -> dict[str, dict[str, Any]]:
     """A row for the trigger that was recovered for the class named by most scanners, and rows for repairs.
 
     The test images on which the trigger is tried are none that a scanner has seen.
@@ -263,7 +277,7 @@ def _afterwards(audit: Audit) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def _recovered(audit: Audit, scans: Sequence[Scanned], label: int) -> dict[str, Any] | None:
+def _recovered(audit: Prepared, scans: Sequence[Scanned], label: int) -> dict[str, Any] | None:
     """The trigger recovered for a class, written as a picture with transparency; None where none was."""
     scan = next((scan for scan in scans if scan.method == _INVERTING and scan.pattern is not None), None)
     if scan is None or scan.pattern is None or scan.mask is None or not np.isfinite(scan.anomaly[label]):

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from bascule.auditing.conduct import Audit, audit_in, located, mapping_of, own_file
+from bascule.auditing.conduct import Prepared, audit_in, located, mapping_of, own_file
 from bascule.auditing.cost import Cost, measure_cost
 from bascule.auditing.open import AuditedModel, source_of
 from bascule.auditing.propose import Proposal, Wish, propose_filters
@@ -41,7 +41,7 @@ def prepare_images(
     roots: Sequence[Path],
     device: torch.device,
     seed: int = 0,
-) -> Audit:
+) -> Prepared:
     """Read the data, and propose a study that trains a network on them and lets filters judge; one that is there stays.
 
     Args:
@@ -141,7 +141,7 @@ def _fitting(cost: Cost, seconds: float, there: int) -> tuple[int, int]:
     return epochs, most
 
 
-def _text(proposal: Proposal, parts: dict[str, Any], audit: Audit, seed: int) -> str:
+def _text(proposal: Proposal, parts: dict[str, Any], audit: Prepared, seed: int) -> str:
     study = {
         "title": f"Audit of the images of {_called(parts['data'])}",
         "about": "The training images of a data set, ranked by filters that judge with a network trained for this "

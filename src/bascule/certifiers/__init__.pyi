@@ -1,3 +1,4 @@
+from .contract import Certified as Certified
 from .contract import Certifier as Certifier
 from .crown_ibp import CrownIbp as CrownIbp
 from .interval import Interval as Interval

@@ -7,6 +7,8 @@ nothing that is not finite. Bounds are lower bounds of the true radius; an attac
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -14,6 +16,52 @@ from torch import Tensor, nn
 
 from bascule.core import catalog
 from bascule.core.ball import Eps, LinfOrL2
+from bascule.core.calling import verb_of
+from bascule.core.given import Data, Labels
+from bascule.core.grid import Grid, TableCell
+from bascule.core.shown import Part, Shown
+from bascule.core.text import count
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Certified(Shown):
+    """What one certifier proves about each image."""
+
+    radius: Tensor
+    """Floats, shape (N,): the prediction stays right within this radius; 0 where nothing is proved."""
+    right: Tensor
+    """bool, shape (N,): the model gets the image right as it is."""
+    certified: Tensor
+    """bool, shape (N,): right, and the radius reaches the one asked for."""
+    eps: float
+    """The radius asked for."""
+
+    def accuracy_at(self, eps: float) -> float:
+        """Share of all images that are right and proved to stay so within this radius; at 0 plain accuracy.
+
+        A bound that answers yes or no for the radius asked for knows nothing of larger ones: there it is 0.
+        """
+        return float((self.right & (self.radius >= eps)).double().mean())
+
+    def __str__(self) -> str:
+        proved, right, there = int(self.certified.sum()), int(self.right.sum()), len(self.radius)
+        return (
+            f"Certified: {count(there, 'image')}, {right} right, {proved} of them certified at eps {self.eps:.4g}\n"
+            f"  certified accuracy {100 * proved / max(1, there):.1f} %, largest radius "
+            f"{float(self.radius.max()) if there else 0:.4g}"
+        )
+
+    def shown(self) -> Sequence[Part]:
+        there = len(self.radius)
+        counts = {
+            "right": int(self.right.sum()),
+            f"right, and certified at eps {self.eps:.4g}": int(self.certified.sum()),
+        }
+        lines = [
+            [TableCell(what), TableCell(f"{many:,}"), TableCell(f"{100 * many / max(1, there):.1f}")]
+            for what, many in counts.items()
+        ]
+        return [Grid([count(there, "image")], ["Number", "%"], lines)]
 
 
 @catalog.contract("certify")
@@ -59,3 +107,7 @@ class Certifier(ABC):
         Raises:
             RequestError: The bound cannot follow an operation of the model.
         """
+
+    def __call__(self, model: nn.Module, x: Data, y: Labels | None = None, *, seed: int = 0) -> Certified:
+        """What is proved about each image: `bascule.certify(model, x, y, self, seed=seed)`."""
+        return verb_of("certify")(model, x, y, self, seed=seed)

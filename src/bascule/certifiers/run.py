@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 
-from bascule.certifiers.contract import Certifier
+from bascule.certifiers.contract import Certified, Certifier
 from bascule.core.errors import RequestError
 from bascule.core.inference import labels_of
 from bascule.core.lending import own_type
 from bascule.core.restore import evaluating, frozen, full_precision
-
-
-class Certified(NamedTuple):
-    """What one certifier proves about each image."""
-
-    radius: Tensor
-    """Floats, shape (B,): the prediction stays right within this radius; 0 where nothing is proved."""
-    certified: Tensor
-    """bool, shape (B,): right when clean, and the radius reaches the one asked for."""
 
 
 def run_certifier(
@@ -43,7 +32,8 @@ def run_certifier(
     """
     x, radius = x.detach(), torch.zeros(len(x), dtype=x.dtype, device=x.device)
     if len(x) == 0:  # which not every network can take
-        return Certified(radius, torch.zeros_like(y, dtype=torch.bool))
+        none = torch.zeros_like(y, dtype=torch.bool)
+        return Certified(radius=radius, right=none, certified=none, eps=certifier.eps)
     with evaluating(model), frozen(model), torch.no_grad(), full_precision(x.device):
         right = labels_of(model(x)) == y
         index = right.nonzero().squeeze(1)
@@ -54,7 +44,7 @@ def run_certifier(
             radius[index] = torch.where(radii.isfinite(), radii, 0).clamp_min(0).to(radius)
     # An image certified at eps has the radius eps in its own type, which may lie below the Python number.
     asked = torch.tensor(certifier.eps, dtype=x.dtype, device=x.device)
-    return Certified(radius, right & (radius >= asked))
+    return Certified(radius=radius, right=right, certified=right & (radius >= asked), eps=certifier.eps)
 
 
 def check_certifier(model: nn.Module, certifier: Certifier, x: Tensor) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,22 +12,17 @@ from bascule.cli.options import (
     ArchitectureOption,
     DataDirOption,
     DeviceOption,
+    Format,
     RunsOption,
     TrustCodeOption,
     spec_of,
     specs_of,
-    writable_folder,
 )
-from bascule.cli.output import complain, echo
+from bascule.cli.output import complain, echo, echo_json
 from bascule.core.errors import RequestError
 
 if TYPE_CHECKING:
-    from bascule.auditing.conduct import Audit
-    from bascule.auditing.propose import Wish
-
-SUSPICIOUS = 3
-"""Exit code where there is reason to suspect a backdoor."""
-
+    from bascule.report.audited.audit import Audit
 
 _ModelArgument = Annotated[
     str | None,
@@ -88,79 +84,50 @@ def audit(
     device: DeviceOption = "auto",
     data_dir: DataDirOption = None,
     trust_code: TrustCodeOption = False,
+    format_: Annotated[Format, typer.Option("--format", help="Output format: text or json.")] = Format.text,
 ) -> None:
     """Look at one model from both sides and say what was found, and what was not looked at.
 
     Proposes a study, runs it, and writes its verdict, record and page into a run folder; the same command again
     continues. Exit code 3: scanners agree on a backdoor.
     """
-    from bascule.auditing.conduct import prepare
-    from bascule.auditing.images import prepare_images
+    from bascule.api.audit import conduct_audit, prepare_audit
     from bascule.auditing.propose import Wish
-    from bascule.core.catalog import remember_named
-    from bascule.data.contract import default_roots
-    from bascule.running.run import pick_device
 
-    wish = Wish(
-        full=full, minutes=minutes, images=images, repairs=tuple(_repairs(repair or [])),
-        trained_on_it=not other_training_data,
+    if format_ not in (Format.text, Format.json):
+        raise RequestError(f"--format {format_.value}: an audit is shown as text or as json")
+    specs = (spec if isinstance(spec, dict) else {"name": spec} for spec in specs_of(repair or [], "repair"))
+    prepared = prepare_audit(
+        None if model is None else Path(model), data=spec_of(data, "data"),
+        architecture=spec_of(architecture, "model"),
+        wish=Wish(
+            full=full, minutes=minutes, images=images, repairs=tuple(specs), trained_on_it=not other_training_data
+        ),
+        runs=runs, data_dir=data_dir, device=device, seed=seed, trust_code=trust_code,
     )  # fmt: skip
-    if model is None:
-        _check_images_alone(data, wish)
-    asked: dict[str, Any] = {
-        "data": spec_of(data, "data"), "architecture": spec_of(architecture, "model"), "wish": wish,
-        "runs": writable_folder(runs), "roots": default_roots(data_dir), "device": pick_device(device),
-    }  # fmt: skip
-    if model is None:
-        prepared = prepare_images(**asked, seed=seed or 0)
-    else:
-        prepared = prepare(Path(model), **asked, seed=seed, trust_code=trust_code)
-        remember_named()
     for flag in prepared.flags:
         complain(f"warning: {flag}")
-    _run(prepared)
-
-
-def _repairs(texts: list[str]) -> list[dict[str, object]]:
-    """What `--repair` names, each as a mapping that can be built."""
-    from bascule.core.catalog import build
-    from bascule.core.errors import placed
-
-    specs = [spec if isinstance(spec, dict) else {"name": spec} for spec in specs_of(texts, "repair")]
-    for spec in specs:
-        with placed("repair"):
-            build("repair", spec)
-    return specs
-
-
-def _run(prepared: Audit) -> None:
-    """Run the study, and print the verdict and where everything lies."""
-    from bascule.auditing.conduct import judge
-    from bascule.report.audited.facts import facts_of
-    from bascule.report.audited.verdict import verdict_of
-    from bascule.report.page.page import write_page
-    from bascule.report.view import view_of
-
     _tell_study(prepared.study, new=prepared.new)
-    done, files = judge(prepared, changed=lambda: None, warn=_warn)
-    facts = facts_of(view_of([prepared.record]).runs[0])
-    page = write_page([prepared.record], prepared.record.path / "report.html")
-    verdict = None if facts is None else verdict_of(facts)
-    if verdict is not None:
-        echo(verdict)
-        echo()
-    for path in files:
-        echo(f"Ranking: {path}")
-    echo(f"Report: {page}")
-    for failure in done.failures:
-        complain(f"failed: {failure.label}: {failure.message}")
-    if done.failures:
-        raise typer.Exit(1)
-    if verdict is not None and verdict.suspicious:
-        raise typer.Exit(SUSPICIOUS)
-    if facts is not None and facts.about == "model" and not facts.scans:
+    found = conduct_audit(prepared, warn=_warn)
+    if format_ is Format.json:
+        echo_json(json.dumps(found.as_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    else:
+        _print(found)
+    for label, why in found.failed.items():
+        complain(f"failed: {label}: {why}")
+    if not found.failed and found.exit_code == 1:
         complain("no scanner has looked for a backdoor (see `Not looked at`)")
-        raise typer.Exit(1)
+    raise typer.Exit(found.exit_code)
+
+
+def _print(found: Audit) -> None:
+    """The verdict, and where everything lies."""
+    if found.verdict is not None:
+        echo(found.verdict)
+        echo()
+    for path in found.files:
+        echo(f"Ranking: {path}")
+    echo(f"Report: {found.path / 'report.html'}")
 
 
 def _tell_study(study: Path, *, new: bool) -> None:
@@ -172,13 +139,6 @@ def _tell_study(study: Path, *, new: bool) -> None:
         for reason in notes.reasons:
             typer.echo(f"bascule: proposed: {reason}", err=True)
     typer.echo(f"bascule: the study: {study}" + ("" if new else " (as it was)"), err=True)
-
-
-def _check_images_alone(data: str | None, wish: Wish) -> None:
-    if data is None:
-        raise RequestError("give a model, or `data` alone, whose images are then ranked")
-    if wish.repairs:
-        raise RequestError("there is no model to repair; give one, or leave this out", place=("repair",))
 
 
 def _warn(text: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -54,24 +52,21 @@ def table(
 
 def print_table(records: Sequence[RunRecord], form: Format, more: More | None = None) -> None:
     """Print the joint table of runs."""
+    from bascule.core.shown import terminal_width
     from bascule.report.runs import rows_of
     from bascule.report.tables.tables import render
 
-    _print(render(rows_of(records), form.value, more, width=_width()), form)
+    _print(render(rows_of(records), form.value, more, width=terminal_width()), form)
 
 
 def _print_other(records: Sequence[RunRecord], what: str, form: Format, against: str | None) -> None:
+    from bascule.core.shown import terminal_width
     from bascule.report.runs import rows_of
     from bascule.report.tables.attackers import render_attackers
     from bascule.report.tables.maps import render_maps
 
     render = render_maps if what == "map" else render_attackers
-    _print(render(rows_of(records), form.value, against, width=_width()), form)
-
-
-def _width() -> int | None:
-    """A log or a pipe gets the table whole; a terminal one that fits."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    _print(render(rows_of(records), form.value, against, width=terminal_width()), form)
 
 
 def _print(text: str, form: Format) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,13 +20,13 @@ from bascule.cli.options import (
     SetOption,
     StudyArgument,
     spec_of,
-    writable_folder,
 )
 from bascule.cli.output import complain, echo
 from bascule.cli.report import print_table
 from bascule.core.text import count
 
 if TYPE_CHECKING:
+    from bascule.plan.overrides import Override
     from bascule.plan.plan import Plan, Row
     from bascule.record.run import RunRecord
     from bascule.running.run import Ran
@@ -56,26 +54,18 @@ def run(
     ] = False,
 ) -> None:
     """Train, attack from both sides, and print the table. The same command again continues where it stopped."""
-    plan = _plan(study, set_, scale, seeds, data_dir)
-    from bascule.data.contract import default_roots
-    from bascule.record.run import RunRecord
-    from bascule.running.extend import recall_codes
-    from bascule.running.run import pick_device, run_plan
+    from bascule.api.run import run_study
+    from bascule.plan.document import read_study
 
-    roots = default_roots(data_dir)
-    where = pick_device(device)
-    record = RunRecord(writable_folder(runs / plan.folder))
-    if recall_codes(record):
-        plan = _plan(study, set_, scale, seeds, data_dir)
-    with _kept_current(record, wanted=report_) as changed:
-        done = run_plan(
-            plan, record, device=where, roots=roots, engine=engine.value, jobs=jobs,
-            compile_passes=compile_, capture_steps=capture, changed=changed, warn=_warn,
-        )  # fmt: skip
+    plan, record, done = run_study(
+        read_study(study), overrides=_overrides(set_, seeds), scale=scale, runs=runs, device=device, jobs=jobs,
+        engine=engine.value, data_dir=data_dir, compile_passes=compile_, capture_steps=capture, report=report_,
+        warn=_warn,
+    )  # fmt: skip
     print_table([record], Format.text)
     cells = len(plan.cells())
     echo(f"\n{record.path}: {count(cells, 'cell')}, {cells - done.cells} of them done before.")
-    echo(f"Report: {_page(record)}" if report_ else f"Report: bascule report {record.path}")
+    echo(f"Report: {record.path / 'report.html'}" if report_ else f"Report: bascule report {record.path}")
     _end(done)
 
 
@@ -139,13 +129,18 @@ def _warn(text: str) -> None:
 def _plan(study: str, overrides: list[str] | None, scale: str | None, seeds: int | None, data_dir: Path | None) -> Plan:
     from bascule.data.contract import default_roots
     from bascule.plan.document import read_study
-    from bascule.plan.overrides import Override, parse_override
     from bascule.plan.resolve import make_plan
 
-    given = [parse_override(text, "--set") for text in overrides or ()]
-    if seeds is not None:
-        given.append(Override(path="seeds", value=seeds, origin="--seeds"))
-    return make_plan(read_study(study), overrides=given, scale=scale, roots=default_roots(data_dir))
+    return make_plan(
+        read_study(study), overrides=_overrides(overrides, seeds), scale=scale, roots=default_roots(data_dir)
+    )
+
+
+def _overrides(texts: list[str] | None, seeds: int | None) -> list[Override]:
+    from bascule.plan.overrides import Override, parse_override
+
+    given = [parse_override(text, "--set") for text in texts or ()]
+    return [*given, *([] if seeds is None else [Override(path="seeds", value=seeds, origin="--seeds")])]
 
 
 def _check_data(plan: Plan, data_dir: Path | None, *, deep: bool) -> None:
@@ -160,25 +155,6 @@ def _check_data(plan: Plan, data_dir: Path | None, *, deep: bool) -> None:
 
 def _models_of(row: Row) -> list[tuple[int, str]]:
     return [(len(row.cells), "seed"), (len(row.twins), "twin")]
-
-
-def _page(record: RunRecord) -> Path:
-    return record.path / "report.html"
-
-
-@contextmanager
-def _kept_current(record: RunRecord, *, wanted: bool) -> Iterator[Callable[[], object]]:
-    """What to call when the record has changed, so that its page follows."""
-    if not wanted:
-        yield lambda: None
-        return
-    from bascule.report.page.live import LivePage
-
-    page = LivePage(record, _page(record), warn=_warn)
-    try:
-        yield page.changed
-    finally:
-        page.close()
 
 
 def _end(done: Ran) -> None:

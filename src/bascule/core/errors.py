@@ -36,6 +36,10 @@ class RequestError(Exception):
         return f"{'.'.join(self.place)}: {self.problem}" if self.place else self.problem
 
 
+class UnknownNameError(RequestError, KeyError):
+    """There is nothing of this name in a result; also what Python expects of a mapping."""
+
+
 class Interrupted(BaseException):
     """Somebody stopped a run (Ctrl-C); the text says what is done. The command line exits with 130.
 

@@ -48,7 +48,17 @@ class Pixels(Protocol):
         """N, C, H, W."""
 
     def __getitem__(self, index: Tensor, /) -> Tensor:
-        """The pictures at these positions (int64, any order), uint8, len(index) x C x H x W."""
+        """The pictures at these positions (int64, any order), len(index) x C x H x W: uint8, or of `Exact` floats."""
+
+
+class Exact:
+    """Pictures in memory that are no whole bytes: floats in [0, 1], N x C x H x W, of 32 bits."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x, self.shape = x, x.shape
+
+    def __getitem__(self, index: Tensor, /) -> Tensor:
+        return self.x[index.to(self.x.device)]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -108,7 +118,8 @@ class Images:
             pixels = self.pixels.index_select(0, index.to(self.pixels.device))
         else:
             pixels = self.pixels[index]
-        return as_floats(pixels.to(self.device, non_blocking=True))
+        pixels = pixels.to(self.device, non_blocking=True)
+        return pixels if pixels.is_floating_point() else as_floats(pixels)
 
     def at(self, index: Tensor) -> Images:
         """The subset at these positions, in this order, ids kept."""
@@ -155,7 +166,8 @@ class _Overlaid:
         index = index.cpu()
         batch = self.base[index]
         slot = self.slot[index]
-        batch[slot >= 0] = self.pixels[slot[slot >= 0]]
+        stored = self.pixels[slot[slot >= 0]]
+        batch[slot >= 0] = as_floats(stored).to(batch) if batch.is_floating_point() else stored
         return batch
 
 

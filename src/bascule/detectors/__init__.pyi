@@ -1,4 +1,6 @@
+from .contract import Detected as Detected
 from .contract import Detector as Detector
+from .contract import Guard as Guard
 from .contract import Prepared as Prepared
 from .ibd_psc import IbdPsc as IbdPsc
 from .latent_distance import LatentDistance as LatentDistance

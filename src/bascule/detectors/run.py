@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bascule.core.catalog import name_of
 from bascule.core.errors import RequestError
@@ -15,52 +15,7 @@ from bascule.core.images import Images
 from bascule.core.inference import chunks
 from bascule.core.restore import untouched
 from bascule.core.text import count
-from bascule.detectors.contract import Detector, Suspicion
-
-_CHUNK = 500
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Guard:
-    """A prepared detector beside its model, with what it says of clean images that it was not prepared on."""
-
-    model: nn.Module
-    detector: Detector
-    calm: Tensor
-    """Suspicion of the defender's other clean images, rising; float32, shape (M,)."""
-    judge: Suspicion
-    smooth: Suspicion
-    """What an attacker who knows the detector lowers."""
-
-    def suspicion(self, x: Tensor) -> Tensor:
-        """How suspicious each image is, float32, shape (B,), without gradients.
-
-        Raises:
-            ValueError: The detector breaks its contract: shape, or a value that is not finite.
-        """
-        with untouched(self.model), torch.no_grad():
-            parts = [self.judge(x[index]) for index in chunks(len(x), _CHUNK, x.device)]
-        return self.checked(torch.cat(parts) if parts else x.new_zeros(0), len(x))
-
-    def checked(self, found: Tensor, wanted: int) -> Tensor:
-        """What the detector said of `wanted` images, float32, without gradients.
-
-        Raises:
-            ValueError: As `suspicion`.
-        """
-        return _checked(found.detach().to(torch.float32), wanted, self.detector)
-
-    def threshold(self, false_alarms: float) -> float:
-        """The suspicion above which an image is refused, so that at most this share of clean ones is.
-
-        Of M clean images the one of rank ceil((M + 1) (1 - share)): then a further clean image lies above it with at
-        most that probability, over the draw of all of them (Vovk et al. 2005, conformal prediction). Infinite where M
-        is too small for the share: nothing is refused. Minus infinite for a share of 1: everything is.
-        """
-        rank = math.ceil((len(self.calm) + 1) * (1 - false_alarms) - 1e-9)
-        if rank < 1:
-            return -math.inf
-        return float(self.calm[rank - 1]) if rank <= len(self.calm) else math.inf
+from bascule.detectors.contract import CHUNK, Detector, Guard
 
 
 def prepare_detector(model: nn.Module, detector: Detector, images: Images, *, generator: torch.Generator) -> Guard:
@@ -100,7 +55,7 @@ def prepare_detector(model: nn.Module, detector: Detector, images: Images, *, ge
         judge=prepared.suspicion,
         smooth=prepared.smooth or prepared.suspicion,
     )
-    calm = torch.cat([guard.suspicion(others.batch(part)) for part in chunks(len(others), _CHUNK, images.device)])
+    calm = torch.cat([guard.suspicion(others.batch(part)) for part in chunks(len(others), CHUNK, images.device)])
     return replace(guard, calm=calm.sort().values)
 
 
@@ -109,12 +64,3 @@ def images_needed(detector: Detector, false_alarms: float) -> int:
     false alarms is finite (`Guard.threshold`)."""
     others = math.ceil(1 / false_alarms - 1e-9) - 1  # rank ceil((M + 1) (1 - share)) <= M
     return 2 * max(1, detector.least_images, others)
-
-
-def _checked(found: Tensor, wanted: int, detector: Detector) -> Tensor:
-    if found.shape != (wanted,):
-        raise ValueError(f"{detector!r} gave suspicions of shape {tuple(found.shape)} for {count(wanted, 'image')}")
-    broken = int((~found.isfinite()).sum())
-    if broken:
-        raise ValueError(f"{detector!r} gave {count(broken, 'suspicion')} not finite")
-    return found

@@ -18,8 +18,17 @@ import torch
 from torch import Tensor, nn
 
 from bascule.core import catalog
+from bascule.core.calling import verb_of
 from bascule.core.features import Features, features
+from bascule.core.given import Data, Labels
+from bascule.core.grid import Grid, TableCell
 from bascule.core.images import Images
+from bascule.core.shown import Lines, Picture, Pictures, html_of
+from bascule.core.text import count
+from bascule.core.tiles import tile
+
+FIRST = 12
+"""Images that are shown of those that were judged."""
 
 
 class Judged(NamedTuple):
@@ -32,6 +41,46 @@ class Judged(NamedTuple):
     notes: tuple[str, ...] = ()
     """What the rule could not do on this set, with the reason: a class that it does not look at, a threshold that no
     image can pass. Empty where it could have removed any image."""
+    first: Tensor | None = None
+    """uint8: the most suspicious images, in order, to be looked at; None where nobody kept them."""
+
+    @property
+    def keep(self) -> Tensor:
+        """bool, shape (N,): what the rule leaves in the training set."""
+        return ~self.removed
+
+    def __repr__(self) -> str:
+        there, gone = len(self.score), int(self.removed.sum())
+        first = self.score.argsort(descending=True, stable=True)[:5].tolist()
+        return "\n  ".join(
+            [
+                f"Judged: {count(there, 'image')}, {gone} removed ({100 * gone / max(1, there):.1f} %)",
+                "most suspicious: " + ", ".join(f"{place} ({float(self.score[place]):.3g})" for place in first),
+                *self.notes[:5],
+            ]
+        )
+
+    def _repr_html_(self) -> str:
+        there, gone = len(self.score), int(self.removed.sum())
+        first = self.score.argsort(descending=True, stable=True)[:FIRST].tolist()
+        lines = [
+            [
+                TableCell(f"{place}"),
+                TableCell(f"{float(self.score[place]):.3g}"),
+                TableCell("removed" if bool(self.removed[place]) else ""),
+            ]
+            for place in first
+        ]
+        head = f"{count(there, 'image')}, {gone} removed ({100 * gone / max(1, there):.1f} %)"
+        pictures = [] if self.first is None else list(zip(self.first.cpu().numpy(), first, strict=False))
+        return html_of(
+            [
+                Lines([head]),
+                Grid(["Most suspicious"], ["Score", "Rule"], lines),
+                Pictures([Picture(tile(image), f"image {place}") for image, place in pictures]),
+                Lines(self.notes),
+            ]
+        )
 
 
 @catalog.contract("filter")
@@ -62,6 +111,10 @@ class Filter(ABC):
         Raises:
             RequestError: It has not what the method needs.
         """
+
+    def __call__(self, model: nn.Module, x: Data, y: Labels | None = None, *, seed: int = 0) -> Judged:
+        """How suspicious each training image is: `bascule.filter(model, x, y, self, seed=seed)`."""
+        return verb_of("filter")(model, x, y, self, seed=seed)
 
 
 @catalog.component

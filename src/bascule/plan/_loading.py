@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import yaml
 
-from bascule.core.text import LONGEST_NAME, quote, steers
+from bascule.core.text import FRACTION, LONGEST_NAME, quote, ratio, steers
 
 LARGEST = 2**19
 """Most characters of a study file."""
@@ -156,8 +156,7 @@ def _number(loader: Loader, node: yaml.Node) -> float:
 
 
 def _fraction(loader: Loader, node: yaml.Node) -> float:
-    above, _, below = _scalar(node, _RATIO).partition("/")
-    return float(above) / float(below)
+    return ratio(_scalar(node, FRACTION))
 
 
 _NULL = r"~|null|Null|NULL|"
@@ -165,14 +164,13 @@ _BOOLEAN = r"true|True|TRUE|false|False|FALSE"
 _INT = r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+"
 _FLOAT = r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
 _INFINITE = r"[-+]?(\.inf|\.Inf|\.INF)|\.nan|\.NaN|\.NAN"
-_RATIO = r"-?[0-9]+(\.[0-9]+)?/0*[1-9][0-9]*"
 
 for _tag, _pattern, _first in (
     (f"{_TAG}null", _NULL, ["~", "n", "N", ""]),
     (f"{_TAG}bool", _BOOLEAN, list("tTfF")),
     (f"{_TAG}int", _INT, list("-+0123456789")),
     (f"{_TAG}float", f"{_FLOAT}|{_INFINITE}", list("-+0123456789.")),
-    (_FRACTION, _RATIO, list("-0123456789")),
+    (_FRACTION, FRACTION, list("-0123456789")),
 ):
     Loader.add_implicit_resolver(_tag, re.compile(rf"(?:{_pattern})\Z"), _first)
 

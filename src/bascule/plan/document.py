@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, is_dataclass, replace
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from bascule.core.catalog import describe
 from bascule.core.errors import RequestError, unknown
 from bascule.core.text import quote, steers
-from bascule.plan._loading import LARGEST, Loader
+from bascule.plan._loading import LARGEST, MAX_DEPTH, Loader
 
 BUILT_IN = Path(__file__).parents[1] / "studies"
 
@@ -27,7 +30,7 @@ class Document:
     text: str
     content: dict[str, Any]
     lines: dict[tuple[str, ...], int] = field(default_factory=dict)
-    """Line (from 1) of every key, by its path."""
+    """Line (from 1) of every key, by its path; 0 where the study stands in no file."""
     folder: Path | None = None
     """Where the study's file lies; None where it has none, is built in, or lies in the current folder."""
 
@@ -48,7 +51,7 @@ def read_study(study: str) -> Document:
         path, name = BUILT_IN / f"{study}.yaml", study
     elif path.suffix in (".yaml", ".yml"):
         name, folder = path.stem, path.parent
-        if name.startswith(".") or steers(name):
+        if not _may_be_called(name):
             raise RequestError(f"{quote(study)}: a study is called like its file, and so is its run folder; rename it")
     elif path.suffix or path.is_file():
         raise RequestError(f"{quote(study)}: the name of a study file ends in .yaml or .yml")
@@ -60,6 +63,69 @@ def read_study(study: str) -> Document:
         reason = error.strerror if isinstance(error, OSError) else error
         raise RequestError(f"cannot read the study {quote(study)}: {reason}") from error
     return parse_study(text, name=name, source=study, folder=folder)
+
+
+def _may_be_called(name: str) -> bool:
+    """Whether a study, and so its run folder, may have this name."""
+    return bool(name) and not name.startswith(".") and not steers(name)
+
+
+def study_of(content: Mapping[str, Any], *, name: str) -> Document:
+    """A study that stands in no file: what `parse_study` reads of it written as YAML, so that `"8/255"` is a number.
+
+    Args:
+        content: As it would stand in a file. Components, tuples and paths are written as a file has them.
+        name: What it is called, and its run folder.
+
+    Raises:
+        RequestError: It holds what no file can hold, or more than one may; or it cannot be called so.
+    """
+    if not _may_be_called(name) or len(Path(name).parts) > 1:
+        raise RequestError(f"a study is called as a folder may be; got {quote(name)}", place=("name",))
+    document = parse_study(written(content) + "\n", name=name, source=f"study {name!r}")
+    return replace(document, lines=dict.fromkeys(document.lines, 0))  # nobody sees them
+
+
+def written(value: Any, *, flow: bool = False) -> str:
+    """A value of Python as it stands in a study file; with `flow` on one line.
+
+    Raises:
+        RequestError: It is nothing that can stand in one.
+    """
+    text: str = yaml.dump(
+        _plain(value, 0),
+        Dumper=_Writer,
+        sort_keys=False,
+        default_flow_style=flow or None,
+        width=2**20,
+        allow_unicode=True,
+    )
+    return text.removesuffix("...\n").strip()
+
+
+class _Writer(yaml.SafeDumper):
+    """Without anchors: what stands twice is written twice."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _plain(value: Any, depth: int) -> Any:
+    if depth > MAX_DEPTH:
+        raise RequestError(f"more than {MAX_DEPTH} levels of values inside values")
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part, depth + 1) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part, depth + 1) for part in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, PathLike):
+        return fspath(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(describe(value), depth)
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):  # a number of NumPy or torch
+        return _plain(value.item(), depth)
+    raise RequestError(f"{quote(value)} is {type(value).__name__}, which no study can hold")
 
 
 def _read(path: Path) -> str:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from bascule.core.catalog import build, name_of
 from bascule.core.errors import RequestError
+from bascule.core.grid import Grid
+from bascule.core.shown import Lines, Part, Shown
 from bascule.core.text import joined
 from bascule.metrics.contract import AIM, MISSING, OF_BASE, OF_TWIN, Measure, Metric, Outcomes
 from bascule.metrics.interval import summarise
 from bascule.metrics.needs import in_words, keys_of
+from bascule.metrics.wording import UNKNOWN, metric_line
 from bascule.metrics.worst import survivors
 from bascule.record.answers import Answers
 from bascule.record.flags import flags_of_model
@@ -60,13 +63,18 @@ def check_measurable(asked: Sequence[str], given: Mapping[str, bool]) -> None:
     for name in asked:
         metric: Metric = build("measure", name)
         called = name_of(metric).replace("-", "_")
-        wanted = [argument for need in metric.needs for argument in _arguments(need)]
+        wanted = _wanted(metric)
         if not given.keys() >= set(wanted):
             raise RequestError(
                 f"{called} is made from what a study asks with {in_words(keys_of(metric.needs))}: measure it in one"
             )
-        if missing := [f"`{one}`" for one in dict.fromkeys(wanted) if not given[one]]:
+        if missing := [f"`{one}`" for one in wanted if not given[one]]:
             raise RequestError(f"{called} cannot be measured without {joined(missing)}: give {_it(missing)}")
+
+
+def _wanted(metric: Metric) -> list[str]:
+    """What one model must be given so that there is something to make the metric from."""
+    return list(dict.fromkeys(argument for need in metric.needs for argument in _arguments(need)))
 
 
 def _arguments(need: str) -> tuple[str, ...]:
@@ -74,6 +82,12 @@ def _arguments(need: str) -> tuple[str, ...]:
     if need == AIM:
         return ("target",)
     return tuple(name for key in keys_of([need]) for name in (("trigger", "target") if key == "poison" else (key,)))
+
+
+def _to_give(metric: Metric) -> str:
+    """What to say of a metric that was not asked for."""
+    wanted = _wanted(metric)
+    return f"not measured: give {joined(wanted)}" if wanted else UNKNOWN
 
 
 def _it(missing: Sequence[str]) -> str:
@@ -97,23 +111,29 @@ class AttackShare:
     within: str | None = None
     """Of an attack without a ball: its threat model, for people."""
 
+    @property
+    def where(self) -> str:
+        """In which threat model it searched, and how, in a phrase."""
+        threat = f"{self.norm}, eps {self.eps:.4g}" if self.eps is not None else self.within or ""
+        return threat if self.precision == "float32" else f"{threat}, {self.precision} precision"
+
     def as_dict(self) -> dict[str, Any]:
         """In the format of `bascule evaluate MODEL --format json`."""
         return {name: value for name, value in vars(self).items() if name != "within" or value is not None}
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Evaluation(Mapping[str, Measure]):
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Evaluation(Shown, Mapping[str, Measure]):
     """The numbers of one model by their names in tables, each with value, interval and the images that counted."""
 
     metrics: Mapping[str, Measure]
-    kinds: Mapping[str, Metric] = field(repr=False)
+    kinds: Mapping[str, Metric]
     """What the metrics are, by the same names."""
     attacks: tuple[AttackShare, ...]
     """In order; the last one's `left` is the robust accuracy."""
     flags: tuple[str, ...]
     """Reasons not to trust the numbers: see docs/flags.md."""
-    outcomes: Outcomes = field(repr=False)
+    outcomes: Outcomes
     """What the model answered, image by image."""
 
     def __getitem__(self, name: str) -> Measure:
@@ -124,6 +144,29 @@ class Evaluation(Mapping[str, Measure]):
 
     def __len__(self) -> int:
         return len(self.metrics)
+
+    def shown(self) -> Sequence[Part]:
+        table, below = self.table("images", {})
+        return [table, Lines(below)]
+
+    def table(self, about: str, hints: Mapping[str, str]) -> tuple[Grid, list[str]]:
+        """A line for each metric, and what is to be said below: the images, what each attack did, the flags.
+
+        Args:
+            about: What the images are called, in a phrase.
+            hints: What to say of a metric (`robust_accuracy`) that was not measured; by default what to give.
+        """
+        lines = []
+        for name, measure in self.metrics.items():
+            hint = hints.get(name, _to_give(self.kinds[name]) if name.replace("_", "-") in METRICS else UNKNOWN)
+            lines.append(metric_line(self.kinds[name], [measure], hint))
+        below = [f"On {len(self.outcomes.label):,} {about}. 95 % intervals over these images (Wilson)."]
+        below += [
+            f"{part.name} ({part.where}): "
+            f"fooled {100 * part.fooled:.1f} % of the images; {100 * part.left:.1f} % are left"
+            for part in self.attacks
+        ]
+        return Grid([""], ["Value"], lines), [*below, *(f"! {flag}" for flag in self.flags)]
 
     def as_dict(self) -> dict[str, Any]:
         """`metrics` and `flags` in the format of `bascule table --format json`, and `attacks`."""

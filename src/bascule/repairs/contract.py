@@ -15,11 +15,15 @@ from torch import nn
 
 from bascule.core import catalog
 from bascule.core.ball import Eps, LinfOrL2
+from bascule.core.calling import verb_of
 from bascule.core.catalog import Of, name_of
 from bascule.core.errors import RequestError
+from bascule.core.given import Data, Labels
 from bascule.core.gradients import check_differentiable
+from bascule.core.grid import Grid, TableCell
 from bascule.core.images import Images
 from bascule.core.rng import draw_seed
+from bascule.core.shown import html_of
 from bascule.training.contract import Course, Objective
 from bascule.training.loop import train
 from bascule.training.settings import Augment, Training
@@ -34,6 +38,14 @@ class Repaired(NamedTuple):
     notes: dict[str, float]
     """What was changed, by name: neurons pruned, classes unlearnt. `run` adds `distance`, the length of the change of
     all parameters divided by the length of the parameters before."""
+
+    def __repr__(self) -> str:
+        notes = ", ".join(f"{name} {value:.4g}" for name, value in self.notes.items())
+        return f"Repaired: {type(self.model).__name__}\n  {notes or 'nothing noted'}"
+
+    def _repr_html_(self) -> str:
+        lines = [[TableCell(name), TableCell(f"{value:.4g}")] for name, value in self.notes.items()]
+        return html_of([Grid([f"Repaired {type(self.model).__name__}"], ["Noted"], lines)])
 
 
 @catalog.contract("repair")
@@ -73,6 +85,10 @@ class Repair(ABC):
         Raises:
             RequestError: It has not what the method needs.
         """
+
+    def __call__(self, model: nn.Module, x: Data, y: Labels | None = None, *, seed: int = 0) -> Repaired:
+        """A repaired copy of a model: `bascule.repair(model, x, y, self, seed=seed)`."""
+        return verb_of("repair")(model, x, y, self, seed=seed)
 
 
 @catalog.component

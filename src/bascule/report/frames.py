@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from bascule.core.grid import Grid, TableCell
 from bascule.core.optional import import_optional
+from bascule.core.shown import Part, html_of, text_of
 from bascule.metrics.contract import MISSING
 from bascule.metrics.interval import summarise
-from bascule.record.run import open_run
-from bascule.report.view import CellView, RowView, View, view_of
+from bascule.report.view import CellView, RowView, View
 
 if TYPE_CHECKING:
     import pandas
@@ -32,20 +32,32 @@ class Frames(NamedTuple):
     evaluation that occurs twice in a row's plan, with other settings, has a number: `attack/pgd 2`. An image that was
     fooled by one attack is not given to the next, and has no prediction there."""
 
+    def __repr__(self) -> str:
+        return text_of(self._parts())
 
-def load(run: str | Path, *, runs: str | Path = "runs") -> Frames:
-    """The frames of RUN.
+    def _repr_html_(self) -> str:
+        return html_of(self._parts())
 
-    Args:
-        run: A run folder, or the name of a study that was run.
-        runs: Folder that holds the runs.
+    def _parts(self) -> list[Part]:
+        lines = [
+            [
+                *map(
+                    TableCell,
+                    (name, f"{len(frame):,}", f"{len(frame.columns):,}", ", ".join(map(str, frame.columns[:6]))),
+                )
+            ]
+            for name, frame in zip(self._fields, self, strict=True)
+        ]
+        return [Grid(["Frame"], ["Lines", "Columns", "The first of them"], lines)]
+
+
+def frames_of(view: View) -> Frames:
+    """The frames of one run.
 
     Raises:
-        RequestError: There is no such run, its record is damaged, or pandas is missing.
+        RequestError: pandas is missing.
     """
     pd = import_optional("pandas", extra="frames")
-    record = open_run(str(run), Path(runs))
-    view = view_of([record])
     cells, outcomes = [], []
     for row, cell in view.runs[0].cells():
         cells.append(_cell(view, row, cell))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -145,6 +146,11 @@ class Lines(Progress):
             self._console.file.flush()
         except OSError:
             pass  # nobody reads the log any more; the work goes on
+
+
+def silent() -> Console:
+    """A console that nobody sees."""
+    return Console(file=io.StringIO(), force_terminal=False, force_jupyter=False)
 
 
 @contextmanager

@@ -13,8 +13,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from bascule.core import catalog
+from bascule.core import catalog, rng
 from bascule.core.errors import RequestError
+from bascule.core.given import Data, unlabelled
 from bascule.core.images import Images, Shown
 
 Found = Mapping[str, Tensor]
@@ -66,6 +67,23 @@ class Trigger(ABC):
             generator: For what is drawn.
         """
         return self.stamp(x, generator=generator)
+
+    def __call__(self, x: Data, *, seed: int = 0) -> Tensor:
+        """Stamped copies of images, as this trigger is in training: `bascule.triggers.Sticker()(x)`.
+
+        Args:
+            x: N x C x H x W, floats in [0, 1] or uint8 (0 to 255); or a data set or loader.
+            seed: Of what it draws.
+
+        Returns:
+            Floats in [0, 1], N x C x H x W, not rounded to bytes, on the device of `x`.
+
+        Raises:
+            RequestError: A wrong type, shape or range, or it does not fit images of this size.
+        """
+        given = unlabelled(x)
+        with torch.no_grad():
+            return self.stamp(given, generator=rng.stream(seed, "trigger", device=given.device))
 
 
 @catalog.component

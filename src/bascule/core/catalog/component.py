@@ -10,6 +10,7 @@ from typing import Any, TypeVar, dataclass_transform
 import pydantic
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
+from bascule.core.catalog.numbers import with_numbers
 from bascule.core.catalog.problems import translate
 
 T = TypeVar("T")
@@ -19,7 +20,8 @@ T = TypeVar("T")
 def component(cls: type[T]) -> type[T]:
     """Make `cls` a component: a frozen, keyword-only dataclass that checks its fields' types and ranges strictly.
 
-    What it refuses is a `RequestError` wherever it is made.
+    What it refuses is a `RequestError` wherever it is made. Where a field is a number, a text that says one as study
+    files do is taken for it: `Pgd(eps="8/255")`, though type checkers want a float.
     """
     config = pydantic.ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
     made = pydantic_dataclass(cls, frozen=True, kw_only=True, config=config)
@@ -28,7 +30,7 @@ def component(cls: type[T]) -> type[T]:
     @functools.wraps(check)
     def init(self: Any, /, *positional: Any, **values: Any) -> None:
         try:
-            check(self, *positional, **values)
+            check(self, *positional, **with_numbers(made, values))
         except pydantic.ValidationError as error:
             raise translate(made, values, error) from None
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
 from bascule.core.catalog import load, meant_by, names
 from bascule.core.errors import RequestError, unknown
-from bascule.core.text import count
+from bascule.core.grid import Grid, TableCell
+from bascule.core.shown import Lines, Part, Shown
+from bascule.core.text import count, quote
 from bascule.metrics.contract import Measure
 from bascule.metrics.needs import in_words, keys_of
+from bascule.metrics.wording import interval_text, value_text
 from bascule.record.evaluation import Evaluation, metrics_named
 from bascule.record.rows import RowResult, read_rows
 from bascule.record.run import open_run
 from bascule.report.check.condition import Condition, parse_condition
-from bascule.report.tables.tables import interval_text, value_text
 
 _UNFINISHED = "unfinished"
 """How the flag of a row begins of which something is still to be done."""
@@ -83,8 +86,8 @@ def _exactly(number: float, bound: float, unit: str) -> str:
     return text
 
 
-@dataclass(frozen=True, kw_only=True)
-class Checked:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Checked(Shown):
     """All conditions on all rows; true when all hold. As text it says so line by line."""
 
     of: str
@@ -107,6 +110,13 @@ class Checked:
 
     def __str__(self) -> str:
         return "\n".join([*map(str, self.results), *self._below()])
+
+    def shown(self) -> Sequence[Part]:
+        said = [
+            [*map(TableCell, ("pass" if one.holds else "FAIL", one.row, one.condition.text, one.found))]
+            for one in self.results
+        ]
+        return [Grid(["", "Row", "Condition", "Found"], [], said), Lines(list(self._below()))]
 
     def _below(self) -> Iterator[str]:
         for row, flags in self.flags.items():
@@ -135,7 +145,11 @@ class Checked:
 
 
 def check(
-    what: str | Path | Evaluation, conditions: Sequence[str], *, row: str | Sequence[str] = (), runs: str | Path
+    what: str | PathLike[str] | Evaluation,
+    conditions: Sequence[str],
+    *,
+    row: str | Sequence[str] = (),
+    runs: str | PathLike[str],
 ) -> Checked:
     """See `bascule.check`."""
     asked = parse_conditions(conditions)
@@ -143,7 +157,10 @@ def check(
         if row:
             raise RequestError("one model has no rows", place=("row",))
         return check_evaluation(what, asked, of="model")
-    return check_rows(read_rows(open_run(str(what), Path(runs))), asked, of=str(what), row=row)
+    if not isinstance(what, (str, PathLike)):
+        problem = f"a run folder, the name of a study that was run, or what `evaluate` found; got {quote(what)}"
+        raise RequestError(problem, place=("what",))
+    return check_rows(read_rows(open_run(fspath(what), Path(runs))), asked, of=fspath(what), row=row)
 
 
 def parse_conditions(texts: Sequence[str]) -> list[Condition]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib import figure
 from PIL import Image
 
+from bascule.core.shown import png_of, png_uri
 from bascule.report.drawing import svg
 from bascule.report.drawing.figure import Figure, Form
 
@@ -45,11 +44,11 @@ class Picture(Figure):
     @property
     def uri(self) -> str:
         """The image itself, as an address for the page."""
-        return f"data:image/png;base64,{base64.b64encode(self._png(self.image)).decode('ascii')}"
+        return png_uri(self.image)
 
     def save(self, path: Path, form: Form) -> None:
         if form == "png":
-            path.write_bytes(self._png(self.image.resize((self.width, self.height), Image.Resampling.NEAREST)))
+            path.write_bytes(png_of(self.image.resize((self.width, self.height), Image.Resampling.NEAREST)))
             return
         with svg.drawing():
             drawn = figure.Figure(figsize=(self.width / 72, self.height / 72), dpi=72)
@@ -58,9 +57,3 @@ class Picture(Figure):
             axes.imshow(self.image, interpolation="none")
             nothing = {"svg": ("Date", "Creator", "Format", "Type"), "pdf": ("Creator", "Producer", "CreationDate")}
             drawn.savefig(path, format=form, transparent=True, metadata=dict.fromkeys(nothing[form]))
-
-    @staticmethod
-    def _png(image: Image.Image) -> bytes:
-        buffer = io.BytesIO()
-        image.save(buffer, format="PNG")
-        return buffer.getvalue()

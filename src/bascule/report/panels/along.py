@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bascule.metrics.wording import UNKNOWN
 from bascule.report.compare.comparable import groups_of
 from bascule.report.drawing import svg
 from bascule.report.panels._epochs import epoch_axes
-from bascule.report.tables.tables import UNKNOWN
 from bascule.report.view import RowView, View
 from bascule.report.words import SPACE, count, percent
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bascule.core.grid import TableCell
 from bascule.report.compare.attackers import Bout, Contest, contests_of, in_the_worst_case, sentences
 from bascule.report.tables.attackers import OPEN, robust_cell, taken_cell
-from bascule.report.tables.grid import TableCell
 from bascule.report.tables.tables import ONE_IN_TWENTY
 from bascule.report.view import View
 

@@ -11,14 +11,14 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from bascule.core.catalog import build
+from bascule.core.grid import TableCell
 from bascule.metrics.contract import Measure, Outcomes
 from bascule.metrics.detection import REFUSING, SORTS, Detection
 from bascule.metrics.interval import summarise
 from bascule.metrics.refusing import inputs_of, working
+from bascule.metrics.wording import table_cell
 from bascule.report.drawing import svg
 from bascule.report.evidence import Evidence, evidence
-from bascule.report.tables.grid import TableCell
-from bascule.report.tables.tables import table_cell
 from bascule.report.view import RowView, View
 from bascule.report.words import SPACE, count, joined, percent
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from bascule.metrics.wording import UNKNOWN
 from bascule.report.compare.settings import differing
-from bascule.report.tables.tables import UNKNOWN
 from bascule.report.view import RunView, View
 from bascule.report.words import count, joined, setting
 

@@ -11,7 +11,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from bascule.core.grid import TableCell
 from bascule.metrics.contract import Judgement, Measure
+from bascule.metrics.wording import UNKNOWN, table_cell
 from bascule.record.answers import Finding
 from bascule.record.audited import notes_of
 from bascule.record.cell import FILTERED, ISOLATED
@@ -20,8 +22,6 @@ from bascule.record.plan import came_as_it_is
 from bascule.report.compare.same_models import merge
 from bascule.report.drawing import svg
 from bascule.report.evidence import Evidence, at, evidence, in_order, measure_of
-from bascule.report.tables.grid import TableCell
-from bascule.report.tables.tables import UNKNOWN, table_cell
 from bascule.report.view import RowView, View
 from bascule.report.words import SPACE, count, joined, percent, setting
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from bascule.metrics.contract import Measure, Metric
+from bascule.metrics.wording import ARROWS, table_cell
 from bascule.report.compare.comparable import apart
 from bascule.report.compare.pairwise import unseparated
 from bascule.report.compare.same_models import distinct
-from bascule.report.tables.tables import ARROWS, table_cell
 from bascule.report.view import RowView, View
 from bascule.report.words import setting
 

@@ -12,12 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
+from bascule.core.grid import TableCell
+from bascule.metrics.wording import UNKNOWN
 from bascule.report.compare.maps import Axis, Layer, Map, Place, layers_of, maps_of
 from bascule.report.compare.turns import sentences, signs_of, summary, zero_line
 from bascule.report.drawing import svg
-from bascule.report.tables.grid import TableCell
 from bascule.report.tables.maps import number_cell
-from bascule.report.tables.tables import ONE_IN_TWENTY, UNKNOWN
+from bascule.report.tables.tables import ONE_IN_TWENTY
 from bascule.report.view import View
 from bascule.report.words import SPACE
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bascule.core.grid import TableCell
+from bascule.metrics.wording import ARROWS, table_cell
 from bascule.report.compare.pairwise import NAMES, Comparison, before, end_metrics
-from bascule.report.tables.grid import TableCell
-from bascule.report.tables.tables import ARROWS, change_cell, table_cell
+from bascule.report.tables.tables import change_cell
 from bascule.report.view import RowView, View
 from bascule.report.words import joined
 

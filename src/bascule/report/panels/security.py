@@ -11,13 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from bascule.core.catalog import build
+from bascule.core.grid import TableCell
 from bascule.metrics.contract import Measure
 from bascule.metrics.interval import summarise
+from bascule.metrics.wording import UNKNOWN, table_cell
 from bascule.record.plan import Reach
 from bascule.report.compare.same_models import merge
 from bascule.report.drawing import svg
-from bascule.report.tables.grid import TableCell
-from bascule.report.tables.tables import UNKNOWN, table_cell
 from bascule.report.view import RowView, View
 from bascule.report.words import SPACE, count, percent
 

@@ -10,13 +10,14 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from bascule.core.catalog import build
+from bascule.core.grid import TableCell
 from bascule.metrics.contract import Measure
 from bascule.metrics.interval import summarise
 from bascule.metrics.woken import Woken, woken
+from bascule.metrics.wording import table_cell
 from bascule.report.compare.same_models import merge
 from bascule.report.drawing import labels, svg
-from bascule.report.tables.grid import TableCell
-from bascule.report.tables.tables import ONE_SEED, change_cell, table_cell
+from bascule.report.tables.tables import ONE_SEED, change_cell
 from bascule.report.view import RowView, View
 from bascule.report.words import SPACE, count, percent
 

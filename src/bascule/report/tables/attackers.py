@@ -8,14 +8,15 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from bascule.core import grid
 from bascule.core.errors import RequestError
+from bascule.core.grid import Grid, TableCell
 from bascule.core.text import csv_field, json_text
 from bascule.metrics.contract import Measure
+from bascule.metrics.wording import UNKNOWN, table_cell
 from bascule.record.rows import RowResult
 from bascule.report.compare.attackers import Bout, Contest, contests_of, sentences
-from bascule.report.tables import grid
-from bascule.report.tables.grid import Grid, TableCell
-from bascule.report.tables.tables import LEGEND, ONE_IN_TWENTY, PAIRED, UNKNOWN, Format, change_cell, table_cell
+from bascule.report.tables.tables import LEGEND, ONE_IN_TWENTY, PAIRED, Format, change_cell
 
 OPEN = "A question mark: whether it is within 2 points of the twin's is not clear, or there is one seed."
 

@@ -8,15 +8,16 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bascule.core import grid
 from bascule.core.errors import RequestError
+from bascule.core.grid import Grid, TableCell
 from bascule.core.text import csv_field, json_text
 from bascule.metrics.paired import Difference
+from bascule.metrics.wording import UNKNOWN, table_cell
 from bascule.record.rows import RowResult
 from bascule.report.compare.maps import Layer, Map, Place, layers_of, maps_of
 from bascule.report.compare.turns import sentences, summary
-from bascule.report.tables import grid
-from bascule.report.tables.grid import Grid, TableCell
-from bascule.report.tables.tables import LEGEND, ONE_IN_TWENTY, PAIRED, UNKNOWN, Format, change_cell, table_cell
+from bascule.report.tables.tables import LEGEND, ONE_IN_TWENTY, PAIRED, Format, change_cell
 
 _DOUBTFUL = "A question mark: the difference may be none, as its interval holds 0 or there is one seed."
 

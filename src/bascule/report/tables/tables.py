@@ -9,22 +9,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from bascule.core import grid
 from bascule.core.errors import RequestError
+from bascule.core.grid import Grid, TableCell
 from bascule.core.text import csv_field, json_text
 from bascule.metrics.contract import Measure
 from bascule.metrics.paired import Difference
+from bascule.metrics.wording import ARROWS, UNKNOWN, table_cell
 from bascule.record.rows import RowResult, by_class
 from bascule.report.compare import pairwise
 from bascule.report.compare.comparable import apart
 from bascule.report.compare.pairwise import Comparison
 from bascule.report.compare.sentences import describe
-from bascule.report.tables import grid
-from bascule.report.tables.grid import Grid, TableCell
 from bascule.report.words import SPACE, joined
 
 Format = Literal["text", "json", "csv", "markdown", "latex"]
-ARROWS = {"higher": "↑", "lower": "↓"}
-UNKNOWN = "—"
 LEGEND = "95 % intervals: over test images (Wilson) and, with several seeds, over seeds (Student's t)."
 ONE_IN_TWENTY = "Each interval stands for itself: among many, about one in twenty misses."
 PAIRED = "95 % intervals of differences paired by seed and by image; one that holds 0 separates nothing."
@@ -81,7 +80,8 @@ def render(rows: Sequence[RowResult], form: Format, more: More | None = None, *,
         return _json(rows, more, comparisons)
     if form == "csv":
         return _csv(rows, more, comparisons)
-    grids, below = [_by_class(rows) if more.by_class else _joint(rows)], [[LEGEND, *_notes(rows, form)]]
+    table, notes = joint_table(rows, form)
+    grids, below = [_by_class(rows) if more.by_class else table], [notes]
     if more.by_class:
         below[0].insert(1, ONE_IN_TWENTY)
     if more.pareto:
@@ -94,25 +94,9 @@ def render(rows: Sequence[RowResult], form: Format, more: More | None = None, *,
     return grid.render(grids, below, form, width=width)
 
 
-def table_cell(measure: Measure) -> TableCell:
-    """The value and its interval for people."""
-    return TableCell(value_text(measure), interval_text(measure))
-
-
-def value_text(measure: Measure) -> str:
-    """The value for people: fractions in percent with one decimal, other units as they are."""
-    if measure.value is None:
-        return UNKNOWN
-    return f"{100 * measure.value:.1f}" if measure.unit == "fraction" else f"{measure.value:.3g}"
-
-
-def interval_text(measure: Measure) -> str:
-    """The interval in the same unit as `value_text`, or nothing."""
-    if measure.low is None or measure.high is None:
-        return ""
-    if measure.unit == "fraction":
-        return f"{100 * measure.low:.1f}–{100 * measure.high:.1f}"  # noqa: RUF001
-    return f"{measure.low:.3g}–{measure.high:.3g}"  # noqa: RUF001
+def joint_table(rows: Sequence[RowResult], form: Format = "text") -> tuple[Grid, list[str]]:
+    """All rows, and the lines below them."""
+    return _joint(rows), [LEGEND, *_notes(rows, form)]
 
 
 # --- grids -----------------------------------------------------------------------------------------------------------

@@ -68,12 +68,11 @@ def _printable(grid: Grid) -> Grid:
 
 def _text(parts: Sequence[tuple[Grid, Sequence[str]]], width: int | None) -> str:
     return (
-        "\n".join("\n".join([*_table(grid, width), *_wrapped(below, width)]) for grid, below in parts).strip("\n")
-        + "\n"
+        "\n".join("\n".join([*_table(grid, width), *wrapped(below, width)]) for grid, below in parts).strip("\n") + "\n"
     )
 
 
-def _wrapped(lines: Sequence[str], width: int | None) -> list[str]:
+def wrapped(lines: Sequence[str], width: int | None) -> list[str]:
     """Between words; what belongs to one line is indented below it."""
     if width is None:
         return list(lines)

@@ -1,0 +1,134 @@
+"""What somebody has in Python, as the rooms want it: images with labels, a model, a component."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bascule.attacks.two_precisions import Precision, precision_named
+from bascule.core import rng
+from bascule.core.catalog import build
+from bascule.core.errors import RequestError, placed
+from bascule.core.given import Data, Labels, labelled
+from bascule.core.images import Exact, Floats, Images, as_bytes, as_floats
+from bascule.core.restore import evaluating
+from bascule.models.checks import check_logits
+
+ARGUMENTS = {
+    "attack": "attack",
+    "certify": "certifier",
+    "poison": "trigger",
+    "train": "objective",
+    "filter": "filter",
+    "scan": "scanner",
+    "detect": "detector",
+    "repair": "repair",
+    "models": "model",
+}
+"""How verbs call the component of each kind that they are given."""
+_CHUNK = 2000
+
+
+def part_of(room: str, given: str | Mapping[str, Any] | Any, settings: Mapping[str, Any]) -> Any:
+    """The component that is meant by a name with settings, by a mapping as in a study file, or by itself.
+
+    Raises:
+        RequestError: There is none like that; its place is the argument.
+    """
+    argument = ARGUMENTS[room]
+    with placed(argument):
+        if settings and not isinstance(given, str):
+            raise RequestError(f"settings ({', '.join(settings)}) go with a name; put them into the {argument} itself")
+        return build(room, {"name": given, **settings} if isinstance(given, str) else given)
+
+
+def precision_of(given: str) -> Precision:
+    """Of the attacks' searches.
+
+    Raises:
+        RequestError: There is none of this name.
+    """
+    with placed("attack_precision"):
+        return precision_named(given)
+
+
+def floats_for(model: nn.Module, x: Data, y: Labels | None, seed: int) -> tuple[Floats, int]:
+    """The images where the model is and as it takes them, and the number of its classes, tried on a few of them.
+
+    Raises:
+        RequestError: A wrong type, shape, range or label, or a model that does not answer with logits; its place is
+            the argument.
+    """
+    check_module(model)
+    images = labelled(x, y, seed=seed)
+    weight = next((part for part in model.parameters() if part.is_floating_point()), None)
+    device = images.device if weight is None else weight.device
+    # As the model has it, but never in 16 bits: what is rounded to them does not stay in its ball.
+    dtype = images.x.dtype if weight is None else torch.promote_types(torch.float32, weight.dtype)
+    images = Floats(x=images.x.to(device, dtype), labels=images.labels.to(device))
+    few = images.x[:2]
+    with placed("model"):
+        try:
+            with evaluating(model), torch.no_grad():
+                logits = model(few)
+        except RequestError:
+            raise
+        except Exception as error:  # somebody's code may raise anything
+            size = " x ".join(map(str, few.shape[1:]))
+            raise RequestError(f"cannot take images of {size}: {type(error).__name__}: {error}") from error
+        classes = logits.shape[1] if isinstance(logits, Tensor) and logits.ndim == 2 else 0
+        check_logits(type(model).__name__, logits, len(few), classes)
+    highest = int(images.labels.max())
+    if highest >= classes:
+        raise RequestError(f"labels go up to {highest}, but the model has the classes 0..{classes - 1}", place=("y",))
+    return images, classes
+
+
+def images_for(model: nn.Module, x: Data, y: Labels | None, seed: int) -> Images:
+    """`floats_for`, as the rooms of defences and training take a set: whole bytes where the images are such.
+
+    Raises:
+        RequestError: As `floats_for`, or images of another number of channels than 1 or 3.
+    """
+    images, classes = floats_for(model, x, y, seed)
+    return as_set(images, classes)
+
+
+def as_set(images: Floats, classes: int) -> Images:
+    """The images with their positions as ids, on their device."""
+    with placed("x"):
+        pixels = _whole_bytes(images.x)
+        return Images(
+            pixels=Exact(images.x.float()) if pixels is None else pixels,
+            labels=images.labels,
+            ids=images.ids,
+            classes=tuple(map(str, range(classes))),
+        )
+
+
+def _whole_bytes(x: Tensor) -> Tensor | None:
+    """The images as uint8, where nothing is lost by that; None where something is."""
+    parts = []
+    for part in x.split(_CHUNK):
+        parts.append(as_bytes(part))
+        if not torch.equal(as_floats(parts[-1]), part.float()):
+            return None
+    return torch.cat(parts)
+
+
+def check_module(model: object, argument: str = "model") -> None:
+    """Refuse what is no network, given as this argument.
+
+    Raises:
+        RequestError: It is none.
+    """
+    if not isinstance(model, nn.Module):
+        raise RequestError(f"expected a torch.nn.Module, got {type(model).__name__}", place=(argument,))
+
+
+def drawing(seed: int, purpose: str, images: Images) -> torch.Generator:
+    """The stream of a verb, on the device of the images: the one of the command of that name."""
+    return rng.stream(seed, purpose, device=images.device)

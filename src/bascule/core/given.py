@@ -1,0 +1,88 @@
+"""Images and labels as somebody has them in Python, as tensors."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from bascule.core.errors import RequestError
+from bascule.core.gather import gather, is_data_set
+from bascule.core.images import Floats, as_floats, only_marks
+
+Data: TypeAlias = Tensor | NDArray[Any] | Dataset[Any] | DataLoader[Any] | Iterable[Any]
+"""Images N x C x H x W, floats in [0, 1] or uint8 (0 to 255); or a data set or loader that gives (image, label)."""
+Labels: TypeAlias = Tensor | NDArray[Any] | Sequence[int]
+"""Whole numbers from 0, shape (N,)."""
+_PACKAGE = str(Path(__file__).parents[1])
+
+
+def labelled(x: Data, y: Labels | None, *, seed: int) -> Floats:
+    """Images with their labels, where they are, floats in [0, 1] of at least 32 bits.
+
+    Args:
+        x: The argument called `x`.
+        y: The argument called `y`; None with a data set.
+        seed: Of what a data set draws.
+
+    Raises:
+        RequestError: A wrong type, shape, range or label; its place is the argument.
+    """
+    if is_data_set(x):
+        if y is not None:
+            raise RequestError(f"{type(x).__name__} brings its labels along: leave `y` out", place=("y",))
+        x, y = gather(x, seed=seed)
+    elif y is None:
+        what = "a tensor" if isinstance(x, Tensor) else type(x).__name__
+        raise RequestError(f"labels are needed: `x` is {what}, not a data set or loader that has them", place=("y",))
+    x, y = _pixels(x), _tensor(y, "y")
+    if y.numel() and (y.is_floating_point() or y.is_complex() or y.dtype == torch.bool):
+        raise RequestError(f"labels are whole numbers, int64; got {str(y.dtype).removeprefix('torch.')}", place=("y",))
+    return Floats(x=x, labels=y.to(x.device, torch.int64))
+
+
+def unlabelled(x: Data) -> Tensor:
+    """Images where they are, floats in [0, 1] of at least 32 bits; what a data set says of labels is left out.
+
+    Raises:
+        RequestError: A wrong type, shape or range; its place is `x`.
+    """
+    if is_data_set(x):
+        x, _ = gather(x, seed=0)
+    x = _pixels(x)
+    if x.ndim == 4 and len(x) == 0:
+        return x
+    return Floats(x=x, labels=torch.zeros(len(x) if x.ndim else 0, dtype=torch.int64, device=x.device)).x
+
+
+def _pixels(given: Any) -> Tensor:
+    x = _tensor(given, "x").detach()
+    if x.dtype == torch.uint8:
+        problem = only_marks(x) if x.numel() else None
+        if problem is not None:
+            warnings.warn(f"x: {problem}", stacklevel=_outside())
+        return as_floats(x)
+    return x.to(torch.promote_types(torch.float32, x.dtype)) if x.is_floating_point() else x
+
+
+def _tensor(given: Any, place: str) -> Tensor:
+    try:
+        return torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        what = {"x": "images are a tensor or an array, or a data set or loader", "y": "labels are whole numbers"}[place]
+        raise RequestError(f"{what}; got {type(given).__name__} ({error})", place=(place,)) from error
+
+
+def _outside() -> int:
+    """The level, for a warning of the function that asks, of the first caller that is no code of this package."""
+    level, frame = 0, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    return level + 1
