@@ -22,7 +22,7 @@ test: $(VENV)/installed-dev
 
 # The documentation as a site, in docs/_build/html; a warning is an error. docs/reference and docs/checkout are made by it.
 docs: $(VENV_DOCS)/installed
-	$(VENV_DOCS)/bin/sphinx-build -W --keep-going -q -b html -d docs/_build/doctrees docs docs/_build/html
+	$(VENV_DOCS)/bin/sphinx-build -W --keep-going -q -E -b html -d docs/_build/doctrees docs docs/_build/html
 
 # A browser for the tests of the report's page, where the system has no Chromium; without one they are skipped.
 browser: $(VENV)/installed-dev
