@@ -50,6 +50,7 @@ BELOW: dict[str, set[str]] = {
     "report": {"core", "metrics", "record"},
     "api": {"core", "plan", "running", "auditing", "evaluation", "record", "report", *COMPONENTS},
     "cli": {"core", "data", "plan", "running", "auditing", "evaluation", "record", "report", "api"},
+    "testing": {"core", "evaluation", *COMPONENTS},
 }
 """For each room, the other rooms it may import."""
 

@@ -1,0 +1,13 @@
+from .architectures import check_architecture as check_architecture
+from .attacks import check_attack as check_attack
+from .certifiers import check_certifier as check_certifier
+from .contracts import check as check
+from .detectors import check_detector as check_detector
+from .explanations import check_explanation as check_explanation
+from .filters import check_filter as check_filter
+from .metrics import check_metric as check_metric
+from .objectives import check_objective as check_objective
+from .repairs import check_repair as check_repair
+from .scanners import check_scanner as check_scanner
+from .sources import check_source as check_source
+from .triggers import check_trigger as check_trigger
