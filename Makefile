@@ -3,8 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 VENV_FOREIGN ?= .venv-foreign
+VENV_LOWEST ?= .venv-lowest
+VENV_NEWEST ?= .venv-newest
+VENV_WHEEL ?= .venv-wheel
 
-.PHONY: demo test faults foreign install clean
+.PHONY: demo test browser lowest newest faults foreign wheel try-wheel install clean
 
 demo: $(VENV)/installed
 	$(BIN)/bascule run digits
@@ -16,6 +19,17 @@ test: $(VENV)/installed-dev
 	$(BIN)/mypy
 	OMP_NUM_THREADS=2 $(BIN)/pytest
 
+# A browser for the tests of the report's page, where the system has no Chromium; without one they are skipped.
+browser: $(VENV)/installed-dev
+	$(BIN)/playwright install chromium
+
+# The tests with the lowest and with the newest versions that pyproject.toml allows, each in an environment of its own.
+lowest: $(VENV_LOWEST)/installed
+	.ci/lowest $(VENV_LOWEST)/bin/python
+
+newest: $(VENV_NEWEST)/installed
+	OMP_NUM_THREADS=2 $(VENV_NEWEST)/bin/python -m pytest
+
 # Kills, damage and nonsense for about twenty minutes; docs/reliability.md has the figures.
 faults: $(VENV)/installed-dev
 	$(BIN)/python tests/faults/lab.py
@@ -23,6 +37,17 @@ faults: $(VENV)/installed-dev
 # Files and networks that timm, torchvision and Lightning make themselves; `make test` skips these tests.
 foreign: $(VENV_FOREIGN)/installed
 	OMP_NUM_THREADS=2 $(VENV_FOREIGN)/bin/python -m pytest tests/foreign tests/models tests/explain
+
+# Wheel and sdist in dist/, looked through.
+wheel: $(VENV_WHEEL)/installed
+	rm -rf build dist
+	$(VENV_WHEEL)/bin/python -m build
+	$(VENV_WHEEL)/bin/check-wheel-contents dist
+	$(VENV_WHEEL)/bin/twine check --strict dist/*
+
+# The wheel as a stranger has it: in an environment with nothing else, away from the checkout.
+try-wheel: wheel
+	PYTHON=$(PYTHON) .ci/try-wheel
 
 install: $(VENV)/installed
 
@@ -40,5 +65,20 @@ $(VENV_FOREIGN)/installed: pyproject.toml constraints-foreign.txt
 	$(VENV_FOREIGN)/bin/python -m pip install --quiet -c constraints-foreign.txt -e ".[foreign]"
 	touch $@
 
+$(VENV_LOWEST)/installed: pyproject.toml constraints-lowest.txt
+	test -x $(VENV_LOWEST)/bin/python || $(PYTHON) -m venv $(VENV_LOWEST)
+	$(VENV_LOWEST)/bin/python -m pip install --quiet -c constraints-lowest.txt -e ".[dev]"
+	touch $@
+
+$(VENV_NEWEST)/installed: pyproject.toml
+	test -x $(VENV_NEWEST)/bin/python || $(PYTHON) -m venv $(VENV_NEWEST)
+	$(VENV_NEWEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager -e ".[dev]"
+	touch $@
+
+$(VENV_WHEEL)/installed:
+	test -x $(VENV_WHEEL)/bin/python || $(PYTHON) -m venv $(VENV_WHEEL)
+	$(VENV_WHEEL)/bin/python -m pip install --quiet build check-wheel-contents twine
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(VENV_FOREIGN) build dist src/*.egg-info
+	rm -rf $(VENV) $(VENV_FOREIGN) $(VENV_LOWEST) $(VENV_NEWEST) $(VENV_WHEEL) build dist src/*.egg-info

@@ -28,8 +28,15 @@ from bascule.training.settings import Training
 from bascule.triggers.placement import Poison
 from bascule.triggers.stamping import stamp
 from bascule.triggers.sticker import Sticker
+from browsers import skip_without_browser
 
 torch.set_num_threads(1)  # two threads on two busy cores wait for each other; tests are small
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """After others have deselected: only tests that will run want a browser."""
+    skip_without_browser(items)
 
 
 @pytest.fixture(scope="session")

@@ -84,6 +84,26 @@ def test_the_guides_example_in_python_runs() -> None:
     assert known["summary"][0].endswith("of 297 images")
 
 
+def test_the_guides_study_in_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (block,) = (block for block in blocks("docs/guide.md", "python") if block.startswith("# study.py"))
+    known: dict[str, Any] = {}
+    exec(block, known)
+    assert re.fullmatch(r"0\.\d\d \(0\.\d\d to \d\.\d\d\) of \d\d images", known["summary"])
+    assert known["page"] == Path("runs/first-try/report.html")
+    assert str(known["again"]) == str(known["found"])
+
+
+def test_the_guides_verbs_work_together() -> None:
+    (block,) = (block for block in blocks("docs/guide.md", "python") if block.startswith("# both_ends.py"))
+    known: dict[str, Any] = {}
+    exec(block, known)
+    assert known["found"]["asr"].value > 0.9
+    assert known["found"]["accuracy"].value > 0.8
+    assert 0 < int(known["judged"].removed.sum()) < 300
+    assert known["certified"].accuracy_at(1 / 255) <= known["found"]["accuracy"].value
+
+
 def test_the_guides_detector_refuses_more_of_what_an_attack_made() -> None:
     (block,) = (block for block in blocks("docs/guide.md", "python") if block.startswith("# refuse.py"))
     known: dict[str, Any] = {}

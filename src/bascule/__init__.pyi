@@ -27,8 +27,8 @@ from .api.train import Trained as Trained
 from .api.train import train as train
 from .certifiers.contract import Certified as Certified
 from .core.errors import RequestError as RequestError
-from .detectors.run import Detected as Detected
-from .detectors.run import Guard as Guard
+from .detectors.contract import Detected as Detected
+from .detectors.contract import Guard as Guard
 from .filters.contract import Judged as Judged
 from .record.evaluation import Evaluation as Evaluation
 from .repairs.contract import Repaired as Repaired

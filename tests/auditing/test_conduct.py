@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -14,9 +15,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+import bascule
 from bascule.auditing.conduct import Prepared, conduct, judge, prepare
 from bascule.auditing.propose import Wish
 from bascule.cli import app
+from bascule.core.catalog import build
 from bascule.core.errors import RequestError
 from bascule.core.images import Splits
 from bascule.record.audited import AFTERWARDS, notes_of
@@ -261,3 +264,90 @@ def test_a_study_that_was_edited_wrongly_is_refused_with_its_line(cell: Path, tm
     audit.study.write_text(audit.study.read_text().replace("train: none", "train: nothing"))
     with pytest.raises(RequestError, match=r"audit-.*\.yaml, line \d+"):
         conduct(audit, changed=lambda: None, warn=warn)
+
+
+# --- from Python -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def told(found: Prepared, network: dict[str, Any]) -> bascule.Audit:
+    """What the function says of the audit that the command finds too: nothing is done anew."""
+    runs = found.record.path.parent
+    before = found.study.read_bytes()
+    told = bascule.audit(
+        runs.parent / "a file.safetensors", "digits", architecture=network, minutes=0.001, images=60, repair="clp",
+        runs=runs, progress=False,
+    )  # fmt: skip
+    assert told.path == found.record.path
+    assert found.study.read_bytes() == before
+    return told
+
+
+def test_python_is_told_the_verdict_of_the_command(told: bascule.Audit, found: Prepared) -> None:
+    assert told.suspicious is True
+    assert told.exit_code == 3
+    assert told.failed == {}
+    assert told.study == found.study
+    assert str(told.verdict) in str(told)
+    assert told.run["as it is"]["accuracy"].value == pytest.approx(facts(found).accuracy.value)
+    assert [path.name for path in told.files] == ["suspicion.csv", "suspicion.png"]
+
+
+def test_a_notebook_shows_the_recovered_trigger_and_the_most_suspicious_images(told: bascule.Audit) -> None:
+    text = told._repr_html_()
+    assert "Suspicion of a backdoor towards class 7" in text
+    assert "trigger recovered by neural-cleanse for class 7" in text
+    assert text.count("<img ") == 3  # two scanners recover one, and the sheet
+    assert len(text) < 200_000
+
+
+def test_the_verdict_is_plain_values(told: bascule.Audit, found: Prepared, network: dict[str, Any]) -> None:
+    plain = told.as_dict()
+    assert json.loads(json.dumps(plain, allow_nan=False)) == plain
+    assert plain["suspicious"] is True
+    assert plain["headline"] == "Suspicion of a backdoor towards class 7: 2 of 2 scanners name it."
+    said = plain["facts"]
+    assert said["agreed_class"] == 7
+    assert [scan["name"] for scan in said["scanners"]] == ["neural-cleanse", "universal-perturbation"]
+    assert said["recovered_trigger"]["asr"]["value"] > 0.9
+    assert said["repairs"][0]["before"].keys() == {"accuracy", "robust_accuracy", "asr"}
+    assert said["not_looked_at"]
+    runs = found.record.path.parent
+    words = ("audit", runs.parent / "a file.safetensors", "--data", "digits", "--model", str(network).replace("'", ""))
+    more = ("--minutes", "0.001", "--images", "60", "--repair", "clp", "--runs", runs, "--format", "json")
+    done = CliRunner().invoke(app, [str(word) for word in (*words, *more)])
+    assert done.exit_code == 3
+    assert json.loads(done.stdout) == plain
+
+
+def test_a_model_in_memory_is_audited_by_its_weights(found: Prepared, network: dict[str, Any], tmp_path: Path) -> None:
+    model = build("models", network).initialised((1, 8, 8), 10, seed=0)
+    asked = {"minutes": 0.001, "images": 40, "other_training_data": True, "runs": tmp_path, "progress": False}
+    told = bascule.audit(model, "digits", architecture=network, **asked)
+    assert told.suspicious is None  # nobody has looked
+    assert told.exit_code == 1
+    assert bascule.audit(model, "digits", architecture=build("models", network), **asked).path == told.path
+    with pytest.raises(RequestError, match="architecture: an audit is kept and continued"):
+        bascule.audit(model, "digits", **asked)
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({}, "give a model, or `data` alone"),
+        ({"data": "digits", "repair": "clp"}, "repair: there is no model to repair"),
+        ({"model": 3, "data": "digits"}, "model: the folder of a cell, a file of weights, or a torch.nn.Module; got 3"),
+        ({"model": "no.pth", "data": "digits"}, "no.pth does not exist"),
+        ({"data": "nothing"}, "data: unknown data name 'nothing'"),
+        ({"model": "CELL", "repair": ["nothing"]}, "repair: unknown repair name 'nothing'"),
+        ({"model": "CELL", "repair": 3}, "repair: a name or a mapping; got 3"),
+        ({"model": "CELL", "minutes": 0}, "minutes: more than 0; got 0"),
+        ({"model": "CELL", "images": "many"}, "images: more than 0; got 'many'"),
+    ],
+)
+def test_wrong_requests_from_python(given: dict[str, Any], problem: str, cell: Path, tmp_path: Path) -> None:
+    filled = {key: cell if value == "CELL" else value for key, value in given.items()}
+    with pytest.raises(RequestError) as refused:
+        bascule.audit(**filled, runs=tmp_path / "runs", progress=False)
+    assert problem in str(refused.value)
+    assert not list((tmp_path / "runs").glob("*"))

@@ -65,10 +65,12 @@ def takes_the_short_way(model: nn.Module, x: Tensor) -> bool:
     seen, waiting = set(), [model(x.clone().requires_grad_(True)).grad_fn]
     while waiting:
         node = waiting.pop()
+        if type(node).__name__ in SHORT:
+            return True  # torch 2.6 leads no further from here
         if node is not None and node not in seen:
             seen.add(node)
             waiting += [before for before, _ in node.next_functions]
-    return any(type(node).__name__ in SHORT for node in seen)
+    return False
 
 
 def close(found: Tensor, expected: Tensor, tolerance: float = ROUNDING) -> bool:

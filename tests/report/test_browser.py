@@ -15,15 +15,15 @@ from playwright.sync_api import Browser, Error, Locator, Page, Request, expect, 
 
 from bascule.record.run import RunRecord
 from bascule.report.page.page import Live, write_page
+from browsers import find_chromium
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PATIENCE = 60_000
 POINTS, TIP = ".point[id^=tradeoff]", "figure:not(.maps figure) .tip"
 """The marks of the trade-off picture, and what names them; maps have their own."""
 """Milliseconds that a slow machine may take for any one thing."""
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True, "device_scale_factor": 3}
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+pytestmark = pytest.mark.browser
 expect.set_options(timeout=PATIENCE)
 
 
@@ -43,7 +43,7 @@ def several(tiny_run: RunRecord, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def browser(report: Path, several: Path) -> Iterator[Browser]:
     """One process for all; the pages come first, since runs are not made inside the driver's event loop."""
     with sync_playwright() as driver:
-        yield driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield driver.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
 
 
 class Visit(NamedTuple):

@@ -78,23 +78,22 @@ def audit(
         RequestError: There is no such model, data or repair, or weights and network do not go together.
         KeyboardInterrupt: It was stopped; what is finished is kept.
     """
-    place, network = Path(runs), _spec(architecture)
-    prepared = prepare_audit(
-        _weights(model, network, place) if isinstance(model, nn.Module) else _path(model),
-        data=_spec(data),
-        architecture=network,
-        wish=Wish(
-            full=full, minutes=_positive(minutes, "minutes"), images=_positive(images, "images"),
-            repairs=_repairs(repair), trained_on_it=not other_training_data,
-        ),
-        runs=place,
-        data_dir=None if data_dir is None else Path(data_dir),
-        device=device,
-        seed=seed,
-        trust_code=trust_code,
+    wish = Wish(
+        full=full, minutes=_positive(minutes, "minutes"), images=_positive(images, "images"), repairs=_repairs(repair),
+        trained_on_it=not other_training_data,
     )  # fmt: skip
+    return _audit(
+        model, data=_spec(data), architecture=_spec(architecture), wish=wish, runs=Path(runs), seed=seed,
+        data_dir=None if data_dir is None else Path(data_dir), device=device, trust_code=trust_code, progress=progress,
+    )  # fmt: skip
+
+
+def _audit(model: Any, *, architecture: Any, runs: Path, progress: bool, **asked: Any) -> Audit:
+    """Both halves as Python expects them: interrupted by KeyboardInterrupt, and warned of flags."""
+    file = _weights(model, architecture, runs) if isinstance(model, nn.Module) else _path(model)
+    prepared = prepare_audit(file, architecture=architecture, runs=runs, **asked)
     for flag in prepared.flags:
-        warnings.warn(flag, stacklevel=2)
+        warnings.warn(flag, stacklevel=3)
     try:
         return conduct_audit(prepared, console=None if progress else silent())
     except Interrupted as stopped:

@@ -9,8 +9,8 @@ from torch import nn
 
 from bascule.api.given import drawing, images_for, part_of
 from bascule.core.given import Data, Labels
-from bascule.detectors.contract import Detector
-from bascule.detectors.run import Guard, prepare_detector
+from bascule.detectors.contract import Detector, Guard
+from bascule.detectors.run import prepare_detector
 
 
 def detect(

@@ -9,7 +9,8 @@ from torch import nn
 
 from bascule.api.given import drawing, images_for, part_of
 from bascule.core.given import Data, Labels
-from bascule.filters.contract import Filter, Judged
+from bascule.core.images import as_bytes
+from bascule.filters.contract import FIRST, Filter, Judged
 from bascule.filters.run import run_filter
 
 
@@ -47,4 +48,6 @@ def filter(  # noqa: A001
     """
     method: Filter = part_of("filter", filter, settings)
     images = images_for(model, x, y, seed)
-    return run_filter(model, method, images, generator=drawing(seed, "filter", images))
+    judged = run_filter(model, method, images, generator=drawing(seed, "filter", images))
+    first = judged.score.argsort(descending=True, stable=True)[:FIRST].to(images.device)
+    return judged._replace(first=as_bytes(images.batch(first).float()).cpu())

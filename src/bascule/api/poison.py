@@ -18,8 +18,11 @@ from bascule.core import rng
 from bascule.core.catalog import construct, name_of
 from bascule.core.errors import RequestError
 from bascule.core.given import Data, Labels, labelled, unlabelled
-from bascule.core.images import Floats, Images
+from bascule.core.grid import Grid, TableCell
+from bascule.core.images import Floats, Images, as_bytes
+from bascule.core.shown import Part, Picture, Pictures, Shown
 from bascule.core.text import count
+from bascule.core.tiles import tile
 from bascule.evaluation.kinds.search import search_for
 from bascule.triggers.contract import Found, Searched, Trigger
 from bascule.triggers.found import FoundTrigger
@@ -28,7 +31,7 @@ from bascule.triggers.stamping import Perturb, stamp
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Poisoned:
+class Poisoned(Shown):
     """A poisoned training set, and who knows what was done to it."""
 
     x: Tensor
@@ -65,7 +68,7 @@ class Poisoned:
         with torch.no_grad():
             return stamp(self.trigger, given, generator=rng.stream(seed, "trigger", device=given.device))
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
         there, aim = len(self.y), "each class to the next" if self.target is None else f"target {self.target}"
         covers = f", {count(len(self.covers), 'cover')}" if len(self.covers) else ""
         share = 100 * len(self.index) / there
@@ -73,6 +76,28 @@ class Poisoned:
             f"Poisoned: {len(self.index):,} of {count(there, 'image')} ({share:.3g} %){covers}\n"
             f"  {name_of(self.poison.trigger)}, label {self.poison.label}, {aim}"
         )
+
+    def shown(self) -> Sequence[Part]:
+        facts = {
+            "images": f"{len(self.y):,}",
+            "poisoned": f"{len(self.index):,}",
+            "covers": f"{len(self.covers):,}",
+            "trigger": name_of(self.poison.trigger),
+            "label": self.poison.label,
+            "target": "the next class" if self.target is None else f"{self.target}",
+        }
+        lines = [[TableCell(name), TableCell(value)] for name, value in facts.items()]
+        few = self.index[:_SHOWN]
+        pixels = self.x[few].cpu() if self.x.dtype == torch.uint8 else as_bytes(self.x[few].cpu().float())
+        pictures = [
+            Picture(tile(image), f"image {place}, label {label}")
+            for image, place, label in zip(pixels.numpy(), few.tolist(), self.y[few].tolist(), strict=True)
+        ]
+        return [Grid(["Poisoned"], [""], lines), Pictures(pictures)]
+
+
+_SHOWN = 8
+"""Poisoned images that a notebook shows."""
 
 
 def poison(
@@ -100,7 +125,7 @@ def poison(
 
     Args:
         x: The training set, N x C x H x W with 1 or 3 channels, floats in [0, 1] or uint8 (0 to 255); or a data set or
-            loader, as `evaluate` takes it. Stays as it is.
+            loader, as `evaluate` takes it.
         y: Labels, whole numbers, shape (N,); None with a data set.
         trigger: A name (see `bascule ls poison`) with its settings as keywords; or a mapping as in a study file, or a
             trigger itself.
@@ -124,29 +149,31 @@ def poison(
         RequestError: A wrong name, setting, shape, range or label, more images asked for than there are, a trigger that
             does not fit them, or a proxy that is missing or not needed.
     """
-    mark = part_of("poison", trigger, settings)
     given = {
-        "target": target, "rate": rate, "label": label, "sources": tuple(sources), "rate_of": rate_of, "cover": cover,
-        "cover_trigger": cover_trigger, "test_trigger": test_trigger, "prepare": prepare,
+        "trigger": part_of("poison", trigger, settings), "target": target, "rate": rate, "label": label,
+        "sources": tuple(sources), "rate_of": rate_of, "cover": cover, "cover_trigger": cover_trigger,
+        "test_trigger": test_trigger, "prepare": prepare,
     }  # fmt: skip
-    planned = construct(Poison, {"trigger": mark, **given})
     floats = labelled(x, y, seed=seed)
+    return _planted(construct(Poison, given), floats, x, proxy, classes, seed)
+
+
+def _planted(
+    planned: Poison, floats: Floats, given: Data, proxy: nn.Module | None, classes: int | None, seed: int
+) -> Poisoned:
+    """Plant in the images, as a study does it: on the CPU, with its streams."""
+    device = floats.device
     images = as_set(Floats(x=floats.x.cpu(), labels=floats.labels.cpu()), _classes(floats.labels, classes))
     planned.check(images.size, images.labels, len(images.classes))
-    found = _searched(planned, proxy, images, seed)
-    planted, truth = planned.plant(
-        images,
-        generator=rng.stream(seed, "poison"),
-        perturb=_perturbing(planned, proxy, seed),
-        found=found,
-    )
+    found, perturb = _searched(planned, proxy, images, seed), _perturbing(planned, proxy, seed)
+    planted, truth = planned.plant(images, generator=rng.stream(seed, "poison"), perturb=perturb, found=found)
     shown = planned.trigger_at_test
     return Poisoned(
-        x=_as_given(planted, x).to(floats.device),
-        y=planted.labels.to(floats.device),
+        x=_as_given(planted, given).to(device),
+        y=planted.labels.to(device),
         y_before=floats.labels,
-        index=truth.ids.to(floats.device),
-        covers=truth.covers.to(floats.device),
+        index=truth.ids.to(device),
+        covers=truth.covers.to(device),
         poison=planned,
         trigger=shown.loaded(found) if isinstance(shown, FoundTrigger) and found is not None else shown,
     )

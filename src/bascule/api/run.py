@@ -75,29 +75,25 @@ def run(
         RequestError: Anything wrong with the study or an argument, before any work; or another process works on it.
         KeyboardInterrupt: It was stopped; what is finished is kept, and the text says how much that is.
     """
-    document = _document(study, name)
+    return _run(
+        _document(study, name), overrides=_overrides(set, seeds), scale=_text(scale, "scale"), runs=Path(runs),
+        device=device, jobs=_whole(jobs, "jobs"), engine=_engine(engine), compile_passes=compile_passes,
+        data_dir=None if data_dir is None else Path(data_dir), capture_steps=capture_steps, report=report,
+        console=None if progress else silent(),
+    )  # fmt: skip
+
+
+def _run(document: Document, **asked: Any) -> Run:
+    """`run_study` as Python expects it: interrupted by KeyboardInterrupt, and warned of what failed."""
     try:
-        made = run_study(
-            document,
-            overrides=_overrides(set, seeds),
-            scale=_text(scale, "scale"),
-            runs=Path(runs),
-            device=device,
-            jobs=_whole(jobs, "jobs"),
-            engine=_engine(engine),
-            data_dir=None if data_dir is None else Path(data_dir),
-            compile_passes=compile_passes,
-            capture_steps=capture_steps,
-            report=report,
-            console=None if progress else silent(),
-        )
+        made = run_study(document, **asked)
     except Interrupted as stopped:
         raise KeyboardInterrupt(str(stopped)) from None
     failed = {failure.label: failure.message for failure in made.done.failures}
     if failed:
         first, why = next(iter(failed.items()))
         some = count(len(failed), "cell")
-        warnings.warn(f"{some} of {len(made.plan.cells())} failed (see `failed`): {first}: {why}", stacklevel=2)
+        warnings.warn(f"{some} of {len(made.plan.cells())} failed (see `failed`): {first}: {why}", stacklevel=3)
     return Run(made.record, failed=failed)
 
 
@@ -178,10 +174,10 @@ def _document(study: Any, name: str) -> Document:
 
 def _overrides(changes: Mapping[str, Any] | Sequence[str], seeds: int | None) -> list[Override]:
     """As those of the command, which keep in the record how they were written."""
-    if isinstance(changes, str):
-        changes = [changes]
-    texts = [_change(path, value) for path, value in changes.items()] if isinstance(changes, Mapping) else changes
-    if not all(isinstance(text, str) for text in texts):
+    texts: Any = [changes] if isinstance(changes, str) else changes
+    if isinstance(changes, Mapping):
+        texts = [_change(path, value) for path, value in changes.items()]
+    if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
         raise RequestError(f"a mapping, or texts such as train.epochs=3; got {quote(changes)}", place=("set",))
     given = [parse_override(text, "set") for text in texts]
     more = [] if seeds is None else [Override(path="seeds", value=_whole(seeds, "seeds"), origin="seeds")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,10 @@ from bascule.core.catalog import construct, name_of
 from bascule.core.errors import RequestError, placed
 from bascule.core.given import Data, Labels, labelled
 from bascule.core.gradients import check_differentiable, no_gradients
+from bascule.core.grid import Grid, TableCell
 from bascule.core.images import Images
 from bascule.core.restore import repeatable
+from bascule.core.shown import Lines, Part, Shown
 from bascule.core.text import count
 from bascule.models.checks import check_network
 from bascule.models.contract import Architecture
@@ -31,7 +33,7 @@ Told = Callable[[int, int, float, float], None]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Trained:
+class Trained(Shown):
     """A trained model, and how its training went."""
 
     model: nn.Module
@@ -42,13 +44,34 @@ class Trained:
     """bool, shape (N,), on the CPU: images that the objective took for poisoned (`abl`, `d-br`); None where it looks
     for none."""
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
         first, last = self.curve[0], self.curve[-1]
         found = "" if self.isolated is None else f"\n  {count(int(self.isolated.sum()), 'image')} isolated"
         return (
             f"Trained: {type(self.model).__name__}, {count(len(self.curve), 'epoch')}, {last['seconds']:.1f} s\n"
             f"  loss {first['loss']:.3g} in the first epoch, {last['loss']:.3g} in the last{found}"
         )
+
+    def shown(self) -> Sequence[Part]:
+        names = [name for name in self.curve[-1] if name != "epoch"]
+        epochs = list(enumerate(self.curve, start=1))
+        if len(epochs) > _EPOCHS:
+            epochs = [epochs[0], *epochs[1 - _EPOCHS :]]
+        lines = [
+            [TableCell(f"{epoch}"), *(TableCell(_said(said.get(name))) for name in names)] for epoch, said in epochs
+        ]
+        return [
+            Grid(["Epoch"], names, lines),
+            Lines([f"{type(self.model).__name__}, {count(len(self.curve), 'epoch')}"]),
+        ]
+
+
+_EPOCHS = 12
+"""Epochs that a notebook shows: the first, and the last ones."""
+
+
+def _said(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, (int, float)) else ""
 
 
 def train(
@@ -95,31 +118,30 @@ def train(
         bascule.training.loop.DivergedError: A loss, parameter or running statistic is not finite.
     """
     plan = _plan(part_of("train", objective, settings), epochs, training or {})
-    if isinstance(model, nn.Module):
-        floats, known = floats_for(model, x, y, seed)
-        _check_classes(classes, known, exactly=True)
-        images, network = as_set(floats, known), copy.deepcopy(model)
-    else:
-        architecture: Architecture = part_of("models", model, {})
-        floats = labelled(x, y, seed=seed)
-        known = _check_classes(classes, int(floats.labels.max()) + 1)
-        images = as_set(floats, known)
-        network = _made(architecture, images, plan.objective, seed)
+    network, images = _begun(model, x, y, classes, plan.objective, seed)
     where = images.device if device is None else torch.device(device)
     images, network = images.to(where), network.to(where)
     _check(network, images, plan.objective)
     isolated: list[Isolated] = []
+    judge, report = _judge(plan, network, held_out, seed), progress or (lambda *_: None)
     with repeatable(where), torch.enable_grad():
-        curve = train_in_place(
-            network,
-            images,
-            plan,
-            seed=seed,
-            judge=_judge(plan, network, held_out, seed),
-            tell=isolated.append,
-            report=progress or (lambda *_: None),
-        )
-    return Trained(model=network.eval(), curve=tuple(curve), isolated=isolated[0].isolated.cpu() if isolated else None)
+        curve = train_in_place(network, images, plan, seed=seed, judge=judge, tell=isolated.append, report=report)
+    found = isolated[0].isolated.cpu() if isolated else None
+    return Trained(model=network.eval(), curve=tuple(curve), isolated=found)
+
+
+def _begun(
+    model: Any, x: Data, y: Labels | None, classes: int | None, objective: Objective, seed: int
+) -> tuple[nn.Module, Images]:
+    """The network before its training, a copy of the model or a new one, and its training set."""
+    if isinstance(model, nn.Module):
+        floats, known = floats_for(model, x, y, seed)
+        _check_classes(classes, known, exactly=True)
+        return copy.deepcopy(model), as_set(floats, known)
+    architecture: Architecture = part_of("models", model, {})
+    floats = labelled(x, y, seed=seed)
+    images = as_set(floats, _check_classes(classes, int(floats.labels.max()) + 1))
+    return _made(architecture, images, objective, seed), images
 
 
 def _plan(objective: Objective, epochs: int, rest: Mapping[str, Any]) -> Training:
@@ -132,8 +154,7 @@ def _plan(objective: Objective, epochs: int, rest: Mapping[str, Any]) -> Trainin
     except RequestError as error:
         raise (error if error.place[:1] == ("epochs",) else error.at("training")) from None
     if isinstance(objective, Course):
-        with placed("epochs"):
-            objective.check_epochs(epochs)
+        objective.check_epochs(epochs)
     return plan
 
 

@@ -7,6 +7,7 @@ nothing that is not finite. Bounds are lower bounds of the true radius; an attac
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,11 +18,13 @@ from bascule.core import catalog
 from bascule.core.ball import Eps, LinfOrL2
 from bascule.core.calling import verb_of
 from bascule.core.given import Data, Labels
+from bascule.core.grid import Grid, TableCell
+from bascule.core.shown import Part, Shown
 from bascule.core.text import count
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Certified:
+class Certified(Shown):
     """What one certifier proves about each image."""
 
     radius: Tensor
@@ -40,13 +43,25 @@ class Certified:
         """
         return float((self.right & (self.radius >= eps)).double().mean())
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
         proved, right, there = int(self.certified.sum()), int(self.right.sum()), len(self.radius)
         return (
             f"Certified: {count(there, 'image')}, {right} right, {proved} of them certified at eps {self.eps:.4g}\n"
             f"  certified accuracy {100 * proved / max(1, there):.1f} %, largest radius "
             f"{float(self.radius.max()) if there else 0:.4g}"
         )
+
+    def shown(self) -> Sequence[Part]:
+        there = len(self.radius)
+        counts = {
+            "right": int(self.right.sum()),
+            f"right, and certified at eps {self.eps:.4g}": int(self.certified.sum()),
+        }
+        lines = [
+            [TableCell(what), TableCell(f"{many:,}"), TableCell(f"{100 * many / max(1, there):.1f}")]
+            for what, many in counts.items()
+        ]
+        return [Grid([count(there, "image")], ["Number", "%"], lines)]
 
 
 @catalog.contract("certify")

@@ -43,7 +43,7 @@ def labelled(x: Data, y: Labels | None, *, seed: int) -> Floats:
         what = "a tensor" if isinstance(x, Tensor) else type(x).__name__
         raise RequestError(f"labels are needed: `x` is {what}, not a data set or loader that has them", place=("y",))
     x, y = _pixels(x), _tensor(y, "y")
-    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+    if y.numel() and (y.is_floating_point() or y.is_complex() or y.dtype == torch.bool):
         raise RequestError(f"labels are whole numbers, int64; got {str(y.dtype).removeprefix('torch.')}", place=("y",))
     return Floats(x=x, labels=y.to(x.device, torch.int64))
 

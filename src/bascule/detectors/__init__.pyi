@@ -1,9 +1,9 @@
+from .contract import Detected as Detected
 from .contract import Detector as Detector
+from .contract import Guard as Guard
 from .contract import Prepared as Prepared
 from .ibd_psc import IbdPsc as IbdPsc
 from .latent_distance import LatentDistance as LatentDistance
-from .run import Detected as Detected
-from .run import Guard as Guard
 from .scale_up import ScaleUp as ScaleUp
 from .strip import Strip as Strip
 from .teco import Teco as Teco

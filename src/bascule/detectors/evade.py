@@ -10,7 +10,7 @@ from bascule.core.ball import Ball
 from bascule.core.gradients import gradient_of, takes_gradients
 from bascule.core.inference import labels_of
 from bascule.core.restore import untouched
-from bascule.detectors.run import Guard
+from bascule.detectors.contract import Guard
 
 STEPS = 25
 """Steps per try and image, at most."""

@@ -3,109 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bascule.core.catalog import name_of
 from bascule.core.errors import RequestError
-from bascule.core.given import Data, unlabelled
 from bascule.core.gradients import check_differentiable
 from bascule.core.images import Images
 from bascule.core.inference import chunks
 from bascule.core.restore import untouched
 from bascule.core.text import count
-from bascule.detectors.contract import Detector, Suspicion
-
-_CHUNK = 500
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Detected:
-    """What a prepared detector says of images."""
-
-    suspicion: Tensor
-    """float32, shape (N,): higher is more suspicious."""
-    guard: Guard
-    """Who says so."""
-
-    def refused(self, false_alarms: float = 0.05) -> Tensor:
-        """bool, shape (N,): images above the threshold at which at most this share of clean ones is refused."""
-        return self.suspicion > self.guard.threshold(false_alarms)
-
-    def __repr__(self) -> str:
-        refused = (f"{int(self.refused(share).sum())} refused at {100 * share:g} % false alarms" for share in _SHOWN)
-        return f"Detected: {count(len(self.suspicion), 'image')}, {', '.join(refused)}"
-
-
-_SHOWN = (0.01, 0.05)
-"""Shares of false alarms at which results are shown."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Guard:
-    """A prepared detector beside its model, with what it says of clean images that it was not prepared on.
-
-    Called with images it says how suspicious they are, and which are refused. The model is used as it is then: one that
-    is trained on needs a guard of its own.
-    """
-
-    model: nn.Module
-    detector: Detector
-    calm: Tensor
-    """Suspicion of the defender's other clean images, rising; float32, shape (M,)."""
-    judge: Suspicion
-    smooth: Suspicion
-    """What an attacker who knows the detector lowers."""
-
-    def suspicion(self, x: Tensor) -> Tensor:
-        """How suspicious each image is, float32, shape (B,), without gradients.
-
-        Raises:
-            ValueError: The detector breaks its contract: shape, or a value that is not finite.
-        """
-        with untouched(self.model), torch.no_grad():
-            parts = [self.judge(x[index]) for index in chunks(len(x), _CHUNK, x.device)]
-        found = torch.cat(parts).detach().to(torch.float32) if parts else x.new_zeros(0)
-        return _checked(found, len(x), self.detector)
-
-    def __call__(self, x: Data) -> Detected:
-        """What is said of images: N x C x H x W, floats in [0, 1] or uint8, on any device; or a data set or loader.
-
-        Raises:
-            RequestError: A wrong type, shape or range, or the model cannot take images of this size.
-        """
-        given = unlabelled(x).to(self.device)
-        try:
-            return Detected(suspicion=self.suspicion(given), guard=self)
-        except RuntimeError as error:
-            size = " x ".join(map(str, given.shape[1:]))
-            raise RequestError(f"the model cannot take images of {size}: {error}", place=("x",)) from error
-
-    @property
-    def device(self) -> torch.device:
-        """Of the images that it was prepared on."""
-        return self.calm.device
-
-    def __repr__(self) -> str:
-        limits = (f"above {self.threshold(share):.4g} at {100 * share:g} % false alarms" for share in _SHOWN)
-        return (
-            f"Guard: {name_of(self.detector)}, thresholds from {count(len(self.calm), 'clean image')}\n"
-            f"  refuses an image {', '.join(limits)}"
-        )
-
-    def threshold(self, false_alarms: float) -> float:
-        """The suspicion above which an image is refused, so that at most this share of clean ones is.
-
-        Of M clean images the one of rank ceil((M + 1) (1 - share)): then a further clean image lies above it with at
-        most that probability, over the draw of all of them (Vovk et al. 2005, conformal prediction). Infinite where M
-        is too small for the share: nothing is refused. Minus infinite for a share of 1: everything is.
-        """
-        rank = math.ceil((len(self.calm) + 1) * (1 - false_alarms) - 1e-9)
-        if rank < 1:
-            return -math.inf
-        return float(self.calm[rank - 1]) if rank <= len(self.calm) else math.inf
+from bascule.detectors.contract import CHUNK, Detector, Guard
 
 
 def prepare_detector(model: nn.Module, detector: Detector, images: Images, *, generator: torch.Generator) -> Guard:
@@ -145,7 +55,7 @@ def prepare_detector(model: nn.Module, detector: Detector, images: Images, *, ge
         judge=prepared.suspicion,
         smooth=prepared.smooth or prepared.suspicion,
     )
-    calm = torch.cat([guard.suspicion(others.batch(part)) for part in chunks(len(others), _CHUNK, images.device)])
+    calm = torch.cat([guard.suspicion(others.batch(part)) for part in chunks(len(others), CHUNK, images.device)])
     return replace(guard, calm=calm.sort().values)
 
 
@@ -154,12 +64,3 @@ def images_needed(detector: Detector, false_alarms: float) -> int:
     false alarms is finite (`Guard.threshold`)."""
     others = math.ceil(1 / false_alarms - 1e-9) - 1  # rank ceil((M + 1) (1 - share)) <= M
     return 2 * max(1, detector.least_images, others)
-
-
-def _checked(found: Tensor, wanted: int, detector: Detector) -> Tensor:
-    if found.shape != (wanted,):
-        raise ValueError(f"{detector!r} gave suspicions of shape {tuple(found.shape)} for {count(wanted, 'image')}")
-    broken = int((~found.isfinite()).sum())
-    if broken:
-        raise ValueError(f"{detector!r} gave {count(broken, 'suspicion')} not finite")
-    return found

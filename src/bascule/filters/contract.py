@@ -21,8 +21,14 @@ from bascule.core import catalog
 from bascule.core.calling import verb_of
 from bascule.core.features import Features, features
 from bascule.core.given import Data, Labels
+from bascule.core.grid import Grid, TableCell
 from bascule.core.images import Images
+from bascule.core.shown import Lines, Picture, Pictures, html_of
 from bascule.core.text import count
+from bascule.core.tiles import tile
+
+FIRST = 12
+"""Images that are shown of those that were judged."""
 
 
 class Judged(NamedTuple):
@@ -35,6 +41,8 @@ class Judged(NamedTuple):
     notes: tuple[str, ...] = ()
     """What the rule could not do on this set, with the reason: a class that it does not look at, a threshold that no
     image can pass. Empty where it could have removed any image."""
+    first: Tensor | None = None
+    """uint8: the most suspicious images, in order, to be looked at; None where nobody kept them."""
 
     @property
     def keep(self) -> Tensor:
@@ -49,6 +57,28 @@ class Judged(NamedTuple):
                 f"Judged: {count(there, 'image')}, {gone} removed ({100 * gone / max(1, there):.1f} %)",
                 "most suspicious: " + ", ".join(f"{place} ({float(self.score[place]):.3g})" for place in first),
                 *self.notes[:5],
+            ]
+        )
+
+    def _repr_html_(self) -> str:
+        there, gone = len(self.score), int(self.removed.sum())
+        first = self.score.argsort(descending=True, stable=True)[:FIRST].tolist()
+        lines = [
+            [
+                TableCell(f"{place}"),
+                TableCell(f"{float(self.score[place]):.3g}"),
+                TableCell("removed" if bool(self.removed[place]) else ""),
+            ]
+            for place in first
+        ]
+        head = f"{count(there, 'image')}, {gone} removed ({100 * gone / max(1, there):.1f} %)"
+        pictures = [] if self.first is None else list(zip(self.first.cpu().numpy(), first, strict=False))
+        return html_of(
+            [
+                Lines([head]),
+                Grid(["Most suspicious"], ["Score", "Rule"], lines),
+                Pictures([Picture(tile(image), f"image {place}") for image, place in pictures]),
+                Lines(self.notes),
             ]
         )
 

@@ -30,7 +30,7 @@ class Document:
     text: str
     content: dict[str, Any]
     lines: dict[tuple[str, ...], int] = field(default_factory=dict)
-    """Line (from 1) of every key, by its path."""
+    """Line (from 1) of every key, by its path; 0 where the study stands in no file."""
     folder: Path | None = None
     """Where the study's file lies; None where it has none, is built in, or lies in the current folder."""
 
@@ -83,7 +83,7 @@ def study_of(content: Mapping[str, Any], *, name: str) -> Document:
     if not _may_be_called(name) or len(Path(name).parts) > 1:
         raise RequestError(f"a study is called as a folder may be; got {quote(name)}", place=("name",))
     document = parse_study(written(content) + "\n", name=name, source=f"study {name!r}")
-    return replace(document, lines={})  # nobody sees them
+    return replace(document, lines=dict.fromkeys(document.lines, 0))  # nobody sees them
 
 
 def written(value: Any, *, flow: bool = False) -> str:

@@ -61,7 +61,10 @@ class Layer:
     def of_file(cls, document: Document) -> Layer:
         """Everything that a study file says."""
         root = Origin(label=document.source, under=(), in_file=True)
-        origins = {place: replace(root, label=f"{root.label}, line {line}") for place, line in document.lines.items()}
+        places = document.lines.items()
+        origins = {
+            place: replace(root, label=f"{root.label}, line {line}" if line else root.label) for place, line in places
+        }
         return cls(values=document.content, origins=origins, root=root)
 
     @classmethod

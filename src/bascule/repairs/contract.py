@@ -20,8 +20,10 @@ from bascule.core.catalog import Of, name_of
 from bascule.core.errors import RequestError
 from bascule.core.given import Data, Labels
 from bascule.core.gradients import check_differentiable
+from bascule.core.grid import Grid, TableCell
 from bascule.core.images import Images
 from bascule.core.rng import draw_seed
+from bascule.core.shown import html_of
 from bascule.training.contract import Course, Objective
 from bascule.training.loop import train
 from bascule.training.settings import Augment, Training
@@ -40,6 +42,10 @@ class Repaired(NamedTuple):
     def __repr__(self) -> str:
         notes = ", ".join(f"{name} {value:.4g}" for name, value in self.notes.items())
         return f"Repaired: {type(self.model).__name__}\n  {notes or 'nothing noted'}"
+
+    def _repr_html_(self) -> str:
+        lines = [[TableCell(name), TableCell(f"{value:.4g}")] for name, value in self.notes.items()]
+        return html_of([Grid([f"Repaired {type(self.model).__name__}"], ["Noted"], lines)])
 
 
 @catalog.contract("repair")

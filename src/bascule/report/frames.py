@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from bascule.core.grid import Grid, TableCell
 from bascule.core.optional import import_optional
+from bascule.core.shown import Part, html_of, text_of
 from bascule.metrics.contract import MISSING
 from bascule.metrics.interval import summarise
 from bascule.report.view import CellView, RowView, View
@@ -29,6 +31,24 @@ class Frames(NamedTuple):
     evaluation: `clean`, `triggered`, `attack/pgd`, `certify/interval`. Predicted labels, or certified radii. An
     evaluation that occurs twice in a row's plan, with other settings, has a number: `attack/pgd 2`. An image that was
     fooled by one attack is not given to the next, and has no prediction there."""
+
+    def __repr__(self) -> str:
+        return text_of(self._parts())
+
+    def _repr_html_(self) -> str:
+        return html_of(self._parts())
+
+    def _parts(self) -> list[Part]:
+        lines = [
+            [
+                *map(
+                    TableCell,
+                    (name, f"{len(frame):,}", f"{len(frame.columns):,}", ", ".join(map(str, frame.columns[:6]))),
+                )
+            ]
+            for name, frame in zip(self._fields, self, strict=True)
+        ]
+        return [Grid(["Frame"], ["Lines", "Columns", "The first of them"], lines)]
 
 
 def frames_of(view: View) -> Frames:

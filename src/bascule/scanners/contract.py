@@ -8,18 +8,25 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from bascule.core import catalog
 from bascule.core.calling import verb_of
 from bascule.core.errors import RequestError
 from bascule.core.given import Data, Labels
-from bascule.core.images import Images
+from bascule.core.grid import Grid, TableCell
+from bascule.core.images import Images, as_bytes
+from bascule.core.shown import Lines, Part, Picture, Pictures, Shown
+from bascule.core.tiles import over_grey
+
+_SHOWN = 10
+"""Classes that are shown."""
 
 
 class Passes(NamedTuple):
@@ -32,7 +39,7 @@ class Passes(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Scan:
+class Scan(Shown):
     """What a scanner says about a model with K classes. Tensors live on the images' device."""
 
     anomaly: Tensor
@@ -78,13 +85,44 @@ class Scan:
             raise RequestError(f"no trigger was recovered for class {label}: it was not examined")
         return torch.lerp(x, pattern.expand_as(x), mask.expand_as(x))
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
         said = "none" if not self.suspects else ", ".join(map(str, self.suspects))
         said += " (it was given)" if self.assumed is not None else ""
         order = self.anomaly.nan_to_num(nan=-torch.inf).argsort(descending=True, stable=True)[:5].tolist()
         more = len(self.anomaly) - len(order)
         lines = [f"Scan: suspects {said}; a suspect's anomaly is above {self.threshold:.3g}", *map(self._line, order)]
         return "\n  ".join([*lines, *([f"and {more} more with less"] if more else [])])
+
+    def shown(self) -> Sequence[Part]:
+        order = self.anomaly.nan_to_num(nan=-torch.inf).argsort(descending=True, stable=True)[:_SHOWN].tolist()
+        lines = [self._cells(label) for label in order]
+        more = len(self.anomaly) - len(order)
+        below = [
+            f"A suspect's anomaly is above {self.threshold:.3g}.",
+            *([f"And {more} more with less."] if more else []),
+        ]
+        if self.assumed is not None:
+            below = ["The class was given, and nothing was tested."]
+        labels = [label for label in (self.suspects or tuple(order[:1]))[:_SHOWN] if self._has_trigger(label)]
+        pictures = [Picture(self._picture(label), f"trigger recovered for class {label}") for label in labels]
+        columns = ["Anomaly", "Its trigger moves %"]
+        return [Grid(["Class"], columns, lines), Lines(below), Pictures(pictures)]
+
+    def _cells(self, label: int) -> list[TableCell]:
+        anomaly = float(self.anomaly[label])
+        success = float(self.details["success"][label]) if "success" in self.details else math.nan
+        name = f"{label}, suspect" if label in self.suspects else f"{label}"
+        numbers = ("not examined" if math.isnan(anomaly) else f"{anomaly:.3g}", f"{100 * success:.0f}")
+        return [TableCell(name), TableCell(numbers[0]), TableCell("" if math.isnan(success) else numbers[1])]
+
+    def _has_trigger(self, label: int) -> bool:
+        return self.pattern is not None and self.mask is not None and bool(self.mask[label].isfinite().all())
+
+    def _picture(self, label: int) -> Image.Image:
+        assert self.pattern is not None
+        assert self.mask is not None
+        pattern, mask = (as_bytes(part[label].float()).cpu().numpy() for part in (self.pattern, self.mask))
+        return over_grey(pattern, mask)
 
     def _line(self, label: int) -> str:
         anomaly = float(self.anomaly[label])

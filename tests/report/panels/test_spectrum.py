@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bascule.report.drawing import tiles
+from bascule.core import tiles
 from findings import BANDS, bands, finding, row_with, run_of
 from pages import pictures, said, sections
 

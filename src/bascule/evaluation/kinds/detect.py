@@ -28,8 +28,9 @@ from bascule.attacks.toward import Toward
 from bascule.core import rng
 from bascule.core.inference import Filled, chunks, labels_of
 from bascule.core.restore import evaluating
+from bascule.detectors.contract import Guard
 from bascule.detectors.evade import evade
-from bascule.detectors.run import Guard, prepare_detector
+from bascule.detectors.run import prepare_detector
 from bascule.evaluation.question import Asking, Question
 from bascule.evaluation.subject import Answer, Subject
 from bascule.metrics.contract import MISSING

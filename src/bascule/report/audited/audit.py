@@ -10,13 +10,13 @@ from typing import Any
 
 from PIL import Image
 
+from bascule.core import tiles
 from bascule.core.shown import Lines, Part, Picture, Pictures, Shown
 from bascule.record.agreement import Scanned, agreed
 from bascule.record.run import RunRecord
 from bascule.report.audited.facts import Facts, facts_of
 from bascule.report.audited.plain import facts_as_dict
 from bascule.report.audited.verdict import Verdict, verdict_of
-from bascule.report.drawing import tiles
 from bascule.report.result import Run
 from bascule.report.view import view_of
 

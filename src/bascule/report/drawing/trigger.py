@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bascule.report.drawing.tiles import GREY, Pixels
+from bascule.core.tiles import GREY, Pixels
 
 Numbers = NDArray[np.float64]
 

@@ -13,12 +13,13 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from PIL.Image import Image
 
+from bascule.core import tiles
 from bascule.core.grid import TableCell
 from bascule.metrics.wording import table_cell
 from bascule.record.answers import Finding
 from bascule.record.outcomes import verdict_of
 from bascule.record.plan import came_as_it_is
-from bascule.report.drawing import svg, tiles
+from bascule.report.drawing import svg
 from bascule.report.drawing.picture import Picture
 from bascule.report.drawing.trigger import Pairs, likeness, on_grey, read_pairs
 from bascule.report.evidence import Evidence, evidence, measure_of

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bascule.core import tiles
 from bascule.core.grid import TableCell
 from bascule.metrics.contract import Measure
 from bascule.metrics.paired import least_seeds
 from bascule.metrics.wording import UNKNOWN, table_cell
 from bascule.record.plan import came_as_it_is
-from bascule.report.drawing import labels, svg, tiles
+from bascule.report.drawing import labels, svg
 from bascule.report.drawing.picture import Picture
 from bascule.report.evidence import Evidence, evidence, measure_of
 from bascule.report.view import RowView, View

@@ -13,7 +13,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image
 
-from bascule.report.drawing import svg, tiles
+from bascule.core import tiles
+from bascule.report.drawing import svg
 from bascule.report.drawing.picture import Picture
 from bascule.report.evidence import Evidence, evidence
 from bascule.report.view import RowView, View

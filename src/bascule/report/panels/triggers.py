@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from bascule.core import tiles
 from bascule.core.catalog import documentation
 from bascule.core.errors import RequestError
-from bascule.report.drawing import tiles
 from bascule.report.drawing.picture import WIDTH, Picture
 from bascule.report.drawing.trigger import on_grey, pairs_on, read_sheet
 from bascule.report.view import RowView, View

@@ -1,11 +1,10 @@
-"""Images of a record as tiles of a sheet: pictures, heat in colours, triggers over grey."""
+"""Images as tiles of a sheet: pictures, heat in colours, triggers over grey."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -34,6 +33,8 @@ def full_size(pixels: Pixels) -> Image.Image:
 
 def heat(values: NDArray[Any]) -> Image.Image:
     """Heat of one image, H x W, at least 0, from none to the most in this image; see-through where it is not known."""
+    import matplotlib  # heavy, and of heat alone
+
     known = np.isfinite(values)
     most = float(values[known].max()) if known.any() else 0.0
     shares = np.where(known, values, 0) / (most or 1.0)
