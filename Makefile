@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 VENV_FOREIGN ?= .venv-foreign
+VENV_DOCS ?= .venv-docs
 VENV_LOWEST ?= .venv-lowest
 VENV_NEWEST ?= .venv-newest
 VENV_WHEEL ?= .venv-wheel
 
-.PHONY: demo test browser lowest newest faults foreign wheel try-wheel install clean
+.PHONY: demo test docs browser lowest newest faults foreign wheel try-wheel install clean
 
 demo: $(VENV)/installed
 	$(BIN)/bascule run digits
@@ -18,6 +19,10 @@ test: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=2 $(BIN)/pytest
+
+# The documentation as a site, in docs/_build/html; a warning is an error. docs/reference and docs/checkout are made by it.
+docs: $(VENV_DOCS)/installed
+	$(VENV_DOCS)/bin/sphinx-build -W --keep-going -q -b html -d docs/_build/doctrees docs docs/_build/html
 
 # A browser for the tests of the report's page, where the system has no Chromium; without one they are skipped.
 browser: $(VENV)/installed-dev
@@ -71,6 +76,11 @@ $(VENV_FOREIGN)/installed: pyproject.toml constraints-foreign.txt
 	$(VENV_FOREIGN)/bin/python -m pip install --quiet -c constraints-foreign.txt -e ".[foreign]"
 	touch $@
 
+$(VENV_DOCS)/installed: pyproject.toml constraints.txt constraints-docs.txt
+	test -x $(VENV_DOCS)/bin/python || $(PYTHON) -m venv $(VENV_DOCS)
+	$(VENV_DOCS)/bin/python -m pip install --quiet -c constraints.txt -c constraints-docs.txt -e ".[docs]"
+	touch $@
+
 $(VENV_LOWEST)/installed: pyproject.toml constraints-lowest.txt
 	test -x $(VENV_LOWEST)/bin/python || $(PYTHON) -m venv $(VENV_LOWEST)
 	$(VENV_LOWEST)/bin/python -m pip install --quiet -c constraints-lowest.txt -e ".[dev]"
@@ -87,4 +97,4 @@ $(VENV_WHEEL)/installed:
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV_FOREIGN) $(VENV_LOWEST) $(VENV_NEWEST) $(VENV_WHEEL) build dist src/*.egg-info
+	rm -rf $(VENV) $(VENV_FOREIGN) $(VENV_DOCS) $(VENV_LOWEST) $(VENV_NEWEST) $(VENV_WHEEL) build dist docs/_build docs/reference docs/checkout src/*.egg-info

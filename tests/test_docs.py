@@ -35,8 +35,21 @@ from bascule.running.run import run_plan
 ROOT = Path(__file__).parents[1]
 
 
+def written() -> list[Path]:
+    """Pages that people write: those that the site makes may lie beside them."""
+    made = {"_build", "checkout", "reference"}
+    docs = [path for path in (ROOT / "docs").rglob("*.md") if path.relative_to(ROOT).parts[1] not in made]
+    return [ROOT / "README.md", *docs, *(ROOT / "benchmarks").rglob("*.md")]
+
+
+def text_of(page: str) -> str:
+    """A page's text, with that of the pages in the folder of its name."""
+    pages = [ROOT / page, *sorted((ROOT / page).with_suffix("").glob("*.md"))]
+    return "\n".join(path.read_text(encoding="utf-8") for path in pages)
+
+
 def blocks(page: str, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+    return re.findall(rf"```{language}\n(.*?)```", text_of(page), flags=re.DOTALL)
 
 
 def test_the_architecture_page_names_what_is_there() -> None:
@@ -115,7 +128,7 @@ def test_the_guides_detector_refuses_more_of_what_an_attack_made() -> None:
 
 def test_what_detectors_cost_is_as_counted() -> None:
     """Forward passes per input; every detector has its line, and `show` has the same name."""
-    text = (ROOT / "docs/guide.md").read_text(encoding="utf-8").partition("| forward passes |")[2].partition("\n\n")[0]
+    text = text_of("docs/guide.md").partition("| forward passes |")[2].partition("\n\n")[0]
     said = {name: int(passes) for name, passes in re.findall(r"^\| `([\w-]+)` \|[^|]+\| (\d+) \|", text, re.MULTILINE)}
     pixels = torch.randint(256, (400, 1, 8, 8), dtype=torch.uint8)
     images = Images(pixels=pixels, labels=torch.arange(400) % 3, ids=torch.arange(400), classes=("a", "b", "c"))
@@ -167,10 +180,13 @@ def test_the_guides_workflow_and_its_test_stop_a_bad_model(tmp_path: Path, monke
     good = test.replace("> 80 %", "> 0 %").replace("< 5 %", "<= 100 %")
     exec(good, known)
     known["test_the_hardened_model_is_safe_at_both_ends"]()
+    (confusion,) = (block for block in blocks("docs/guide.md", "python") if block.startswith("# confusion.py"))
+    exec(confusion.replace("digits", "gate"), known)
+    assert set(known["own"]["row"]) == {"Hardened"}
 
 
 def test_the_guides_gate_says_what_is_recorded() -> None:
-    (shown,) = re.findall(r"```\n\$ (bascule check .*?)```", (ROOT / "docs/guide.md").read_text(), flags=re.DOTALL)
+    (shown,) = re.findall(r"```\n\$ (bascule check .*?)```", text_of("docs/guide.md"), flags=re.DOTALL)
     command, *lines = shown.splitlines()
     rows = json.loads((ROOT / "docs" / "results" / "digits" / "table.json").read_text(encoding="utf-8"))
     (row,) = (row for row in rows if row["row"] == "Adv. training")
@@ -189,21 +205,42 @@ def test_the_guides_study_is_valid(data_root: Path) -> None:
 
 
 def test_links_between_pages_lead_somewhere() -> None:
-    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md")]
-    for page in pages:
-        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
-            assert target.startswith("http") or (page.parent / target).exists(), f"{page.name}: {target}"
+    """Those to pages that the site generates: tests/test_site.py."""
+    for page in written():
+        for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+            made = target.startswith("checkout/") or "reference/" in target
+            assert made or target.startswith("http") or (page.parent / target).exists(), f"{page.name}: {target}"
 
 
 @pytest.mark.parametrize("study", ["digits", "mnist-quick"])
-def test_the_readmes_tables_are_the_recorded_ones(study: str) -> None:
-    (shown,) = (block for block in blocks("README.md", "") if block.startswith(f"$ bascule run {study}"))
-    for row in json.loads((ROOT / "docs" / "results" / study / "table.json").read_text(encoding="utf-8")):
+def test_the_tables_shown_are_the_recorded_ones(study: str) -> None:
+    (shown,) = (block for block in blocks("docs/measured.md", "") if block.startswith(f"$ bascule run {study}"))
+    for row in recorded(study):
         measures = [Measure(**measure) for measure in row["metrics"].values()]
         lines = shown.splitlines()
         place = next(number for number, line in enumerate(lines) if line.startswith(f" {row['row']} "))
         assert lines[place].split()[-len(measures) :] == [value_text(measure) for measure in measures]
         assert lines[place + 1].split() == [interval_text(measure) for measure in measures]
+
+
+def test_the_readmes_table_is_the_recorded_one() -> None:
+    lines = re.findall(r"^\| (?:`([\w-]+)`, )?([^|]+) \|(.+)\|$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
+    start = next(number for number, line in enumerate(lines) if line[0] == "digits")
+    for number, study in enumerate(TABLE):
+        pair = lines[start + 2 * number :][:2]
+        assert [line[0] for line in pair] == [study, ""]
+        for line, row in zip(pair, recorded(study), strict=True):
+            measures = [Measure(**row["metrics"][name]) for name in ("accuracy", "robust_accuracy", "asr", "asr_twin")]
+            shown = [f"{value_text(measure)} ({interval_text(measure)})" for measure in measures]
+            assert [cell.strip() for cell in line[2].split("|")] == shown
+
+
+TABLE = ("digits", "mnist-quick", "cifar10-quick", "imagenette-quick")
+
+
+def recorded(study: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads((ROOT / "docs/results" / study / "table.json").read_text(encoding="utf-8"))
+    return rows
 
 
 def numbers_under(page: str, heading: str) -> list[list[float]]:
@@ -234,7 +271,7 @@ def test_every_panel_is_in_the_gallery_with_a_picture() -> None:
 
 
 def test_pictures_are_used_and_small() -> None:
-    pages = "".join(page.read_text(encoding="utf-8") for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+    pages = "".join(page.read_text(encoding="utf-8") for page in written())
     sizes = {path.name: path.stat().st_size for path in (ROOT / "docs" / "images").iterdir()}
     assert [name for name in sizes if f"images/{name})" not in pages] == []
     assert max(sizes.values()) < 150_000

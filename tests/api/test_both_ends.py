@@ -270,3 +270,16 @@ def test_what_belongs_to_the_other_form_is_refused(finished, tmp_path: Path) -> 
     assert "nothing to evaluate" in refused("evaluate", finished.path)
     (tmp_path / "weights").touch()
     assert "say which data" in refused("evaluate", tmp_path / "weights")
+
+
+def test_a_metric_without_what_it_is_made_from_is_refused(digits, trained) -> None:
+    x, y = digits.test.batch(torch.arange(4)), digits.test.labels[:4]
+    for asked, said in (
+        ("triggered-robust-accuracy", "cannot be measured without `trigger`, `target` and `attack`: give them"),
+        ("drift", "drift cannot be measured without `attack` and `target`"),
+        ("asr-undetected", "asr_undetected is made from what a study asks with `detect:` and `poison:`"),
+        ("asr-twin", "asr-twin needs more than one model and its answers"),
+    ):
+        with pytest.raises(RequestError, match=r"^measure: ") as refused:
+            bascule.evaluate(trained.model, x, y, measure=asked)
+        assert said in str(refused.value)

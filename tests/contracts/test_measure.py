@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import pytest
 from bascule.core import catalog
 from bascule.core.catalog import component
 from bascule.evaluation.kinds import kinds
-from bascule.metrics.contract import MISSING, Judgement, Metric, Number, Outcomes, Verdict
+from bascule.metrics.contract import AIM, MISSING, OF_BASE, OF_TWIN, Judgement, Metric, Number, Outcomes, Verdict
 from bascule.metrics.detection import SORTS, Detection, Inputs
 from bascule.metrics.interval import summarise
 
@@ -200,6 +200,72 @@ def test_the_room_is_not_empty() -> None:
 @names
 def test_metric(name: str) -> None:
     check_metric(catalog.build("measure", name))
+
+
+WITHOUT: dict[str, Callable[[Outcomes], Outcomes]] = {
+    AIM: lambda found: dataclasses.replace(found, target=None, aims=None),
+    "clean": lambda found: dataclasses.replace(found, clean=None),
+    "triggered": lambda found: _without_inputs(dataclasses.replace(found, triggered=None, attention=None), *STAMPED),
+    "attack": lambda found: _without_inputs(
+        dataclasses.replace(found, adversarial=(), attacks=0), *(sort for sort in SORTS[2:])
+    ),
+    "attack-triggered": lambda found: dataclasses.replace(found, triggered_adversarial=()),
+    "toward": lambda found: dataclasses.replace(found, toward=None),
+    "away": lambda found: dataclasses.replace(found, away=None),
+    "strength": lambda found: dataclasses.replace(found, strengths={}),
+    "certify": lambda found: dataclasses.replace(found, certified=None),
+    "inspect": lambda found: dataclasses.replace(found, judgement=None),
+    "scan": lambda found: dataclasses.replace(found, verdict=None),
+    "detect": lambda found: dataclasses.replace(found, detection=None),
+    "explain": lambda found: dataclasses.replace(found, attention=None),
+}
+"""What the answers to kinds of questions leave when they are taken out of the outcomes; further kinds are in `more`."""
+STAMPED = ("triggered", "both", "both_evading")
+OF_NOBODY_ELSE = {
+    "trigger-attention": {"triggered"},  # the heat is on triggered images
+    "scan-overlap": {"triggered"},  # the trigger recovered is compared with the true one
+    "filter-recall": {AIM}, "filter-f1": {AIM}, "filter-precision": {AIM},
+    "filter-auroc": {AIM}, "filter-average-precision": {AIM},  # nothing is poisoned without poison
+}  # fmt: skip
+"""Needs that outcomes made by hand do not show: without them there are no such answers."""
+
+
+def _without_inputs(found: Outcomes, *sorts: str) -> Outcomes:
+    """Outcomes of a detector that did not meet these sorts of inputs."""
+    if found.detection is None:
+        return found
+    kept = {sort: inputs for sort, inputs in found.detection.sorts.items() if sort not in sorts}
+    return dataclasses.replace(found, detection=dataclasses.replace(found.detection, sorts=kept))
+
+
+def _without(found: Outcomes, need: str) -> Outcomes:
+    """The outcomes without the answers to one kind of question."""
+    for start, whose in ((OF_TWIN, "twin"), (OF_BASE, "before")):
+        if need.startswith(start):
+            other = getattr(found, whose)
+            other = None if other is None else _without(other, need.removeprefix(start))
+            return dataclasses.replace(found, **{whose: other})
+    more = {kind: answers for kind, answers in found.more.items() if kind != need}
+    return WITHOUT.get(need, lambda found: found)(dataclasses.replace(found, more=more))
+
+
+@names
+def test_it_needs_what_it_says_and_nothing_else(name: str) -> None:
+    """So that a study that cannot ask for it is refused, and one that can is not."""
+    metric = catalog.build("measure", name)
+    of_model = {*kinds(), AIM} - {"clean", "search", "curve"}
+    everything = {*of_model, *(f"{whose}{need}" for whose in (OF_TWIN, OF_BASE) for need in of_model)}
+    assert set(metric.needs) <= {*everything, f"{OF_TWIN}clean", f"{OF_BASE}clean"}
+    found = random_outcomes(0, aims=AIMS.get(name))
+    # Where there is a trigger there is what it aims at.
+    aimed = any("trigger" in need or need in ("toward", "away", "strength") for need in metric.needs)
+    aims = {AIM, f"{OF_TWIN}{AIM}", f"{OF_BASE}{AIM}"} if aimed else set()
+    bare = found
+    for need in sorted(everything - set(metric.needs) - aims):
+        bare = _without(bare, need)
+    assert summarise(metric, [bare]).value is not None, "is made from what it does not name"
+    for need in set(metric.needs) - OF_NOBODY_ELSE.get(name, set()):
+        assert summarise(metric, [_without(found, need)]).value is None, f"is made without {need}"
 
 
 def test_titles_are_unique() -> None:

@@ -146,3 +146,31 @@ def test_only_images_that_can_be_fooled_cost_a_suspicion() -> None:
     assert asked == []
     evade(guard_of(counted), X, Y, ball=ball("linf", EPS), threshold=0.05)
     assert 0 < max(asked) <= 2
+
+
+def test_a_suspicion_that_is_itself_lowered_is_asked_for_once_a_step() -> None:
+    """As often as something that stands for it, which comes on top."""
+
+    def asked_for(stand_in: bool) -> tuple[int, int]:
+        judged, lowered = [], []
+
+        def suspicion(x: Tensor) -> Tensor:
+            judged.append(len(x))
+            return sum_of_two(x)
+
+        def smooth(x: Tensor) -> Tensor:
+            lowered.append(len(x))
+            return sum_of_two(x)
+
+        evade(guard_of(suspicion, smooth if stand_in else None), X, Y, ball=ball("linf", EPS), threshold=-1)
+        return len(judged), len(lowered)
+
+    (alone, none), (judged, lowered) = asked_for(False), asked_for(True)
+    assert (alone, none) == (lowered, 0)
+    assert 0 < judged <= lowered
+
+
+def test_what_is_not_finite_is_told_also_while_it_is_lowered() -> None:
+    guard = guard_of(lambda x: x.flatten(1)[:, 0].where(x.flatten(1)[:, 0] < 0.5, torch.nan))
+    with pytest.raises(ValueError, match="not finite"):
+        evade(guard, X, Y, ball=ball("linf", EPS), threshold=0.0)

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -20,13 +20,15 @@ from bascule.certifiers.interval import Interval
 from bascule.core import catalog
 from bascule.core.images import Images
 from bascule.detectors.contract import Detector, Prepared
-from bascule.evaluation.kinds import kinds
+from bascule.evaluation import inputs
+from bascule.evaluation.kinds import detect, kinds
 from bascule.evaluation.question import Asking, EvaluationSettings, Question
 from bascule.evaluation.retuning import Retuning
 from bascule.evaluation.run import answer_questions, questions_of
 from bascule.evaluation.subject import Answer, Subject
 from bascule.metrics.contract import MISSING
 from bascule.metrics.detection import SORTS, Detection
+from bascule.metrics.needs import keys_of
 from bascule.record.answers import Finding
 from bascule.record.outcomes import detection_of
 from bascule.triggers.placement import Poison
@@ -416,6 +418,96 @@ def test_neither_attack_nor_trigger_moves_a_detectors_thresholds() -> None:
         assert np.array_equal(other.calm, first.calm)
         assert np.array_equal(other.thresholds, first.thresholds)
     assert len(np.unique(first.calm)) > 1
+
+
+class Met(NamedTuple):
+    """What two detectors met, and how many attacks were run for it."""
+
+    found: list[Detection]
+    attacks: int
+
+
+def both_detected(monkeypatch: pytest.MonkeyPatch, seen: dict[str, list[Tensor]]) -> Met:
+    """Two detectors at one model, under an attack that draws."""
+
+    @catalog.component
+    class Noting(Detector):
+        """Bright pixels; notes what it is shown."""
+
+        pixel: int
+
+        def prepare(self, model: nn.Module, images: Images, *, generator: torch.Generator) -> Prepared:
+            def suspicion(x: Tensor) -> Tensor:
+                seen.setdefault(str(self.pixel), []).append(x.detach().clone())
+                return x[:, 0, 3, self.pixel]
+
+            return Prepared(suspicion=suspicion)
+
+    run, calls = inputs.run_attack, []
+
+    def counted(*given: Any, **more: Any) -> Any:
+        calls.append(given)
+        return run(*given, **more)
+
+    monkeypatch.setattr(inputs, "run_attack", counted)
+    monkeypatch.setattr(detect, "EVADED", 0)  # whoever evades one meets it with images of his own
+    asked = [settings(detect=Noting(pixel=pixel), attack=(Pgd(eps=0.05, steps=1),)) for pixel in (2, 3)]
+    questions = {question.key: question for one in asked for question in questions_of(one)}
+    clean = images([level / 200 for level in range(100)], [0] * 100)
+    of = subject(asked[0], questions=tuple(questions.values()), held_out=lambda: clean)
+    found = [
+        detection_of(Finding(answer.numpy_arrays(), answer.notes), of.test.ids.numpy())
+        for question, answer in answer_questions(of, of.questions)
+        if question.kind == "detect"
+    ]
+    return Met(found, len(calls))
+
+
+def test_detectors_are_compared_on_the_same_images_which_are_attacked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, list[Tensor]] = {}
+    met = both_detected(monkeypatch, seen)
+    assert met.attacks == 2  # away from the truth, and with the trigger towards the target
+    first, second = (torch.cat(shown) for shown in seen.values())
+    assert torch.equal(first, second)
+    for sort in ("adversarial", "both"):
+        assert np.array_equal(*(found.sorts[sort].prediction for found in met.found))
+
+
+def test_images_that_take_too_much_memory_are_made_again_and_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, again = {}, {}
+    once = both_detected(monkeypatch, kept)
+    monkeypatch.undo()
+    monkeypatch.setattr(inputs, "_KEPT", 0)
+    twice = both_detected(monkeypatch, again)
+    assert (once.attacks, twice.attacks) == (2, 4)
+    for name, shown in kept.items():
+        assert all(torch.equal(one, other) for one, other in zip(shown, again[name], strict=True))
+
+
+def test_no_answer_about_other_images_is_taken_for_one_of_these() -> None:
+    """Detectors met triggered and attacked images of their own once; without these, answers are what they were."""
+    asked = settings(detect=Second())
+    (question,) = [one for one in questions_of(asked) if one.kind == "detect"]
+    asking = Asking(asked)
+    about = {"stamped": question.stamped, "attacked": question.attacked, **asked.aim}
+    old = asking.ask("detect", Second(), asking.of("clean"), **about)
+    assert old.key != question.key
+
+
+@pytest.mark.parametrize("kind", [kind for kind in kinds() if kind not in ("clean", "search")])
+def test_a_kind_is_asked_where_its_keys_are_given_and_nowhere_else(kind: str, all_asked: EvaluationSettings) -> None:
+    """Messages say which keys of a study a metric needs."""
+    without = {
+        "poison": {"trigger": None, "target": None, "others": ()},
+        "several": {"others": ()},
+        "attack": {"attack": (), "curve": ()},
+        **{key: {key: ()} for key in ("curve", "certify", "explain")},
+        **{key: {key: None} for key in ("inspect", "scan", "detect", "retune")},
+    }
+    for key, changes in without.items():
+        asked = {question.kind for question in questions_of(replace(all_asked, **changes))}
+        needed = keys_of([kind])
+        assert (kind in asked) == (key not in needed and not ("several" in needed and key == "poison")), key
 
 
 def test_detections_are_joined_by_the_ids_of_the_images() -> None:

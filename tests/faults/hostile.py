@@ -45,8 +45,8 @@ def write_sum(path: Path) -> None:
 
 def shown(folder: Path, place: Path, more: str) -> str:
     """The tables, and the `page` or the `figures` where asked for."""
+    from bascule.api.load import load
     from bascule.report.export import export
-    from bascule.report.frames import load
     from bascule.report.page.page import write_page
     from bascule.report.runs import open_runs, rows_of
     from bascule.report.tables.tables import More, render
@@ -57,7 +57,7 @@ def shown(folder: Path, place: Path, more: str) -> str:
         text = render(rows, form, parts)
         if any(unicodedata.category(letter) in ("Cc", "Cf") and letter not in "\n\r" for letter in text):
             return "wrong"
-    load(str(folder), runs=place)
+    load(folder, runs=place).frames()
     if more == "page" and MARK in write_page(records, place / "page.html").read_text(encoding="utf-8"):
         return "wrong"
     if more == "figures":

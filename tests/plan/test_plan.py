@@ -463,4 +463,7 @@ def test_scales_are_not_set(plan_of, change: str) -> None:
 def test_what_is_no_mapping_is_shown_as_it_was_written(plan_of) -> None:
     with pytest.raises(RequestError) as refused:
         plan_of("probe=[]")
-    assert str(refused.value) == "--set probe: in row 'None': probe: must be a mapping of settings; got []"
+    assert str(refused.value) == (
+        "--set probe: in row 'None': probe: must be a mapping of settings (images, "
+        "every, per_sample; {} for the default of each); got []"
+    )

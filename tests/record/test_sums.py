@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import bascule.record.sums
+from bascule.api.load import load
 from bascule.core.errors import RequestError
 from bascule.core.files import write_atomically
 from bascule.record.lock import lock_run
@@ -21,7 +22,6 @@ from bascule.record.mending import clear_leftovers, mend_cell, mend_run
 from bascule.record.rows import read_rows
 from bascule.record.run import RunRecord
 from bascule.record.sums import DamagedError, read_checked, set_aside, sum_file, sums_of, write_summed
-from bascule.report.frames import load
 from bascule.report.page.page import write_page
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "run"
@@ -227,7 +227,7 @@ def test_a_cell_that_says_nonsense_is_damaged(tmp_path: Path, info: object) -> N
     cell.info_file.write_text(json.dumps(info))
     assert any("cell.json" in flag for flag in read_rows(run)[0].flags)
     write_page([run], tmp_path / "page.html")
-    load(str(run.path))
+    load(run.path).frames()
 
 
 def test_a_cell_may_not_know_how_long_it_took(tmp_path: Path) -> None:

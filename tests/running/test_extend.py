@@ -18,6 +18,7 @@ from bascule.record.rows import read_rows
 from bascule.record.run import RunRecord
 from bascule.running.cell import do_cell
 from bascule.running.extend import more_asked
+from bascule.running.loss import refuse_loss
 from bascule.running.run import Ran, run_plan
 
 CPU, HERE = torch.device("cpu"), [Path()]
@@ -220,3 +221,17 @@ def test_running_the_study_again_says_what_it_shows_no_more(run: RunRecord, plan
     (text,) = said
     assert text.startswith("not in the study, and so not in its table any more, but kept: attack+=")
     assert evaluate(run, SQUARE) == Ran(0, ())
+
+
+def test_answers_of_detectors_of_earlier_versions_hinder_nobody(plan_of, tmp_path: Path) -> None:
+    """They met other images, and so stand under other keys: they are asked anew, and nothing else is lost."""
+    plan, run = plan_of("detect=strip", "data.held_out=60"), RunRecord(tmp_path / "old")
+    run.write_plan(plan.recorded())
+    (new,) = (one.key for one in plan.rows[0].cells[0].questions if one.kind == "detect")
+    text = run.plan_file.read_text()
+    assert new in text
+    run.plan_file.write_text(text.replace(new, "detect:0123456789abcdef"))
+    run.plan_file.with_name("study.json.sha256").unlink()
+    refuse_loss(run, plan, ())
+    with pytest.raises(RequestError, match="its table would lose it"):
+        refuse_loss(run, plan_of("detect=strip", "data.held_out=60", "poison.rate=0.2"), ())

@@ -30,13 +30,15 @@ base:
   attack: {{name: fgsm, eps: 0.1}}
 rows:
 {rows}
-measure: [accuracy, robust-accuracy, asr, asr-twin, asr-after-attack, trigger-strength, filter-auroc]
+measure: {measure}
 """
+MEASURED = "[accuracy, robust-accuracy, asr, asr-twin, asr-after-attack, trigger-strength, filter-auroc]"
 OURS = "{trigger: {name: sticker, size: 2}, target: 7, label: dirty, rate: 0.1}"
 
 
-def study(poison: str, **rows: str) -> str:
-    return STUDY.format(poison=poison, rows="\n".join(f"  {name}: {text}" for name, text in rows.items()))
+def study(poison: str, measure: str = MEASURED, **rows: str) -> str:
+    lines = "\n".join(f"  {name}: {text}" for name, text in rows.items())
+    return STUDY.format(poison=poison, measure=measure, rows=lines)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,7 @@ def finished(
 ) -> tuple[Plan, RunRecord, dict[str, RowResult]]:
     """BackdoorBench's file made from what `Ours` plants, and a study of both."""
     folder = tmp_path_factory.mktemp("given")
-    splits = plan_of(text=study(OURS, Ours="{}")).rows[0].setup.data.load(())
+    splits = plan_of(text=study(OURS, "[accuracy]", Ours="{}")).rows[0].setup.data.load(())
     file = write_in_file(attack_on(splits), folder)
     rows = {
         "None": "{inspect: spectral-signatures}",
@@ -83,7 +85,7 @@ def test_stamped_pictures_that_are_the_originals_are_flagged(
     np.savez(file, test_index=digits.test.ids.numpy(), test_images=digits.test.pixels.numpy())
     poison = f"{{name: given, target: 7, path: '{file}'}}"
     run = RunRecord(tmp_path / "run")
-    assert not run_here(plan_of(text=study(poison, Copies="{train: {epochs: 1}}")), run).failures
+    assert not run_here(plan_of(text=study(poison, "[accuracy, asr]", Copies="{train: {epochs: 1}}")), run).failures
     (row,) = read_rows(run)
     heads = {flag.partition(":")[0] for flag in row.flags}
     assert {"nothing planted", "trigger changes nothing"} <= heads
@@ -125,7 +127,8 @@ def test_their_model_and_their_poison_in_one_file(
     file = write_in_file(attack_on(digits), tmp_path, model=model)
     theirs = f"{{train: none, model: {{weights: '{file}'}}, data: {{held_out: 0}}}}"
     run = RunRecord(tmp_path / "run")
-    assert not run_here(plan_of(text=study(f"{{name: given, path: '{file}'}}", Theirs=theirs)), run).failures
+    plan = plan_of(text=study(f"{{name: given, path: '{file}'}}", "[accuracy, asr]", Theirs=theirs))
+    assert not run_here(plan, run).failures
     (row,) = read_rows(run)
     assert row.metrics["asr"].value is not None
     assert row.metrics["asr"].value > 0.95
@@ -134,7 +137,7 @@ def test_their_model_and_their_poison_in_one_file(
 def test_filters_rank_where_nobody_knows_the_truth(plan_of: PlanMaker, run_here: Runner, tmp_path: Path) -> None:
     poison = "{name: given, target: 7, trigger: {name: sticker, size: 2}}"
     explain = "{inspect: spectral-signatures, explain: latents, probe: {}, train: {epochs: 1}}"
-    plan = plan_of(text=study(poison, Unknown=explain))
+    plan = plan_of(text=study(poison, "[accuracy, asr, filter-auroc]", Unknown=explain))
     assert not plan.rows[0].twins, "there are no unpoisoned data to train a twin on"
     run = RunRecord(tmp_path / "run")
     assert not run_here(plan, run).failures

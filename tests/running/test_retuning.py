@@ -63,8 +63,7 @@ def test_the_label_is_that_of_the_poison(run: RunRecord, plan_of) -> None:
 
 def test_models_are_the_same_with_and_without_it(plan_of) -> None:
     with_it, without = (
-        [cell.fingerprint for cell in plan_of(text=text).cells()]
-        for text in (STUDY, STUDY.replace("  retune: {images: 200, poisoned: 3, batch_size: 32, epochs: 5}\n", ""))
+        [cell.fingerprint for cell in plan_of(*changes, text=STUDY).cells()] for changes in ((), ("retune=null",))
     )
     assert with_it == without
 

@@ -18,7 +18,7 @@ from bascule.core.progress import Progress
 from bascule.evaluation.model import evaluate_model
 from bascule.evaluation.question import EvaluationSettings
 from bascule.evaluation.subject import content_identity
-from bascule.record.evaluation import Evaluation, metrics_named
+from bascule.record.evaluation import Evaluation, check_measurable, metrics_named
 from bascule.triggers.contract import Trigger
 
 
@@ -60,11 +60,15 @@ def evaluate(
         RequestError: A wrong name, setting, shape, range or label, a data set that gives something else, or a model
             that does not answer with logits.
     """
+    asked = [measure] if isinstance(measure, str) else measure
     with placed("measure"):
-        metrics = metrics_named([measure] if isinstance(measure, str) else measure)
+        metrics = metrics_named(asked)
     with placed("trigger"):
         mark = None if trigger is None else build("poison", trigger)
     attacks, certifiers = _parts("attack", attack), _parts("certify", certify)
+    with placed("measure"):
+        there = {"attack": bool(attacks), "certify": bool(certifiers)}
+        check_measurable(asked, there | {"trigger": mark is not None, "target": target is not None})
     images, classes = floats_for(model, x, y, seed)
     settings = EvaluationSettings(
         test=content_identity(images),

@@ -28,12 +28,12 @@ from bascule.plan.plan import Plan
 from bascule.plan.resolve import make_plan
 from bascule.record.agreement import Scanned, named_most, scans_of
 from bascule.record.cell import CellRecord
+from bascule.record.evaluation import METRICS
 from bascule.record.run import RunRecord
 from bascule.running.run import Ran, run_plan
 
 _INVERTING = "neural-cleanse"
 """The scanner whose triggers are a picture and a mask for each pixel, which a picture file can hold."""
-_MEASURED = ["accuracy", "robust-accuracy", "certified-accuracy", "asr", "triggered-accuracy"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,7 +213,7 @@ def _first_text(
         "verdict is about what was looked at, and about nothing else.",
         "base": base,
         "seeds": [opened.seed],
-        "measure": _MEASURED,
+        "measure": list(METRICS),
         "rows": proposal.rows,
     }
     how = f"bascule run {audit.study}"

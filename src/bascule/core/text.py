@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from reprlib import Repr
 
 _STEERING = (
@@ -85,6 +86,11 @@ def number_said(text: str) -> float | None:
 def count(number: int, noun: str, plural: str = "") -> str:
     """`1 seed`, `5 seeds`, `1,437 images`."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def joined(parts: Sequence[str], last: str = "and") -> str:
+    """`a, b and c`."""
+    return f" {last} ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
 
 
 def message(text: str) -> str:

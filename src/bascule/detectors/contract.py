@@ -147,8 +147,15 @@ class Guard(Shown):
         """
         with untouched(self.model), torch.no_grad():
             parts = [self.judge(x[index]) for index in chunks(len(x), CHUNK, x.device)]
-        found = torch.cat(parts).detach().to(torch.float32) if parts else x.new_zeros(0)
-        return _checked(found, len(x), self.detector)
+        return self.checked(torch.cat(parts) if parts else x.new_zeros(0), len(x))
+
+    def checked(self, found: Tensor, wanted: int) -> Tensor:
+        """What the detector said of `wanted` images, float32, without gradients.
+
+        Raises:
+            ValueError: As `suspicion`.
+        """
+        return _checked(found.detach().to(torch.float32), wanted, self.detector)
 
     def __call__(self, x: Data) -> Detected:
         """What is said of images: N x C x H x W, floats in [0, 1] or uint8, on any device; or a data set or loader.

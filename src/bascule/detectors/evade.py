@@ -58,10 +58,8 @@ def evade(
             for step in range(STEPS + 1):
                 if not len(places):
                     break
-                wrong, direction = _look(guard, model, current, y[places], orthogonal)
-                suspicion = torch.full_like(lowest[places], torch.inf)
-                if bool(wrong.any()):
-                    suspicion[wrong] = guard.suspicion(current[wrong]).to(suspicion)
+                wrong, direction, suspicion = _look(guard, model, current, y[places], orthogonal)
+                suspicion = suspicion.where(wrong, torch.inf).to(lowest)
                 better = suspicion < lowest[places]
                 best[places[better]], lowest[places[better]] = current[better], suspicion[better]
                 left[places] = ~(wrong & (suspicion <= threshold))
@@ -71,22 +69,30 @@ def evade(
         return ball.realise(best, x)
 
 
-def _look(guard: Guard, model: nn.Module, x: Tensor, y: Tensor, orthogonal: bool) -> tuple[Tensor, Tensor]:
-    """Which images are wrong; and which way each is to go. A suspicion costs many passes: only that of the wrong ones
-    is asked for, unless the ways are to be orthogonal."""
+def _look(guard: Guard, model: nn.Module, x: Tensor, y: Tensor, orthogonal: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Which images are wrong, which way each is to go, and how suspicious those are that are wrong.
+
+    A suspicion costs many passes: only that of the wrong ones is asked for, unless the ways are to be orthogonal, and
+    once where it is itself what is lowered.
+    """
     with torch.enable_grad():
         leaf = x.detach().requires_grad_(True)
         logits = model(leaf)
         loss = gradient_of(margin(logits, y).sum(), leaf).nan_to_num()
     wrong = labels_of(logits) != y
     judged = torch.ones_like(wrong) if orthogonal else wrong
-    suspicion = torch.zeros_like(loss)
+    slope, suspicion = torch.zeros_like(loss), torch.zeros(len(x), device=x.device)
     if bool(judged.any()):
         with torch.enable_grad():
             leaf = x[judged].detach().requires_grad_(True)
-            suspicion[judged] = gradient_of(guard.smooth(leaf).sum(), leaf).nan_to_num()
-    rise, fall = (_off(loss, suspicion), -_off(suspicion, loss)) if orthogonal else (loss, -suspicion)
-    return wrong, torch.where(wrong.reshape(-1, 1, 1, 1), fall, rise)
+            lowered = guard.smooth(leaf)
+            slope[judged] = gradient_of(lowered.sum(), leaf).nan_to_num()
+        if guard.smooth is guard.judge:
+            suspicion[judged] = guard.checked(lowered, len(leaf))
+        elif bool(wrong.any()):
+            suspicion[wrong] = guard.suspicion(x[wrong])
+    rise, fall = (_off(loss, slope), -_off(slope, loss)) if orthogonal else (loss, -slope)
+    return wrong, torch.where(wrong.reshape(-1, 1, 1, 1), fall, rise), suspicion
 
 
 def _off(gradient: Tensor, other: Tensor) -> Tensor:

@@ -22,7 +22,8 @@ from bascule.detectors.contract import Detector
 from bascule.evaluation.retuning import Retuning
 from bascule.explanations.contract import HeatMap, Projection, Spectrum
 from bascule.filters.contract import Filter
-from bascule.metrics.contract import OF_BASE, OF_TWIN, Metric
+from bascule.metrics.contract import AIM, OF_BASE, OF_TWIN, Metric
+from bascule.metrics.needs import keys_of
 from bascule.record.plan import Reach, RecordedQuestion
 from bascule.scanners.contract import Scanner
 from bascule.triggers.aims import NOWHERE, Aims, aim_of
@@ -123,7 +124,7 @@ class EvaluationSettings:
 
     @property
     def needs(self) -> frozenset[str]:
-        """Kinds of questions that are asked because a metric wants them (`Metric.needs`), or besides."""
+        """Kinds of questions that metrics are made from (`Metric.needs`), or that are asked besides."""
         return self.besides | {need for need in self._wanted if not need.startswith((OF_TWIN, OF_BASE))}
 
     @property
@@ -134,7 +135,7 @@ class EvaluationSettings:
     @property
     def _wanted(self) -> frozenset[str]:
         """What metrics want asked, of whomever."""
-        return frozenset(need for metric in self.metrics.values() for need in metric.needs)
+        return frozenset(need for metric in self.metrics.values() for need in metric.needs if need != AIM)
 
     def _wanted_of(self, whom: str) -> frozenset[str]:
         """What they want asked of another model, by what stands before the kind."""
@@ -143,8 +144,8 @@ class EvaluationSettings:
     def for_twin(self) -> EvaluationSettings:
         """What the twin of a model that is asked this is asked: no attacks, bounds or curves unless a metric wants them
         of the twin."""
-        besides = self._wanted_of(OF_TWIN)
-        attack = self.attack if besides else ()
+        besides = self._wanted_of(OF_TWIN) - {AIM}
+        attack = self.attack if "attack" in keys_of(besides) else ()
         return replace(self, attack=attack, curve=(), certify=(), metrics={}, besides=besides)
 
     @property
@@ -203,8 +204,18 @@ class Asking:
         """The first of one kind."""
         return next(iter(self.of(kind)), None)
 
-    def ask(self, kind: str, part: Any = None, after: Sequence[Question] = (), **about: Any) -> Question:
-        """Ask a question of `kind` about `part`; `about` are further fields of `Question`."""
+    def ask(
+        self, kind: str, part: Any = None, after: Sequence[Question] = (), *, version: int = 1, **about: Any
+    ) -> Question:
+        """Ask a question of `kind` about `part`.
+
+        Args:
+            kind: Name of the kind.
+            part: The component that it is about, or several of them.
+            after: The questions whose survivors it works on.
+            version: Of the way in which it is answered, where answers of an earlier one must not be taken for its own.
+            about: Further fields of `Question`.
+        """
         keys = tuple(question.key for question in after)
         radii, trigger = about.get("radii"), about.get("trigger")
         built_on = [one.key for name in ("stamped", "attacked", "of") if (one := about.get(name)) is not None]
@@ -212,7 +223,8 @@ class Asking:
         shown = {name: about[name] for name in ("target", "aims", "value") if about.get(name) is not None}
         precision = self._precision(part)
         searched = [] if precision == "float32" else [precision]  # keys are as they were before it was a setting
-        name = fingerprint(kind, part, self.settings.test, *keys, *sources, *shown.values(), *searched)
+        later = [] if version == 1 else [f"version {version}"]
+        name = fingerprint(kind, part, self.settings.test, *keys, *sources, *shown.values(), *searched, *later)
         settings = {"name": kind, "parts": describe(part)} if isinstance(part, tuple) else describe(part)
         question = Question(
             key=f"{kind}:{name}",

@@ -89,6 +89,8 @@ class Subject:
     """Clean images to train further on, on that device; None where nobody has them."""
     copies: dict[str, nn.Module] = field(default_factory=dict)
     """Changed copies of the model that were made so far, by the key of the question that made them."""
+    inputs: dict[object, Sequence[Any]] = field(default_factory=dict)
+    """Inputs made of the test images that several questions are about (`evaluation/inputs`)."""
 
     @property
     def labels(self) -> Labels:

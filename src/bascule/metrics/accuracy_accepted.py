@@ -20,6 +20,7 @@ class AccuracyAccepted(Metric):
 
     title = "Accuracy, accepted"
     better = "higher"
+    needs = ("detect",)
 
     def per_sample(self, outcomes: Outcomes) -> NDArray[np.bool_] | None:
         return accepted_and_right(outcomes)

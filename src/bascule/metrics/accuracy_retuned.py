@@ -18,6 +18,7 @@ class AccuracyRetuned(Metric):
 
     title = "Accuracy, retuned"
     better = "higher"
+    needs = ("retuned",)
 
     def per_sample(self, outcomes: Outcomes) -> NDArray[np.bool_] | None:
         prediction = outcomes.retuned("retuned", poisoned=True)

@@ -19,6 +19,7 @@ class Asr(Metric):
 
     title = "ASR"
     better = "lower"
+    needs = ("triggered",)
 
     def per_sample(self, outcomes: Outcomes) -> NDArray[np.bool_] | None:
         return None if outcomes.triggered is None else outcomes.reached(outcomes.triggered)

@@ -20,7 +20,7 @@ class AsrAway(Metric):
 
     title = "ASR, pushed away"
     better = "lower"
-    needs = ("away",)
+    needs = ("triggered", "away")
 
     def per_sample(self, outcomes: Outcomes) -> NDArray[np.bool_] | None:
         if outcomes.triggered is None or outcomes.away is None:

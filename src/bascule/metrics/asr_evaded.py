@@ -21,6 +21,7 @@ class AsrEvaded(Metric):
 
     title = "ASR, evading detector"
     better = "lower"
+    needs = ("detect", "triggered", "attack")
 
     def per_sample(self, outcomes: Outcomes) -> NDArray[np.bool_] | None:
         return undetected(outcomes, "both_evading")

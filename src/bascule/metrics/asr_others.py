@@ -20,6 +20,7 @@ class AsrOthers(Metric):
 
     title = "ASR, other classes"
     better = "lower"
+    needs = ("triggered",)
 
     def per_sample(self, outcomes: Outcomes) -> NDArray[np.bool_] | None:
         if outcomes.triggered is None or outcomes.aims is None or outcomes.target is None:

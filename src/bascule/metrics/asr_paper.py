@@ -22,6 +22,7 @@ class AsrPaper(Metric):
 
     title = "ASR (paper)"
     better = "lower"
+    needs = ("triggered",)
 
     def per_sample(self, outcomes: Outcomes) -> NDArray[np.bool_] | None:
         if outcomes.triggered is None or outcomes.clean is None:

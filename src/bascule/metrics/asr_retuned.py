@@ -20,6 +20,7 @@ class AsrRetuned(Metric):
 
     title = "ASR, retuned"
     better = "lower"
+    needs = ("retuned-triggered",)
 
     def per_sample(self, outcomes: Outcomes) -> NDArray[np.bool_] | None:
         prediction = outcomes.retuned("retuned-triggered", poisoned=True)

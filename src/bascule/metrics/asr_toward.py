@@ -20,7 +20,7 @@ class AsrToward(Metric):
 
     title = "ASR, pushed to target"
     better = "lower"
-    needs = ("toward",)
+    needs = ("triggered", "toward")
 
     def per_sample(self, outcomes: Outcomes) -> NDArray[np.bool_] | None:
         if outcomes.triggered is None or outcomes.toward is None:

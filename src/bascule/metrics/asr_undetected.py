@@ -20,6 +20,7 @@ class AsrUndetected(Metric):
 
     title = "ASR, undetected"
     better = "lower"
+    needs = ("detect", "triggered")
 
     def per_sample(self, outcomes: Outcomes) -> NDArray[np.bool_] | None:
         return undetected(outcomes, "triggered")

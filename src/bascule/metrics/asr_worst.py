@@ -18,7 +18,7 @@ class AsrWorst(Number):
 
     title = "Worst ASR"
     better = "lower"
-    needs = ("triggered-others",)
+    needs = ("triggered", "triggered-others")
 
     def number(self, outcomes: Outcomes) -> Estimate | None:
         own = Asr().per_sample(outcomes)

@@ -19,6 +19,7 @@ class CertifiedAccuracy(Metric):
 
     title = "Certified accuracy"
     better = "higher"
+    needs = ("certify",)
 
     def per_sample(self, outcomes: Outcomes) -> NDArray[np.bool_] | None:
         if outcomes.clean is None or outcomes.certified is None:

@@ -25,6 +25,9 @@ OF_TWIN = "twin-"
 OF_BASE = "before-"
 """Before a kind of question that a metric wants asked of the model before the repair."""
 
+AIM = "aim"
+"""Stands among the kinds of questions that a metric needs for a label that poison aims at."""
+
 Labels = NDArray[np.int64]
 
 
@@ -158,9 +161,10 @@ class Metric(ABC):
     unit: ClassVar[str] = "fraction"
     better: ClassVar[Literal["higher", "lower"]]
     needs: ClassVar[tuple[str, ...]] = ()
-    """Kinds of questions it wants asked beside the study's own (`evaluation/kinds`), for example `attack-triggered`;
-    with `twin-` before it, of the twin: `twin-attack`; with `before-`, of the model before the repair:
-    `before-triggered`."""
+    """Kinds of questions (`evaluation/kinds`) that it is made from, each of them, beside `clean`: `attack`. Those that
+    no key of a study asks, such as `attack-triggered`, are asked for its sake. With `twin-` before it, of the twin:
+    `twin-attack`; with `before-`, of the model before the repair: `before-triggered`; and `AIM`. A study without a row
+    in which all of them are asked is refused."""
 
     @abstractmethod
     def per_sample(self, outcomes: Outcomes) -> NDArray[np.bool_] | None:
@@ -193,12 +197,21 @@ class Number(Metric):
         return None
 
 
+def _need_of_twin(cls: type[OfTwin | NumberOfTwin]) -> None:
+    """Of the twin what the metric needs of the model, unless the class says what it needs."""
+    if "needs" not in vars(cls) and "metric" in vars(cls):
+        cls.needs = tuple(f"{OF_TWIN}{need}" for need in cls.metric.needs or ("clean",))
+
+
 @catalog.component
 class OfTwin(Metric):
     """A metric of the twin: what the trigger, the filter or the attacks do to a model that never saw the poison."""
 
     metric: ClassVar[Metric]
     """Measured on the twin."""
+
+    def __init_subclass__(cls) -> None:
+        _need_of_twin(cls)
 
     def per_sample(self, outcomes: Outcomes) -> NDArray[np.bool_] | None:
         return None if outcomes.twin is None else self.metric.per_sample(outcomes.twin)
@@ -213,6 +226,9 @@ class NumberOfTwin(Number):
 
     metric: ClassVar[Number]
     """Measured on the twin."""
+
+    def __init_subclass__(cls) -> None:
+        _need_of_twin(cls)
 
     def number(self, outcomes: Outcomes) -> Estimate | None:
         return None if outcomes.twin is None else self.metric.number(outcomes.twin)

@@ -20,4 +20,4 @@ class Der(Rated):
     title = "DER"
     gain = Asr()
     price = Accuracy()
-    needs = ("before-clean", "before-triggered")
+    needs = ("triggered", "before-clean", "before-triggered")

@@ -18,6 +18,7 @@ class DetectAurocAdversarial(Number):
 
     title = "Detector AUROC, adversarial"
     better = "higher"
+    needs = ("detect", "attack")
 
     def number(self, outcomes: Outcomes) -> Estimate | None:
         return detection_auroc(outcomes, "adversarial")

@@ -17,6 +17,7 @@ class DetectAurocBoth(Number):
 
     title = "Detector AUROC, both"
     better = "higher"
+    needs = ("detect", "triggered", "attack")
 
     def number(self, outcomes: Outcomes) -> Estimate | None:
         return detection_auroc(outcomes, "both")

@@ -16,6 +16,7 @@ class DetectAurocTriggered(Number):
 
     title = "Detector AUROC, triggered"
     better = "higher"
+    needs = ("detect", "triggered")
 
     def number(self, outcomes: Outcomes) -> Estimate | None:
         return detection_auroc(outcomes, "triggered")

@@ -18,6 +18,7 @@ class DetectFalseAlarms(Metric):
 
     title = "Detector false alarms"
     better = "lower"
+    needs = ("detect",)
 
     def per_sample(self, outcomes: Outcomes) -> NDArray[np.bool_] | None:
         return None if outcomes.detection is None else outcomes.detection.refused("benign")

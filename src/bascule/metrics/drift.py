@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bascule.core.catalog import component
-from bascule.metrics.contract import Metric, Outcomes
+from bascule.metrics.contract import AIM, Metric, Outcomes
 from bascule.metrics.worst import worst
 
 
@@ -20,6 +20,7 @@ class Drift(Metric):
 
     title = "Drift to target"
     better = "lower"
+    needs = ("attack", AIM)
 
     def per_sample(self, outcomes: Outcomes) -> NDArray[np.bool_] | None:
         if outcomes.clean is None or len(outcomes.adversarial) < max(1, outcomes.attacks):

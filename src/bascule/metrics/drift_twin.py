@@ -13,5 +13,4 @@ class DriftTwin(OfTwin):
 
     title = "Drift of twin"
     better = "lower"
-    needs = ("twin-attack",)
     metric = Drift()

@@ -12,6 +12,7 @@ class FilterBaseRate(Number):
 
     title = "Poisoned share"
     better = "lower"
+    needs = ("inspect",)
 
     def number(self, outcomes: Outcomes) -> Estimate | None:
         judgement = outcomes.judgement

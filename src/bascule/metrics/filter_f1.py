@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bascule.core.catalog import component
-from bascule.metrics.contract import Estimate, Number, Outcomes
+from bascule.metrics.contract import AIM, Estimate, Number, Outcomes
 
 
 @component
@@ -12,6 +12,7 @@ class FilterF1(Number):
 
     title = "Filter F1"
     better = "higher"
+    needs = ("inspect", AIM)
 
     def number(self, outcomes: Outcomes) -> Estimate | None:
         judgement = outcomes.judgement

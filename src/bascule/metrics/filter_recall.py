@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bascule.core.catalog import component
-from bascule.metrics.contract import Estimate, Number, Outcomes
+from bascule.metrics.contract import AIM, Estimate, Number, Outcomes
 from bascule.metrics.ranking import recall
 
 
@@ -16,6 +16,7 @@ class FilterRecall(Number):
 
     title = "Filter recall"
     better = "higher"
+    needs = ("inspect", AIM)
 
     def number(self, outcomes: Outcomes) -> Estimate | None:
         judgement = outcomes.judgement

@@ -13,6 +13,7 @@ class FilterRemovedBenign(Number):
 
     title = "Benign removed"
     better = "lower"
+    needs = ("inspect",)
 
     def number(self, outcomes: Outcomes) -> Estimate | None:
         judgement = outcomes.judgement

@@ -21,4 +21,4 @@ class Rir(Rated):
     title = "RIR"
     gain = TriggeredAccuracy()
     price = Accuracy()
-    needs = ("before-clean", "before-triggered")
+    needs = ("triggered", "before-clean", "before-triggered")

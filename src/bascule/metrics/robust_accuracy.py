@@ -19,6 +19,7 @@ class RobustAccuracy(Metric):
 
     title = "Robust accuracy"
     better = "higher"
+    needs = ("attack",)
 
     def per_sample(self, outcomes: Outcomes) -> NDArray[np.bool_] | None:
         if outcomes.clean is None or not outcomes.attacks or len(outcomes.adversarial) < outcomes.attacks:

@@ -21,6 +21,7 @@ class RobustAccuracyDetected(Metric):
 
     title = "Robust accuracy, detecting"
     better = "higher"
+    needs = ("detect", "attack")
 
     def per_sample(self, outcomes: Outcomes) -> NDArray[np.bool_] | None:
         return withstood(outcomes, "adversarial")

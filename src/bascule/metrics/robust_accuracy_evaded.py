@@ -20,6 +20,7 @@ class RobustAccuracyEvaded(Metric):
 
     title = "Robust accuracy, evaded"
     better = "higher"
+    needs = ("detect", "attack")
 
     def per_sample(self, outcomes: Outcomes) -> NDArray[np.bool_] | None:
         return withstood(outcomes, "evading")

@@ -15,6 +15,7 @@ class ScanAnomaly(Number):
     title = "Anomaly index"
     unit = "index"
     better = "higher"
+    needs = ("scan",)
 
     def number(self, outcomes: Outcomes) -> Estimate | None:
         verdict = outcomes.verdict

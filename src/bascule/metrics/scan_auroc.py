@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from bascule.core.catalog import component
-from bascule.metrics.contract import Estimate, Number, Outcomes
+from bascule.metrics.contract import OF_TWIN, Estimate, Number, Outcomes
 from bascule.metrics.ranking import auroc
 
 
@@ -20,6 +20,7 @@ class ScanAuroc(Number):
 
     title = "Scan AUROC"
     better = "higher"
+    needs = ("scan", f"{OF_TWIN}scan")
 
     def number(self, outcomes: Outcomes) -> Estimate | None:
         return self.pooled([outcomes])

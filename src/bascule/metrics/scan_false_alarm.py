@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bascule.core.catalog import component
-from bascule.metrics.contract import Estimate, Number, Outcomes
+from bascule.metrics.contract import OF_TWIN, Estimate, Number, Outcomes
 
 
 @component
@@ -13,6 +13,7 @@ class ScanFalseAlarm(Number):
     title = "False alarms"
     yes_or_no = True
     better = "lower"
+    needs = (f"{OF_TWIN}scan",)
 
     def number(self, outcomes: Outcomes) -> Estimate | None:
         if outcomes.twin is None or outcomes.twin.verdict is None:

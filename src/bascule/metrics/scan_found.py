@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bascule.core.catalog import component
-from bascule.metrics.contract import MISSING, Estimate, Number, Outcomes
+from bascule.metrics.contract import AIM, MISSING, Estimate, Number, Outcomes
 
 
 @component
@@ -16,6 +16,7 @@ class ScanFound(Number):
     title = "Target found"
     yes_or_no = True
     better = "higher"
+    needs = ("scan", AIM)
 
     def number(self, outcomes: Outcomes) -> Estimate | None:
         if outcomes.verdict is None or (outcomes.target is None and outcomes.aims is None):

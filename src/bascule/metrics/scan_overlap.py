@@ -12,6 +12,7 @@ class ScanOverlap(Number):
 
     title = "Trigger overlap"
     better = "higher"
+    needs = ("scan", "triggered")
 
     def number(self, outcomes: Outcomes) -> Estimate | None:
         if outcomes.verdict is None or outcomes.verdict.overlap is None:

@@ -20,6 +20,7 @@ class TriggerAttention(Number):
 
     title = "Trigger attention"
     better = "lower"
+    needs = ("explain", "triggered")
 
     def number(self, outcomes: Outcomes) -> Estimate | None:
         if outcomes.attention is None:

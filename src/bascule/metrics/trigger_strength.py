@@ -18,7 +18,7 @@ class TriggerStrength(Number):
 
     title = "Strength for half ASR"
     better = "higher"
-    needs = ("strength",)
+    needs = ("triggered", "strength")
 
     def number(self, outcomes: Outcomes) -> Estimate | None:
         if not outcomes.strengths or outcomes.triggered is None or outcomes.aimed is None:

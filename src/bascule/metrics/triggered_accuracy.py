@@ -18,6 +18,7 @@ class TriggeredAccuracy(Metric):
 
     title = "Triggered accuracy"
     better = "higher"
+    needs = ("triggered",)
 
     def per_sample(self, outcomes: Outcomes) -> NDArray[np.bool_] | None:
         if outcomes.triggered is None or outcomes.aimed is None:

@@ -20,7 +20,7 @@ class TriggeredRobustAccuracy(Metric):
 
     title = "Triggered robust accuracy"
     better = "higher"
-    needs = ("attack-triggered",)
+    needs = ("triggered", "attack", "attack-triggered")
 
     def per_sample(self, outcomes: Outcomes) -> NDArray[np.bool_] | None:
         attacked = outcomes.triggered_adversarial

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from bascule.certifiers.contract import Certifier
 from bascule.certifiers.run import check_certifier
 from bascule.core import rng
 from bascule.core.catalog import name_of
-from bascule.core.errors import RequestError, placed
+from bascule.core.errors import RequestError, placed, unknown
 from bascule.core.features import features
 from bascule.core.gradients import no_gradients
 from bascule.core.images import Images, as_bytes
@@ -23,12 +23,14 @@ from bascule.core.text import count, quote
 from bascule.data.contract import Facts, Source
 from bascule.detectors.contract import Detector
 from bascule.detectors.run import images_needed
+from bascule.evaluation.kinds import kinds
 from bascule.explanations.contract import HeatMap, Projection
 from bascule.filters.contract import Filter
-from bascule.metrics.contract import Metric
+from bascule.metrics.contract import AIM, OF_BASE, OF_TWIN, Metric
 from bascule.metrics.detection import REFUSING
+from bascule.metrics.needs import in_words, keys_of
 from bascule.models.checks import check_network
-from bascule.plan.plan import Row
+from bascule.plan.plan import Cell, Row
 from bascule.plan.schema import Setup
 from bascule.repairs.contract import Repair
 from bascule.scanners.contract import Scanner
@@ -256,6 +258,60 @@ def check_metrics(metrics: Sequence[Metric]) -> None:
                 "a metric of its own",
                 place=(f"measure[{number}]",),
             )
+
+
+def check_measured(metrics: Sequence[Metric], rows: Sequence[Row], *, unchecked: Collection[str] = ()) -> None:
+    """Refuse a metric that no row has what it is made from: its column would be empty.
+
+    Args:
+        metrics: Of the study.
+        rows: Its rows.
+        unchecked: Names of metrics that may stay empty.
+
+    Raises:
+        RequestError: There is such a metric, or one that wants questions of a kind that there is not.
+    """
+    known = [frozenset(_answered(row)) for row in rows]
+    for number, metric in enumerate(metrics):
+        missing = min(([need for need in metric.needs if need not in there] for there in known), key=len)
+        if missing and name_of(metric) not in unchecked:
+            with placed(f"measure[{number}]"):
+                raise RequestError(_not_measured(metric, missing))
+
+
+def _answered(row: Row) -> Iterator[str]:
+    """What metrics of the row may be made from, as `Metric.needs` has it."""
+    cell, twin = row.cells[0], next(iter(row.twins), None)
+    of_row = [AIM] if row.setup.poison is not None else []
+    yield from (*of_row, *_kinds(cell))
+    if twin is not None:
+        yield from (f"{OF_TWIN}{kind}" for kind in (*of_row, *_kinds(twin)))
+    if row.setup.repair is not None and cell.base is not None:
+        yield from (f"{OF_BASE}{kind}" for kind in _kinds(cell.base))
+
+
+def _kinds(cell: Cell) -> Iterator[str]:
+    """The kinds of the questions to a model; a filter before its training, or in it, says what an inspection does."""
+    yield from (question.kind for question in cell.questions)
+    objective = None if cell.setup.train is None else cell.setup.train.objective
+    isolating = isinstance(objective, Course) and type(objective).isolated is not Course.isolated
+    if cell.setup.filter is not None or isolating:
+        yield "inspect"
+
+
+def _not_measured(metric: Metric, missing: Sequence[str]) -> str:
+    """Why a metric has nothing that it could be made from."""
+    name = name_of(metric)
+    try:
+        needed, lacking = keys_of(metric.needs), keys_of(missing)
+    except KeyError as error:
+        return unknown(f"kind of question that {name} needs", str(error.args[0]), kinds())
+    has = {1: "it", 2: "both"}.get(len(needed), "all of these")
+    give = "it" if len(needed) == 1 else in_words(lacking)
+    return (
+        f"{name} needs {in_words(needed)}, and no row has {has}: its column would be empty. Give {give} in the base or "
+        f"in a row, or leave {name} out"
+    )
 
 
 def check_rows_differ(rows: Sequence[Row]) -> None:

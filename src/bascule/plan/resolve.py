@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,18 +15,25 @@ from bascule.core.errors import RequestError, placed, unknown
 from bascule.core.text import count, quote
 from bascule.metrics.contract import Metric
 from bascule.plan.beside import SEED, found_beside
-from bascule.plan.checks import Checks, check_metrics, check_rows_differ
+from bascule.plan.checks import Checks, check_measured, check_metrics, check_rows_differ
 from bascule.plan.document import Document
 from bascule.plan.origins import Layer, Origin, nested
 from bascule.plan.overrides import Override, RowChanges, apply_overrides
 from bascule.plan.plan import Plan, Row, make_row
 from bascule.plan.schema import KEYS, MAX_MODELS, MAX_ROWS, MAX_SEEDS, METRICS, SCALED, Frame, Published, Setup
+from bascule.record.audited import notes_of
+from bascule.record.evaluation import METRICS as OF_ONE_MODEL
 
 _FRAME = {field.name for field in fields(Frame)}
 
 
 def make_plan(
-    document: Document, *, overrides: Sequence[Override] = (), scale: str | None = None, roots: Sequence[Path] = ()
+    document: Document,
+    *,
+    overrides: Sequence[Override] = (),
+    scale: str | None = None,
+    roots: Sequence[Path] = (),
+    recorded: Collection[str] = (),
 ) -> Plan:
     """Resolve a study: every name found, every value checked, every combination tried on the shape of its data.
 
@@ -35,6 +42,7 @@ def make_plan(
         overrides: Values instead of the study's, or added to its lists; of those with the same path, the last counts.
         scale: Which of the study's scales; by default its first, if it has any.
         roots: Folders searched for data.
+        recorded: Metrics that a record of this study asks for already: they may stay empty.
 
     Raises:
         RequestError: Anything wrong with the study, with its line in the file or the origin of the override; its place
@@ -59,6 +67,7 @@ def make_plan(
                 facts = checks.check(setup)
             rows.append(make_row(recipe.row, recipe.varied, setups, given, facts, frame, written))
     with study.trace_errors():
+        check_measured(frame.measure, rows, unchecked=(*_may_stay_empty(document, overrides, scale), *recorded))
         check_rows_differ(rows)
         published = _published(study, frame.measure)
     return Plan(
@@ -70,6 +79,32 @@ def make_plan(
         metrics=frame.measure,
         scale=scale,
     )
+
+
+def _may_stay_empty(document: Document, overrides: Sequence[Override], scale: str | None) -> tuple[str, ...]:
+    """Metrics whose columns may be empty.
+
+    Those that nobody asked for by name, where the study names none; those of an audit, whose rows come only once its
+    scanners have answered; and where a scale or an override takes something away (`twin: false`, no attack), those that
+    the file asks for: it cannot ask for others then.
+    """
+    of_audit = () if notes_of(document.text) is None else OF_ONE_MODEL
+    if any(more.path == "measure" and not more.adds for more in overrides):
+        return of_audit
+    if "measure" not in document.content:
+        return (*of_audit, *METRICS)
+    of_scale = (document.content.get("scales") or {}).get(scale) or {}
+    named = (
+        document.content["measure"] if any(map(_takes_away, [of_scale, *(more.value for more in overrides)])) else []
+    )
+    return (*of_audit, *map(str, named if isinstance(named, list) else [named]))
+
+
+def _takes_away(value: Any) -> bool:
+    """Whether a setting becomes nothing."""
+    if isinstance(value, Mapping):
+        return any(map(_takes_away, value.values()))
+    return value is None or value is False or value in ("none", [])
 
 
 def _read(document: Document, scale: str | None) -> tuple[Layer, str | None]:

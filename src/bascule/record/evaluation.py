@@ -10,8 +10,10 @@ from bascule.core.catalog import build, name_of
 from bascule.core.errors import RequestError
 from bascule.core.grid import Grid
 from bascule.core.shown import Lines, Part, Shown
-from bascule.metrics.contract import MISSING, OF_BASE, OF_TWIN, Measure, Metric, Outcomes
+from bascule.core.text import joined
+from bascule.metrics.contract import AIM, MISSING, OF_BASE, OF_TWIN, Measure, Metric, Outcomes
 from bascule.metrics.interval import summarise
+from bascule.metrics.needs import in_words, keys_of
 from bascule.metrics.wording import UNKNOWN, metric_line
 from bascule.metrics.worst import survivors
 from bascule.record.answers import Answers
@@ -46,23 +48,6 @@ def metrics_named(more: Sequence[str]) -> dict[str, Metric]:
 
 _RETUNED = ("asr_retuned", "accuracy_retuned")
 """How metrics begin that are about a model trained a little further."""
-_ASKED_WITH = {
-    "robust_accuracy": ("attack",),
-    "certified_accuracy": ("certify",),
-    "drift": ("attack", "target"),
-    **dict.fromkeys(
-        ("asr", "asr_others", "asr_paper", "asr_worst", "triggered_accuracy", "trigger_strength"), ("trigger", "target")
-    ),
-    **dict.fromkeys(
-        ("asr_after_attack", "asr_away", "asr_toward", "triggered_robust_accuracy"), ("attack", "trigger", "target")
-    ),
-}
-"""What metrics of the catalogue are made from beside the model and its images."""
-_OF_STUDIES = (
-    *("filter_", "scan_", "trigger_attention", "detect_"),
-    *("accuracy_accepted", "asr_undetected", "asr_evaded", "robust_accuracy_detected", "robust_accuracy_evaded"),
-)
-"""How metrics begin that are made from what only a study asks."""
 
 
 def check_measurable(asked: Sequence[str], given: Mapping[str, bool]) -> None:
@@ -76,13 +61,28 @@ def check_measurable(asked: Sequence[str], given: Mapping[str, bool]) -> None:
         RequestError: One of them needs what is not there.
     """
     for name in asked:
-        called = name.replace("-", "_")
-        if called.startswith(_OF_STUDIES):
+        metric: Metric = build("measure", name)
+        called = name_of(metric).replace("-", "_")
+        wanted = [argument for need in metric.needs for argument in _arguments(need)]
+        if not given.keys() >= set(wanted):
             raise RequestError(
-                f"{called} is made from what a study asks (filter, scan, detect, explain): measure it in one"
+                f"{called} is made from what a study asks with {in_words(keys_of(metric.needs))}: measure it in one"
             )
-        if missing := [f"`{one}`" for one in _ASKED_WITH.get(called, ()) if not given[one]]:
-            raise RequestError(f"{called} cannot be measured without {' and '.join(missing)}: give {_it(missing)}")
+        if missing := [f"`{one}`" for one in dict.fromkeys(wanted) if not given[one]]:
+            raise RequestError(f"{called} cannot be measured without {joined(missing)}: give {_it(missing)}")
+
+
+def _arguments(need: str) -> tuple[str, ...]:
+    """What one model must be given so that a metric's need is met; a study's own key where nothing can be given."""
+    if need == AIM:
+        return ("target",)
+    return tuple(name for key in keys_of([need]) for name in (("trigger", "target") if key == "poison" else (key,)))
+
+
+def _to_give(metric: Metric) -> str:
+    """What to say of a metric that was not asked for."""
+    wanted = dict.fromkeys(argument for need in metric.needs for argument in _arguments(need))
+    return f"not measured: give {joined(list(wanted))}" if wanted else UNKNOWN
 
 
 def _it(missing: Sequence[str]) -> str:
@@ -153,9 +153,8 @@ class Evaluation(Shown, Mapping[str, Measure]):
         """
         lines = []
         for name, measure in self.metrics.items():
-            always = name.replace("_", "-") in METRICS and name in _ASKED_WITH
-            missing = f"not measured: give {' and '.join(_ASKED_WITH[name])}" if always else UNKNOWN
-            lines.append(metric_line(self.kinds[name], [measure], hints.get(name, missing)))
+            hint = hints.get(name, _to_give(self.kinds[name]) if name.replace("_", "-") in METRICS else UNKNOWN)
+            lines.append(metric_line(self.kinds[name], [measure], hint))
         below = [f"On {len(self.outcomes.label):,} {about}. 95 % intervals over these images (Wilson)."]
         below += [
             f"{part.name} ({part.where}): "

@@ -30,8 +30,8 @@ class IBau(Repair):
 
     Defaults: as in their code, whose rounds are one pass over 5,000 images, 50 steps; the ball is the paper's. Their
     code perturbs 1 % of a batch in the outer problem, the paper all of it: of 1, 0.5, 0.1 and 0.01 the last is the
-    largest that costs networks without a backdoor at most two points of accuracy (see docs/guide.md). BackdoorBench has
-    1e-4 for `lr`.
+    largest that costs networks without a backdoor at most two points of accuracy (see docs/guide/repairs.md).
+    BackdoorBench has 1e-4 for `lr`.
 
     Departures: the search takes steps of equal length, 2.5 * radius / search_steps, since the gradient of a confident
     model is too small for a fixed rate; perturbed images are cut to [0, 1]; d is brought back into the ball, also in

@@ -38,7 +38,7 @@ class Rnp(Repair):
     Defaults: as in their code, made for 500 images of CIFAR-10; `threshold` is BackdoorBench's. Their code prunes
     channel by channel, or along a ladder of thresholds, and prints accuracy and ASR of each stage; BackdoorBench takes
     the one with the lowest ASR that costs at most a tenth of the accuracy. Who has no trigger prunes as many as cost at
-    most `max_drop` on the defender's images, to which the masks were fitted: hence 0.02 (see docs/guide.md).
+    most `max_drop` on the defender's images, to which the masks were fitted: hence 0.02 (see docs/guide/repairs.md).
 
     Departures: that number is found by bisection; the ascent's gradients are cut to length 20 (their code cuts them
     before they are there, which cuts nothing). Without a batch norm with gain the mask is on the layer's own weights;

@@ -35,7 +35,8 @@ class Sau(FineTuning):
 
     Defaults: as in their code, where the cosine schedule is set up but never stepped, but for the batch (see
     `fine-tune`). Of 3e-3, 1e-3, 3e-4 and 1e-4, theirs, `lr` is the largest that costs networks without a backdoor at
-    most two points of accuracy (see docs/guide.md). Weak on networks trained at large rates: raise it to see more.
+    most two points of accuracy (see docs/guide/repairs.md). Weak on networks trained at large rates: raise it to see
+    more.
 
     Departures: adversarial images stay in [0, 1]; in L2 the projected unit steps used everywhere here.
     """

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from bascule.core.text import count as count  # as it is part of what this file is for
+from bascule.core.text import count as count  # as they are part of what this file is for
+from bascule.core.text import joined as joined
 
 SPACE = "\N{NO-BREAK SPACE}"
 
@@ -53,11 +54,6 @@ def _places(first: float, second: float) -> int:
     if first == second:
         return 0
     return next((places for places in range(2) if percent(first, places) != percent(second, places)), 2)
-
-
-def joined(parts: Sequence[str], last: str = "and") -> str:
-    """`a, b and c`."""
-    return f" {last} ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
 
 
 def duration(seconds: float) -> str:

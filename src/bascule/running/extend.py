@@ -52,7 +52,7 @@ def more_asked(run: RunRecord, asked: Sequence[Override], roots: Sequence[Path],
     new = [more for more in whole if more.text not in plan.overrides]
     named = [name for more in asked for name in names_in(more.value)]
     with recorded_code(trust=trust_code, changed=True, named=named), kept_files(_kept_weights(run)):
-        extended = make_plan(document, overrides=[*known, *new], scale=plan.scale, roots=roots)
+        extended = make_plan(document, overrides=[*known, *new], scale=plan.scale, roots=roots, recorded=plan.metrics)
     refuse_loss(run, extended, roots)
     return extended
 

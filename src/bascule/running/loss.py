@@ -13,8 +13,9 @@ from bascule.plan.plan import Plan, Row
 from bascule.record.plan import RecordedCell, RecordedRow
 from bascule.record.run import RunRecord
 
-_REPLACED = ("curve",)
-"""Kinds whose questions become others when more is asked of the same model: a curve starts from the attacks."""
+_REPLACED = ("curve", "detect")
+"""Kinds whose questions may become others with the same settings, and are then answered anew: a curve starts from the
+attacks, also those that are added; what detectors meet was made otherwise in earlier versions."""
 _ASKED = ("attack: ", "certify: ", "curve: ", "probe: ", "probe.", "attack_precision: None then")
 """What changes of settings start with that lead to no other model and take nothing from the table."""
 _SHOWN = 3

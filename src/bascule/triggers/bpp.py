@@ -24,8 +24,8 @@ class Bpp(Trigger):
     bppattack.py, config.py): 8 levels, a bit depth of 3. Departures: their attacker is the one who trains. Fresh images
     are stamped in every batch (a fifth of each), as many others get the rounding errors of another image and keep their
     label, and the images are shifted and turned; this is a fixed poisoned set, without such negatives, which teaches
-    less: on MNIST, where most pixels are black or white, it takes 2 levels (docs/guide.md has figures). They dither if
-    asked to.
+    less: on MNIST, where most pixels are black or white, it takes 2 levels (docs/guide/poison.md has figures). They
+    dither if asked to.
     """
 
     levels: Annotated[int, Interval(ge=2, le=128)] = 8

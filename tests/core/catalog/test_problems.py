@@ -15,6 +15,7 @@ from bascule.plan.schema import Setup
 from bascule.training.settings import Training
 from bascule.training.standard import Standard
 from bascule.triggers.placement import Poison
+from bascule.triggers.several import SeveralPoisons
 from bascule.triggers.sticker import Sticker
 
 
@@ -108,7 +109,30 @@ NESTED_PROBLEMS: dict[str, tuple[type, Mapping[str, Any], tuple[str, ...], str]]
     "nested-room": (Poison, {**GOOD, "trigger": "pgd"}, ("trigger",), "unknown poison name 'pgd'"),
     "nested-plain": (Training, {**TRAINING, "augment": {"pad": -1}}, ("augment", "pad"), "got -1"),
     "nested-plain-key": (Training, {**TRAINING, "augment": {"padd": 1}}, ("augment",), "Did you mean 'pad'?"),
-    "nested-plain-type": (Training, {**TRAINING, "augment": "pad"}, ("augment",), "must be a mapping of settings"),
+    "nested-plain-type": (
+        Training,
+        {**TRAINING, "augment": "pad"},
+        ("augment",),
+        "must be a mapping of settings (resized_crop,",
+    ),
+    "nested-plain-number": (
+        Training,
+        {**TRAINING, "awp": 0.005},
+        ("awp",),
+        "settings (gamma, warmup; {} for the default of each); got",
+    ),
+    "nested-deeper": (
+        Training,
+        {**TRAINING, "augment": {"resized_crop": True}},
+        ("augment", "resized_crop"),
+        "settings (scale, ratio; {} for",
+    ),
+    "nested-of-several": (
+        SeveralPoisons,
+        {"name": "several", "parts": ["sticker", GOOD]},
+        ("parts[0]",),
+        "settings (trigger, target, label",
+    ),
     "too-many-entries": (
         Training,
         {**TRAINING, "augment": {"resized_crop": {"scale": [0.1, 0.5, 1]}}},

@@ -13,6 +13,8 @@ import pydantic
 from bascule.core.errors import RequestError, unknown
 from bascule.core.text import count, quote
 
+_MAPPING = "a mapping of settings"
+
 
 def translate(cls: type, values: Mapping[str, Any], error: pydantic.ValidationError) -> RequestError:
     """The first problem pydantic found, what is too much before all others since they explain missing ones."""
@@ -32,7 +34,10 @@ def translate(cls: type, values: Mapping[str, Any], error: pydantic.ValidationEr
         (_kept(values, problem["loc"]), problem) for problem in problems if problem["loc"][:1] == first["loc"][:1]
     ]
     kept = max((kept for kept, _ in rivals), key=len)
-    return RequestError(_rule([problem for other, problem in rivals if other == kept]), place=_written(kept))
+    rule = _rule([problem for other, problem in rivals if other == kept])
+    if _MAPPING in rule:
+        rule = rule.replace(_MAPPING, _mapping(typing.get_type_hints(cls).get(str(first["loc"][0]))), 1)
+    return RequestError(rule, place=_written(kept))
 
 
 def _kept(value: Any, location: tuple[int | str, ...]) -> tuple[int | str, ...]:
@@ -84,4 +89,29 @@ def _plain(rule: str) -> str:
     if entries:
         least_or_most, limit, given = entries.groups()
         return f"must be a list of {least_or_most} {count(int(limit), 'entry', 'entries')}, not {given}"
-    return re.sub(r"an instance of (\w+)$", "a mapping of settings", rule)
+    return re.sub(r"an instance of (\w+)$", _MAPPING, rule)
+
+
+def _mapping(hint: Any) -> str:
+    """A mapping of settings that may stand in a field of this type, with its keys, and the names of others."""
+    told = _MAPPING
+    for number, cls in enumerate(_settings_in(hint)):
+        fields = dataclasses.fields(cls)
+        named = next((typing.get_args(typing.get_type_hints(cls)["name"]) for one in fields if one.name == "name"), ())
+        if named and number:
+            told += f", or of `name: {' | '.join(map(str, named))}`"
+            continue
+        told += f" ({', '.join(one.name for one in fields)}"
+        told += ")" if any(map(_must_be_given, fields)) else "; {} for the default of each)"
+    return told
+
+
+def _settings_in(hint: Any) -> list[Any]:
+    """The classes whose settings a field of this type may hold, also in a list or beside None."""
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return [hint]
+    return [cls for part in typing.get_args(hint) for cls in _settings_in(part)]
+
+
+def _must_be_given(field: Any) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING

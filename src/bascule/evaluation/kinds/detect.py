@@ -11,7 +11,8 @@
   made already where it works and is not refused at the threshold for 5 % false alarms, else what `detect/evade` makes
   in the ball of the first attack. Without a ball there are none.
 
-Truth is joined to this in `measure` alone.
+All but the last two are the same inputs whichever detector looks at them, so that detectors are compared on the same
+images (`evaluation/inputs`). Truth is joined to this in `measure` alone.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ import torch
 from torch import Tensor, nn
 
 from bascule.attacks.contract import Attack
-from bascule.attacks.run import run_attack, to_its_end
 from bascule.attacks.toward import Toward
 from bascule.core import rng
-from bascule.core.inference import Filled, chunks, labels_of
+from bascule.core.inference import chunks, labels_of
 from bascule.core.restore import evaluating
 from bascule.detectors.contract import Guard
 from bascule.detectors.evade import evade
 from bascule.detectors.run import prepare_detector
+from bascule.evaluation.inputs import adversarial, pushed
 from bascule.evaluation.question import Asking, Question
 from bascule.evaluation.subject import Answer, Subject
 from bascule.metrics.contract import MISSING
@@ -42,6 +43,8 @@ ATTACKED = 2000
 """Most images that are attacked, whole batches of them."""
 EVADED = 100
 """Most images for which the detector is evaded: each step asks it again."""
+_VERSION = 2
+"""Of answers about images with the trigger that are attacked: in the first, each detector met images of its own."""
 _VALUES = 25_000
 """Pixel values of the images for which it is evaded at once: a suspicion may take a hundred passes for each."""
 
@@ -53,7 +56,7 @@ def ask(asking: Asking) -> None:
         stamped, attacked = asking.first("triggered"), asking.first("attack")
         asking.ask(
             "detect", settings.detect, asking.of("clean"), stamped=stamped, attacked=attacked, value=settings.defender,
-            **settings.aim,
+            version=_VERSION if stamped is not None and attacked is not None else 1, **settings.aim,
         )  # fmt: skip
 
 
@@ -141,38 +144,31 @@ def _adversarial(asked: _Asked) -> None:
     evaded = _first(right, EVADED).to(labels.device) & isinstance(attacked.component, Attack)
     for sort, count in (("adversarial", ATTACKED), *((("evading", EVADED),) if bool(evaded.any()) else ())):
         asked.copy(sort, "benign", (~right & (right.cumsum(0) <= count)).nonzero().squeeze(1))
-    # With the stream and in the batches of the attack's own question: the very images behind robust accuracy.
-    generator, filled = subject.generator(attacked), Filled(model)
-    for index, x in subject.batches(attacked, _first(right, ATTACKED).numpy()):
-        y = labels[index]
-        found = run_attack(filled, attacked.component, x, y, generator=generator, precision=attacked.precision)
-        asked.keep("adversarial", index, asked.guard.suspicion(found.x), found.prediction)
+    for batch in adversarial(asked.question, subject, _first(right, ATTACKED).numpy()):
+        index, y = batch.index, labels[batch.index]
+        asked.keep("adversarial", index, asked.guard.suspicion(batch.made), batch.prediction)
         chosen = evaded[index]
         if bool(chosen.any()):
-            index, x, y = index[chosen], x[chosen], y[chosen]
+            index, y = index[chosen], y[chosen]
             works = {"adversarial": asked.prediction("adversarial", index) != y}
-            asked.evade("evading", index, x, y, model, works)
+            asked.evade("evading", index, batch.x[chosen], y, model, works)
 
 
 def _both(asked: _Asked) -> None:
     """Triggered images towards the target, by the first attack and then by one who knows the detector."""
     question, subject, attacked = asked.question, asked.subject, asked.question.attacked
     assert attacked is not None
-    aims, generator = question.aim_of(subject.test.labels), subject.generator(question, "both")
-    attack, meant = to_its_end(attacked.component), aims != NOWHERE
-    evaded = _first(meant, EVADED) & isinstance(attack, Attack)
-    for places, stamped in subject.batches(question, _first(meant, ATTACKED).cpu().numpy()):
-        for target in aims[places].unique().tolist():
-            same = aims[places] == target
-            index, x, view = places[same], stamped[same], Toward(subject.model, target)
-            zeros = torch.zeros_like(index)
-            found = run_attack(Filled(view), attack, x, zeros, generator=generator, precision=attacked.precision)
-            asked.put("both", index, found.x)
-            chosen = evaded[index]
-            if bool(chosen.any()):
-                index, x = index[chosen], x[chosen]
-                works = {sort: asked.prediction(sort, index) == target for sort in ("triggered", "both")}
-                asked.evade("both_evading", index, x, zeros[chosen], view, works)
+    meant = question.aim_of(subject.test.labels) != NOWHERE
+    evaded = _first(meant, EVADED) & isinstance(attacked.component, Attack)
+    for batch in pushed(question, subject, _first(meant, ATTACKED).cpu().numpy()):
+        index, target = batch.index, batch.target
+        asked.put("both", index, batch.made)
+        chosen = evaded[index]
+        if bool(chosen.any()):
+            assert target is not None
+            index, view = index[chosen], Toward(subject.model, target)
+            works = {sort: asked.prediction(sort, index) == target for sort in ("triggered", "both")}
+            asked.evade("both_evading", index, batch.x[chosen], torch.zeros_like(index), view, works)
 
 
 def _first(wanted: Tensor, count: int) -> Tensor:

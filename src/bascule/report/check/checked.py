@@ -9,12 +9,13 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from bascule.core.catalog import meant_by, names
+from bascule.core.catalog import load, meant_by, names
 from bascule.core.errors import RequestError, unknown
 from bascule.core.grid import Grid, TableCell
 from bascule.core.shown import Lines, Part, Shown
 from bascule.core.text import count, quote
 from bascule.metrics.contract import Measure
+from bascule.metrics.needs import in_words, keys_of
 from bascule.metrics.wording import interval_text, value_text
 from bascule.record.evaluation import Evaluation, metrics_named
 from bascule.record.rows import RowResult, read_rows
@@ -26,14 +27,6 @@ _UNFINISHED = "unfinished"
 _MOST_PLACES = 9
 _NAMED = 5
 """Most rows that a line names."""
-_ASKED_WITH = {
-    "certified": "`certify:`",
-    "filter": "`filter:` or `inspect:`",
-    "scan": "`scan:`",
-    "trigger_attention": "`explain:`",
-    **dict.fromkeys(("detect", "accuracy_accepted", "asr_undetected", "asr_evaded", "robust_accuracy_"), "`detect:`"),
-}
-"""Settings without which a study does not ask what metrics of such names are made from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,12 +277,19 @@ def _not_in_the_run(condition: Condition, rows: Sequence[RowResult]) -> str:
             return flag
     if not _is_metric(name):
         return unknown("metric", condition.metric, rows[0].metrics, hint=meant_by("measure", name))
-    asked = (setting for start, setting in _ASKED_WITH.items() if condition.metric.startswith(start))
-    also = "".join(f", which also needs {setting} there" for setting in asked)
+    keys = [] if ":" in name else [key for key in keys_of(load("measure", name).needs) if key not in _given(rows)]
+    also = f", which also needs {in_words(keys)} there" if keys else ""
     return (
         f"{condition.metric} is not measured in this run. Add {name} to `measure:` of its study{also}, and run it "
         f"again: what is trained stays. What needs no other setting, `bascule evaluate RUN` measures at once"
     )
+
+
+def _given(rows: Sequence[RowResult]) -> frozenset[str]:
+    """What some row of the study has, as `measure.needs` calls it."""
+    keys = {key for row in rows for key, value in row.settings.items() if value}
+    keys |= {"inspect"} if "filter" in keys else set()
+    return frozenset(keys | ({"twin"} if any(seed.twin for row in rows for seed in row.planned) else set()))
 
 
 def _not_of_the_model(condition: Condition, metrics: Mapping[str, Measure]) -> str:
