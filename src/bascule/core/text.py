@@ -15,6 +15,9 @@ _STEERING = (
 _CHARACTERS = re.compile(f"[{_STEERING}]")
 _EXCEPT_LINES = re.compile(f"(?![\\n\\t])[{_STEERING}]")
 
+FRACTION = r"-?[0-9]+(\.[0-9]+)?/0*[1-9][0-9]*"
+"""A fraction as study files write it, for example 8/255 or 8.8/255."""
+
 LONGEST_NAME = 200
 """Most characters of a name: of a row, a scale, a key."""
 _LONGEST_VALUE = 120
@@ -64,20 +67,18 @@ def quote(value: object) -> str:
     return _cut(text, _LONGEST_VALUE)
 
 
-RATIO = r"-?[0-9]+(\.[0-9]+)?/0*[1-9][0-9]*"
-"""A fraction, as study files and Python may say a number."""
 _PERCENT = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*%\s*")
 
 
 def ratio(text: str) -> float:
-    """The number that a text which is a `RATIO` says: `8/255`."""
+    """The number that a text which is a `FRACTION` says: `8/255`."""
     above, _, below = text.partition("/")
     return float(above) / float(below)
 
 
 def number_said(text: str) -> float | None:
     """The number that a text says as a fraction or in percent: `8/255`, `0.5 %`; None where it says none."""
-    if re.fullmatch(RATIO, text.strip()):
+    if re.fullmatch(FRACTION, text.strip()):
         return ratio(text.strip())
     percent = _PERCENT.fullmatch(text)
     return None if percent is None else float(percent[1]) / 100

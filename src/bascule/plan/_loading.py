@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import yaml
 
-from bascule.core.text import LONGEST_NAME, RATIO, quote, ratio, steers
+from bascule.core.text import FRACTION, LONGEST_NAME, quote, ratio, steers
 
 LARGEST = 2**19
 """Most characters of a study file."""
@@ -156,7 +156,7 @@ def _number(loader: Loader, node: yaml.Node) -> float:
 
 
 def _fraction(loader: Loader, node: yaml.Node) -> float:
-    return ratio(_scalar(node, RATIO))
+    return ratio(_scalar(node, FRACTION))
 
 
 _NULL = r"~|null|Null|NULL|"
@@ -170,7 +170,7 @@ for _tag, _pattern, _first in (
     (f"{_TAG}bool", _BOOLEAN, list("tTfF")),
     (f"{_TAG}int", _INT, list("-+0123456789")),
     (f"{_TAG}float", f"{_FLOAT}|{_INFINITE}", list("-+0123456789.")),
-    (_FRACTION, RATIO, list("-0123456789")),
+    (_FRACTION, FRACTION, list("-0123456789")),
 ):
     Loader.add_implicit_resolver(_tag, re.compile(rf"(?:{_pattern})\Z"), _first)
 
