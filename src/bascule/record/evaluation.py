@@ -63,13 +63,18 @@ def check_measurable(asked: Sequence[str], given: Mapping[str, bool]) -> None:
     for name in asked:
         metric: Metric = build("measure", name)
         called = name_of(metric).replace("-", "_")
-        wanted = [argument for need in metric.needs for argument in _arguments(need)]
+        wanted = _wanted(metric)
         if not given.keys() >= set(wanted):
             raise RequestError(
                 f"{called} is made from what a study asks with {in_words(keys_of(metric.needs))}: measure it in one"
             )
-        if missing := [f"`{one}`" for one in dict.fromkeys(wanted) if not given[one]]:
+        if missing := [f"`{one}`" for one in wanted if not given[one]]:
             raise RequestError(f"{called} cannot be measured without {joined(missing)}: give {_it(missing)}")
+
+
+def _wanted(metric: Metric) -> list[str]:
+    """What one model must be given so that there is something to make the metric from."""
+    return list(dict.fromkeys(argument for need in metric.needs for argument in _arguments(need)))
 
 
 def _arguments(need: str) -> tuple[str, ...]:
@@ -81,8 +86,8 @@ def _arguments(need: str) -> tuple[str, ...]:
 
 def _to_give(metric: Metric) -> str:
     """What to say of a metric that was not asked for."""
-    wanted = dict.fromkeys(argument for need in metric.needs for argument in _arguments(need))
-    return f"not measured: give {joined(list(wanted))}" if wanted else UNKNOWN
+    wanted = _wanted(metric)
+    return f"not measured: give {joined(wanted)}" if wanted else UNKNOWN
 
 
 def _it(missing: Sequence[str]) -> str:
