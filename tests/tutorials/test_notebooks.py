@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,6 @@ import notebooks
 
 ROOT = Path(__file__).parents[2]
 ALL = sorted(notebooks.FOLDER.glob("*.ipynb"))
-ELSEWHERE = {"your-own-model": "with timm: tests/foreign/test_tutorials.py"}
-"""Run by `make foreign`."""
 LARGEST = 300_000
 """Bytes of a notebook."""
 
@@ -23,8 +22,10 @@ def test_all_are_there() -> None:
     assert named == {"ten-minutes", "your-own-model", "suspicious-checkpoint", "paper-table", "own-trigger"}
 
 
-@pytest.mark.parametrize("path", [path for path in ALL if path.stem not in ELSEWHERE], ids=lambda path: path.stem)
-def test_it_runs(path: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+def test_it_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without timm; with it: tests/foreign/test_tutorials.py."""
+    monkeypatch.setitem(sys.modules, "timm", None)
     notebooks.run(path, tmp_path)
 
 
