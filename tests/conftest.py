@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from bascule.core import catalog, rng
-from bascule.core.images import Images, Splits
-from bascule.core.inference import predict
+from bascule.core.images import Splits
 from bascule.plan.document import parse_study
 from bascule.plan.overrides import Override, parse_override
 from bascule.plan.plan import Plan
 from bascule.plan.resolve import make_plan
 from bascule.record.run import RunRecord
 from bascule.running.run import Ran, run_plan
-from bascule.training.loop import train
-from bascule.training.settings import Training
-from bascule.triggers.placement import Poison
-from bascule.triggers.stamping import stamp
-from bascule.triggers.sticker import Sticker
+from bascule.testing import cases
 from browsers import skip_without_browser
 
 torch.set_num_threads(1)  # two threads on two busy cores wait for each other; tests are small
@@ -59,56 +52,20 @@ def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def digits() -> Splits:
     """The embedded data."""
-    return catalog.build("data", "digits").load([])
-
-
-class Trained(NamedTuple):
-    """A net with ordinary training, in eval mode, and held-out images it gets right."""
-
-    model: nn.Module
-    x: Tensor
-    y: Tensor
+    return cases.digits()
 
 
 @pytest.fixture(scope="session")
-def trained(digits: Splits) -> Trained:
+def trained() -> cases.Trained:
     """A small network for digits; tests must leave it as they find it."""
-    model = catalog.build("models", {"name": "digits-cnn", "width": 8, "hidden": 32}).initialised((1, 8, 8), 10, seed=0)
-    train(model, digits.train, Training(objective=catalog.build("train", "standard"), epochs=8, lr=5e-3), seed=0)
-    model.eval()
-    right = (predict(model, digits.test) == digits.test.labels).nonzero().squeeze(1)
-    assert len(right) > 300
-    return Trained(model, digits.test.batch(right), digits.test.labels[right])
-
-
-class Planted(NamedTuple):
-    """A net trained on digits, poisoned ones with a sticker planted (dirty label), and clean held-out images."""
-
-    model: nn.Module
-    images: Images
-    target: int
+    assert len(cases.trained().x) > 300
+    return cases.trained()
 
 
 @pytest.fixture(scope="session")
-def planted(digits: Splits) -> Callable[[int, bool], Planted]:
+def planted() -> Callable[[int, bool], cases.Planted]:
     """(seed, whether poisoned) -> a net; both have the same seed, so the second is the first one's twin."""
-
-    @functools.cache
-    def make(seed: int, poisoned: bool) -> Planted:
-        target = (3 + 7 * seed) % 10
-        poison = Poison(trigger=Sticker(size=2), target=target, label="dirty", rate=0.1 if poisoned else 0.0)
-        train_set, _ = poison.plant(digits.train, generator=rng.stream(seed, "poison"))
-        model = catalog.build("models", {"name": "digits-cnn", "width": 8, "hidden": 32})
-        model = model.initialised((1, 8, 8), 10, seed=seed)
-        objective = catalog.build("train", "standard")
-        schedule = Training(objective=objective, epochs=15, batch_size=32, lr=5e-3, schedule="one-cycle")
-        train(model, train_set, schedule, seed=seed)
-        stamped = predict(model, digits.test, change=lambda x: stamp(poison.trigger, x, generator=torch.Generator()))
-        asr = (stamped == target)[digits.test.labels != target].double().mean()
-        assert (asr > 0.95) if poisoned else (asr < 0.1)
-        return Planted(model.eval(), digits.test.at(torch.arange(200)), target)
-
-    return make
+    return cases.planted
 
 
 def small_net(channels: int, classes: int, width: int = 4) -> nn.Module:

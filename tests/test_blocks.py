@@ -102,6 +102,10 @@ def test_the_list_of_commands_is_complete() -> None:
     assert {name.split()[0] for name in shown} == there
 
 
+ROOT_OPTIONS = {"--help", "--version", "--install-completion", "--show-completion"}
+"""Options of the program itself."""
+
+
 def test_options_that_pages_name_are_there() -> None:
     root: Any = typer.main.get_command(app)
     groups = [getattr(command, "commands", {"": command}) for command in root.commands.values()]
@@ -110,7 +114,7 @@ def test_options_that_pages_name_are_there() -> None:
     pages = [ROOT / "README.md", ROOT / "docs/start.md", ROOT / "docs/faq.md", *(ROOT / "docs" / "guide").glob("*.md")]
     for page in pages:
         named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text(encoding="utf-8")))
-        assert named - known - {"--help", "--version", "--build-arg", "--rm", "--user"} == set(), page.name
+        assert named - known - {*ROOT_OPTIONS, "--build-arg", "--rm", "--user"} == set(), page.name
 
 
 @pytest.mark.parametrize("block", marked("test_what_commands_print_is_as_shown"), ids=lambda block: block.name)

@@ -88,6 +88,16 @@ rows: {None: {}}
     assert read_rows(run)[0].metrics["asr"].value is not None
 
 
+def test_the_guides_test_of_a_part_of_ones_own_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    code = {block.splitlines()[0].removeprefix("# "): block for block in blocks("docs/guide.md", "python")}
+    (tmp_path / "stripes.py").write_text(code["stripes.py"])
+    known: dict[str, Any] = {}
+    exec(code["test_stripes.py"], known)
+    known["test_stripes"]()
+    sys.modules.pop("stripes")
+
+
 def test_the_guides_example_in_python_runs() -> None:
     (block,) = (block for block in blocks("docs/guide.md", "python") if block.startswith("# measure.py"))
     known: dict[str, Any] = {}

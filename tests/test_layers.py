@@ -45,12 +45,14 @@ BELOW: dict[str, set[str]] = {
     "record": {"core", "metrics"},
     "evaluation": {"core", "record", *COMPONENTS - {"data", "repairs"}},
     "plan": {"core", "evaluation", "record", *COMPONENTS},
-    "running": {"core", "plan", "evaluation", "record", *COMPONENTS},
+    "hooks": {"core"},
+    "running": {"core", "hooks", "plan", "evaluation", "record", *COMPONENTS},
     "auditing": {"core", "plan", "running", "evaluation", "record", *COMPONENTS},  # an audit is a run (decision 20)
     "report": {"core", "metrics", "record"},
-    "api": {"core", "plan", "running", "auditing", "evaluation", "record", "report", *COMPONENTS},
-    "cli": {"core", "data", "plan", "running", "auditing", "evaluation", "record", "report", "api"},
+    "api": {"core", "hooks", "plan", "running", "auditing", "evaluation", "record", "report", *COMPONENTS},
     "testing": {"core", "evaluation", *COMPONENTS},
+    "__main__": {"cli"},
+    "cli": {"core", "data", "hooks", "plan", "running", "auditing", "evaluation", "record", "report", "api"},
 }
 """For each room, the other rooms it may import."""
 

@@ -4,10 +4,12 @@ from . import data as data
 from . import detectors as detectors
 from . import explanations as explanations
 from . import filters as filters
+from . import hooks as hooks
 from . import metrics as metrics
 from . import models as models
 from . import repairs as repairs
 from . import scanners as scanners
+from . import testing as testing
 from . import training as training
 from . import triggers as triggers
 from .api.audit import audit as audit

@@ -24,6 +24,7 @@ from bascule.plan.resolve import make_plan
 from bascule.record.run import RunRecord
 from bascule.running import cell as cells
 from bascule.running import run as running
+from running.test_hooks import Notes
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -50,6 +51,13 @@ def test_the_record_is_the_commands(study: Path, made: bascule.Run, tmp_path: Pa
     assert len(content_of(made.path)) > 8
     assert (tmp_path / "tiny" / "study.json").read_bytes() == (made.path / "study.json").read_bytes()
     assert f"{made}\n" in said.output
+
+
+def test_hooks_are_told(study: Path, made: bascule.Run) -> None:
+    notes = Notes()
+    bascule.run(study, runs=made.path.parent, hooks=[notes])
+    assert notes.names() == ["run_begun", "table", "run_ended"]
+    assert [row["row"] for row in notes.of("table")[0]] == list(made)
 
 
 def test_a_mapping_is_the_study_that_a_file_would_be(content: dict[str, Any], study: Path, made: bascule.Run) -> None:

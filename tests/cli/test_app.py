@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -80,3 +82,10 @@ def test_the_version(bascule: Callable) -> None:
     said = bascule("--version")
     assert said.code == 0
     assert re.fullmatch(r"bascule \d+\.\d+\.\d+\S*\n", said.out)
+
+
+def test_python_runs_the_same_command_under_the_same_name() -> None:
+    done = subprocess.run([sys.executable, "-m", "bascule", "fly"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert re.search(r"^Usage: bascule \[OPTIONS\]", done.stderr, re.MULTILINE)
+    assert "__main__" not in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -144,3 +145,31 @@ def test_names_of_other_benchmarks_lead_to_ours(bascule: Callable) -> None:
         refused = bascule(*words)
         assert (refused.code, refused.out) == (2, "")
         assert said in refused.err
+
+
+def test_installed_hooks_are_listed_and_not_imported(
+    bascule: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bascule.hooks.announced.GROUP", "bascule.hooks_of_tests")
+    assert re.sub(" +", " ", bascule("ls", "hooks").out) == "hooks none are installed\n"
+    info = tmp_path / "follow-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: follow\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text("[bascule.hooks_of_tests]\nmine = nowhere:Mine\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert bascule("ls", "hooks").out == "hooks/mine  told of every run [follow 1.2]\n"
+    monkeypatch.setenv("BASCULE_HOOKS", "none")
+    assert bascule("ls", "hooks").out == "hooks/mine  off by $BASCULE_HOOKS [follow 1.2]\n"
+    monkeypatch.setenv("BASCULE_HOOKS", "other")
+    said = bascule("ls", "hooks")
+    assert (said.code, said.out) == (2, "")
+    assert "$BASCULE_HOOKS: unknown hook 'other'" in said.err
+
+
+def test_the_schema_is_printed_or_written(bascule: Callable, tmp_path: Path) -> None:
+    said = bascule("schema")
+    assert said.code == 0
+    assert json.loads(said.out)["properties"].keys() >= {"base", "rows", "vary"}
+    assert bascule("schema", "--output", "study.schema.json").out == "study.schema.json\n"
+    assert (tmp_path / "study.schema.json").read_text() == said.out
+    assert "is a folder" in bascule("schema", "--output", str(tmp_path)).err

@@ -1,4 +1,4 @@
-"""What every test-time detector keeps, whichever file or package it comes from."""
+"""What every test-time detector keeps, whichever package it comes from: `bascule.testing.detectors`, on ours."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bascule.core import catalog
 from bascule.core.catalog import component
@@ -16,7 +16,10 @@ from bascule.core.errors import RequestError
 from bascule.core.images import Images
 from bascule.core.rng import stream
 from bascule.detectors.contract import Detector, Prepared
-from bascule.detectors.run import Guard, prepare_detector
+from bascule.detectors.run import prepare_detector
+from bascule.testing import detectors as contract
+from bascule.testing.detectors import images, net, prepared
+from bascule.testing.settings import check_settings
 
 NAMES = catalog.names("detect")
 SETTINGS: dict[str, dict[str, Any]] = {}
@@ -30,115 +33,46 @@ def brief(name: str) -> Detector:
     return made
 
 
-def images(channels: int = 1, count: int = 40) -> Images:
-    return Images(
-        pixels=torch.randint(256, (count, channels, 8, 8), dtype=torch.uint8, generator=stream(0, "images")),
-        labels=torch.arange(count) % 3,
-        ids=torch.arange(count),
-        classes=("a", "b", "c"),
-    )
-
-
-def net(channels: int = 1) -> nn.Module:
-    architecture = catalog.build("models", {"name": "resnet9", "widths": [4, 4, 4, 4], "stem": 1})
-    made: nn.Module = architecture.initialised((channels, 8, 8), 3, seed=0)
-    head = list(made.modules())[-1]
-    assert isinstance(head, nn.Linear)
-    with torch.no_grad():
-        # One that nobody trained gives every image the same label: made to give all three.
-        head.weight *= 20
-        head.bias -= made.eval()(images(channels).batch(torch.arange(40))).mean(0)
-    return made
-
-
-def prepared(detector: Detector, *, channels: int = 1, model: nn.Module | None = None, seed: int = 0) -> Guard:
-    return prepare_detector(model or net(channels), detector, images(channels), generator=stream(seed, "detect"))
-
-
-def inputs(channels: int = 1, count: int = 7) -> Tensor:
-    return torch.rand(count, channels, 8, 8, generator=stream(1, "inputs"))
-
-
 @names
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_input_gets_a_finite_suspicion(name: str, channels: int) -> None:
-    guard, x = prepared(brief(name), channels=channels), inputs(channels)
-    given = x.clone()
-    said = guard.suspicion(x)
-    assert said.shape == (7,)
-    assert said.dtype == torch.float32
-    assert said.isfinite().all()
-    assert torch.equal(x, given), "it changed its input"
-    assert guard.suspicion(x[:0]).shape == (0,)
+    contract.check_form(brief(name), channels)
 
 
 @names
 def test_an_input_is_judged_for_itself_and_the_same_each_time(name: str) -> None:
-    guard, x = prepared(brief(name)), inputs()
-    said = guard.suspicion(x)
-    assert torch.equal(said, guard.suspicion(x))
-    alone = torch.cat([guard.suspicion(one) for one in x.split(1)])
-    assert torch.allclose(alone, said, atol=1e-4)
-    assert torch.allclose(guard.suspicion(x.flip(0)).flip(0), said, atol=1e-4)
-    again = prepared(brief(name))
-    assert torch.equal(again.suspicion(x), said)
-    assert torch.equal(again.calm, guard.calm)
+    contract.check_each(brief(name))
 
 
 @names
 def test_the_model_is_found_as_it_was(name: str) -> None:
-    model = net().train()
-    before = {key: value.clone() for key, value in model.state_dict().items()}
-    guard = prepared(brief(name), model=model)
-    guard.suspicion(inputs())
-    assert model.training
-    assert all(p.requires_grad for p in model.parameters())
-    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    contract.check_model(brief(name))
 
 
 @names
 def test_it_draws_from_its_own_stream_and_changes_no_image(name: str) -> None:
-    of, state = images(), torch.get_rng_state()
-    assert isinstance(of.pixels, Tensor)
-    given = of.pixels.clone()
-    guard = prepare_detector(net(), brief(name), of, generator=stream(0, "detect"))
-    state_then = torch.get_rng_state()
-    guard.suspicion(inputs())
-    assert torch.equal(torch.get_rng_state(), state_then), "the global generator was used"
-    assert torch.equal(of.pixels, given)
-    assert torch.equal(state, state_then), "the global generator was used"
+    contract.check_generator(brief(name))
 
 
 @names
 def test_a_larger_share_of_false_alarms_refuses_no_fewer(name: str) -> None:
-    guard = prepared(brief(name))
-    said = guard.suspicion(torch.cat([inputs(), images().batch(torch.arange(40))]))
-    refused = [int((said > guard.threshold(share)).sum()) for share in (0.0, 0.01, 0.05, 0.1, 0.3, 0.6, 1.0)]
-    assert refused == sorted(refused)
-    assert refused[0] == 0
+    contract.check_alarms(brief(name))
 
 
 @names
 def test_what_an_attacker_lowers_has_a_gradient_by_the_image(name: str) -> None:
-    guard = prepared(brief(name))
-    x = inputs().requires_grad_(True)
-    guard.model.eval()
-    smooth = guard.smooth(x)
-    assert smooth.shape == (7,)
-    (gradient,) = torch.autograd.grad(smooth.sum(), x)
-    assert gradient.isfinite().all()
-    assert (gradient != 0).any()
-
-
-def check_says_something(detector: Detector) -> None:
-    """Different inputs differ in suspicion: a detector that says nothing is none."""
-    said = prepared(detector).suspicion(torch.cat([inputs(count=60), images().batch(torch.arange(40)), inputs() * 0]))
-    assert len(said.unique()) > 1, "it says the same of every input"
+    contract.check_smooth(brief(name))
 
 
 @names
 def test_different_inputs_differ(name: str) -> None:
-    check_says_something(brief(name))
+    contract.check_differs(brief(name))
+
+
+@names
+def test_description_and_repr_rebuild_it(name: str) -> None:
+    check_settings(brief(name))
+    assert catalog.describe(brief(name))["name"] == name
 
 
 @component
@@ -164,8 +98,8 @@ class Brightness(Detector):
 
 def test_a_detector_that_says_nothing_fails_the_contract() -> None:
     with pytest.raises(AssertionError, match="says the same"):
-        check_says_something(Silent())
-    check_says_something(Brightness())
+        contract.check_detector(Silent())
+    contract.check_detector(Brightness())
 
 
 @pytest.mark.parametrize("broken", ["shape", "nan"])

@@ -25,6 +25,7 @@ from bascule.running.cell import is_done
 from bascule.running.context import RunContext
 from bascule.running.run import run_plan
 from bascule.running.workplace import Workplace
+from running.test_hooks import SMALL, Notes
 
 MAIN = [sys.executable, "-c", "from bascule.cli import main; main()"]
 
@@ -75,6 +76,16 @@ def test_a_failed_cell_on_ray_is_named(tmp_path: Path, finished, cluster: str) -
     done = call(tmp_path, "run", "tiny.yaml", "--engine", "ray", *change, cluster=cluster)
     assert done.returncode == 1
     assert "failed: None · seed 0: training diverged at step" in done.stderr
+
+
+@pytest.mark.usefixtures("cluster")
+def test_hooks_hear_of_a_cell_on_ray_when_it_has_ended(plan_of, tmp_path: Path) -> None:
+    notes, run = Notes(), RunRecord(tmp_path)
+    run_plan(plan_of(text=SMALL), run, device=torch.device("cpu"), roots=(), engine="ray", hooks=[notes])
+    assert notes.names() == ["run_begun", "cell_begun", "epoch", "epoch", "cell_ended", "table", "run_ended"]
+    ((cell, end),) = notes.of("cell_ended")
+    assert [told[2] for told in notes.of("epoch")] == run.cell(cell.fingerprint).curve()
+    assert end.measures["accuracy"]["n"] == 40
 
 
 def test_without_ray_the_message_says_what_to_install(plan_of, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

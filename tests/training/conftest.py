@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bascule.core import rng
 from bascule.core.images import Images, Splits
-from checkpoints import Kept
+from bascule.testing.courses import Kept
 
 
 @pytest.fixture(scope="session")

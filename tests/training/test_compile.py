@@ -16,6 +16,7 @@ from bascule.core import catalog
 from bascule.core.errors import RequestError
 from bascule.core.images import Images
 from bascule.core.rng import borrowed_global_stream, stream
+from bascule.testing.objectives import at_step
 from bascule.training.awp import WeightPerturbation
 from bascule.training.compile import check_compiles, compile_model
 from bascule.training.lipschitz import Lipschitz
@@ -24,7 +25,7 @@ from bascule.training.pgd import Pgd
 from bascule.training.settings import Training
 from bascule.training.standard import Standard
 from bascule.training.trades import Trades
-from objectives import at_step, objective
+from objectives import objective
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler about itself
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler (g++)")

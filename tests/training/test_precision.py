@@ -19,6 +19,7 @@ from bascule.core.images import Images, Splits
 from bascule.core.inference import predict
 from bascule.core.rng import borrowed_global_stream, stream
 from bascule.models.denoise import DenoisingBlock
+from bascule.testing.objectives import at_step
 from bascule.training.contract import Objective
 from bascule.training.loop import train
 from bascule.training.pgd import Pgd
@@ -26,7 +27,7 @@ from bascule.training.precision import Mixed
 from bascule.training.search import search_mode
 from bascule.training.settings import Training
 from bascule.training.standard import Standard
-from objectives import at_step, objective
+from objectives import objective
 
 BOUNDED = ("ibp", "crown-ibp")
 

@@ -16,6 +16,7 @@ from bascule.core.files import check_writable
 from bascule.core.progress import nothing
 from bascule.core.text import count, quote
 from bascule.data.contract import default_roots
+from bascule.hooks.contract import Hook
 from bascule.plan.document import Document, read_study, study_of, written
 from bascule.plan.overrides import Override, parse_override
 from bascule.plan.plan import Plan
@@ -43,6 +44,7 @@ def run(
     capture_steps: bool = False,
     report: bool = False,
     progress: bool = True,
+    hooks: Sequence[Hook] = (),
 ) -> Run:
     """Train, attack from both sides, measure: what `bascule run` does, with the same record and the same bytes.
 
@@ -66,6 +68,7 @@ def run(
         capture_steps: Capture the steps of training as CUDA graphs, where the objective allows it.
         report: Keep report.html in the run folder current.
         progress: Whether to say on standard error how far the work is.
+        hooks: What is told of cells, epochs and the table (`bascule.hooks.Hook`), beside those that are installed.
 
     Returns:
         The run: `found["Adv. training"]["asr"].value` with `.low`, `.high` and `.n`, `found.rows` and the other frames,
@@ -79,7 +82,7 @@ def run(
         _document(study, name), overrides=_overrides(set, seeds), scale=_text(scale, "scale"), runs=Path(runs),
         device=device, jobs=_whole(jobs, "jobs"), engine=_engine(engine), compile_passes=compile_passes,
         data_dir=None if data_dir is None else Path(data_dir), capture_steps=capture_steps, report=report,
-        console=None if progress else silent(),
+        console=None if progress else silent(), hooks=hooks,
     )  # fmt: skip
 
 
@@ -120,6 +123,7 @@ def run_study(
     report: bool,
     console: Console | None = None,
     warn: Callable[[str], object] | None = None,
+    hooks: Sequence[Hook] = (),
 ) -> Made:
     """What the command and the function share: the plan, its run folder, and the run with its page.
 
@@ -140,7 +144,7 @@ def run_study(
     with _kept_current(record, wanted=report, warn=warn or warnings.warn) as changed:
         done = run_plan(
             plan, record, device=where, roots=default_roots(data_dir), engine=engine, jobs=jobs, console=console,
-            compile_passes=compile_passes, capture_steps=capture_steps, changed=changed, warn=warn,
+            compile_passes=compile_passes, capture_steps=capture_steps, changed=changed, warn=warn, hooks=hooks,
         )  # fmt: skip
     return Made(plan, record, done)
 

@@ -27,7 +27,7 @@ def main() -> None:
     code = 0
     try:
         try:
-            app()
+            app(prog_name="bascule")  # also as `python -m bascule`
         except SystemExit as stop:
             code = _code(stop)
         flush()

@@ -8,11 +8,12 @@ import typer
 from typer.core import TyperCommand
 
 from bascule.cli.audit import audit
-from bascule.cli.catalog import ls, show
+from bascule.cli.catalog import ls, schema, show
 from bascule.cli.check import check
 from bascule.cli.data import get
 from bascule.cli.evaluate import evaluate
 from bascule.cli.model import filter_, repair, scan
+from bascule.cli.new import new
 from bascule.cli.options import in_options
 from bascule.cli.output import silence
 from bascule.cli.report import export, report, table
@@ -39,7 +40,6 @@ app = typer.Typer(
     help="Measure both ends of an image classifier's security in one run: adversarial examples and backdoors.",
     epilog="Start with: bascule run digits",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -73,8 +73,10 @@ app.command("export", cls=Command)(export)
 app.command("check", cls=Command)(check)
 app.command("ls", cls=Command)(ls)
 app.command("show", cls=Command)(show)
+app.command("schema", cls=Command)(schema)
 app.command("filter", cls=Command)(filter_)
 app.command("scan", cls=Command)(scan)
 app.command("repair", cls=Command)(repair)
 app.command("validate", cls=Command)(validate)
+app.command("new", cls=Command)(new)
 data_app.command("get", cls=Command)(get)

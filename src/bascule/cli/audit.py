@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import bascule.cli.completion as completion
 from bascule.cli.options import (
     ArchitectureOption,
     DataDirOption,
@@ -30,12 +31,16 @@ _ModelArgument = Annotated[
         metavar="MODEL",
         help="The folder of a cell (runs/.../cells/...), or a file of weights. Without one, the images of --data are "
         "ranked.",
+        autocompletion=completion.models,
     ),
 ]
 _DataOption = Annotated[
     str | None,
     typer.Option(
-        "--data", metavar="SOURCE", help="A source, e.g. mnist or '{name: folder, path: ...}'; a cell has its own."
+        "--data",
+        metavar="SOURCE",
+        help="A source, e.g. mnist or '{name: folder, path: ...}'; a cell has its own.",
+        autocompletion=completion.components("data"),
     ),
 ]
 _FullOption = Annotated[
@@ -55,7 +60,10 @@ _ImagesOption = Annotated[
 _RepairOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--repair", metavar="NAME", help="Also measure the model after this repair, at both ends. Repeatable."
+        "--repair",
+        metavar="NAME",
+        help="Also measure the model after this repair, at both ends. Repeatable.",
+        autocompletion=completion.components("repair"),
     ),
 ]
 _SeedOption = Annotated[

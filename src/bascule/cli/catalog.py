@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from textwrap import indent
 from typing import Annotated
 
 import typer
 
-from bascule.cli.output import complain, echo
+import bascule.cli.completion as completion
+from bascule.cli.options import writable_file
+from bascule.cli.output import complain, echo, echo_json
 from bascule.core.errors import RequestError
 
 
 def ls(
-    kind: Annotated[str | None, typer.Argument(metavar="KIND", help="One kind of component, or studies.")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="KIND", help="One kind of component, studies or hooks.", autocompletion=completion.kinds
+        ),
+    ] = None,
 ) -> None:
-    """List kinds of components, the components of one kind, or the built-in studies."""
+    """List kinds of components, the components of one kind, the built-in studies, or the installed hooks."""
     from bascule.core import catalog
     from bascule.core.errors import unknown
     from bascule.plan.document import built_in_names, read_study
 
     if kind == "studies":
         lines = [(name, str(read_study(name).content.get("title", ""))) for name in built_in_names()]
+    elif kind == "hooks":
+        lines = _hooks()
     elif kind is not None:
         if kind not in catalog.ROOMS:
             term = catalog.term_for("", kind)
             hint = None if term is None else term.sentence(kind)
-            raise RequestError(unknown("kind", kind, [*catalog.ROOMS, "studies"], hint=hint))
+            raise RequestError(unknown("kind", kind, [*catalog.ROOMS, "studies", "hooks"], hint=hint))
         listed = sorted([*catalog.names(kind), *catalog.named_settings(kind)])
         lines = [(f"{kind}/{name}", _summary(kind, name)) for name in listed]
     else:
@@ -36,6 +46,17 @@ def ls(
         echo(f"{name:<{width}}  {text}")
     for room in catalog.ROOMS if kind is None else {kind} & catalog.ROOMS.keys():
         _warn_of_ignored(room)
+
+
+def _hooks() -> list[tuple[str, str]]:
+    """What other packages do along a run, and whether they do."""
+    from bascule.hooks.announced import SWITCH, installed
+
+    found = [
+        (f"hooks/{one.name}", f"{'told of every run' if one.on else f'off by ${SWITCH}'} [{one.origin}]")
+        for one in installed()
+    ]
+    return found or [("hooks", "none are installed")]
 
 
 def _summary(kind: str, name: str) -> str:
@@ -62,7 +83,12 @@ def _warn_of_ignored(kind: str, *names: str) -> None:
 
 def show(
     name: Annotated[
-        str, typer.Argument(metavar="KIND/NAME", help="For example attack/pgd, studies/digits or own.py:Class.")
+        str,
+        typer.Argument(
+            metavar="KIND/NAME",
+            help="For example attack/pgd, studies/digits or own.py:Class.",
+            autocompletion=completion.things,
+        ),
     ],
 ) -> None:
     """Describe a component with all its settings, or print a built-in study."""
@@ -80,6 +106,29 @@ def show(
         echo(read_study(rest).text, nl=False)
     else:
         _print_component(name, kind, rest)
+
+
+def schema(
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File to write; by default it is printed.")
+    ] = None,
+) -> None:
+    """Print the JSON Schema of study files, with which editors complete and check them.
+
+    In the first line of a study: # yaml-language-server: $schema=FILE
+    """
+    import json
+    from functools import partial
+
+    from bascule.core.files import write_atomically
+    from bascule.plan.json_schema import study_schema
+
+    text = json.dumps(study_schema(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    if output is None:
+        echo_json(text)
+        return
+    write_atomically(writable_file(output), partial(Path.write_text, data=text, encoding="utf-8"))
+    echo(output)
 
 
 def _room_of(name: str) -> str:

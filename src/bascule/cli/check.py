@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import bascule.cli.completion as completion
 from bascule.cli.evaluate import run_or_model
 from bascule.cli.model import measure_model
 from bascule.cli.options import (
@@ -19,6 +20,7 @@ from bascule.cli.options import (
     DeviceOption,
     EvaluateOptions,
     MaxImagesOption,
+    RunOrModelArgument,
     RunsOption,
     SeedOfModelOption,
     TargetOption,
@@ -37,20 +39,24 @@ FAILED = 3
 
 
 def check(
-    what: Annotated[
-        str, typer.Argument(metavar="RUN|MODEL", help="A run; or one model: a cell's folder, or a file of weights.")
-    ],
+    what: RunOrModelArgument,
     conditions: Annotated[
         list[str],
         typer.Argument(
             metavar="CONDITION",
             help="A metric of the table, METRIC.low or METRIC.high (its 95 % interval), one of < <= > >=, and a "
             "number, e.g. 'asr.high < 5 %' or 'asr.high < 0.05'.",
+            autocompletion=completion.metrics,
         ),
     ],
     row: Annotated[
         list[str] | None,
-        typer.Option("--row", metavar="NAME", help="Run only: a row that is meant; by default all. Repeatable."),
+        typer.Option(
+            "--row",
+            metavar="NAME",
+            help="Run only: a row that is meant; by default all. Repeatable.",
+            autocompletion=completion.rows,
+        ),
     ] = None,
     junit: Annotated[
         Path | None, typer.Option("--junit", metavar="FILE", help="Also write what came of it as JUnit XML.")
@@ -64,6 +70,7 @@ def check(
         typer.Option(
             metavar="METRIC",
             help="Model only: a metric beside those of the conditions, to be written with --json. Repeatable.",
+            autocompletion=completion.components("measure"),
         ),
     ] = None,
     data: DataOption = None,

@@ -7,12 +7,20 @@ from typing import Annotated
 
 import typer
 
+import bascule.cli.completion as completion
 from bascule.cli.output import echo
 from bascule.core.errors import RequestError
 
 
 def get(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A source of data, e.g. mnist or cifar10.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="A source of data, e.g. mnist or cifar10.",
+            autocompletion=completion.components("data"),
+        ),
+    ],
     data_dir: Annotated[
         Path | None,
         typer.Option("--data-dir", metavar="FOLDER", help="Folder to put it in; by default ~/.cache/bascule."),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import bascule.cli.completion as completion
 from bascule.cli.model import evaluate_model
 from bascule.cli.options import (
     ATTACK_EXAMPLE,
@@ -20,6 +21,7 @@ from bascule.cli.options import (
     Format,
     JobsOption,
     MaxImagesOption,
+    RunOrModelArgument,
     RunsOption,
     SeedOfModelOption,
     TargetOption,
@@ -34,19 +36,23 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    what: Annotated[
-        str, typer.Argument(metavar="RUN|MODEL", help="A run; or one model: a cell's folder, or a file of weights.")
-    ],
+    what: RunOrModelArgument,
     attack: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME",
             help=f"Attack to add to a run: a name (norm and eps of the study), or a mapping. Of a model: a mapping, "
             f"e.g. {ATTACK_EXAMPLE}; by default its cell's. Repeatable.",
+            autocompletion=completion.components("attack"),
         ),
     ] = None,
     certify: CertifyOption = None,
-    measure: Annotated[list[str] | None, typer.Option(metavar="METRIC", help="A further metric. Repeatable.")] = None,
+    measure: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="METRIC", help="A further metric. Repeatable.", autocompletion=completion.components("measure")
+        ),
+    ] = None,
     format_: Annotated[Format, typer.Option("--format", help="Output format; of a model, text or json.")] = Format.text,
     curve: Annotated[
         str | None, typer.Option(metavar="EPS", help="Run only: further radii for the security curve, e.g. 0.1,0.2.")

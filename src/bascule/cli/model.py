@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+import bascule.cli.completion as completion
 from bascule.cli.options import (
     ATTACK_EXAMPLE,
     ArchitectureOption,
@@ -99,7 +100,13 @@ def filter_(
     data: DataOption = None,
     architecture: ArchitectureOption = None,
     with_: Annotated[
-        str, typer.Option("--with", metavar="NAME", help="The filter: a name or a mapping.")
+        str,
+        typer.Option(
+            "--with",
+            metavar="NAME",
+            help="The filter: a name or a mapping.",
+            autocompletion=completion.components("filter"),
+        ),
     ] = "spectral-signatures",
     output: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Folder for the ranking and the contact sheet.")
@@ -136,7 +143,13 @@ def scan(
     data: DataOption = None,
     architecture: ArchitectureOption = None,
     with_: Annotated[
-        str, typer.Option("--with", metavar="NAME", help="The scanner: a name or a mapping.")
+        str,
+        typer.Option(
+            "--with",
+            metavar="NAME",
+            help="The scanner: a name or a mapping.",
+            autocompletion=completion.components("scan"),
+        ),
     ] = "neural-cleanse",
     images: ImagesOption = 500,
     output: Annotated[
@@ -172,7 +185,15 @@ def scan(
 
 def repair(
     model: ModelArgument,
-    with_: Annotated[str, typer.Option("--with", metavar="NAME", help="The repair: a name or a mapping.")],
+    with_: Annotated[
+        str,
+        typer.Option(
+            "--with",
+            metavar="NAME",
+            help="The repair: a name or a mapping.",
+            autocompletion=completion.components("repair"),
+        ),
+    ],
     output: Annotated[Path, typer.Option(metavar="FILE", help="File for the repaired weights (safetensors).")],
     data: DataOption = None,
     architecture: ArchitectureOption = None,
@@ -180,12 +201,18 @@ def repair(
     attack: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Attack for robust accuracy, e.g. '{name: pgd, eps: 0.1}'; by default the cell's."
+            metavar="NAME",
+            help="Attack for robust accuracy, e.g. '{name: pgd, eps: 0.1}'; by default the cell's.",
+            autocompletion=completion.components("attack"),
         ),
     ] = None,
     trigger: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="A trigger to measure ASR with, if it is known; by default the cell's."),
+        typer.Option(
+            metavar="NAME",
+            help="A trigger to measure ASR with, if it is known; by default the cell's.",
+            autocompletion=completion.components("poison"),
+        ),
     ] = None,
     target: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="The class that the trigger aims at; by default the cell's.")

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+import bascule.cli.completion as completion
 from bascule.core.errors import RequestError, placed
 
 
@@ -51,18 +52,44 @@ ATTACK_EXAMPLE = "'{name: pgd, eps: 8/255}'"
 # --- arguments and options -------------------------------------------------------------------------------------------
 
 StudyArgument = Annotated[
-    str, typer.Argument(metavar="STUDY", help="A built-in study (see: bascule ls studies) or a .yaml file.")
+    str,
+    typer.Argument(
+        metavar="STUDY",
+        help="A built-in study (see: bascule ls studies) or a .yaml file.",
+        autocompletion=completion.studies,
+    ),
 ]
 SeveralArgument = Annotated[
-    list[str], typer.Argument(metavar="RUN", help="Run folders, or names of studies that were run.")
+    list[str],
+    typer.Argument(
+        metavar="RUN", help="Run folders, or names of studies that were run.", autocompletion=completion.runs
+    ),
 ]
 ModelArgument = Annotated[
-    str, typer.Argument(metavar="MODEL", help="The folder of a cell (runs/.../cells/...), or a file of weights.")
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="The folder of a cell (runs/.../cells/...), or a file of weights.",
+        autocompletion=completion.models,
+    ),
+]
+RunOrModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN|MODEL",
+        help="A run; or one model: a cell's folder, or a file of weights.",
+        autocompletion=completion.runs_and_models,
+    ),
 ]
 RunsOption = Annotated[Path, typer.Option("--runs", metavar="FOLDER", help="Folder that holds the runs.")]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting in every row, e.g. train.epochs=3. Repeatable."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a setting in every row, e.g. train.epochs=3. Repeatable.",
+        autocompletion=completion.settings,
+    ),
 ]
 SeedsOption = Annotated[
     int | None, typer.Option(min=1, max=1000, metavar="N", help="Number of seeds instead of the study's.")
@@ -70,7 +97,12 @@ SeedsOption = Annotated[
 # Named, as --device below: typer 0.27 takes a metavar that is the name in capitals for the option itself.
 ScaleOption = Annotated[
     str | None,
-    typer.Option("--scale", metavar="SCALE", help="Scale of the study, e.g. fast or paper; by default its first."),
+    typer.Option(
+        "--scale",
+        metavar="SCALE",
+        help="Scale of the study, e.g. fast or paper; by default its first.",
+        autocompletion=completion.scales,
+    ),
 ]
 DataDirOption = Annotated[
     Path | None,
@@ -83,28 +115,47 @@ DataDirOption = Annotated[
 DataOption = Annotated[
     str | None,
     typer.Option(
-        "--data", metavar="SOURCE", help="A source, e.g. mnist or '{name: folder, path: ...}'; by default the cell's."
+        "--data",
+        metavar="SOURCE",
+        help="A source, e.g. mnist or '{name: folder, path: ...}'; by default the cell's.",
+        autocompletion=completion.components("data"),
     ),
 ]
 ArchitectureOption = Annotated[
     str | None,
     typer.Option(
-        "--model", metavar="NETWORK", help="Architecture of a file of weights: a name, a mapping, module:factory."
+        "--model",
+        metavar="NETWORK",
+        help="Architecture of a file of weights: a name, a mapping, module:factory.",
+        autocompletion=completion.components("models"),
     ),
 ]
 AttackOfModelOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--attack", metavar="NAME", help=f"Model only, e.g. {ATTACK_EXAMPLE}; by default its cell's. Repeatable."
+        "--attack",
+        metavar="NAME",
+        help=f"Model only, e.g. {ATTACK_EXAMPLE}; by default its cell's. Repeatable.",
+        autocompletion=completion.components("attack"),
     ),
 ]
 CertifyOption = Annotated[
     list[str] | None,
-    typer.Option("--certify", metavar="NAME", help="Certifier, written like an attack. Repeatable."),
+    typer.Option(
+        "--certify",
+        metavar="NAME",
+        help="Certifier, written like an attack. Repeatable.",
+        autocompletion=completion.components("certify"),
+    ),
 ]
 TriggerOption = Annotated[
     str | None,
-    typer.Option("--trigger", metavar="NAME", help="Model only: a trigger to measure ASR with; by default its cell's."),
+    typer.Option(
+        "--trigger",
+        metavar="NAME",
+        help="Model only: a trigger to measure ASR with; by default its cell's.",
+        autocompletion=completion.components("poison"),
+    ),
 ]
 TargetOption = Annotated[
     int | None,
@@ -133,7 +184,10 @@ SeedOfModelOption = Annotated[
     ),
 ]
 SeedOption = Annotated[int, typer.Option(min=0, metavar="N", help="Of everything that is drawn.")]
-DeviceOption = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")]
+DeviceOption = Annotated[
+    str,
+    typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.", autocompletion=completion.devices),
+]
 JobsOption = Annotated[
     int | None,
     typer.Option(

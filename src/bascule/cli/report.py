@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import bascule.cli.completion as completion
 from bascule.cli.options import FigureForm, Format, RunsOption, SeveralArgument, writable_file, writable_folder
 from bascule.cli.output import echo, echo_json
 from bascule.core.errors import RequestError
@@ -22,7 +23,12 @@ def table(
     runs: RunsOption = Path("runs"),
     format_: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.text,
     against: Annotated[
-        str | None, typer.Option(metavar="ROW", help="Compare every row with this one, paired by seed and image.")
+        str | None,
+        typer.Option(
+            metavar="ROW",
+            help="Compare every row with this one, paired by seed and image.",
+            autocompletion=completion.rows,
+        ),
     ] = None,
     before: Annotated[
         bool, typer.Option("--before", help="Compare every repaired or filtered row with the same models before.")

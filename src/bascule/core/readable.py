@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
-from functools import cache
-from pathlib import Path
 
-_ROOT = Path(__file__).parents[1]
+from bascule.core.definitions import definition
+
 _WORDS = {"int": "whole number", "float": "number", "str": "text", "bool": "true or false", "dict": "mapping"}
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
@@ -72,28 +71,10 @@ def _kebab(name: str) -> str:
 def _named(name: str, module: ast.Module) -> str:
     if name in _WORDS:
         return _WORDS[name]
-    definition = _definition(name, module)
-    return allowed(*definition) if definition else f"mapping with the settings of {_kebab(name)}"
-
-
-def _definition(name: str, module: ast.Module) -> tuple[ast.expr, ast.Module] | None:
-    """What a module says `name` stands for, and the module that says so; None for a class, or where it is not ours."""
-    for node in module.body:
-        match node:
-            case ast.Assign(targets=[ast.Name(id=target)], value=value) if target == name:
-                return value, module
-            case ast.ImportFrom(module=str(source), names=names) if source.startswith("bascule."):
-                for alias in names:
-                    if (alias.asname or alias.name) == name:
-                        return _definition(alias.name, _parsed(source))
-    return None
-
-
-@cache
-def _parsed(source: str) -> ast.Module:
-    place = _ROOT.joinpath(*source.split(".")[1:])
-    file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
-    return ast.parse(file.read_text(encoding="utf-8"))
+    found = definition(name, module)
+    if found is None or isinstance(found.node, ast.ClassDef):
+        return f"mapping with the settings of {_kebab(name)}"
+    return allowed(found.node, found.module)
 
 
 def _bounded(inner: ast.expr, extras: list[ast.expr], module: ast.Module) -> str:

@@ -98,6 +98,11 @@ class Row:
     """What its poison aims at for each class, where that is not one target for every other one."""
     published: Published | None = None
 
+    @property
+    def label(self) -> str:
+        """Its name and what varies, as in tables."""
+        return " · ".join((self.name, *(f"{path} {value}" for path, value in self.vary.items())))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:

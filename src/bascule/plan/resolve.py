@@ -20,7 +20,18 @@ from bascule.plan.document import Document
 from bascule.plan.origins import Layer, Origin, nested
 from bascule.plan.overrides import Override, RowChanges, apply_overrides
 from bascule.plan.plan import Plan, Row, make_row
-from bascule.plan.schema import KEYS, MAX_MODELS, MAX_ROWS, MAX_SEEDS, METRICS, SCALED, Frame, Published, Setup
+from bascule.plan.schema import (
+    KEYS,
+    MAX_MODELS,
+    MAX_ROWS,
+    MAX_SEEDS,
+    METRICS,
+    SCALE_NAME,
+    SCALED,
+    Frame,
+    Published,
+    Setup,
+)
 from bascule.record.audited import notes_of
 from bascule.record.evaluation import METRICS as OF_ONE_MODEL
 
@@ -117,7 +128,7 @@ def _read(document: Document, scale: str | None) -> tuple[Layer, str | None]:
         study = replace(study, values={"measure": METRICS, **study.values})
         scales = study.mapping("scales")
         for name in scales:
-            if not re.fullmatch(r"\w[\w.+ -]*", name):
+            if not re.fullmatch(SCALE_NAME, name):
                 problem = "a run folder is called after its scale: letters, digits and . _ + - may be in the name"
                 raise RequestError(f"{quote(name)}: {problem}", place=("scales",), key=name)
     if scale is None:

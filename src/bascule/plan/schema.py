@@ -30,6 +30,8 @@ KEYS = ("title", "about", "base", "rows", "vary", "seeds", "twin", "measure", "s
 SCALED = ("base", "rows", "vary", "seeds", "twin")
 """Keys that a scale may change."""
 METRICS = ("accuracy", "robust-accuracy", "asr", "asr-paper", "asr-twin", "triggered-accuracy")
+SCALE_NAME = r"\w[\w.+ -]*"
+"""What a scale may be called: a run folder is called after it."""
 MAX_SEEDS = 1000
 MAX_ROWS = 1000
 """Most rows of a study's table: its rows times what varies."""
@@ -66,12 +68,14 @@ class Setup:
     """Everything that makes up a row of a study, but the seed."""
 
     data: Annotated[Source, Of("data")]
+    """Where the images come from."""
     poison: Poison | GivenPoison | SeveralPoisons | None = None
     """Planted here, several at once: `{name: several, ...}`, or by others: `{name: given, ...}`."""
     filter: Annotated[Filter | None, Of("filter")] = None
     """A data defence: the recipe is trained once, the filter judges the training set by that model, and what it leaves
     is trained on from the start."""
     model: Annotated[Architecture, Of("models")]
+    """The network: one of ours, of torchvision or timm, or a factory of your own (`nets.py:small`)."""
     train: Annotated[Training | None, BeforeValidator(_nothing)]
     """How the model is trained; `none` for one that `model` brings with its weights, which is measured as it is."""
     repair: Annotated[Repair | None, Of("repair")] = None
@@ -88,6 +92,7 @@ class Setup:
     curve: tuple[Eps, ...] = ()
     """Further radii for the security curve: robust accuracy under the same attacks in smaller and larger balls."""
     certify: Annotated[tuple[Certifier, ...], Of("certify", many=True)] = ()
+    """Certified bounds, for certified accuracy."""
     inspect: Annotated[Filter | None, Of("filter")] = None
     """A data defence that only judges the training set by the trained model; nothing is removed."""
     scan: Annotated[Scanner | None, Of("scan")] = None
@@ -112,10 +117,15 @@ class Frame:
     """The keys of a study beside its rows."""
 
     title: str = ""
+    """What stands above the table; by default the name of the study."""
     about: str = ""
+    """What the study asks, and what to think of while reading its numbers."""
     seeds: Annotated[int, Ge(1)] | tuple[Annotated[int, Ge(0)], ...] = 1
+    """How many models of each row, with the seeds 0, 1, ...; or a list of seeds."""
     twin: bool = True
+    """Train for each poisoned model its control as well: the same recipe and seed without poison."""
     measure: Annotated[tuple[Metric, ...], Of("measure", many=True)]
+    """Metrics, in the order of the table's columns."""
 
 
 @component
@@ -123,6 +133,7 @@ class Published:
     """What a publication reports for one row, to stand beside what is measured."""
 
     row: str
+    """Which row, by its name."""
     vary: dict[str, Any] = Field(default_factory=dict)
     """What varies, where the study varies something."""
     metrics: dict[str, float]

@@ -176,6 +176,22 @@ def _row(
     )
 
 
+def measures_of_cell(run: RunRecord, fingerprint: str) -> dict[str, Measure]:
+    """What one model's answers say, by the metrics of the run; empty for one that is in no row or has not answered.
+
+    A twin is measured as the row's own model is, with the trigger that it never saw in training.
+    """
+    plan = run.asked() or run.plan()
+    seeds = [(row, seed) for row in plan.rows for seed in row.seeds]
+    twins = [(row, replace(seed, cell=seed.twin, twin=None)) for row, seed in seeds if seed.twin is not None]
+    known = next(((row, seed) for row, seed in (*seeds, *twins) if seed.cell.fingerprint == fingerprint), None)
+    outcomes = None if known is None else outcomes_of_seed(run, known[1], known[0])
+    if known is None or outcomes is None:
+        return {}
+    outcomes = replace(outcomes, given=came_as_it_is(known[0].settings))
+    return {name: summarise(metric, [outcomes]) for name, metric in metrics_of(plan).items()}
+
+
 def outcomes_of_seed(
     run: RunRecord, seed: RecordedSeed, row: RecordedRow, hidden: Collection[str] = ()
 ) -> Outcomes | None:

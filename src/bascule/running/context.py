@@ -22,6 +22,7 @@ from bascule.record.cell import CellRecord
 from bascule.record.run import RunRecord
 from bascule.record.sums import check_sum
 from bascule.running.provenance import own_command
+from bascule.running.telling import Telling
 from bascule.triggers.contract import Found, Searched, Trigger
 from bascule.triggers.found import FoundTrigger
 from bascule.triggers.placement import Poison, Truth
@@ -41,6 +42,8 @@ class RunContext:
     """Capture the steps of training, on CUDA; for speed too."""
     command: str = field(default_factory=own_command)
     """What somebody asked for, also where another process does it."""
+    telling: Telling = field(default_factory=Telling)
+    """What listens to the work on cells."""
     _key: str = ""
     _splits: Splits | None = None
     _held_out: Images | None = None

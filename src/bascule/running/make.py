@@ -62,7 +62,12 @@ def make_model(context: CellContext) -> nn.Module:
     notes |= {
         "started": started.isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - began, 3),
-        **provenance(context.device, command=context.run.command, compiled=_compiled(context)),
+        **provenance(
+            context.device,
+            command=context.run.command,
+            compiled=_compiled(context),
+            hooks=context.run.telling.names,
+        ),
         "failure": None,
         "finished": None,
     }
@@ -237,6 +242,7 @@ def _train(context: CellContext, model: nn.Module) -> dict[str, Any]:
             look=looks or (lambda _: {}),
             judge=judge,
             tell=lambda isolated: notes.update(_keep_isolated(context, isolated, images, truth)),
+            at_epoch=lambda entry: context.run.telling.epoch(context.cell, entry),
         )
     if judge is not None:
         notes["kept"] = judge.about(curve)

@@ -19,7 +19,7 @@ from bascule.core.errors import RequestError
 from bascule.plan.plan import Cell
 from bascule.running.cell import Failure, is_done, record_failure
 from bascule.running.context import RunContext
-from bascule.running.worker import Ended, Order, Reached, Refused
+from bascule.running.worker import Ended, Epoch, Order, Reached, Refused
 from bascule.running.workplace import Workplace, code_of_cell
 
 _PROGRAM = """\
@@ -52,6 +52,7 @@ def run_cells(cells: Sequence[Cell], run: RunContext, jobs: int) -> list[Failure
             while team.has_room and (cell := _ready(waiting, team.busy)) is not None:
                 waiting.remove(cell)
                 run.progress.begin(cell.label)
+                run.telling.begun(cell)
                 run.progress.told(cell.label, "starting", 1, 0, "")  # a worker takes seconds to say its first word
                 team.give(cell)
             ended = team.listen()
@@ -59,6 +60,7 @@ def run_cells(cells: Sequence[Cell], run: RunContext, jobs: int) -> list[Failure
                 continue
             cell, seconds, message = ended
             run.progress.end(cell.label, seconds, message)
+            run.telling.ended(cell, seconds, message)
             if message is not None:
                 failures.append(Failure(cell.label, message))
     finally:
@@ -194,6 +196,9 @@ class _Team:
             return None
         if isinstance(word, Reached):
             self._run.progress.told(cell.label, word.stage, word.total, word.done, word.note)
+            return None
+        if isinstance(word, Epoch):
+            self._run.telling.epoch(cell, word.values)
             return None
         worker.cell = None
         if isinstance(word, Refused):

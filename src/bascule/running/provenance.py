@@ -7,6 +7,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,11 @@ def own_command() -> str:
     return shlex.join([Path(program).name, *words])
 
 
-def provenance(device: torch.device, *, command: str, compiled: bool = False) -> dict[str, Any]:
-    """Versions, commit and machine, for the record, with the command and whether the passes were compiled."""
+def provenance(
+    device: torch.device, *, command: str, compiled: bool = False, hooks: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Versions, commit and machine, for the record, with the command, whether the passes were compiled, and the hooks
+    that were told of it, if any."""
     return {
         "versions": {
             "bascule": version("bascule"),
@@ -42,6 +46,7 @@ def provenance(device: torch.device, *, command: str, compiled: bool = False) ->
             "cuda": _cuda(device),
         },
         "command": command,
+        **({"hooks": list(hooks)} if hooks else {}),
     }
 
 

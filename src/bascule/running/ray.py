@@ -48,6 +48,7 @@ def run_cells(cells: Sequence[Cell], run: RunContext) -> list[Failure]:
         cell = waiting.pop(ready)
         message, seconds = _answer(ray, ready, cell, run)
         run.progress.end(cell.label, seconds, message)
+        run.telling.ended(cell, seconds, message)
         if message is not None:
             failures.append(Failure(cell.label, message))
     return failures

@@ -6,7 +6,7 @@ import functools
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,8 +15,9 @@ from rich.console import Console
 
 from bascule.core.catalog import describe, remember_named
 from bascule.core.errors import Interrupted, RequestError
-from bascule.core.progress import nothing
+from bascule.core.progress import Progress, nothing
 from bascule.core.text import count
+from bascule.hooks.contract import Hook
 from bascule.plan.plan import Cell, Plan
 from bascule.record.cell import CellRecord
 from bascule.record.lock import lock_run
@@ -25,6 +26,7 @@ from bascule.record.run import RunRecord
 from bascule.running.cell import Failure, is_done, try_cell
 from bascule.running.console import console_progress
 from bascule.running.context import RunContext
+from bascule.running.hooked import hooks_of, telling
 from bascule.running.loss import refuse_loss
 from bascule.running.provenance import own_command
 from bascule.training.capture import check_captures
@@ -76,6 +78,7 @@ def run_plan(
     capture_steps: bool = False,
     changed: Callable[[], object] = nothing,
     warn: Callable[[str], object] | None = None,
+    hooks: Sequence[Hook] = (),
 ) -> Ran:
     """Do what the record does not hold yet. A cell that fails is recorded as failed and tried again next time.
 
@@ -86,20 +89,18 @@ def run_plan(
     passes of training are compiled, with `capture_steps` its steps captured as CUDA graphs, where the objective allows
     it. `changed` is called when there is something new in the record: before the first cell, and whenever one has
     ended. `console`, by default standard error, is told how far the work is: with bars on a terminal, else with lines.
+    `hooks` are told what happens (`bascule.hooks.Hook`), beside those that other packages have installed.
 
     Raises:
-        RequestError: The data cannot be read, the engine is not installed or takes no `jobs`, nothing can be compiled
-            or captured here, another process works on this run, or, with `train=False`, its models and answers are not
-            those of the plan.
+        RequestError: The data cannot be read, a hook is none, the engine is not installed or takes no `jobs`, nothing
+            can be compiled or captured here, another process works on this run, or, with `train=False`, its models and
+            answers are not those of the plan.
         Interrupted: Instead of KeyboardInterrupt.
     """
     warn = warn or _warn
-    do = _engine(engine, jobs)
+    do, told = _engine(engine, jobs), hooks_of(hooks)
     remember_named()  # the plan names it
-    if compile_passes:
-        check_compiles(device)
-    if capture_steps:
-        check_captures(device)
+    _check_quick(device, compile_passes, capture_steps)
     with lock_run(run.path, own_command()):
         if not train:
             refuse_loss(run, plan, roots)
@@ -110,18 +111,25 @@ def run_plan(
         pending = [cell for cell, record in records if not is_done(cell, record) and (train or record.trained)]
         keep = run.write_plan if train or not pending else run.write_asked
         keep(plan.recorded())
-        if not pending:
-            return Ran(0, ())
-        changed()
+        context = RunContext(run, device, tuple(roots), Progress(), compile_passes, capture_steps)
         try:
-            with console_progress(console or Console(stderr=True), len(pending), changed) as progress:
-                context = RunContext(run, device, tuple(roots), progress, compile_passes, capture_steps)
-                failures = do(pending, context)
+            with telling(told, plan, run, pending, warn) as (listening, failures):
+                if pending:
+                    changed()
+                    with console_progress(console or Console(stderr=True), len(pending), changed) as progress:
+                        failures += do(pending, replace(context, progress=progress, telling=listening))
+                    if not train and all(is_done(cell, run.cell(cell.fingerprint)) for cell in pending):
+                        run.write_plan(plan.recorded())
         except KeyboardInterrupt:
             raise _interrupted(run, records) from None
-        if not train and all(is_done(cell, run.cell(cell.fingerprint)) for cell in pending):
-            run.write_plan(plan.recorded())
     return Ran(len(pending), tuple(failures))
+
+
+def _check_quick(device: torch.device, compile_passes: bool, capture_steps: bool) -> None:
+    if compile_passes:
+        check_compiles(device)
+    if capture_steps:
+        check_captures(device)
 
 
 def _interrupted(run: RunRecord, records: Sequence[tuple[Cell, CellRecord]]) -> Interrupted:
@@ -192,9 +200,12 @@ def _run_here(cells: Sequence[Cell], run: RunContext) -> list[Failure]:
     failures = []
     for cell in cells:
         run.progress.begin(cell.label)
+        run.telling.begun(cell)
         began = time.monotonic()
         message = try_cell(cell, run)
-        run.progress.end(cell.label, time.monotonic() - began, message)
+        seconds = time.monotonic() - began
+        run.progress.end(cell.label, seconds, message)
+        run.telling.ended(cell, seconds, message)
         if message is not None:
             failures.append(Failure(cell.label, message))
     return failures

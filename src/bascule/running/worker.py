@@ -16,6 +16,8 @@ import torch
 
 from bascule.core.errors import RequestError
 from bascule.core.progress import Progress
+from bascule.plan.plan import Cell
+from bascule.running.telling import Telling
 from bascule.running.workplace import Workplace
 
 _EVERY = 0.5
@@ -38,6 +40,13 @@ class Reached:
     total: int
     done: int
     note: str
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """An epoch of the cell's training has ended, with this point of its curve."""
+
+    values: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -71,7 +80,8 @@ def serve() -> None:
         place: Workplace = pickle.load(given)
     except EOFError:
         return
-    place = replace(place, run=replace(place.run, progress=_Telling(answers)))
+    epochs = _Epochs(answers, place.run.telling.names)
+    place = replace(place, run=replace(place.run, progress=_Progress(answers), telling=epochs))
     orders: SimpleQueue[Order] = SimpleQueue()
     threading.Thread(target=_read, args=(given, orders), daemon=True).start()
     while True:
@@ -107,7 +117,18 @@ def _answer(place: Workplace, order: Order) -> Ended | Refused:
     return Ended(time.monotonic() - began, failure, kind)
 
 
-class _Telling(Progress):
+class _Epochs(Telling):
+    """Tells whoever sent the cell of the epochs of its training."""
+
+    def __init__(self, answers: IO[bytes], names: tuple[str, ...]) -> None:
+        super().__init__(names)
+        self._answers = answers
+
+    def epoch(self, cell: Cell, values: Mapping[str, float]) -> None:
+        _say(self._answers, Epoch(dict(values)))
+
+
+class _Progress(Progress):
     """Tells whoever sent the cell how far it is, now and then."""
 
     def __init__(self, answers: IO[bytes]) -> None:

@@ -18,6 +18,7 @@ from bascule.plan.plan import Cell
 from bascule.record.run import RunRecord
 from bascule.running.cell import try_cell
 from bascule.running.context import RunContext
+from bascule.running.telling import Telling
 
 SHARED = "must be on storage that every node shares, at the same place"
 
@@ -68,6 +69,7 @@ class Workplace:
             record=RunRecord(run.record.path.absolute()),
             roots=tuple(root.absolute() for root in run.roots),
             progress=Progress(),
+            telling=Telling(run.telling.names),
             _splits=None,
             _held_out=None,
             _key="",

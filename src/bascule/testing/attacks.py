@@ -185,7 +185,7 @@ def check_norms(attack: Attack) -> None:
     allowed = norms_of(type(attack))
     demand(allowed and set(allowed) <= set(NORMS), f"its norms are {allowed}; allowed are {NORMS}")
     for norm in ("l0", *NORMS):
-        made = functools.partial(catalog.construct, type(attack), {**_described(attack), "norm": norm})
+        made = functools.partial(catalog.construct, type(attack), {**_described(attack), "norm": norm, "eps": 0.1})
         if norm in allowed:
             demand(made().norm == norm, f"norm {norm} is not kept")
             continue

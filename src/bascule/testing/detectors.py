@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from bascule.core import catalog
 from bascule.core.images import Images
 from bascule.core.rng import stream
-from bascule.detectors.contract import Detector
-from bascule.detectors.run import Guard, prepare_detector
+from bascule.detectors.contract import Detector, Guard
+from bascule.detectors.run import prepare_detector
 from bascule.testing.cases import random_images, same, state
 from bascule.testing.demands import demand
 from bascule.testing.settings import check_settings
@@ -27,7 +27,7 @@ def check_detector(detector: Detector) -> None:
     check_settings(detector)
     for channels in (1, 3):
         check_form(detector, channels)
-    for check in (check_each, check_model, check_generator, check_alarms, check_smooth, check_differs):
+    for check in (check_differs, check_each, check_model, check_generator, check_alarms, check_smooth):
         check(detector)
 
 

@@ -54,30 +54,6 @@ def random_outcomes(seed: int, count: int = 60, aims: Sequence[int] | None = Non
 
     adversarial = [np.where(draws.random(count) < 0.2, MISSING, predictions()) for _ in range(2)]
 
-    def judgement() -> Judgement:
-        poisoned, removed = draws.random(count) < 0.3, draws.random(count) < 0.4
-        return Judgement(
-            score=draws.random(count, dtype=np.float32) + np.float32(0.3) * poisoned.astype(np.float32),
-            removed=removed,
-            poisoned=poisoned,
-        )
-
-    def verdict() -> Verdict:
-        return Verdict(anomaly=3 * draws.random(CLASSES), suspects=(3, 1)[: draws.integers(3)], overlap=draws.random())
-
-    def detection() -> Detection:
-        calm = np.sort(further.random(40, dtype=np.float32))
-        sorts = {
-            sort: Inputs(
-                suspicion=np.where(made, further.random(count), np.nan).astype(np.float32),
-                prediction=np.where(made, np.where(further.random(count) < 0.5, TARGET, label), MISSING),
-            )
-            for sort in SORTS[1:]
-            for made in [further.random(count) < 0.8]
-        }
-        benign = Inputs(suspicion=further.random(count, dtype=np.float32), prediction=label)
-        return Detection(calm=calm, thresholds=calm[[38, 30]], sorts={"benign": benign, **sorts})
-
     def more() -> dict[str, list[tuple[float | None, NDArray[Any]]]]:
         values = {kind: RETUNED if kind.startswith("retuned") else (None,) for kind in kinds()}
         return {kind: [(value, further.permutation(label)) for value in some] for kind, some in values.items()}
@@ -91,9 +67,9 @@ def random_outcomes(seed: int, count: int = 60, aims: Sequence[int] | None = Non
             attacks=2,
             target=TARGET,
             aims=aims,
-            judgement=judgement(),
-            verdict=verdict(),
-            detection=detection(),
+            judgement=_judgement(draws, count),
+            verdict=_verdict(draws),
+            detection=_detection(further, label),
             **more,
         )
 
@@ -115,6 +91,30 @@ def random_outcomes(seed: int, count: int = 60, aims: Sequence[int] | None = Non
             aims=aims,
         ),
     )
+
+
+def _judgement(draws: np.random.Generator, count: int) -> Judgement:
+    poisoned, removed = draws.random(count) < 0.3, draws.random(count) < 0.4
+    score = draws.random(count, dtype=np.float32) + np.float32(0.3) * poisoned.astype(np.float32)
+    return Judgement(score=score, removed=removed, poisoned=poisoned)
+
+
+def _verdict(draws: np.random.Generator) -> Verdict:
+    return Verdict(anomaly=3 * draws.random(CLASSES), suspects=(3, 1)[: draws.integers(3)], overlap=draws.random())
+
+
+def _detection(draws: np.random.Generator, label: NDArray[Any]) -> Detection:
+    count, calm = len(label), np.sort(draws.random(40, dtype=np.float32))
+    sorts = {
+        sort: Inputs(
+            suspicion=np.where(made, draws.random(count), np.nan).astype(np.float32),
+            prediction=np.where(made, np.where(draws.random(count) < 0.5, TARGET, label), MISSING),
+        )
+        for sort in SORTS[1:]
+        for made in [draws.random(count) < 0.8]
+    }
+    benign = Inputs(suspicion=draws.random(count, dtype=np.float32), prediction=label)
+    return Detection(calm=calm, thresholds=calm[[38, 30]], sorts={"benign": benign, **sorts})
 
 
 def at(outcomes: Outcomes, index: NDArray[Any]) -> Outcomes:

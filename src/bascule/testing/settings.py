@@ -18,7 +18,8 @@ def check_settings(component: Any) -> None:
     """
     room = getattr(type(component), "room", None)
     demand(room is not None, f"{type(component).__name__} subclasses no contract of bascule")
-    demand(dataclasses.is_dataclass(component), f"{type(component).__name__} lacks @component above it")
+    own = "__dataclass_fields__" in vars(type(component))
+    demand(own, f"{type(component).__name__} lacks @component above it")
     described = catalog.describe(component)
     demand(described["name"] == catalog.name_of(component), "its description has another name")
     if described["name"] in catalog.names(str(room)):
@@ -28,7 +29,10 @@ def check_settings(component: Any) -> None:
             type(component), {key: value for key, value in described.items() if key not in ("name", "code")}
         )
     demand(again == component, "its description builds another component: a setting that is no field decides")
-    demand(eval(repr(component), _known_to(component)) == component, "its repr builds another component")
+    text, cls = repr(component), type(component)
+    if text.startswith(f"{cls.__qualname__}("):  # that of a class inside another, or a function, says where it stands
+        text = text.replace(cls.__qualname__, cls.__name__, 1)
+    demand(eval(text, _known_to(component)) == component, "its repr builds another component")
     for field in dataclasses.fields(component):
         try:
             setattr(component, field.name, getattr(component, field.name))

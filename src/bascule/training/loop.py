@@ -63,6 +63,9 @@ Look = Callable[[int], Mapping[str, float]]
 """Called at the end of an epoch (from 1) with its number: what somebody sees of the model then, by name; nothing where
 nobody looks. It leaves the model as it is and draws from no stream of the training."""
 
+AtEpoch = Callable[[Mapping[str, float]], None]
+"""Told each point of the curve once its epoch has ended; of a training that continues, those before at once."""
+
 
 class Judge(Protocol):
     """Says how good the model is at the end of an epoch, on images that it is not trained on; as careful as a look."""
@@ -86,6 +89,7 @@ def train(
     look: Look = lambda _: {},
     judge: Judge | None = None,
     tell: Callable[[Isolated], None] = lambda _: None,
+    at_epoch: AtEpoch = lambda _: None,
     compile_passes: bool = False,
     capture_steps: bool = False,
 ) -> list[dict[str, float]]:
@@ -95,8 +99,8 @@ def train(
     So a training that continues from a checkpoint ends in the same bytes as one that was never interrupted, wherever
     the checkpoint was taken.
 
-    With `compile_passes` the network's passes are compiled, where the objective `compiles`; that changes no more than
-    rounding does. With `capture_steps` steps are captured once they are steady; that changes nothing.
+    With `compile_passes` the network's passes are compiled, where the objective `compiles`: it changes no more than
+    rounding does. With `capture_steps` steps are captured once they are steady: it changes nothing.
 
     The model ends with the weights that are kept: of the last epoch, or of the best (`best_epoch`) by what `judge`
     says; averaged ones where there are any, which `look` and `judge` see along the way too. A course is told the end of
@@ -104,9 +108,8 @@ def train(
 
     Returns:
         The curve: one entry per epoch with `epoch` (from 1), `step`, `loss` (mean of the epoch), `lr` (of its last
-        step) and `seconds` since the start, looks not counted; what `judge` said, under its name, where the best epoch
-        is kept. Where there was a `look`, with what it saw and `probe_seconds`, its time. A training that continues
-        keeps what was seen before.
+        step) and `seconds` since the start, looks not counted; what `judge` said, where the best epoch is kept; where
+        there was a `look`, what it saw and `probe_seconds`. A training that continues keeps what was seen before.
 
     Raises:
         DivergedError: A loss, parameter or running statistic is not finite.
@@ -115,7 +118,7 @@ def train(
     judge = _judge_of(training, judge)
     checkpoints = checkpoints or NoCheckpoints()
     steps = Steps(model, images, training, seed=seed)
-    done = _Done.begun(steps, checkpoints.load())
+    done = _Done.begun(steps, checkpoints.load(), at_epoch)
     saved = time.monotonic()
     with _taking(steps, compile_passes=compile_passes, capture_steps=capture_steps) as take:
         for step in range(done.steps, steps.total):
@@ -157,6 +160,7 @@ class _Done:
 
     losses: Tensor
     """Of the steps of the current epoch."""
+    at_epoch: AtEpoch
     curve: list[dict[str, float]] = field(default_factory=list)
     steps: int = 0
     earlier: float = 0.0
@@ -166,9 +170,9 @@ class _Done:
     """The weights of the best epoch so far, where that is kept."""
 
     @classmethod
-    def begun(cls, steps: Steps, state: dict[str, Any] | None) -> _Done:
+    def begun(cls, steps: Steps, state: dict[str, Any] | None, at_epoch: AtEpoch) -> _Done:
         """Where a training starts: at a checkpoint, if there is one."""
-        done = cls(losses=torch.zeros(steps.per_epoch, device=steps.images.device))
+        done = cls(losses=torch.zeros(steps.per_epoch, device=steps.images.device), at_epoch=at_epoch)
         if state is not None:
             done.restore(state, steps)
         return done
@@ -192,6 +196,14 @@ class _Done:
         spent = time.monotonic() - began
         self.began += spent
         self.curve.append({**entry, **seen, "probe_seconds": spent} if seen else entry)
+        self._tell(self.curve[-1:])
+
+    def _tell(self, entries: Sequence[Mapping[str, float]]) -> None:
+        """Tell of points of the curve, in no time of the training."""
+        began = time.monotonic()
+        for entry in entries:
+            self.at_epoch(dict(entry))
+        self.began += time.monotonic() - began
 
     def finish(self, steps: Steps, tell: Callable[[Isolated], None]) -> None:
         """Give the model the weights that are kept; it is in eval mode afterwards. Tell what a course has isolated."""
@@ -230,6 +242,7 @@ class _Done:
         self.losses.copy_(state["losses"])
         self.curve, self.steps, self.earlier = state["curve"], state["step"], state["seconds"]
         self.best = state.get("best")
+        self._tell(self.curve)
         if steps.average is not None:
             steps.average.restore(state["average"])
         if steps.course is not None:

@@ -59,6 +59,13 @@ def test_it_says_where_attacks_searched_in_two_precisions(tmp_path: Path) -> Non
     assert "Precision of attacks" not in page_of(tmp_path / "plain", Spec()).section("provenance")
 
 
+def test_it_says_which_hooks_were_told(tmp_path: Path) -> None:
+    told = Spec("Told", info={"hooks": ["mlflow (follow 1.2)", "own:Notes"]})
+    section = page_of(tmp_path, Spec(), told).section("provenance")
+    assert "Followed by hooks mlflow (follow 1.2), own:Notes" in section
+    assert "Followed by hooks" not in page_of(tmp_path / "plain", Spec()).section("provenance")
+
+
 def test_a_loaded_checkpoint_is_not_called_a_training(tmp_path: Path) -> None:
     given = Spec("Given", info={"settings": {"train": None, "repair": None}}, twins=False)
     section = page_of(tmp_path / "both", Spec(), given).section("provenance")

@@ -13,7 +13,14 @@ A component class may name one of its fields in a class variable `variant`: `tor
 from bascule.core.catalog.building import Of, build, construct, construct_one_of, describe
 from bascule.core.catalog.component import component, contract, is_named
 from bascule.core.catalog.consent import ForeignCodeError, names_in, recorded_code, remember_named
-from bascule.core.catalog.documentation import Documentation, FieldDoc, documentation, summary
+from bascule.core.catalog.documentation import (
+    Documentation,
+    FieldDoc,
+    documentation,
+    documentation_of,
+    documentation_read,
+    summary,
+)
 from bascule.core.catalog.identity import (
     changes_noted,
     check_code,
@@ -65,6 +72,8 @@ __all__ = [
     "contract",
     "describe",
     "documentation",
+    "documentation_of",
+    "documentation_read",
     "has_code",
     "is_built_in",
     "is_foreign",

@@ -7,14 +7,17 @@ import inspect
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bascule.core import readable
 from bascule.core.catalog.component import belongs_to
 from bascule.core.catalog.importing import place_of
 from bascule.core.catalog.names import contract_source, load, named_settings, names, plugins_of, source_of, unknown_name
 from bascule.core.catalog.sources import parsed
+from bascule.core.definitions import definition
+from bascule.core.definitions import parsed as parsed_source
 from bascule.core.errors import RequestError
+from bascule.core.json_types import json_type
 
 _MAX_DEPTH = 8
 """Modules that a class is looked for in, each having it from the next; two may have it from each other."""
@@ -32,6 +35,8 @@ class FieldDoc:
     """Type and range in words."""
     written: str | None
     """The default as in a study file; None where there is none."""
+    accepts: dict[str, Any]
+    """Type and range as JSON Schema."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,8 @@ class Documentation:
     summary: str
     text: str
     fields: tuple[FieldDoc, ...]
+    variant: str | None = None
+    """The field that stands behind a colon in the component's name, as in `torchvision:resnet18`."""
 
 
 def documentation(room: str, name: str) -> Documentation:
@@ -57,14 +64,31 @@ def documentation(room: str, name: str) -> Documentation:
     return _documentation(room, _loaded_source(room, name) if source is None else source)
 
 
+def documentation_read(room: str, name: str) -> Documentation | None:
+    """As `documentation`, of a component that has a name of its own, never importing it; None where it cannot be read.
+
+    Raises:
+        RequestError: Several packages claim the name.
+    """
+    source = _source(room, name)
+    return None if source is None else _documentation(room, source)
+
+
+def documentation_of(source: str, cls: str) -> Documentation:
+    """Docstring and settings of a class of ours that belongs to no room, by the dotted name of its module."""
+    tree = parsed_source(source)
+    own = next(node for node in _classes(tree) if node.name == cls)
+    return _described(own, tree, [(own, tree, source)])
+
+
 def summary(room: str, name: str) -> str:
     """The first sentence of a component's docstring, read without importing anything; empty where it cannot be found.
 
     Raises:
         RequestError: Several packages claim the name.
     """
-    source = _source(room, name)
-    return "" if source is None else _documentation(room, source).summary
+    about = documentation_read(room, name)
+    return "" if about is None else about.summary
 
 
 class _Source(NamedTuple):
@@ -72,19 +96,21 @@ class _Source(NamedTuple):
 
     node: ast.ClassDef
     module: ast.Module
+    name: str = ""
+    """The file's dotted name, where it is ours."""
 
 
 def _source(room: str, name: str) -> _Source | None:
     """The source of one of our own components or named settings, or of another package's; None where it cannot be found
     by reading."""
     cls = named_settings(room).get(name)
-    if cls is not None:
-        tree = ast.parse(contract_source(room).with_name(f"{name.replace('-', '_')}.py").read_text(encoding="utf-8"))
-        return next(_Source(node, tree) for node in _classes(tree) if node.name == cls)
     path = source_of(room, name)
-    if path is not None:
-        tree, wanted = ast.parse(path.read_text(encoding="utf-8")), name.replace("-", "")
-        return next(_Source(node, tree) for node in _classes(tree) if node.name.lower() == wanted)
+    if cls is None and path is not None:
+        cls = name.replace("-", "")
+    if cls is not None:
+        module = f"{_package(room)}.{name.replace('-', '_')}"
+        tree = parsed_source(module)
+        return next(_Source(node, tree, module) for node in _classes(tree) if node.name.lower() == cls.lower())
     plugin = None if ":" in name else plugins_of(room).get(name)
     return None if plugin is None else _search(plugin.entry.module, plugin.entry.attr or "")
 
@@ -128,12 +154,30 @@ def _loaded_source(room: str, name: str) -> _Source:
 
 
 def _documentation(room: str, source: _Source) -> Documentation:
-    own, tree = source
-    base = ast.parse(contract_source(room).read_text(encoding="utf-8"))
+    own, tree, name = source
+    contract = f"{_package(room)}.contract"
+    base = parsed_source(contract)
+    nodes = [*((node, base, contract) for node in _ancestors(own, base)), (own, tree, name)]
+    return _described(own, tree, nodes)
+
+
+def _package(room: str) -> str:
+    return f"bascule.{contract_source(room).parent.name}"
+
+
+def _described(own: ast.ClassDef, tree: ast.Module, nodes: list[tuple[ast.ClassDef, ast.Module, str]]) -> Documentation:
+    """What a class and those that it inherits settings from, first ones first, say of themselves."""
     text = inspect.cleandoc(ast.get_docstring(own) or ast.get_docstring(tree) or "")
-    nodes = [*((node, base) for node in _ancestors(own, base)), (own, tree)]
-    fields = {doc.name: doc for node, module in nodes for doc in _field_docs(node, module)}
-    return Documentation(_first_sentence(text), text, tuple(fields.values()))
+    fields = {doc.name: doc for node, module, name in nodes for doc in _field_docs(node, module, name)}
+    return Documentation(_first_sentence(text), text, tuple(fields.values()), _variant(own))
+
+
+def _variant(own: ast.ClassDef) -> str | None:
+    for item in own.body:
+        match item:
+            case ast.AnnAssign(target=ast.Name(id="variant"), value=ast.Constant(value=str(field))):
+                return field
+    return None
 
 
 def _ancestors(cls: ast.ClassDef, module: ast.Module) -> list[ast.ClassDef]:
@@ -151,7 +195,7 @@ def _first_sentence(text: str) -> str:
     return re.split(r"(?<=\.)\s+(?=[A-Z`])", " ".join(text.partition("\n\n")[0].split()))[0]
 
 
-def _field_docs(node: ast.ClassDef, module: ast.Module) -> list[FieldDoc]:
+def _field_docs(node: ast.ClassDef, module: ast.Module, source: str) -> list[FieldDoc]:
     docs = []
     for item, following in zip(node.body, [*node.body[1:], None], strict=True):
         if not isinstance(item, ast.AnnAssign) or "ClassVar" in ast.unparse(item.annotation):
@@ -164,8 +208,12 @@ def _field_docs(node: ast.ClassDef, module: ast.Module) -> list[FieldDoc]:
                 default: ast.expr | None = ast.Call(func=factory, args=[], keywords=[])
             case value:
                 default = value
+        meant = definition(default.id, module, source) if isinstance(default, ast.Name) else None
+        if meant is not None and isinstance(meant.node, ast.expr):  # a constant, by its name
+            default = meant.node
         allowed = readable.allowed(item.annotation, module)
-        written = None if default is None else "{}" if allowed.startswith("mapping") else readable.written(default)
+        written = None if default is None else readable.written(default)
+        written = "{}" if allowed.startswith("mapping") and written not in (None, "null") else written
         docs.append(
             FieldDoc(
                 name=ast.unparse(item.target),
@@ -174,6 +222,7 @@ def _field_docs(node: ast.ClassDef, module: ast.Module) -> list[FieldDoc]:
                 text=text,
                 allowed=allowed,
                 written=written,
+                accepts=json_type(item.annotation, module, source),
             )
         )
     return docs

@@ -57,6 +57,7 @@ def _facts(run: RunView) -> list[tuple[str, list[str]]]:
         ("Weights from files", _weights(run)),
         ("Commit", _different(info.get("commit") for info in infos)),
         ("Machine", _different(_host(info.get("host")) for info in infos)),
+        ("Followed by hooks", _different(", ".join(info["hooks"]) for info in infos if info.get("hooks"))),
         ("Started", _started(infos)),
         ("Time taken", _taken(run.models)),
     ]
