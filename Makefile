@@ -54,6 +54,12 @@ wheel: $(VENV_WHEEL)/installed
 try-wheel: wheel
 	PYTHON=$(PYTHON) .ci/try-wheel
 
+# The tutorials run anew, with their output written into them: about five minutes.
+.PHONY: tutorials
+tutorials: $(VENV_FOREIGN)/installed
+	$(VENV_FOREIGN)/bin/python -m pip install --quiet nbclient ipykernel ipywidgets
+	$(VENV_FOREIGN)/bin/python docs/tutorials/renew.py
+
 install: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt

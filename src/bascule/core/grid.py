@@ -126,7 +126,8 @@ def _block(grid: Grid, numbers: Sequence[int], name: int = _NAME, heading: int =
     for line in grid.lines:
         cells = (line[place] for place in places)
         table.add_row(*(f"{value}\n{interval}" if interval else value for value, interval in cells))
-    console = Console(file=io.StringIO(), width=10_000, markup=False)
+    # Elsewhere the console decides by where it is: in a notebook it would show the table itself, besides and first.
+    console = Console(file=io.StringIO(), width=10_000, markup=False, force_terminal=False, force_jupyter=False)
     console.print(table)
     assert isinstance(console.file, io.StringIO)
     return [line.rstrip() for line in console.file.getvalue().splitlines()]
