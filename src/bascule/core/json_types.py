@@ -1,8 +1,8 @@
 """Types and ranges of settings as JSON Schema, read from the source text: the twin for machines of `core/readable.py`.
 
-A schema here says what study files may say: a list stands for a tuple, a fraction such as `8/255` for a number. What it
-cannot say is left open, so that nothing is refused that is right: what validators and `__post_init__` look at, and that
-3.0 is no whole number.
+A schema here says what study files may say: a list stands for a tuple, a fraction such as `8/255` or a percentage for a
+number. What it cannot say is left open, so that nothing is refused that is right: what validators and `__post_init__`
+look at, and that 3.0 is no whole number.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from bascule.core.definitions import definition
-from bascule.core.text import FRACTION
+from bascule.core.text import FRACTION, PERCENT
 
 Schema = dict[str, Any]
 
 _TYPES: dict[str, Schema] = {
     "int": {"type": "integer"},
-    "float": {"type": ["number", "string"], "pattern": f"^{FRACTION}$"},
+    "float": {"type": ["number", "string"], "pattern": f"^({FRACTION}|{PERCENT})$"},
     "str": {"type": "string"},
     "bool": {"type": "boolean"},
     "Any": {},
@@ -124,7 +124,7 @@ def _bounded(inner: ast.expr, extras: list[ast.expr], module: ast.Module, source
     if least:
         schema["minItems" if schema.get("type") == "array" else "minLength"] = least
     if "pattern" in schema and max(limits.get("minimum", -1), limits.get("exclusiveMinimum", -1)) >= 0:
-        schema["pattern"] = schema["pattern"].replace("^-?", "^")
+        schema["pattern"] = schema["pattern"].replace("^(", r"^(?!\s*-)(", 1)
     return schema
 
 

@@ -67,7 +67,8 @@ def quote(value: object) -> str:
     return _cut(text, _LONGEST_VALUE)
 
 
-_PERCENT = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*%\s*")
+PERCENT = r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*%\s*"
+"""A share in percent, as texts for a number may be: 0.5 %."""
 
 
 def ratio(text: str) -> float:
@@ -80,7 +81,7 @@ def number_said(text: str) -> float | None:
     """The number that a text says as a fraction or in percent: `8/255`, `0.5 %`; None where it says none."""
     if re.fullmatch(FRACTION, text.strip()):
         return ratio(text.strip())
-    percent = _PERCENT.fullmatch(text)
+    percent = re.fullmatch(PERCENT, text)
     return None if percent is None else float(percent[1]) / 100
 
 

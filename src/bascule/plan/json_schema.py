@@ -27,7 +27,7 @@ _ABOUT = """\
 A study of Bascule: a base, rows, what varies, seeds, what is measured. Made by `bascule schema` from the components \
 that are installed there. More lenient than `bascule validate FILE`, which knows the whole plan: which settings are \
 missing once base, rows, scales and what varies are merged; which ones go together, and with the data; whether a \
-fraction such as 8/255 is in range, or a radius in linf above 1; that 3.0 is no whole number; settings of your own \
+fraction or percentage is in range, or a radius in linf above 1; that 3.0 is no whole number; settings of your own \
 code, which stand beside its name; what stands behind the dots of a component in `vary`; names of rows and metrics in \
 `published`."""
 _KEYS = {
