@@ -7,6 +7,8 @@ VENV_DOCS ?= .venv-docs
 VENV_LOWEST ?= .venv-lowest
 VENV_NEWEST ?= .venv-newest
 VENV_WHEEL ?= .venv-wheel
+# Files of tests at the same time; most tests are small, and one core does them as fast as two.
+JOBS ?= 2
 
 .PHONY: demo test docs browser lowest newest faults foreign wheel try-wheel install clean
 
@@ -18,7 +20,7 @@ test: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=2 $(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile
 
 # The documentation as a site, in docs/_build/html; a warning is an error. docs/reference and docs/checkout are made by it.
 docs: $(VENV_DOCS)/installed
@@ -33,7 +35,7 @@ lowest: $(VENV_LOWEST)/installed
 	.ci/lowest $(VENV_LOWEST)/bin/python
 
 newest: $(VENV_NEWEST)/installed
-	OMP_NUM_THREADS=2 $(VENV_NEWEST)/bin/python -m pytest
+	OMP_NUM_THREADS=1 $(VENV_NEWEST)/bin/python -m pytest -n $(JOBS) --dist loadfile
 
 # Kills, damage and nonsense for about twenty minutes; docs/reliability.md has the figures.
 faults: $(VENV)/installed-dev
@@ -41,7 +43,7 @@ faults: $(VENV)/installed-dev
 
 # Files and networks that timm, torchvision and Lightning make themselves; `make test` skips these tests.
 foreign: $(VENV_FOREIGN)/installed
-	OMP_NUM_THREADS=2 $(VENV_FOREIGN)/bin/python -m pytest tests/foreign tests/models tests/explain
+	OMP_NUM_THREADS=2 $(VENV_FOREIGN)/bin/python -m pytest tests/foreign tests/models tests/explanations
 
 # Wheel and sdist in dist/, looked through.
 wheel: $(VENV_WHEEL)/installed
