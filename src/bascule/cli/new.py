@@ -54,6 +54,8 @@ _KINDS: Mapping[str, _Kind] = {
     "repair": _Kind(a_component="A model defence", use="repair: $name", about=", idle=$cls(share=0.0), draws=False"),
     "measure": _Kind(a_component="A metric", use="measure: [accuracy, asr, $name]"),
 }
+_TAKEN = ("bascule", "torch", "numpy", "test", "tests")
+"""Modules that would hide, or be hidden by, one of this name; Python has a `test` that it does not list."""
 
 
 def new(
@@ -110,7 +112,7 @@ def _component_name(kind: str, name: str | None) -> str:
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name) or len(name) > 100:
         raise RequestError(f"{name!r}: a component is called with small letters, digits and single -, as in my-{kind}")
     module = name.replace("-", "_")
-    if module in sys.stdlib_module_names or keyword.iskeyword(module) or module in ("bascule", "torch", "numpy"):
+    if module in sys.stdlib_module_names or keyword.iskeyword(module) or module in _TAKEN:
         raise RequestError(f"{name!r}: Python has a module or a word of this name; give another one, as in my-{module}")
     for place in (kind, *catalog.ROOMS):
         if catalog.is_built_in(place, name):
