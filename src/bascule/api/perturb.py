@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from bascule.api.given import floats_for, part_of, precision_of
+from bascule.api.verb import verb
 from bascule.attacks.contract import Evasion
 from bascule.attacks.run import run_attack
 from bascule.attacks.two_precisions import Precision
@@ -18,6 +18,7 @@ from bascule.evaluation.question import Asking, EvaluationSettings
 from bascule.evaluation.subject import Subject, batch_size, content_identity
 
 
+@verb
 def perturb(
     model: nn.Module,
     x: Data,
@@ -68,4 +69,4 @@ def perturb(
     for index, part in subject.batches(question, right.numpy()):
         labels = images.labels[index]
         perturbed[index] = run_attack(filled, search, part, labels, generator=generator, precision=question.precision).x
-    return perturbed.to("cpu" if y is None else torch.as_tensor(x).device)
+    return perturbed.to(x.device if isinstance(x, Tensor) else "cpu")

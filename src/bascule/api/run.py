@@ -56,7 +56,8 @@ def run(
         study: A built-in study (`bascule ls studies`), the path of a .yaml file, or what stands in one as a mapping.
         scale: Which of the study's scales; by default its first.
         seeds: Number of seeds instead of the study's.
-        set: Settings changed in every row, `{"train.epochs": 3}` or `["train.epochs=3"]`; texts are read as in a file.
+        set: Settings changed in every row, or with `rows.NAME...` in one: `{"train.epochs": 3}` or
+            `["train.epochs=3"]`; texts are read as in a file.
         name: What a study that is a mapping is called, and so its run folder. What was made under this name before
             stays, and is used again where it is asked for again.
         runs: Folder that holds the runs.
