@@ -196,7 +196,10 @@ class Floats:
         low, high = float(self.x.min()), float(self.x.max())
         if low != low:
             broken = int(self.x.isnan().flatten(1).any(1).sum())
-            raise RequestError(f"{count(broken, 'image holds', 'images hold')} NaN; give them without", place=("x",))
+            raise RequestError(
+                f"images must lie in [0, 1], found nan..nan: {count(broken, 'image holds', 'images hold')} NaN",
+                place=("x",),
+            )
         if not (low >= 0 and high <= 1):
             raise RequestError(
                 f"images must lie in [0, 1], found {low:.4g}..{high:.4g}. Normalisation belongs inside the model, as "
