@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -224,3 +225,33 @@ def test_results_say_in_a_few_lines_what_they_hold(some) -> None:
     }  # fmt: skip
     assert {verb for verb in shown if shown[verb].startswith(starts[verb])} == set(shown)
     assert all(len(text) < 700 and text.count("\n") < 10 for text in shown.values())
+
+
+def test_an_attack_that_has_no_gradient_to_follow_is_told() -> None:
+    class Closed(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad():
+                return self.inner(x)
+
+    model, x = Closed(), torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    y = model(x).argmax(1)
+    with pytest.warns(UserWarning, match=r"^hardly attacked: pgd follows the gradient .* and this model has none"):
+        bascule.perturb(model, x, y, "pgd", eps=0.1)
+    bascule.perturb(model, x, y, "square", eps=0.1, queries=5)  # asks for logits alone
+
+
+@pytest.mark.parametrize("verb", ["load", "check", "run"])
+def test_folders_are_paths(verb: str) -> None:
+    given = ("digits", "asr < 1") if verb == "check" else ("digits",)
+    with pytest.raises(RequestError, match=r"^runs: expected the path of a folder, got 3$"):
+        getattr(bascule, verb)(*given, runs=3)
+
+
+@pytest.mark.parametrize("hooks", [bascule.hooks.Hook(), 3])
+def test_hooks_are_a_list(hooks: Any, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"hooks: expected a list of hooks"):
+        bascule.run("digits", runs=tmp_path, hooks=hooks, progress=False)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from bascule.api.given import floats_for, part_of
+from bascule.api.verb import verb
 from bascule.certifiers.contract import Certified, Certifier
 from bascule.core.given import Data, Labels
 from bascule.evaluation.question import Asking, EvaluationSettings
@@ -16,6 +17,7 @@ from bascule.evaluation.run import answer_questions
 from bascule.evaluation.subject import Subject, content_identity
 
 
+@verb
 def certify(
     model: nn.Module,
     x: Data,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from os import PathLike
 
+from bascule.api.verb import path
 from bascule.record.evaluation import Evaluation
 from bascule.report.check import checked
 from bascule.report.check.checked import Checked
@@ -35,4 +36,4 @@ def check(
     Raises:
         RequestError: There is no such run, row or metric, or a condition cannot be read.
     """
-    return checked.check(what, conditions, row=row, runs=runs)
+    return checked.check(what, conditions, row=row, runs=path(runs, "runs"))

@@ -8,11 +8,13 @@ from typing import Any
 from torch import nn
 
 from bascule.api.given import drawing, images_for, part_of
+from bascule.api.verb import verb
 from bascule.core.given import Data, Labels
 from bascule.detectors.contract import Detector, Guard
 from bascule.detectors.run import prepare_detector
 
 
+@verb
 def detect(
     model: nn.Module,
     x: Data,

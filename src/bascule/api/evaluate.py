@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from bascule.api.given import floats_for, precision_of
+from bascule.api.verb import verb
 from bascule.attacks.contract import Evasion
 from bascule.attacks.two_precisions import Precision
 from bascule.certifiers.contract import Certifier
@@ -22,6 +23,7 @@ from bascule.record.evaluation import Evaluation, check_measurable, metrics_name
 from bascule.triggers.contract import Trigger
 
 
+@verb
 def evaluate(
     model: nn.Module,
     x: Data,

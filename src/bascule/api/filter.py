@@ -8,12 +8,14 @@ from typing import Any
 from torch import nn
 
 from bascule.api.given import drawing, images_for, part_of
+from bascule.api.verb import verb
 from bascule.core.given import Data, Labels
 from bascule.core.images import as_bytes
 from bascule.filters.contract import FIRST, Filter, Judged
 from bascule.filters.run import run_filter
 
 
+@verb
 def filter(  # noqa: A001
     model: nn.Module,
     x: Data,

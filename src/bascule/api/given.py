@@ -30,6 +30,8 @@ ARGUMENTS = {
 }
 """How verbs call the component of each kind that they are given."""
 _CHUNK = 2000
+_MOST_CLASSES = 1_000_000
+"""More of them are a mistake: an index or a missing label among the labels."""
 
 
 def part_of(room: str, given: str | Mapping[str, Any] | Any, settings: Mapping[str, Any]) -> Any:
@@ -98,7 +100,15 @@ def images_for(model: nn.Module, x: Data, y: Labels | None, seed: int) -> Images
 
 
 def as_set(images: Floats, classes: int) -> Images:
-    """The images with their positions as ids, on their device."""
+    """The images with their positions as ids, on their device.
+
+    Raises:
+        RequestError: Another number of channels than 1 or 3, or so many classes that the labels must be wrong.
+    """
+    if classes > _MOST_CLASSES:
+        found = int(images.labels.max())
+        place, what = ("y", f"labels go up to {found:,}") if found >= _MOST_CLASSES else ("classes", f"{classes:,}")
+        raise RequestError(f"{what}: more than {_MOST_CLASSES:,} classes; labels count from 0", place=(place,))
     with placed("x"):
         pixels = _whole_bytes(images.x)
         return Images(
@@ -127,6 +137,11 @@ def check_module(model: object, argument: str = "model") -> None:
     """
     if not isinstance(model, nn.Module):
         raise RequestError(f"expected a torch.nn.Module, got {type(model).__name__}", place=(argument,))
+    if any(parameter.is_inference() for parameter in model.parameters()):
+        raise RequestError(
+            "its parameters were made under torch.inference_mode(), and have no gradients for ever: make it outside",
+            place=(argument,),
+        )
 
 
 def drawing(seed: int, purpose: str, images: Images) -> torch.Generator:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from os import PathLike, fspath
-from pathlib import Path
 
+from bascule.api.verb import path
 from bascule.core.errors import RequestError
 from bascule.core.text import quote
 from bascule.record.run import open_run
@@ -26,4 +26,4 @@ def load(run: str | PathLike[str], *, runs: str | PathLike[str] = "runs") -> Run
     """
     if not isinstance(run, (str, PathLike)):
         raise RequestError(f"a run folder, or the name of a study that was run; got {quote(run)}", place=("run",))
-    return Run(open_run(fspath(run), Path(runs)))
+    return Run(open_run(fspath(run), path(runs, "runs")))

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from bascule.api.given import floats_for, part_of, precision_of
+from bascule.api.verb import verb
 from bascule.attacks.contract import Evasion
 from bascule.attacks.run import run_attack
 from bascule.attacks.two_precisions import Precision
+from bascule.core.catalog import name_of
 from bascule.core.given import Data, Labels
+from bascule.core.gradients import is_differentiable, no_gradients
 from bascule.core.inference import Filled, predict
 from bascule.evaluation.question import Asking, EvaluationSettings
 from bascule.evaluation.subject import Subject, batch_size, content_identity
 
 
+@verb
 def perturb(
     model: nn.Module,
     x: Data,
@@ -63,9 +67,11 @@ def perturb(
     asking = Asking(asked)
     question = asking.ask("attack", search, [asking.ask("clean")])
     subject = Subject(model=model, test=images, seed=seed, questions=asking.questions)
+    if search.uses_gradient and not is_differentiable(model, images.x):
+        warnings.warn(f"hardly attacked: {no_gradients(name_of(search))}", stacklevel=4)  # of who called the verb
     right = predict(model, images, batch_size=batch_size(images)) == images.labels.cpu()
     perturbed, filled, generator = images.x.clone(), Filled(model), subject.generator(question)
     for index, part in subject.batches(question, right.numpy()):
         labels = images.labels[index]
         perturbed[index] = run_attack(filled, search, part, labels, generator=generator, precision=question.precision).x
-    return perturbed.to("cpu" if y is None else torch.as_tensor(x).device)
+    return perturbed.to(x.device if isinstance(x, Tensor) else "cpu")

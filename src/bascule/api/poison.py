@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bascule.api.given import as_set, check_module, part_of
+from bascule.api.verb import verb
 from bascule.attacks.contract import Evasion
 from bascule.attacks.run import run_attack
 from bascule.core import rng
@@ -100,6 +101,7 @@ _SHOWN = 8
 """Poisoned images that a notebook shows."""
 
 
+@verb
 def poison(
     x: Data,
     y: Labels | None,
@@ -230,7 +232,8 @@ def _perturbed(
 
 def _as_given(planted: Images, given: Any) -> Tensor:
     """The pictures as uint8 where they were given so, else as floats."""
-    as_bytes = isinstance(given, (Tensor, np.ndarray)) and given.dtype in (torch.uint8, np.uint8)
+    held = given.pixels if isinstance(given, Images) else given
+    as_bytes = isinstance(held, (Tensor, np.ndarray)) and held.dtype in (torch.uint8, np.uint8)
     if as_bytes and isinstance(planted.pixels, Tensor):
-        return planted.pixels.clone() if planted.pixels is given else planted.pixels
+        return planted.pixels.clone() if planted.pixels is held else planted.pixels
     return planted.batch(torch.arange(len(planted)))

@@ -8,11 +8,13 @@ from typing import Any
 from torch import nn
 
 from bascule.api.given import drawing, images_for, part_of
+from bascule.api.verb import verb
 from bascule.core.given import Data, Labels
 from bascule.repairs.contract import Repair, Repaired
 from bascule.repairs.run import run_repair
 
 
+@verb
 def repair(
     model: nn.Module,
     x: Data,

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, cast, get_args
 
 from rich.console import Console
 
+from bascule.api.verb import path
 from bascule.core.errors import Interrupted, RequestError, placed, unknown
 from bascule.core.files import check_writable
 from bascule.core.progress import nothing
@@ -56,7 +57,8 @@ def run(
         study: A built-in study (`bascule ls studies`), the path of a .yaml file, or what stands in one as a mapping.
         scale: Which of the study's scales; by default its first.
         seeds: Number of seeds instead of the study's.
-        set: Settings changed in every row, `{"train.epochs": 3}` or `["train.epochs=3"]`; texts are read as in a file.
+        set: Settings changed in every row, or with `rows.NAME...` in one: `{"train.epochs": 3}` or
+            `["train.epochs=3"]`; texts are read as in a file.
         name: What a study that is a mapping is called, and so its run folder. What was made under this name before
             stays, and is used again where it is asked for again.
         runs: Folder that holds the runs.
@@ -79,9 +81,9 @@ def run(
         KeyboardInterrupt: It was stopped; what is finished is kept, and the text says how much that is.
     """
     return _run(
-        _document(study, name), overrides=_overrides(set, seeds), scale=_text(scale, "scale"), runs=Path(runs),
+        _document(study, name), overrides=_overrides(set, seeds), scale=_text(scale, "scale"), runs=path(runs, "runs"),
         device=device, jobs=_whole(jobs, "jobs"), engine=_engine(engine), compile_passes=compile_passes,
-        data_dir=None if data_dir is None else Path(data_dir), capture_steps=capture_steps, report=report,
+        data_dir=None if data_dir is None else path(data_dir, "data_dir"), capture_steps=capture_steps, report=report,
         console=None if progress else silent(), hooks=hooks,
     )  # fmt: skip
 

@@ -8,11 +8,13 @@ from typing import Any
 from torch import nn
 
 from bascule.api.given import drawing, images_for, part_of
+from bascule.api.verb import verb
 from bascule.core.given import Data, Labels
 from bascule.scanners.contract import Scan, Scanner
 from bascule.scanners.run import run_scanner
 
 
+@verb
 def scan(
     model: nn.Module,
     x: Data,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bascule.api.given import as_set, floats_for, part_of
+from bascule.api.verb import verb
 from bascule.core import rng
 from bascule.core.catalog import construct, name_of
 from bascule.core.errors import RequestError, placed
@@ -74,6 +75,7 @@ def _said(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, (int, float)) else ""
 
 
+@verb
 def train(
     model: nn.Module | str | Mapping[str, Any] | Architecture,
     x: Data,
@@ -127,6 +129,8 @@ def train(
     with repeatable(where), torch.enable_grad():
         curve = train_in_place(network, images, plan, seed=seed, judge=judge, tell=isolated.append, report=report)
     found = isolated[0].isolated.cpu() if isolated else None
+    # Whatever it was trained in, weights are given back as files of weights take them.
+    network = network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return Trained(model=network.eval(), curve=tuple(curve), isolated=found)
 
 

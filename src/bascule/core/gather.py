@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import IterableDataset
@@ -19,6 +20,13 @@ from bascule.core.rng import borrowed_global_stream
 _IMAGE_KEYS = ("image", "img", "images", "pixel_values")
 """Keys of the image where the items are mappings."""
 _LABEL_KEYS = ("label", "labels", "fine_label", "target")
+
+
+def native(array: NDArray[Any]) -> NDArray[Any]:
+    """The array as torch takes it: the same memory, or a copy where it is flipped, read-only or of foreign bytes."""
+    if array.dtype.isnative and array.flags.writeable and all(step >= 0 for step in array.strides):
+        return array
+    return array.astype(array.dtype.newbyteorder("="), order="C")
 
 
 def is_data_set(x: Any) -> bool:
@@ -97,7 +105,7 @@ def _batch(image: Any, name: str, at: int) -> Tensor:
     if isinstance(image, Image.Image):
         image = _pixels(image, name, at)
     if isinstance(image, np.ndarray):
-        image = torch.from_numpy(np.array(image if image.ndim != 3 else image.transpose(2, 0, 1)))
+        image = torch.from_numpy(native(np.array(image if image.ndim != 3 else image.transpose(2, 0, 1))))
     if not isinstance(image, Tensor) or image.ndim not in (2, 3, 4):
         raise _wrong(f"{name}: the image of item {at} is {_kind(image)}; a picture or a tensor C x H x W is needed")
     x = image.detach().cpu()

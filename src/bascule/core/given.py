@@ -8,17 +8,21 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from bascule.core.errors import RequestError
-from bascule.core.gather import gather, is_data_set
-from bascule.core.images import Floats, as_floats, only_marks
+from bascule.core.gather import gather, is_data_set, native
+from bascule.core.images import Floats, Images, Splits, as_floats, only_marks
 
-Data: TypeAlias = Tensor | NDArray[Any] | Dataset[Any] | DataLoader[Any] | Iterable[Any]
-"""Images N x C x H x W, floats in [0, 1] or uint8 (0 to 255); or a data set or loader that gives (image, label)."""
+Data: TypeAlias = Tensor | NDArray[Any] | Dataset[Any] | DataLoader[Any] | Iterable[Any] | Images
+"""Images N x C x H x W, floats in [0, 1] or uint8 (0 to 255); or a data set or loader that gives (image, label).
+
+`Images` are what `bascule.data.Digits().load().train` is.
+"""
 Labels: TypeAlias = Tensor | NDArray[Any] | Sequence[int]
 """Whole numbers from 0, shape (N,)."""
 _PACKAGE = str(Path(__file__).parents[1])
@@ -35,10 +39,11 @@ def labelled(x: Data, y: Labels | None, *, seed: int) -> Floats:
     Raises:
         RequestError: A wrong type, shape, range or label; its place is the argument.
     """
-    if is_data_set(x):
+    _check_split(x)
+    if isinstance(x, Images) or is_data_set(x):
         if y is not None:
             raise RequestError(f"{type(x).__name__} brings its labels along: leave `y` out", place=("y",))
-        x, y = gather(x, seed=seed)
+        x, y = (_held(x), x.labels) if isinstance(x, Images) else gather(x, seed=seed)
     elif y is None:
         what = "a tensor" if isinstance(x, Tensor) else type(x).__name__
         raise RequestError(f"labels are needed: `x` is {what}, not a data set or loader that has them", place=("y",))
@@ -54,12 +59,26 @@ def unlabelled(x: Data) -> Tensor:
     Raises:
         RequestError: A wrong type, shape or range; its place is `x`.
     """
-    if is_data_set(x):
+    _check_split(x)
+    if isinstance(x, Images):
+        x = _held(x)
+    elif is_data_set(x):
         x, _ = gather(x, seed=0)
     x = _pixels(x)
     if x.ndim == 4 and len(x) == 0:
         return x
     return Floats(x=x, labels=torch.zeros(len(x) if x.ndim else 0, dtype=torch.int64, device=x.device)).x
+
+
+def _held(images: Images) -> Tensor:
+    """All pictures of a set, in memory."""
+    pixels = images.pixels
+    return pixels if isinstance(pixels, Tensor) else pixels[torch.arange(len(images))]
+
+
+def _check_split(x: object) -> None:
+    if isinstance(x, Splits):
+        raise RequestError("training and test images together; give `.train` or `.test` of them", place=("x",))
 
 
 def _pixels(given: Any) -> Tensor:
@@ -74,10 +93,14 @@ def _pixels(given: Any) -> Tensor:
 
 def _tensor(given: Any, place: str) -> Tensor:
     try:
-        return torch.as_tensor(given)
+        tensor = torch.as_tensor(native(given) if isinstance(given, np.ndarray) else given)
     except (TypeError, ValueError, RuntimeError) as error:
         what = {"x": "images are a tensor or an array, or a data set or loader", "y": "labels are whole numbers"}[place]
         raise RequestError(f"{what}; got {type(given).__name__} ({error})", place=(place,)) from error
+    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
+        kind = "without values (meta)" if tensor.is_meta else "quantized" if tensor.is_quantized else "sparse"
+        raise RequestError(f"an ordinary tensor is needed; this one is {kind}", place=(place,))
+    return tensor
 
 
 def _outside() -> int:

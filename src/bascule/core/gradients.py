@@ -122,6 +122,20 @@ def check_differentiable(model: nn.Module, x: Tensor, *, who: str, connected: bo
         raise RequestError(no_gradients(who))
 
 
+def check_follows(loss: Tensor) -> None:
+    """Refuse to train what its parameters do not change.
+
+    Raises:
+        RequestError: The loss has no gradient by any parameter.
+    """
+    if not loss.requires_grad:
+        raise RequestError(
+            "cannot be trained: no gradient reaches a parameter. All of them are frozen (`requires_grad` is False), or "
+            "the network computes without gradients (`torch.no_grad` in its forward)",
+            place=("model",),
+        )
+
+
 def no_gradients(who: str) -> str:
     """What to say to `who` follows gradients that a model does not have."""
     return (

@@ -194,7 +194,13 @@ class Floats:
         if len(self.x) == 0:
             raise RequestError("there are no images", place=("x",))
         low, high = float(self.x.min()), float(self.x.max())
-        if not (low >= 0 and high <= 1):  # NaN too
+        if low != low:
+            broken = int(self.x.isnan().flatten(1).any(1).sum())
+            raise RequestError(
+                f"images must lie in [0, 1], found nan..nan: {count(broken, 'image holds', 'images hold')} NaN",
+                place=("x",),
+            )
+        if not (low >= 0 and high <= 1):
             raise RequestError(
                 f"images must lie in [0, 1], found {low:.4g}..{high:.4g}. Normalisation belongs inside the model, as "
                 "its first layer; pixels from 0 to 255 are given as uint8",

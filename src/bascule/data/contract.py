@@ -105,14 +105,17 @@ class Source(ABC):
         if largest[0] <= 1:
             warn_of_darkness(catalog.name_of(self))
 
-    def load(self, roots: Sequence[Path]) -> Splits:
+    def load(self, roots: Sequence[Path] | None = None) -> Splits:
         """What a study uses: the source without `held_out`, cut to `max_train` and `max_test`.
+
+        Args:
+            roots: Folders searched for data; by default $BASCULE_DATA, ./data, ~/.cache/bascule and the current one.
 
         Raises:
             RequestError: What `read` refuses, a source whose two splits do not fit each other, or more images held out
                 than there are.
         """
-        train, test = self.read(roots)
+        train, test = self.read(default_roots() if roots is None else roots)
         check_same_size(catalog.name_of(self), train.size, test.size)
         if train.classes != test.classes:
             raise RequestError(f"{catalog.name_of(self)}: training and test images have different classes")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from bascule.core.errors import RequestError
+from bascule.core.text import quote
 from bascule.hooks.announced import made_hooks
 from bascule.hooks.contract import CellEnd, CellFacts, Hook, RunEnd, RunFacts
 from bascule.plan.plan import Cell, Plan, Row
@@ -28,6 +29,8 @@ def hooks_of(given: Sequence[Hook]) -> dict[str, Hook]:
     Raises:
         RequestError: Something else was given than hooks.
     """
+    if isinstance(given, Hook) or not isinstance(given, Iterable):
+        raise RequestError(f"expected a list of hooks, got {quote(given)}", place=("hooks",))
     for one in given:
         if not isinstance(one, Hook):
             what = f"the class {one.__name__}: make one of it" if isinstance(one, type) else repr(one)

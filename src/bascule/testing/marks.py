@@ -28,8 +28,9 @@ def stamped_by(trigger: Trigger, x: Tensor, *, seed: int = 0, place: Place | Non
     given, state = x.clone(), torch.get_rng_state()
     generator = stream(seed, "contract")
     stamped = trigger.stamp_at(*place, x, generator=generator) if place else trigger.stamp(x, generator=generator)
-    demand(torch.equal(x, given), "the input was modified")
-    demand(torch.equal(torch.get_rng_state(), state), "the global generator was used")
+    who = f"{type(trigger).__name__}.{'stamp_at' if place else 'stamp'}"
+    demand(torch.equal(x, given), f"{who}: the input was modified")
+    demand(torch.equal(torch.get_rng_state(), state), f"{who}: the global generator was used")
     return stamped
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bascule.core import rng
+from bascule.core.gradients import check_follows
 from bascule.core.images import Images
 from bascule.training.average import Average
 from bascule.training.contract import Course, Objective
@@ -72,6 +73,7 @@ class Steps:
         self.optimizer.zero_grad(set_to_none=True)
         with self._objective(net, x, y, progress) as objective:
             loss = objective.loss(net, x, y, progress=progress, generator=self.generator)
+            check_follows(loss)
             loss.backward()
         if self.training.clip_norm is not None:
             wanted = [p for group in self.optimizer.param_groups for p in group["params"]]
