@@ -15,6 +15,7 @@ import safetensors.torch
 from rich.console import Console
 from torch import nn
 
+from bascule.api.verb import path
 from bascule.auditing.conduct import Prepared, judge, prepare
 from bascule.auditing.images import prepare_images
 from bascule.auditing.propose import Wish
@@ -83,8 +84,9 @@ def audit(
         trained_on_it=not other_training_data,
     )  # fmt: skip
     return _audit(
-        model, data=_spec(data), architecture=_spec(architecture), wish=wish, runs=Path(runs), seed=seed,
-        data_dir=None if data_dir is None else Path(data_dir), device=device, trust_code=trust_code, progress=progress,
+        model, data=_spec(data), architecture=_spec(architecture), wish=wish, runs=path(runs, "runs"), seed=seed,
+        data_dir=None if data_dir is None else path(data_dir, "data_dir"), device=device, trust_code=trust_code,
+        progress=progress,
     )  # fmt: skip
 
 

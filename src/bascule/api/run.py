@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast, get_args
 
 from rich.console import Console
 
-from bascule.api.verb import path
+from bascule.api.verb import path, whole_or_none
 from bascule.core.errors import Interrupted, RequestError, placed, unknown
 from bascule.core.files import check_writable
 from bascule.core.progress import nothing
@@ -82,7 +82,7 @@ def run(
     """
     return _run(
         _document(study, name), overrides=_overrides(set, seeds), scale=_text(scale, "scale"), runs=path(runs, "runs"),
-        device=device, jobs=_whole(jobs, "jobs"), engine=_engine(engine), compile_passes=compile_passes,
+        device=device, jobs=whole_or_none(jobs, "jobs"), engine=_engine(engine), compile_passes=compile_passes,
         data_dir=None if data_dir is None else path(data_dir, "data_dir"), capture_steps=capture_steps, report=report,
         console=None if progress else silent(), hooks=hooks,
     )  # fmt: skip
@@ -186,7 +186,7 @@ def _overrides(changes: Mapping[str, Any] | Sequence[str], seeds: int | None) ->
     if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
         raise RequestError(f"a mapping, or texts such as train.epochs=3; got {quote(changes)}", place=("set",))
     given = [parse_override(text, "set") for text in texts]
-    more = [] if seeds is None else [Override(path="seeds", value=_whole(seeds, "seeds"), origin="seeds")]
+    more = [] if seeds is None else [Override(path="seeds", value=whole_or_none(seeds, "seeds"), origin="seeds")]
     return [*given, *more]
 
 
@@ -200,12 +200,6 @@ def _change(path: Any, value: Any) -> str:
 def _text(value: Any, place: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise RequestError(f"expected text, got {quote(value)}", place=(place,))
-    return value
-
-
-def _whole(value: Any, place: str) -> int | None:
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-        raise RequestError(f"expected a whole number, got {quote(value)}", place=(place,))
     return value
 
 

@@ -62,7 +62,8 @@ def path(given: Any, place: str) -> Path:
     return Path(given)
 
 
-def _whole_or_none(given: Any, place: str) -> int | None:
+def whole_or_none(given: Any, place: str) -> int | None:
+    """As `whole`, where None stands for what is not given."""
     return None if given is None else whole(given, place)
 
 
@@ -113,8 +114,8 @@ def _called(given: Any, place: str) -> Any:
 
 _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "seed": whole,
-    "target": _whole_or_none,
-    "classes": _whole_or_none,
+    "target": whole_or_none,
+    "classes": whole_or_none,
     "sources": _several_whole,
     "measure": _names,
     "attack_precision": _name,
