@@ -43,7 +43,7 @@ def test_every_room_has_its_check_and_every_check_is_offered() -> None:
     assert list(CHECKS) == list(ROOMS)
     stub = Path(bascule.testing.__file__).with_suffix(".pyi").read_text()
     offered = {alias.name for node in ast.parse(stub).body if isinstance(node, ast.ImportFrom) for alias in node.names}
-    assert offered == {"check", *(one.__name__ for one in CHECKS.values())}
+    assert offered == {"check", "check_hook", *(one.__name__ for one in CHECKS.values())}
     assert offered <= set(dir(bascule.testing))
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 
 from bascule.core.catalog.plugins import about
-from bascule.core.errors import RequestError, unknown
+from bascule.core.errors import RequestError, say_where, unknown
 from bascule.hooks.contract import Hook
 
 GROUP = "bascule.hooks"
@@ -88,6 +88,6 @@ def made_hooks() -> dict[str, Hook]:
             try:
                 made[one.label] = one.made()
             except (Exception, SystemExit) as error:  # whatever somebody's package does when it is imported
-                reason = f"{type(error).__name__}: {error}"
-                warnings.warn(f"the hook {one.label} cannot be loaded, and the run goes on: {reason}", stacklevel=2)
+                problem = f"the hook {one.label} cannot be loaded, and the run goes on: {say_where(error)}"
+                warnings.warn(problem, stacklevel=2)
     return made
