@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 import subprocess
@@ -15,6 +16,7 @@ import jsonschema
 import pytest
 import yaml
 
+from api.test_surface import is_public
 from bascule.cli.new import TEMPLATES
 from bascule.core.catalog import ROOMS
 from bascule.plan.document import parse_study
@@ -72,6 +74,15 @@ def imported(path: Path) -> Any:
     return module
 
 
+def bascule_names(module: Any) -> list[tuple[str, str]]:
+    """What a module imports of ours: from where, and the name."""
+    tree = ast.walk(ast.parse(Path(module.__file__).read_text()))
+    found = [
+        (node.module or "", alias.name) for node in tree if isinstance(node, ast.ImportFrom) for alias in node.names
+    ]
+    return [(place, name) for place, name in found if place.partition(".")[0] == "bascule"]
+
+
 @pytest.mark.parametrize("kind", ROOMS)
 def test_a_plug_in_of_every_kind_keeps_its_contract(
     kind: str, bascule: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -88,6 +99,7 @@ def test_a_plug_in_of_every_kind_keeps_its_contract(
     made = imported(tmp_path / name / "src" / f"{module}.py")
     test = imported(tmp_path / name / "tests" / f"test_{module}.py")
     assert getattr(made, cls).room == kind
+    assert [word for word in (*bascule_names(made), *bascule_names(test)) if not is_public(*word)] == []
     test.test_the_contract_holds()
     for key in (module, f"test_{module}"):
         sys.modules.pop(key, None)
