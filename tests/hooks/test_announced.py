@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bascule.core.catalog import plugins
 from bascule.core.errors import RequestError
 from bascule.hooks import Hook, installed
 from bascule.hooks.announced import made_hooks
@@ -50,6 +51,18 @@ def test_installed_hooks_act_and_none_is_imported_to_be_listed(announce: Announc
         ("loud", "hooks_b 1.2", True),
         ("quiet", "hooks_b 1.2", True),
     ]
+
+
+def test_a_package_that_is_found_twice_counts_once(announce: Announce, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hooks and components alike."""
+    announce("hooks_g", GOOD, loud="hooks_g:Loud")
+    real = plugins.entry_points
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [*real(group=group), *real(group="bascule.hooks")])
+    assert [one.name for one in installed({}) if one.origin == "hooks_g 1.2"] == ["loud"]
+    monkeypatch.setattr(plugins, "entry_points", lambda group: 2 * list(real(group="bascule.hooks")))
+    found = plugins.plugins("attack", lambda name: False).get("loud")
+    assert found is not None
+    assert found.origin == "hooks_g 1.2"
 
 
 def test_a_variable_says_which_act(announce: Announce, monkeypatch: pytest.MonkeyPatch) -> None:

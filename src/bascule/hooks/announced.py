@@ -10,9 +10,9 @@ import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 
-from bascule.core.catalog.plugins import about
+from bascule.core.catalog.plugins import about, announced
 from bascule.core.errors import RequestError, say_where, unknown
 from bascule.hooks.contract import Hook
 
@@ -63,8 +63,7 @@ def installed(environment: Mapping[str, str] = os.environ) -> tuple[InstalledHoo
     Raises:
         RequestError: BASCULE_HOOKS names one that is not installed.
     """
-    entries = sorted(entry_points(group=GROUP), key=lambda one: (one.name, one.value))
-    found = tuple({(one.name, one.value): one for one in entries}.values())  # edited and installed, it is found twice
+    found = announced(GROUP)
     text = environment.get(SWITCH, "").strip()
     wanted = [word.strip() for word in text.split(",") if word.strip()]
     if wanted == ["none"]:
