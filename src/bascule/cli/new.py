@@ -50,12 +50,12 @@ _KINDS: Mapping[str, _Kind] = {
     "filter": _Kind(a_component="A data defence", use="filter: $name"),
     "scan": _Kind(
         a_component="A model scanner",
-        use="scan: $name",
+        use="data: {name: digits, held_out: 200}\nscan: $name",
         settings="starts=10, steps=30, step_size=0.05",
         about=", brief=$cls(starts=2, steps=2)",
     ),
-    "detect": _Kind(a_component="A test-time detector", use="detect: $name"),
-    "repair": _Kind(a_component="A model defence", use="repair: $name", about=", idle=$cls(share=0.0), draws=False"),
+    "detect": _Kind(a_component="A test-time detector", use="data: {name: digits, held_out: 200}\ndetect: $name"),
+    "repair": _Kind(a_component="A model defence", use="data: {name: digits, held_out: 200}\nrepair: $name", about=", idle=$cls(share=0.0), draws=False"),
     "measure": _Kind(a_component="A metric", use="measure: [accuracy, asr, $name]"),
 }
 _TAKEN = ("conftest", "setup", "test", "tests")
