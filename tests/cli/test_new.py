@@ -7,6 +7,7 @@ import errno
 import importlib.util
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -105,8 +106,12 @@ def test_a_plug_in_of_every_kind_keeps_its_contract(
     test.test_the_contract_holds()
     for key in (module, f"test_{module}"):
         sys.modules.pop(key, None)
-    (used,) = re.findall(r"```yaml\n(.*?)\n```", (tmp_path / name / "README.md").read_text(), flags=re.DOTALL)
+    readme = (tmp_path / name / "README.md").read_text()
+    (used,) = re.findall(r"```yaml\n(.*?)\n```", readme, flags=re.DOTALL)
     assert name in str(yaml.safe_load(used))
+    (tried,) = re.findall(r"^bascule run (digits .*)", readme, flags=re.MULTILINE)
+    words = shlex.split(re.sub(rf"\b{name}\b", f'"{name}/src/{module}.py:{cls}"', tried))
+    assert bascule("validate", *words).code == 0
 
 
 def test_a_plug_in_is_built_installed_and_passes_its_tests(bascule: Callable, tmp_path: Path) -> None:

@@ -32,7 +32,9 @@ class _Kind:
     a_component: str
     """What it is, for its papers."""
     use: str
-    """How a study names it."""
+    """How a study names it, a key a line."""
+    trial: str = ""
+    """The setting with which `digits` tries it, where those of `use` do not do."""
     settings: str = ""
     """Those with which its test tries it."""
     about: str = ""
@@ -40,13 +42,19 @@ class _Kind:
 
 
 _KINDS: Mapping[str, _Kind] = {
-    "data": _Kind(a_component="A source of images", use="data: $name"),
+    "data": _Kind(
+        a_component="A source of images", use="data: $name\npoison: {trigger: sticker, target: 1, rate: 0.05}"
+    ),
     "models": _Kind(a_component="An architecture", use="model: $name"),
     "poison": _Kind(a_component="A backdoor trigger", use="poison: {trigger: $name, target: 7, rate: 0.05}"),
     "attack": _Kind(a_component="An evasion attack", use="attack: {name: $name, eps: 8/255}", settings="eps=0.15"),
     "certify": _Kind(a_component="A certified bound", use="certify: {name: $name, eps: 2/255}", settings="eps=0.02"),
     "explain": _Kind(a_component="An explanation", use="explain: [$name]"),
-    "train": _Kind(a_component="A training objective", use="train: {objective: $name, epochs: 20}"),
+    "train": _Kind(
+        a_component="A training objective",
+        use="train: {objective: $name, epochs: 20}",
+        trial="rows.Adv. training.train.objective: $name",
+    ),
     "filter": _Kind(a_component="A data defence", use="filter: $name"),
     "scan": _Kind(
         a_component="A model scanner",
@@ -55,7 +63,11 @@ _KINDS: Mapping[str, _Kind] = {
         about=", brief=$cls(starts=2, steps=2)",
     ),
     "detect": _Kind(a_component="A test-time detector", use="data: {name: digits, held_out: 200}\ndetect: $name"),
-    "repair": _Kind(a_component="A model defence", use="data: {name: digits, held_out: 200}\nrepair: $name", about=", idle=$cls(share=0.0), draws=False"),
+    "repair": _Kind(
+        a_component="A model defence",
+        use="data: {name: digits, held_out: 200}\nrepair: $name",
+        about=", idle=$cls(share=0.0), draws=False",
+    ),
     "measure": _Kind(a_component="A metric", use="measure: [accuracy, asr, $name]"),
 }
 _TAKEN = ("conftest", "setup", "test", "tests")
@@ -148,6 +160,8 @@ def _plugin(kind: str, name: str) -> dict[Path, str]:
         "a_component": about.a_component, "settings": about.settings,
     }  # fmt: skip
     words |= {key: Template(text).substitute(words) for key, text in (("use", about.use), ("about", about.about))}
+    trial = Template(about.trial).substitute(words) or words["use"]
+    words["set"] = " ".join("--set '{}={}'".format(*line.split(": ", 1)) for line in trial.splitlines())
     folder = Path(name)
     templates = {
         folder / "pyproject.toml": "plugin/pyproject.toml.txt",
