@@ -24,6 +24,7 @@ from torch import Tensor
 from bascule.core import catalog, rng
 from bascule.core.errors import RequestError
 from bascule.core.images import NEARLY_BLACK, Images, Pixels, Splits, brightest
+from bascule.core.returned import returned
 from bascule.core.text import count, quote
 from bascule.data.download import Remote
 
@@ -115,7 +116,8 @@ class Source(ABC):
             RequestError: What `read` refuses, a source whose two splits do not fit each other, or more images held out
                 than there are.
         """
-        train, test = self.read(default_roots() if roots is None else roots)
+        found = self.read(default_roots() if roots is None else roots)
+        train, test = returned(found, tuple, who=self, method="read")  # of two Images
         check_same_size(catalog.name_of(self), train.size, test.size)
         if train.classes != test.classes:
             raise RequestError(f"{catalog.name_of(self)}: training and test images have different classes")
@@ -142,7 +144,7 @@ class Source(ABC):
 
     def facts(self, roots: Sequence[Path]) -> Facts:
         """`peek`, of the images that `load` gives."""
-        whole = self.peek(roots)
+        whole = returned(self.peek(roots), Facts, who=self, method="peek")
         used, _ = self._shared(len(whole.train_labels))
         tested = _subset(len(whole.test_labels), self.max_test)
         train_ids, test_ids = (

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bascule.core.errors import RequestError
+from bascule.core.errors import RequestError, say_where
 from bascule.core.text import quote
 from bascule.hooks.announced import made_hooks
 from bascule.hooks.contract import CellEnd, CellFacts, Hook, RunEnd, RunFacts
@@ -150,7 +150,7 @@ class _Hooks(Telling):
                     getattr(hook, method)(*copy.deepcopy(told))
             except (Exception, SystemExit) as error:  # whatever somebody's package does
                 del self._hooks[name]
-                reason = f"{type(error).__name__}: {error}"
+                reason = say_where(error, called=getattr(type(hook), method))
                 self._warn(f"the hook {name} failed at {method} and is switched off for this run: {reason}")
 
 

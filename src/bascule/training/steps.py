@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from bascule.core import rng
 from bascule.core.gradients import check_follows
 from bascule.core.images import Images
+from bascule.core.returned import returned
 from bascule.training.average import Average
 from bascule.training.contract import Course, Objective
 from bascule.training.following import Following, orders
@@ -73,6 +74,7 @@ class Steps:
         self.optimizer.zero_grad(set_to_none=True)
         with self._objective(net, x, y, progress) as objective:
             loss = objective.loss(net, x, y, progress=progress, generator=self.generator)
+            loss = returned(loss, Tensor, who=objective, method="loss")
             check_follows(loss)
             loss.backward()
         if self.training.clip_norm is not None:

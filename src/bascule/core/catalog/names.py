@@ -18,7 +18,7 @@ from bascule.core.catalog.identity import origin_of_place
 from bascule.core.catalog.importing import import_place
 from bascule.core.catalog.plugins import Plugin, Plugins, plugins
 from bascule.core.catalog.terms import plain, term_for
-from bascule.core.errors import RequestError, unknown
+from bascule.core.errors import RequestError, say_where, unknown
 
 ROOMS: dict[str, str] = {
     "data": "sources of images",
@@ -185,7 +185,7 @@ def _load_plugin(plugin: Plugin) -> Any:
         module = import_place(plugin.entry.module, plugin.entry.dist)
         thing = functools.reduce(getattr, filter(None, (plugin.entry.attr or "").split(".")), module)
     except (Exception, SystemExit) as error:
-        problem = f"cannot load {room}/{name} from {value!r}: {type(error).__name__}: {error}{_moved(error)}"
+        problem = f"cannot load {room}/{name} from {value!r}: {say_where(error)}{_moved(error)}"
         raise RequestError(problem) from error
     identity.loaded(thing, name, plugin)
     return thing
@@ -199,7 +199,7 @@ def _load_foreign(name: str) -> Any:
     except RequestError:
         raise
     except (Exception, SystemExit) as error:
-        raise RequestError(f"cannot import {where!r}: {type(error).__name__}: {error}{_moved(error)}") from error
+        raise RequestError(f"cannot import {where!r}: {say_where(error)}{_moved(error)}") from error
     if not hasattr(module, attribute):
         public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise RequestError(unknown(f"name in {where}", attribute, public))
