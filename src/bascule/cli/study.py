@@ -63,8 +63,7 @@ def run(
         warn=_warn,
     )  # fmt: skip
     print_table([record], Format.text)
-    cells = len(plan.cells())
-    echo(f"\n{record.path}: {count(cells, 'cell')}, {cells - done.cells} of them done before.")
+    echo(f"\n{record.path}: {_counted(len(plan.cells()), done)}.")
     echo(f"Report: {record.path / 'report.html'}" if report_ else f"Report: bascule report {record.path}")
     _end(done)
 
@@ -155,6 +154,14 @@ def _check_data(plan: Plan, data_dir: Path | None, *, deep: bool) -> None:
 
 def _models_of(row: Row) -> list[tuple[int, str]]:
     return [(len(row.cells), "seed"), (len(row.twins), "twin")]
+
+
+def _counted(models: int, done: Ran) -> str:
+    """`20 models, all done now`, `20 models, 1 failed, 15 done now, 4 done before`."""
+    failed = len(done.failures)
+    counts = {"failed": failed, "done now": done.cells - failed, "done before": models - done.cells}
+    some = [f"{'all' if number == models > 1 else f'{number:,}'} {word}" for word, number in counts.items() if number]
+    return ", ".join([count(models, "model"), *some])
 
 
 def _end(done: Ran) -> None:
