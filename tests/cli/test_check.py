@@ -74,10 +74,10 @@ def test_files_are_written_whatever_comes_of_it(
     ],
 )
 def test_a_wrong_request_is_2_and_writes_nothing(bascule: Callable, run: str, words: list[str], said: str) -> None:
-    done = bascule("check", *words, "--json", "gate.json")
+    done = bascule("check", *words, "--json", "new/gate.json")
     assert (done.code, done.out) == (2, "")
     assert said in done.err
-    assert not Path("gate.json").exists()
+    assert not Path("new").exists()
 
 
 def test_one_model_is_measured_and_checked(bascule: Callable, study: Path) -> None:

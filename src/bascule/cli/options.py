@@ -285,7 +285,7 @@ def writable_file(path: Path, option: str = "--output") -> Path:
 
 
 def writable_folder(path: Path) -> Path:
-    """A folder that can be written to."""
+    """A folder that can be written to, or made; what is written makes it."""
     from bascule.core.files import check_writable
 
     check_writable(path)
