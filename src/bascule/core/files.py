@@ -11,6 +11,11 @@ from pathlib import Path
 from bascule.core.errors import RequestError
 
 
+def readable(path: Path) -> str:
+    """A path in a sentence: as it was given, but whole where it is only dots, which would end the sentence."""
+    return str(path if path.name.strip(".") else path.absolute().resolve())
+
+
 def check_writable(folder: Path) -> None:
     """See that files can be written to a folder, or to where it will be made: before the work that would be lost.
 
