@@ -158,9 +158,11 @@ TriggerOption = Annotated[
     ),
 ]
 TargetOption = Annotated[
-    int | None,
+    str | None,
     typer.Option(
-        "--target", min=0, metavar="N", help="Model only: the class that the trigger aims at; by default its cell's."
+        "--target",
+        metavar="CLASS",
+        help="Model only: the class that the trigger aims at, by number or name; by default its cell's.",
     ),
 ]
 MaxImagesOption = Annotated[
@@ -217,7 +219,7 @@ class EvaluateOptions:
     data: str | None = None
     model: str | None = None
     trigger: str | None = None
-    target: int | None = None
+    target: str | None = None
     max_images: int | None = None
     attack_precision: AttackPrecision | None = None
     seed: int | None = None
