@@ -80,7 +80,7 @@ def test_help_names_every_command(bascule: Callable) -> None:
 def test_help_says_what_to_write(bascule: Callable) -> None:
     for command in (["run"], ["evaluate"], ["table"], ["export"], ["scan"], ["repair"], ["check"], ["data", "get"]):
         said = bascule(*command, "--help").out
-        assert not re.search(r"<(path|int|float|list|str)\b[^>]*>", said.partition("Options")[2])
+        assert not re.search(r"<(path|int|float|list|str|bool)\b[^>]*>", said.partition("Options")[2])
     assert re.search(r"--runs +FOLDER ", said := bascule("table", "--help").out)
     assert "text|json|csv" in said
 

@@ -14,7 +14,6 @@ from bascule.cli.options import (
     ArchitectureOption,
     AttackOfModelOption,
     AttackPrecisionOption,
-    CertifyOption,
     DataDirOption,
     DataOption,
     DeviceOption,
@@ -44,8 +43,8 @@ def check(
         list[str],
         typer.Argument(
             metavar="CONDITION",
-            help="A metric of the table, METRIC.low or METRIC.high (its 95 % interval), one of < <= > >=, and a "
-            "number, e.g. 'asr.high < 5 %' or 'asr.high < 0.05'.",
+            help="In quotes: a metric of the table, METRIC.low or METRIC.high (the ends of its 95 % interval), one of "
+            "< <= > >=, and a number, e.g. 'asr.high < 5 %' or 'asr.high < 0.05'.",
             autocompletion=completion.metrics,
         ),
     ],
@@ -54,22 +53,34 @@ def check(
         typer.Option(
             "--row",
             metavar="NAME",
-            help="Run only: a row that is meant; by default all. Repeatable.",
+            help="Run only: a row of its table to check; by default all. Repeatable.",
             autocompletion=completion.rows,
         ),
     ] = None,
     junit: Annotated[
-        Path | None, typer.Option("--junit", metavar="FILE", help="Also write what came of it as JUnit XML.")
+        Path | None,
+        typer.Option(
+            "--junit", metavar="FILE", help="Also write the results as JUnit XML; folders are made as needed."
+        ),
     ] = None,
-    json_: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write it as JSON.")] = None,
+    json_: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Also write the results as JSON, likewise.")
+    ] = None,
     runs: RunsOption = Path("runs"),
     attack: AttackOfModelOption = None,
-    certify: CertifyOption = None,
+    certify: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Model only: a certified bound, written like an attack. Repeatable.",
+            autocompletion=completion.components("certify"),
+        ),
+    ] = None,
     measure: Annotated[
         list[str] | None,
         typer.Option(
             metavar="METRIC",
-            help="Model only: a metric beside those of the conditions, to be written with --json. Repeatable.",
+            help="Model only: a metric besides those of the conditions, to be written with --json. Repeatable.",
             autocompletion=completion.components("measure"),
         ),
     ] = None,
@@ -84,7 +95,10 @@ def check(
     data_dir: DataDirOption = None,
     trust_code: TrustCodeOption = False,
 ) -> None:
-    """Exit with 0 if all conditions hold on the numbers of a run, or of one model measured now; with 3 if not."""
+    """Check conditions on the numbers of a run, or of one model that is measured now: a gate for CI.
+
+    Exit code 0 when all hold, 3 when one does not, 2 when the request is wrong.
+    """
     given = EvaluateOptions(
         attack=attack or (), certify=certify or (), measure=measure or (), data=data, model=architecture,
         trigger=trigger, target=target, max_images=max_images, attack_precision=attack_precision, seed=seed,

@@ -39,15 +39,21 @@ def run(
     scale: ScaleOption = None,
     seeds: SeedsOption = None,
     device: DeviceOption = "auto",
-    engine: Annotated[Engine, typer.Option(help="Run cells here, or on a Ray cluster.")] = Engine.local,
+    engine: Annotated[
+        Engine, typer.Option(help="Train here, or on a Ray cluster (needs the extra `ray`).")
+    ] = Engine.local,
     jobs: JobsOption = None,
     data_dir: DataDirOption = None,
     compile_: Annotated[
-        bool, typer.Option("--compile", help="Compile the passes of training, where the objective allows it.")
+        bool,
+        typer.Option("--compile", help="For speed: compile the passes of training, where the objective allows it."),
     ] = False,
     capture: Annotated[
         bool,
-        typer.Option("--capture", help="Capture the steps of training as CUDA graphs, where the objective allows it."),
+        typer.Option(
+            "--capture",
+            help="For speed: capture the steps of training as CUDA graphs, where the objective allows it.",
+        ),
     ] = False,
     report_: Annotated[
         bool, typer.Option("--report", help="Keep report.html in the run folder current, to be watched in a browser.")
