@@ -14,6 +14,7 @@ from bascule.cli.options import (
     ArchitectureOption,
     AttackOfModelOption,
     AttackPrecisionOption,
+    CertifyOfModelOption,
     DataDirOption,
     DataOption,
     DeviceOption,
@@ -33,6 +34,13 @@ from bascule.core.errors import RequestError
 if TYPE_CHECKING:
     from bascule.report.check.checked import Checked
 
+_JunitOption = Annotated[
+    Path | None,
+    typer.Option("--junit", metavar="FILE", help="Also write the results as JUnit XML; folders are made as needed."),
+]
+_JsonOption = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Also write the results as JSON, likewise.")
+]
 FAILED = 3
 """Exit code where a condition does not hold."""
 
@@ -57,25 +65,11 @@ def check(
             autocompletion=completion.rows,
         ),
     ] = None,
-    junit: Annotated[
-        Path | None,
-        typer.Option(
-            "--junit", metavar="FILE", help="Also write the results as JUnit XML; folders are made as needed."
-        ),
-    ] = None,
-    json_: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Also write the results as JSON, likewise.")
-    ] = None,
+    junit: _JunitOption = None,
+    json_: _JsonOption = None,
     runs: RunsOption = Path("runs"),
     attack: AttackOfModelOption = None,
-    certify: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="Model only: a certified bound, written like an attack. Repeatable.",
-            autocompletion=completion.components("certify"),
-        ),
-    ] = None,
+    certify: CertifyOfModelOption = None,
     measure: Annotated[
         list[str] | None,
         typer.Option(

@@ -144,6 +144,15 @@ AttackOfModelOption = Annotated[
         autocompletion=completion.components("attack"),
     ),
 ]
+CertifyOfModelOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--certify",
+        metavar="NAME",
+        help="Model only: a certified bound, written like an attack. Repeatable.",
+        autocompletion=completion.components("certify"),
+    ),
+]
 CertifyOption = Annotated[
     list[str] | None,
     typer.Option(
