@@ -20,7 +20,7 @@ from bascule.core.calling import verb_of
 from bascule.core.given import Data, Labels
 from bascule.core.grid import Grid, TableCell
 from bascule.core.shown import Part, Shown
-from bascule.core.text import count
+from bascule.core.text import count, radius
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -46,7 +46,7 @@ class Certified(Shown):
     def __str__(self) -> str:
         proved, right, there = int(self.certified.sum()), int(self.right.sum()), len(self.radius)
         return (
-            f"Certified: {count(there, 'image')}, {right} right, {proved} of them certified at eps {self.eps:.4g}\n"
+            f"Certified: {count(there, 'image')}, {right} right, {proved} of them certified at eps {radius(self.eps)}\n"
             f"  certified accuracy {100 * proved / max(1, there):.1f} %, largest radius "
             f"{float(self.radius.max()) if there else 0:.4g}"
         )
@@ -55,7 +55,7 @@ class Certified(Shown):
         there = len(self.radius)
         counts = {
             "right": int(self.right.sum()),
-            f"right, and certified at eps {self.eps:.4g}": int(self.certified.sum()),
+            f"right, and certified at eps {radius(self.eps)}": int(self.certified.sum()),
         }
         lines = [
             [TableCell(what), TableCell(f"{many:,}"), TableCell(f"{100 * many / max(1, there):.1f}")]

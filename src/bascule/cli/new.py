@@ -18,7 +18,7 @@ import typer
 
 import bascule.cli.completion as completion
 from bascule.cli.output import echo
-from bascule.core.errors import RequestError, unknown
+from bascule.core.errors import RequestError
 from bascule.core.text import quote
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
@@ -91,6 +91,8 @@ def new(
     ] = None,
 ) -> None:
     """Write a study file to start from, or the folder of a plug-in: a component, its test, what makes it a package."""
+    from bascule.core import catalog
+
     if kind == _STUDY:
         files = {
             _study_file("study.yaml" if name is None else name): (TEMPLATES / "study.yaml").read_text(encoding="utf-8")
@@ -98,8 +100,7 @@ def new(
     elif kind in _KINDS:
         files = _plugin(kind, _component_name(kind, name))
     else:
-        hint = "Did you mean 'study'?" if kind == "studies" else None
-        raise RequestError(unknown("kind", kind, [_STUDY, *_KINDS], hint=hint))
+        raise RequestError(catalog.unknown_kind(kind, besides=(_STUDY,)))
     _write(files)
     for path in files:
         echo(path)

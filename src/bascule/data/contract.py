@@ -23,6 +23,7 @@ from torch import Tensor
 
 from bascule.core import catalog, rng
 from bascule.core.errors import RequestError
+from bascule.core.files import readable
 from bascule.core.images import NEARLY_BLACK, Images, Pixels, Splits, brightest
 from bascule.core.returned import returned
 from bascule.core.text import count, quote
@@ -244,9 +245,9 @@ def find(roots: Sequence[Path], *candidates: str, download: str | None = None) -
                 raise RequestError(f"cannot look for {quote(str(path))}: {error.strerror}") from error
     if all(Path(candidate).expanduser().is_absolute() for candidate in candidates):
         raise RequestError(f"{' or '.join(candidates)} does not exist")
-    places = ", ".join(str(root) for root in roots)
+    wanted, places = " or ".join(map(quote, candidates)), ", ".join(dict.fromkeys(map(readable, roots)))
     raise RequestError(
-        f"no {' or '.join(candidates)} found in: {places}. Set `roots` or $BASCULE_DATA to the folder that holds it"
+        f"no {wanted} found in: {places}. Set `roots` or $BASCULE_DATA to the folder that holds it"
         + (f", or run: bascule data get {download}" if download else ".")
     )
 

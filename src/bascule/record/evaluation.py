@@ -10,7 +10,7 @@ from bascule.core.catalog import build, name_of
 from bascule.core.errors import RequestError
 from bascule.core.grid import Grid
 from bascule.core.shown import Lines, Part, Shown
-from bascule.core.text import joined
+from bascule.core.text import joined, radius
 from bascule.metrics.contract import AIM, MISSING, OF_BASE, OF_TWIN, Measure, Metric, Outcomes
 from bascule.metrics.interval import summarise
 from bascule.metrics.needs import in_words, keys_of
@@ -114,7 +114,7 @@ class AttackShare:
     @property
     def where(self) -> str:
         """In which threat model it searched, and how, in a phrase."""
-        threat = f"{self.norm}, eps {self.eps:.4g}" if self.eps is not None else self.within or ""
+        threat = f"{self.norm}, eps {radius(self.eps)}" if self.eps is not None else self.within or ""
         return threat if self.precision == "float32" else f"{threat}, {self.precision} precision"
 
     def as_dict(self) -> dict[str, Any]:

@@ -38,6 +38,7 @@ from bascule.core.catalog.names import (
     ROOMS,
     changed_in,
     is_built_in,
+    kind_hint,
     load,
     meant_by,
     name_of,
@@ -45,6 +46,7 @@ from bascule.core.catalog.names import (
     names,
     origin,
     plugins_of,
+    unknown_kind,
     unknown_name,
 )
 from bascule.core.catalog.terms import TERMS, Term, term_for
@@ -78,6 +80,7 @@ __all__ = [
     "is_built_in",
     "is_foreign",
     "is_named",
+    "kind_hint",
     "load",
     "meant_by",
     "name_of",
@@ -92,5 +95,6 @@ __all__ = [
     "remember_named",
     "summary",
     "term_for",
+    "unknown_kind",
     "unknown_name",
 ]

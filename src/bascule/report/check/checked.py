@@ -21,6 +21,7 @@ from bascule.record.evaluation import Evaluation, metrics_named
 from bascule.record.rows import RowResult, read_rows
 from bascule.record.run import open_run
 from bascule.report.check.condition import Condition, parse_condition
+from bascule.report.words import flag_lines
 
 _UNFINISHED = "unfinished"
 """How the flag of a row begins of which something is still to be done."""
@@ -119,16 +120,13 @@ class Checked(Shown):
         return [Grid(["", "Row", "Condition", "Found"], [], said), Lines(list(self._below()))]
 
     def _below(self) -> Iterator[str]:
-        for row, flags in self.flags.items():
-            yield from (f"! {row}: {flag}" for flag in flags)
+        yield from (f"! {line}" for line in flag_lines(self.flags.items()))
         for condition, rows in self.left_out.items():
             few = ", ".join(rows[:_NAMED]) + (f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else "")
             yield f"{condition}: left out {count(len(rows), 'row')} that did not measure it: {few}"
-        kept = sum(result.holds for result in self.results)
-        if self.holds:
-            yield f"{count(kept, 'condition holds', 'conditions hold')}."
-        else:
-            yield f"{kept} of {count(len(self.results), 'condition holds', 'conditions hold')}."
+        passed = sum(result.holds for result in self.results)
+        counts = {"failed": len(self.results) - passed, "passed": passed}
+        yield ", ".join(f"{number:,} {word}" for word, number in counts.items() if number) + "."
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values: `holds`, `results` with the numbers as in `bascule table --format json`, and `flags`; of one
