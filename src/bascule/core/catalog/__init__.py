@@ -15,7 +15,6 @@ from bascule.core.catalog.component import component, contract, is_named
 from bascule.core.catalog.consent import ForeignCodeError, names_in, recorded_code, remember_named
 from bascule.core.catalog.documentation import (
     Documentation,
-    FieldDoc,
     documentation,
     documentation_of,
     documentation_read,
@@ -47,7 +46,9 @@ from bascule.core.catalog.names import (
     plugins_of,
     unknown_name,
 )
+from bascule.core.catalog.numbers import plain_number
 from bascule.core.catalog.terms import TERMS, Term, term_for
+from bascule.core.fields import FieldDoc
 
 __all__ = [
     "BUILT_IN",
@@ -86,6 +87,7 @@ __all__ = [
     "names_in",
     "origin",
     "origin_of_code",
+    "plain_number",
     "plugins_of",
     "recall",
     "recorded_code",
