@@ -72,7 +72,7 @@ def measure_model(name: str, given: EvaluateOptions) -> tuple[Evaluation, str]:
     from bascule.auditing.open import settings_for
     from bascule.core.catalog import name_of
     from bascule.evaluation.model import evaluate_model as evaluate
-    from bascule.record.evaluation import check_measurable
+    from bascule.record.evaluation import check_measurable, check_target
     from bascule.running.console import console_progress
 
     audited = _open(
@@ -86,6 +86,7 @@ def measure_model(name: str, given: EvaluateOptions) -> tuple[Evaluation, str]:
     )  # fmt: skip
     there = {part: getattr(settings, part) not in (None, ()) for part in ("attack", "certify", "trigger", "target")}
     check_measurable(given.measure, there | {"target": there["target"] or settings.aims is not None})
+    check_target(given.target, given.measure, trigger=there["trigger"])
     with console_progress(Console(stderr=True), 1) as progress:
         progress.begin(name)
         images = audited.test.to(audited.device)
