@@ -29,6 +29,7 @@ from .api.train import Trained as Trained
 from .api.train import train as train
 from .certifiers.contract import Certified as Certified
 from .core.catalog import component as component
+from .core.errors import DivergedError as DivergedError
 from .core.errors import RequestError as RequestError
 from .core.images import Images as Images
 from .core.images import Splits as Splits

@@ -90,7 +90,7 @@ def everything(model: nn.Module, x: torch.Tensor, y: torch.Tensor, data: Dataset
     poisoned: bascule.Poisoned = bascule.poison(x, y.numpy(), "sticker", target=0, rate="0.5 %", label="dirty", size=3)
     trained: bascule.Trained = bascule.train("resnet18", loader, None, "pgd", eps=0.1, epochs=2, training={"lr": 0.1})
     trained = bascule.train(model, poisoned.x, poisoned.y, bascule.training.Trades(eps=8 / 255), epochs=2)
-    found: bascule.Evaluation = bascule.evaluate(trained.model, data, attack=[attack, "fgsm"], target=0)
+    found: bascule.Evaluation = bascule.evaluate(model, data, attack=[attack, "fgsm"], trigger="sticker", target=0)
     value: float | None = found["accuracy"].value
     certified: bascule.Certified = bascule.certifiers.Interval(eps=2 / 255)(model, x, y)
     share: float = certified.accuracy_at(1 / 255)
@@ -103,6 +103,8 @@ def everything(model: nn.Module, x: torch.Tensor, y: torch.Tensor, data: Dataset
     repaired: nn.Module = bascule.repairs.FinePruning()(model, x, y).model
     try:
         checked: bascule.Checked = bascule.check(found, "accuracy > 0.5")
+    except bascule.DivergedError as error:
+        print(error.step)
     except bascule.RequestError as error:
         print(error.problem, value, share, kept, suspects, refused, repaired, checked, adversarial, bascule.__version__)
 """

@@ -68,7 +68,7 @@ class Notes(Hook):
 
 
 class Meddler(Hook):
-    """Draws from every global generator, switches gradients off and changes what it is given."""
+    """Draws from every global generator, sets what torch goes by and changes what it is given."""
 
     def _meddle(self, *told: Any) -> None:
         torch.manual_seed(7)
@@ -76,6 +76,8 @@ class Meddler(Hook):
         random.seed(7)
         np.random.seed(7)  # noqa: NPY002
         torch.set_grad_enabled(False)
+        torch.set_default_dtype(torch.float64)
+        torch.set_default_device("meta")
         for one in told:
             for part in (one, *vars(one).values()) if hasattr(one, "__dict__") else (one,):
                 if isinstance(part, (dict, list)):
@@ -112,6 +114,7 @@ def test_hooks_change_no_byte(
         assert torch.equal(torch.get_rng_state(), before[0])
         assert random.getstate() == before[1]
         assert torch.is_grad_enabled()
+        assert (torch.get_default_dtype(), torch.get_default_device().type) == (torch.float32, "cpu")
     assert kept(run) == kept(finished)
     assert [row.as_dict() for row in read_rows(run)] == [row.as_dict() for row in read_rows(finished)]
 

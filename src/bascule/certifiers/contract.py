@@ -17,12 +17,14 @@ from torch import Tensor, nn
 from bascule.core import catalog
 from bascule.core.ball import Eps, LinfOrL2
 from bascule.core.calling import verb_of
+from bascule.core.documented import documented
 from bascule.core.given import Data, Labels
 from bascule.core.grid import Grid, TableCell
 from bascule.core.shown import Part, Shown
 from bascule.core.text import count, radius
 
 
+@documented
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Certified(Shown):
     """What one certifier proves about each image."""

@@ -72,20 +72,22 @@ def measure_model(name: str, given: EvaluateOptions) -> tuple[Evaluation, str]:
     from bascule.auditing.open import settings_for
     from bascule.core.catalog import name_of
     from bascule.evaluation.model import evaluate_model as evaluate
-    from bascule.record.evaluation import check_measurable
+    from bascule.record.evaluation import check_measurable, check_target
     from bascule.running.console import console_progress
 
     audited = _open(
         name, given.data, given.model, given.seed, given.device, given.data_dir,
         trust_code=given.trust_code, max_test=given.max_images,
     )  # fmt: skip
+    aim = _label(given.target, audited)
     settings = settings_for(
         audited, attack=specs_of(given.attack, "attack"), certify=specs_of(given.certify, "certify"),
-        trigger=spec_of(given.trigger, "trigger"), target=_label(given.target, audited), measure=given.measure,
+        trigger=spec_of(given.trigger, "trigger"), target=aim, measure=given.measure,
         attack_precision=None if given.attack_precision is None else given.attack_precision.value,
     )  # fmt: skip
     there = {part: getattr(settings, part) not in (None, ()) for part in ("attack", "certify", "trigger", "target")}
     check_measurable(given.measure, there | {"target": there["target"] or settings.aims is not None})
+    check_target(aim, given.measure, trigger=there["trigger"])
     with console_progress(Console(stderr=True), 1) as progress:
         progress.begin(name)
         images = audited.test.to(audited.device)

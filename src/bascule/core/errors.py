@@ -1,4 +1,4 @@
-"""The one error for requests that cannot be carried out as given, and what an interrupted run leaves to say."""
+"""The errors: a request that cannot be carried out as given, numbers that diverge, what an interrupted run says."""
 
 from __future__ import annotations
 
@@ -43,6 +43,17 @@ class RequestError(Exception):
 
 class UnknownNameError(RequestError, KeyError):
     """There is nothing of this name in a result; also what Python expects of a mapping."""
+
+
+class DivergedError(Exception):
+    """A loss, weight or running statistic of a training or a repair is no longer finite: mostly the rate is too large.
+
+    No `RequestError`, since nothing says before that it will happen. `step` counts from 0; None where none is known.
+    """
+
+    def __init__(self, problem: str, *, step: int | None = None) -> None:
+        super().__init__(problem)
+        self.step = step
 
 
 class Interrupted(BaseException):

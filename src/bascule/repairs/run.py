@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bascule.core.catalog import name_of
+from bascule.core.errors import DivergedError
 from bascule.core.images import Images
 from bascule.core.lending import lending, stop_lending
 from bascule.core.restore import trainable_copy
@@ -13,7 +14,7 @@ from bascule.core.returned import returned
 from bascule.repairs.contract import Repair, Repaired
 
 
-class BrokenError(Exception):
+class BrokenError(DivergedError):
     """A repair left a weight or a running statistic that is not finite."""
 
 

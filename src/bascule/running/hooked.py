@@ -156,15 +156,19 @@ class _Hooks(Telling):
 
 @contextmanager
 def _as_it_was() -> Iterator[None]:
-    """What the block draws from the global generators, and whether it switches gradients off, does not last."""
+    """What the block draws from the global generators and sets in torch does not last: a run goes by both."""
     ours, numpys = random.getstate(), np.random.get_state()  # noqa: NPY002  (whatever a hook draws from)
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    dtype, device = torch.get_default_dtype(), torch.get_default_device()
     try:
         with torch.random.fork_rng(devices=devices), torch.set_grad_enabled(torch.is_grad_enabled()):
             yield
     finally:
         random.setstate(ours)
         np.random.set_state(numpys)  # noqa: NPY002
+        torch.set_default_dtype(dtype)
+        if torch.get_default_device() != device:
+            torch.set_default_device(device)
 
 
 def _rows_of(plan: Plan) -> dict[str, list[tuple[Row, bool]]]:

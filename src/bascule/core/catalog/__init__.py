@@ -15,7 +15,6 @@ from bascule.core.catalog.component import component, contract, is_named
 from bascule.core.catalog.consent import ForeignCodeError, names_in, recorded_code, remember_named
 from bascule.core.catalog.documentation import (
     Documentation,
-    FieldDoc,
     documentation,
     documentation_of,
     documentation_read,
@@ -49,7 +48,9 @@ from bascule.core.catalog.names import (
     unknown_kind,
     unknown_name,
 )
+from bascule.core.catalog.numbers import plain_number
 from bascule.core.catalog.terms import TERMS, Term, term_for
+from bascule.core.fields import FieldDoc
 
 __all__ = [
     "BUILT_IN",
@@ -89,6 +90,7 @@ __all__ = [
     "names_in",
     "origin",
     "origin_of_code",
+    "plain_number",
     "plugins_of",
     "recall",
     "recorded_code",

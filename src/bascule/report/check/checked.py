@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bascule.core.catalog import load, meant_by, names
+from bascule.core.documented import documented
 from bascule.core.errors import RequestError, unknown
 from bascule.core.grid import Grid, TableCell
 from bascule.core.shown import Lines, Part, Shown
@@ -87,6 +88,7 @@ def _exactly(number: float, bound: float, unit: str) -> str:
     return text
 
 
+@documented
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Checked(Shown):
     """All conditions on all rows; true when all hold. As text it says so line by line."""
@@ -203,7 +205,9 @@ def check_rows(
     Raises:
         RequestError: No such row, no such metric, one that no row measured, or a bound that its unit does not have.
     """
-    wanted = [row] if isinstance(row, str) else list(row)
+    wanted = [row] if isinstance(row, str) else row
+    if not isinstance(wanted, (list, tuple)) or not all(isinstance(name, str) for name in wanted):
+        raise RequestError(f"expected a name, or a list of names, got {quote(row)}", place=("row",))
     for name in wanted:
         if not any(name == one.row or name in one.called for one in rows):
             known = dict.fromkeys(name for one in rows for name in (one.row, one.label))
