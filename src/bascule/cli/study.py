@@ -14,11 +14,13 @@ from bascule.cli.options import (
     EvaluateOptions,
     Format,
     JobsOption,
+    ResourcesOption,
     RunsOption,
     ScaleOption,
     SeedsOption,
     SetOption,
     StudyArgument,
+    amounts_of,
     spec_of,
 )
 from bascule.cli.output import complain, echo
@@ -41,6 +43,7 @@ def run(
     device: DeviceOption = "auto",
     engine: Annotated[Engine, typer.Option(help="Run cells here, or on a Ray cluster.")] = Engine.local,
     jobs: JobsOption = None,
+    resources: ResourcesOption = None,
     data_dir: DataDirOption = None,
     compile_: Annotated[
         bool, typer.Option("--compile", help="Compile the passes of training, where the objective allows it.")
@@ -59,8 +62,8 @@ def run(
 
     plan, record, done = run_study(
         read_study(study), overrides=_overrides(set_, seeds), scale=scale, runs=runs, device=device, jobs=jobs,
-        engine=engine.value, data_dir=data_dir, compile_passes=compile_, capture_steps=capture, report=report_,
-        warn=_warn,
+        engine=engine.value, resources=amounts_of(resources), data_dir=data_dir, compile_passes=compile_,
+        capture_steps=capture, report=report_, warn=_warn,
     )  # fmt: skip
     print_table([record], Format.text)
     cells = len(plan.cells())
