@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
-import os
-import pickle
-import secrets
-import socket
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
@@ -21,18 +15,17 @@ from typing import Any
 import torch
 
 from bascule.core.errors import RequestError
-from bascule.core.files import write_atomically
-from bascule.data.contract import Source
 from bascule.plan.plan import Cell
 from bascule.running.cell import Failure, is_done, record_failure
+from bascule.running.cluster import nodes_of, started, token_in
 from bascule.running.context import RunContext
-from bascule.running.mirror import Changes, needed, whole
-from bascule.running.ray_worker import Full, Here, RayWorker, Sent
+from bascule.running.mirror import Changes
+from bascule.running.ray_worker import Full, Here, RayWorker
 from bascule.running.resources import Resources
-from bascule.running.sent import InPlace, read_data
+from bascule.running.sent import Sending
 from bascule.running.team import run_by
-from bascule.running.worker import Ended, Epoch, Order, Reached, Refused
-from bascule.running.workplace import SHARED, Workplace, code_of_cell
+from bascule.running.worker import Ended, Epoch, Reached, Refused
+from bascule.running.workplace import SHARED, Workplace
 
 _PATIENCE = 5.0
 """Seconds that a record may take from one node to another over a network drive, and a worker to end."""
@@ -60,68 +53,12 @@ def run_cells(cells: Sequence[Cell], run: RunContext, wanted: Resources) -> list
             request is wrong.
         OSError: What comes back cannot be written here.
     """
-    ray = _started()
-    nodes = _nodes(ray)
+    ray = started()
+    nodes = nodes_of(ray)
     wanted = wanted.on(node for node, _ in nodes.values())
     wanted.check({f"{name} ({key[:8]})": node for key, (node, name) in nodes.items()})
-    with _token(run) as token:
+    with token_in(run.record.path) as token:
         return run_by(_Team(ray, run, wanted, token, len(cells)), cells, run)
-
-
-def _started() -> Any:
-    """Ray, connected to the cluster that RAY_ADDRESS names, or else to one of its own on this machine."""
-    try:
-        import ray
-    except ImportError as error:
-        raise RequestError("Ray is not installed: pip install 'bascule[ray]'", place=("engine",)) from error
-    if not ray.is_initialized():
-        _check_address(os.environ.get("RAY_ADDRESS", ""))
-        try:
-            ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
-        except Exception as error:  # refused connections, other versions, no room: each has a type of its own
-            address = os.environ.get("RAY_ADDRESS")
-            where = f"no Ray cluster can be reached at {address} (RAY_ADDRESS)" if address else "Ray cannot be started"
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
-            raise RequestError(f"{where}: {reason}", place=("engine",)) from error
-    return ray
-
-
-def _check_address(address: str) -> None:
-    """Knock at the cluster's door: Ray itself tries for minutes.
-
-    Raises:
-        RequestError: Nobody is there.
-    """
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdecimal():
-        return  # none, or a word such as `auto`
-    try:
-        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
-    except (OSError, OverflowError, UnicodeError) as error:
-        problem = f"no Ray cluster can be reached at {address} (RAY_ADDRESS): {error}. Start one, or unset it"
-        raise RequestError(problem, place=("engine",)) from error
-
-
-def _nodes(ray: Any) -> dict[str, tuple[dict[str, float], str]]:
-    """The nodes that live, by Ray's id: resources, and name for people."""
-    return {
-        node["NodeID"]: (node["Resources"], node.get("NodeManagerHostname") or node["NodeManagerAddress"])
-        for node in ray.nodes()
-        if node["Alive"]
-    }
-
-
-@contextmanager
-def _token(run: RunContext) -> Iterator[tuple[str, str]]:
-    """A file in the run's folder, by which workers tell whether they share it; its name and what it holds."""
-    # Named as files that are not whole yet, which are cleared away should this process be killed.
-    name, content = f".shared.{os.getpid()}-{secrets.token_hex(4)}", secrets.token_hex(16)
-    path = run.record.path / name
-    write_atomically(path, lambda temporary: temporary.write_text(content))
-    try:
-        yield name, content
-    finally:
-        path.unlink(missing_ok=True)
 
 
 _Ended = tuple[Cell, float, str | None]
@@ -152,7 +89,8 @@ class _Team:
     def __init__(self, ray: Any, run: RunContext, wanted: Resources, token: tuple[str, str], cells: int) -> None:
         self._ray, self._run, self._wanted, self._token, self._open = ray, run, wanted, token, cells
         self._place = Workplace.of(replace(run, device=torch.device(wanted.device)))
-        self._sending = _Sending(ray, run)
+        stores = [node.get("object_store_memory", 0.0) for node, _ in nodes_of(ray).values()]
+        self._sending = Sending(ray, run, min(filter(None, stores), default=0.0) / 2)
         self._workers: list[_Hired] = []
         self._again: list[Cell] = []
         self._lost: Counter[str] = Counter()
@@ -212,7 +150,7 @@ class _Team:
     def _fill(self) -> None:
         """Start workers where there is room for more, let those go that have nothing to do any more or have gone."""
         self._looked = time.monotonic()
-        nodes = _nodes(self._ray)
+        nodes = nodes_of(self._ray)
         for worker in [one for one in self._workers if one.cell is None and one.here is not None]:
             if worker.here is not None and worker.here.node_id not in nodes:
                 self._dismiss(worker)
@@ -358,55 +296,6 @@ class _Team:
     def _end(self, cell: Cell, seconds: float, message: str | None) -> _Ended:
         self._open -= 1
         return cell, seconds, message
-
-
-@dataclass(frozen=True)
-class _Ref:
-    """Something in Ray's object store, for a worker to fetch."""
-
-    ref: Any
-
-    def __call__(self) -> Any:
-        import ray
-
-        return ray.get(self.ref)
-
-
-class _Sending:
-    """What cells need, put into the object store once: from there each node fetches it once."""
-
-    def __init__(self, ray: Any, run: RunContext) -> None:
-        self._ray, self._run = ray, run
-        self._data: dict[str, _Ref | InPlace] = {}
-        self._made: dict[str, _Ref] = {}
-        stores = [node.get("object_store_memory", 0.0) for node, _ in _nodes(ray).values()]
-        self._most = min(filter(None, stores), default=0.0) / 2
-
-    def of(self, cell: Cell, *, files: bool) -> Sent:
-        """The cell with the data that it needs, and with the files, if these are to be sent.
-
-        Raises:
-            RequestError: The data cannot be read.
-        """
-        there: dict[str, Any] = {}
-        if files:
-            there = {other.fingerprint: self._files(other) for other in cell.needs}
-            there[cell.fingerprint] = _Ref(self._ray.put(whole(self._run.record.cell(cell.fingerprint).path)))
-        sources = {repr(one.setup.data): one.setup.data for one in (cell, *cell.made_from)}
-        data = {key: self._read(key, source) for key, source in sources.items()}
-        return Sent(Order(pickle.dumps(cell), code_of_cell(cell)), cell.fingerprint, there, data)
-
-    def _files(self, cell: Cell) -> _Ref:
-        if cell.fingerprint not in self._made:
-            found = needed(self._run.record.cell(cell.fingerprint))
-            self._made[cell.fingerprint] = _Ref(self._ray.put(found))
-        return self._made[cell.fingerprint]
-
-    def _read(self, key: str, source: Source) -> _Ref | InPlace:
-        if key not in self._data:
-            found = read_data(source, self._run.roots, self._most)
-            self._data[key] = found if isinstance(found, InPlace) else _Ref(self._ray.put(found))
-        return self._data[key]
 
 
 def _reason(error: BaseException) -> str:

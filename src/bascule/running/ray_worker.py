@@ -7,8 +7,9 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from queue import SimpleQueue
@@ -20,9 +21,9 @@ from bascule.core.errors import RequestError
 from bascule.core.files import write_atomically
 from bascule.record.lock import is_locked, lock_run
 from bascule.record.run import RunRecord
-from bascule.running.mirror import Changes, Mirror
-from bascule.running.sent import Data, InPlace, SentReader
-from bascule.running.worker import Ended, Order, Refused, done, telling_of_it
+from bascule.running.mirror import Mirror
+from bascule.running.sent import Sent, SentReader
+from bascule.running.worker import Ended, Refused, done, telling_of_it
 from bascule.running.workplace import Workplace
 from bascule.training.capture import check_captures
 from bascule.training.compile import check_compiles
@@ -57,18 +58,6 @@ class Full:
         return f"{self.folder} on {self.here.node}: {self.reason}"
 
 
-@dataclass(frozen=True)
-class Sent:
-    """A cell to do, with what it needs."""
-
-    order: Order
-    fingerprint: str
-    files: Mapping[str, Callable[[], Changes]] = field(default_factory=dict)
-    """What is there of it and of the cells it needs, by fingerprint, for who does not see the run's folder."""
-    data: Mapping[str, Callable[[], Data] | InPlace] = field(default_factory=dict)
-    """By the `repr` of the source."""
-
-
 class RayWorker:
     """Lives in a process of the cluster, as Ray's actor. What it says is a list of words at a time."""
 
@@ -85,6 +74,7 @@ class RayWorker:
         self._reader = SentReader()
         self._words: SimpleQueue[Any] = SimpleQueue()
         self._own: Path | None = None
+        self._held = ExitStack()
         self._here = Here(socket.gethostname(), _node_id(), shared=False)
 
     def arrive(self) -> Here | Full | Refused:
@@ -99,7 +89,7 @@ class RayWorker:
             self._here = replace(self._here, shared=True)
             return self._here
         try:
-            self._own = own_folder()
+            self._own = self._held.enter_context(own_folder())
         except OSError as error:
             return Full(self._here, tempfile.gettempdir(), str(error.strerror or error))
         return self._full() or self._here
@@ -118,8 +108,7 @@ class RayWorker:
 
     def leave(self) -> None:
         """Clear up."""
-        if self._own is not None:
-            shutil.rmtree(self._own, ignore_errors=True)
+        self._held.close()
 
     def _check(self) -> None:
         run, node = self._place.run, socket.gethostname()
@@ -207,8 +196,9 @@ def _node_id() -> str:
     return str(ray.get_runtime_context().get_node_id()) if ray.is_initialized() else ""
 
 
-def own_folder() -> Path:
-    """A folder of this process alone, for as long as it lives; what killed ones left is removed.
+@contextmanager
+def own_folder() -> Iterator[Path]:
+    """A folder of this process alone, removed after the block; what killed ones left is removed too.
 
     Raises:
         OSError: None can be made.
@@ -221,5 +211,6 @@ def own_folder() -> Path:
         except OSError:
             continue  # another one's, or gone in between
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-    lock_run(folder, "bascule run").__enter__()  # the system lets go when the process ends
-    return folder
+    with lock_run(folder, "bascule run"):
+        yield folder
+    shutil.rmtree(folder, ignore_errors=True)

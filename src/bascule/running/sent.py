@@ -1,11 +1,13 @@
-"""Data that are read once and sent to the workers of a cluster, which may share no folder with this machine."""
+"""Cells sent to the workers of a cluster, which may share no folder with this machine: with their data, read once, and
+the files that they need."""
 
 from __future__ import annotations
 
+import pickle
 import socket
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,11 @@ from bascule.core.catalog import name_of
 from bascule.core.errors import RequestError
 from bascule.core.images import Exact, Images, Splits
 from bascule.data.contract import Source, default_roots
-from bascule.running.context import Reader
+from bascule.plan.plan import Cell
+from bascule.running.context import Reader, RunContext
+from bascule.running.mirror import Changes, needed, whole
+from bascule.running.worker import Order
+from bascule.running.workplace import code_of_cell
 
 
 @dataclass(frozen=True)
@@ -140,3 +146,72 @@ def _here(source: Source, roots: Sequence[Path], wanted: InPlace) -> list[Path]:
     if digest != wanted.digest:
         raise RequestError(f"{what} there are others. Copy them from here", place=("data",))
     return places
+
+
+# --- sending ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A cell to do, with what it needs."""
+
+    order: Order
+    fingerprint: str
+    files: Mapping[str, Callable[[], Changes]] = field(default_factory=dict)
+    """What is there of it and of the cells it needs, by fingerprint, for who does not see the run's folder."""
+    data: Mapping[str, Callable[[], Data] | InPlace] = field(default_factory=dict)
+    """By the `repr` of the source."""
+
+
+@dataclass(frozen=True)
+class _Ref:
+    """Something in Ray's object store, for a worker to fetch."""
+
+    ref: Any
+
+    def __call__(self) -> Any:
+        import ray
+
+        return ray.get(self.ref)
+
+
+class Sending:
+    """What cells need, put into the object store once: from there each node fetches it once."""
+
+    def __init__(self, ray: Any, run: RunContext, most: float) -> None:
+        """Send the cells of a run.
+
+        Args:
+            ray: The cluster.
+            run: Its record is here.
+            most: Bytes of the data of one source.
+        """
+        self._ray, self._run, self._most = ray, run, most
+        self._data: dict[str, _Ref | InPlace] = {}
+        self._made: dict[str, _Ref] = {}
+
+    def of(self, cell: Cell, *, files: bool) -> Sent:
+        """The cell with the data that it needs, and with the files, if these are to be sent.
+
+        Raises:
+            RequestError: The data cannot be read.
+        """
+        there: dict[str, Any] = {}
+        if files:
+            there = {other.fingerprint: self._files(other) for other in cell.needs}
+            there[cell.fingerprint] = _Ref(self._ray.put(whole(self._run.record.cell(cell.fingerprint).path)))
+        sources = {repr(one.setup.data): one.setup.data for one in (cell, *cell.made_from)}
+        data = {key: self._read(key, source) for key, source in sources.items()}
+        return Sent(Order(pickle.dumps(cell), code_of_cell(cell)), cell.fingerprint, there, data)
+
+    def _files(self, cell: Cell) -> _Ref:
+        if cell.fingerprint not in self._made:
+            found = needed(self._run.record.cell(cell.fingerprint))
+            self._made[cell.fingerprint] = _Ref(self._ray.put(found))
+        return self._made[cell.fingerprint]
+
+    def _read(self, key: str, source: Source) -> _Ref | InPlace:
+        if key not in self._data:
+            found = read_data(source, self._run.roots, self._most)
+            self._data[key] = found if isinstance(found, InPlace) else _Ref(self._ray.put(found))
+        return self._data[key]
