@@ -270,6 +270,7 @@ class _Team:
                 what = "no worker can be started on the cluster. Is bascule installed on every node?"
                 raise RequestError(f"{what} {_reason(error)}", place=("engine",)) from error
             return None
+        self._looked = 0.0  # there may be room for another one
         node = "" if worker.here is None else f" on {worker.here.node}"
         return self._once_more(
             worker.cell, worker.began, f"its worker{node} was lost: {type(error).__name__}: {_reason(error)}"

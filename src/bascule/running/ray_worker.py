@@ -211,6 +211,8 @@ def own_folder() -> Iterator[Path]:
         except OSError:
             continue  # another one's, or gone in between
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-    with lock_run(folder, "bascule run"):
-        yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        with lock_run(folder, "bascule run"):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
