@@ -19,7 +19,7 @@ from bascule.core.errors import RequestError
 from bascule.plan.plan import Cell
 from bascule.running.cell import Failure, is_done, record_failure
 from bascule.running.context import RunContext
-from bascule.running.team import run_by
+from bascule.running.pool import run_by
 from bascule.running.worker import Ended, Epoch, Order, Reached, Refused
 from bascule.running.workplace import Workplace, code_of_cell
 

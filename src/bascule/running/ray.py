@@ -20,10 +20,10 @@ from bascule.running.cell import Failure, is_done, record_failure
 from bascule.running.cluster import nodes_of, started, token_in
 from bascule.running.context import RunContext
 from bascule.running.mirror import Changes
+from bascule.running.pool import run_by
 from bascule.running.ray_worker import Full, Here, RayWorker
 from bascule.running.resources import Resources
 from bascule.running.sent import Sending
-from bascule.running.team import run_by
 from bascule.running.worker import Ended, Epoch, Reached, Refused
 from bascule.running.workplace import SHARED, Workplace
 
@@ -58,7 +58,7 @@ def run_cells(cells: Sequence[Cell], run: RunContext, wanted: Resources) -> list
     wanted = wanted.on(node for node, _ in nodes.values())
     wanted.check({f"{name} ({key[:8]})": node for key, (node, name) in nodes.items()})
     with token_in(run.record.path) as token:
-        return run_by(_Team(ray, run, wanted, token, len(cells)), cells, run)
+        return run_by(_Pool(ray, run, wanted, token, len(cells)), cells, run)
 
 
 _Ended = tuple[Cell, float, str | None]
@@ -83,7 +83,7 @@ class _Hired:
         return self.here is not None and self.cell is None and not self.aside
 
 
-class _Team:
+class _Pool:
     """The workers of a run: as many as the cluster has room for and there are cells."""
 
     def __init__(self, ray: Any, run: RunContext, wanted: Resources, token: tuple[str, str], cells: int) -> None:
@@ -264,6 +264,7 @@ class _Team:
     def _gone(self, worker: _Hired, error: BaseException) -> _Ended | None:
         """It was killed, or its node; or it could not even start."""
         self._workers.remove(worker)
+        self._ray.kill(worker.actor, no_restart=True)  # which may only have been out of reach
         if worker.cell is None:
             self._failed += 1
             if self._failed >= (_STARTS if self._came else _TRIES) and not self._workers:

@@ -1,4 +1,4 @@
-"""Several cells at the same time, done by a team of workers, wherever these are."""
+"""Several cells at the same time, done by a pool of workers, wherever these are."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bascule.running.cell import Failure
 from bascule.running.context import RunContext
 
 
-class Team(Protocol):
+class Pool(Protocol):
     """Workers that do cells."""
 
     @property
@@ -31,23 +31,23 @@ class Team(Protocol):
         """End all of them."""
 
 
-def run_by(team: Team, cells: Sequence[Cell], run: RunContext) -> list[Failure]:
-    """The cells in the plan's order, as many at the same time as the team has room for; one that needs another's model
-    waits for that one. The others go on when one fails. In the end the team is stopped.
+def run_by(pool: Pool, cells: Sequence[Cell], run: RunContext) -> list[Failure]:
+    """The cells in the plan's order, as many at the same time as the pool has room for; one that needs another's model
+    waits for that one. The others go on when one fails. In the end the pool is stopped.
 
     Raises:
-        RequestError: A cell, or the team, found that the request is wrong.
+        RequestError: A cell, or the pool, found that the request is wrong.
     """
     waiting, failures = list(cells), []
     try:
-        while waiting or team.busy:
-            while team.has_room and (cell := _ready(waiting, team.busy)) is not None:
+        while waiting or pool.busy:
+            while pool.has_room and (cell := _ready(waiting, pool.busy)) is not None:
                 waiting.remove(cell)
                 run.progress.begin(cell.label)
                 run.telling.begun(cell)
                 run.progress.told(cell.label, "starting", 1, 0, "")  # a worker takes seconds to say its first word
-                team.give(cell)
-            ended = team.listen()
+                pool.give(cell)
+            ended = pool.listen()
             if ended is None:
                 continue
             cell, seconds, message = ended
@@ -56,7 +56,7 @@ def run_by(team: Team, cells: Sequence[Cell], run: RunContext) -> list[Failure]:
             if message is not None:
                 failures.append(Failure(cell.label, message))
     finally:
-        team.stop()
+        pool.stop()
     return failures
 
 
