@@ -200,7 +200,9 @@ def test_a_full_disk_of_a_node_costs_a_try_and_no_cell(
     fill(monkeypatch, full)
     with pytest.warns(UserWarning, match="given") as said:
         assert do_on(StandInRay(1, 1), plan_of(text=MENDED), run, monkeypatch) == Ran(2, ())
-    assert re.search(r"the disk of a worker is full \(.*: 1 MiB are free .*No space left", told(said))
+    assert re.search(
+        r"the disk of its worker is full: .*: 1 MiB are free .*No space left.*; it is given to another", told(said)
+    )
     assert first
     assert kept(run) == kept(undisturbed)
 
@@ -262,15 +264,16 @@ def test_changes_come_in_the_order_of_writing_and_are_carried_out_whole(tmp_path
     there.write_info({"seed": 1})
     mirror = Mirror(there.path)
     assert not mirror.changes()
+    there.write_losses(1, np.arange(2), np.ones(2))
     there.write_curve([{"epoch": 1.0}])
     there.write_info({"seed": 2})
     changes = mirror.changes()
-    assert [*changes.files] == ["curve.jsonl", "cell.json"]
+    assert [*changes.files] == ["cell.json", "losses/1.npz", "curve.jsonl"]
     changes.carry_out(here.path)
     assert (here.info()["seed"], here.curve()) == (2, [{"epoch": 1.0}])
     there.curve_file.unlink()
     mirror.changes().carry_out(here.path)
-    assert sorted(path.name for path in here.path.iterdir()) == ["cell.json", "cell.json.sha256"]
+    assert sorted(path.name for path in here.path.iterdir()) == ["cell.json", "cell.json.sha256", "losses"]
     assert not mirror.changes()
 
 

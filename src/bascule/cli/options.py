@@ -200,7 +200,7 @@ JobsOption = Annotated[
 ResourcesOption = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME=AMOUNT,...",
+        metavar="AMOUNTS",
         help="With Ray, what each cell is given, e.g. gpu=0.2,cpu=1 or cpu=4,memory=8GiB; by default one core, and one "
         "GPU where there are some.",
     ),

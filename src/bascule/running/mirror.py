@@ -26,7 +26,8 @@ class Changes:
     """What has changed in a cell's folder."""
 
     files: Mapping[str, Kept] = field(default_factory=dict)
-    """New and replaced ones by their path in the folder, in the order in which they were written."""
+    """New and replaced ones by their path in the folder, in the order in which they were last written; but first what
+    tells of the cell, which was there before the model."""
     gone: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
@@ -92,10 +93,11 @@ class _Folder:
             if path.suffix != ".sha256" and path.is_file():
                 about = path.stat()
                 now[path.relative_to(self._path).as_posix()] = (about.st_mtime_ns, about.st_ino, about.st_size)
-        new = sorted((mark, name) for name, mark in now.items() if self._known.get(name) != mark)
+        info = CellRecord(self._path).info_file.name
+        new = sorted((name != info, mark, name) for name, mark in now.items() if self._known.get(name) != mark)
         gone = tuple(name for name in self._known if name not in now)
         self._known = now
-        return Changes({name: _kept(self._path / name) for _, name in new}, gone)
+        return Changes({name: _kept(self._path / name) for *_, name in new}, gone)
 
 
 def _kept(path: Path) -> Kept:

@@ -214,6 +214,7 @@ class _Pool:
         self._came = True
         if isinstance(word, Full):
             self._put_aside(worker, word)
+            warnings.warn(f"the disk of a worker is full ({word}); it is given no cell", stacklevel=2)
 
     def _take(self, worker: _Hired, word: Any) -> _Ended | None:
         cell = worker.cell
@@ -238,7 +239,6 @@ class _Pool:
     def _put_aside(self, worker: _Hired, full: Full) -> None:
         worker.aside = True
         self._full.add(str(full))
-        warnings.warn(f"the disk of a worker is full ({full}); it is given no more cells", stacklevel=2)
 
     def _outcome(self, cell: Cell, word: Ended, worker: _Hired) -> str | None:
         """What keeps the cell from being done, None if nothing does."""
