@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,15 @@ from bascule.record.rows import read_rows
 from bascule.record.run import RunRecord
 from bascule.running import ray as module
 from bascule.running.context import RunContext
+from bascule.running.resources import Resources
 from bascule.running.run import Ran, run_plan
 from bascule.running.workplace import Workplace
 from running.stand_in_ray import StandInRay
 from running.test_hooks import SMALL, Notes
 from running.test_processes import kept
-from running.test_ray_workers import do_on
+from running.test_ray_workers import do_on, unseen
 
+CPU = torch.device("cpu")
 STORE = {"object_store_memory": 100_000_000}
 MAIN = [sys.executable, "-c", "from bascule.cli import main; main()"]
 
@@ -165,35 +166,38 @@ def test_workers_get_absolute_folders_and_the_same_code(
     assert "its code cannot be read on a worker" in str(there.do(b"", {"gone.py:small": "another"}))
 
 
-LONG = SMALL.replace("epochs: 2", "epochs: 600").replace("seeds: 1", "seeds: 2")
+LONG = SMALL.replace("epochs: 2", "epochs: 600")
 
 
 def test_a_killed_node_loses_nothing_where_nothing_is_shared(
     plan_of, tmp_path: Path, nodes: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Told while it happens; the last test, since a node is gone then."""
+    """Told while it happens; another node with what the cell wants comes in its place."""
 
     class Kills(Notes):
         def epoch(self, cell: CellFacts, epoch: int, values: Mapping[str, float]) -> None:
             super().epoch(cell, epoch, values)
-            if {told[0].seed for told in self.of("epoch")} == {0, 1} and len(nodes.worker_nodes) == 1:
+            if len(self.of("epoch")) == 5:
                 nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
-
-    @contextmanager
-    def unseen(folder: Path) -> Iterator[tuple[str, str]]:
-        yield "nowhere", ""
+                nodes.add_node(num_cpus=1, resources={"second": 1}, **STORE)
 
     monkeypatch.setattr(module, "token_in", unseen)
-    kills, plan = Kills(), plan_of(text=LONG)
-    run, alone = RunRecord(tmp_path / "killed"), RunRecord(tmp_path / "alone")
+    kills, plan, run = Kills(), plan_of(text=LONG), RunRecord(tmp_path / "killed")
+    wanted = Resources(more={"second": 1})
     with pytest.warns(UserWarning, match="its worker on .* was lost: Actor"):
-        ran = run_plan(plan, run, device=torch.device("cpu"), roots=(), engine="ray", hooks=[kills])
-    assert ran == Ran(2, ())
-    begun = [cell.seed for cell in kills.of("cell_begun")]
-    assert sorted(begun) in ([0, 0, 1], [0, 1, 1])
-    (twice,) = {seed for seed in begun if begun.count(seed) == 2}
-    epochs = [epoch for cell, epoch, _ in kills.of("epoch") if cell.seed == twice]
+        ran = run_plan(plan, run, device=CPU, roots=(), engine="ray", resources=wanted, hooks=[kills])
+    assert ran == Ran(1, ())
+    assert len(kills.of("cell_begun")) == 2
+    epochs = [epoch for _, epoch, _ in kills.of("epoch")]
+    assert epochs[:5] == [1, 2, 3, 4, 5]
     assert epochs[-600:] == [*range(1, 601)]
-    assert len(epochs) > 600
-    run_plan(plan, alone, device=torch.device("cpu"), roots=())
+    assert len(epochs) < 1200
+    alone = RunRecord(tmp_path / "alone")
+    run_plan(plan, alone, device=CPU, roots=())
     assert kept(run) == kept(alone)
+
+
+def test_what_no_node_has_is_refused_before_any_work(plan_of, tmp_path: Path, cluster: str) -> None:
+    wanted = Resources(device="cuda")
+    with pytest.raises(RequestError, match=r"^resources: no node of the cluster has cpu=1, gpu=1, .*: cpu=1, memory="):
+        run_plan(plan_of(text=SMALL), RunRecord(tmp_path), device=CPU, roots=(), engine="ray", resources=wanted)

@@ -16,6 +16,7 @@ import torch
 
 from bascule.core.errors import RequestError
 from bascule.plan.plan import Cell
+from bascule.record.sums import DamagedError
 from bascule.running.cell import Failure, is_done, record_failure
 from bascule.running.cluster import nodes_of, started, token_in
 from bascule.running.context import RunContext
@@ -140,10 +141,8 @@ class _Pool:
             self._dismiss(worker)
         ends = [worker.heard for worker in self._workers if worker.heard is not None]
         self._workers.clear()
-        if ends:
-            self._ray.wait(
-                ends, num_returns=len(ends), timeout=_PATIENCE
-            )  # or they would write when nobody holds the run
+        if ends:  # or they would write when nobody holds the run
+            self._ray.wait(ends, num_returns=len(ends), timeout=_PATIENCE)
 
     # --- workers -----------------------------------------------------------------------------------------------------
 
@@ -201,7 +200,11 @@ class _Pool:
             self._greet(worker, words)
             return None
         for word in words:
-            if (ended := self._take(worker, word)) is not None:
+            try:
+                ended = self._take(worker, word)
+            except DamagedError as error:
+                return self._gone(worker, error)
+            if ended is not None:
                 return ended
         if worker.cell is not None:
             worker.heard = worker.actor.listen.remote()
@@ -267,7 +270,7 @@ class _Pool:
         self._ray.kill(worker.actor, no_restart=True)  # which may only have been out of reach
         if worker.cell is None:
             self._failed += 1
-            if self._failed >= (_STARTS if self._came else _TRIES) and not self._workers:
+            if self._failed >= (_STARTS if self._came else _TRIES) and all(one.aside for one in self._workers):
                 what = "no worker can be started on the cluster. Is bascule installed on every node?"
                 raise RequestError(f"{what} {_reason(error)}", place=("engine",)) from error
             return None

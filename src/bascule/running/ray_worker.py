@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 import shutil
 import socket
 import tempfile
@@ -181,7 +183,7 @@ def _sees(folder: Path, token: tuple[str, str]) -> bool:
     try:
         if (folder / name).read_text() != content:
             return False
-        probe = folder / f"{name}.seen"
+        probe = folder / f".seen.{os.getpid()}-{secrets.token_hex(4)}"  # named as what is cleared away if it is left
         write_atomically(probe, lambda temporary: temporary.touch())
         probe.unlink()
     except OSError:
