@@ -27,7 +27,9 @@ def started() -> Any:
     if not ray.is_initialized():
         _check_address(os.environ.get("RAY_ADDRESS", ""))
         try:
-            ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
+            # Not what Ray takes by itself: a cluster that was started here once, and may be gone.
+            there = os.environ.get("RAY_ADDRESS") or "local"
+            ray.init(address=there, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
         except Exception as error:  # refused connections, other versions, no room: each has a type of its own
             address = os.environ.get("RAY_ADDRESS")
             where = f"no Ray cluster can be reached at {address} (RAY_ADDRESS)" if address else "Ray cannot be started"
