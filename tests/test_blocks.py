@@ -114,7 +114,8 @@ def test_options_that_pages_name_are_there() -> None:
     pages = [ROOT / "README.md", ROOT / "docs/start.md", ROOT / "docs/faq.md", *(ROOT / "docs" / "guide").glob("*.md")]
     for page in pages:
         named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text(encoding="utf-8")))
-        assert named - known - {*ROOT_OPTIONS, "--build-arg", "--rm", "--user"} == set(), page.name
+        others = {"--build-arg", "--rm", "--user", "--head", "--port", "--address", "--object-store-memory"}
+        assert named - known - {*ROOT_OPTIONS, *others} == set(), page.name
 
 
 @pytest.mark.parametrize("block", marked("test_what_commands_print_is_as_shown"), ids=lambda block: block.name)

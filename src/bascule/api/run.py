@@ -14,7 +14,7 @@ from rich.console import Console
 
 from bascule.api.verb import verb
 from bascule.core.errors import Interrupted, RequestError, placed, unknown
-from bascule.core.files import check_writable
+from bascule.core.files import check_folder, check_writable
 from bascule.core.given import outside
 from bascule.core.progress import nothing
 from bascule.core.text import count, quote
@@ -28,7 +28,7 @@ from bascule.record.run import RunRecord
 from bascule.report.result import Run
 from bascule.running.console import silent
 from bascule.running.extend import recall_codes
-from bascule.running.run import Engine, Ran, pick_device, run_plan
+from bascule.running.run import Engine, Ran, pick_place, run_plan
 
 
 @verb
@@ -43,6 +43,7 @@ def run(
     device: str | torch.device = "auto",
     jobs: int | None = None,
     engine: Engine = "local",
+    resources: Mapping[str, Any] | None = None,
     data_dir: str | PathLike[str] | None = None,
     compile_passes: bool = False,
     capture_steps: bool = False,
@@ -68,6 +69,8 @@ def run(
         device: auto, cpu, cuda or cuda:N.
         jobs: Cells at the same time, each in a process of its own with one thread.
         engine: `local` or `ray`.
+        resources: With Ray, what each cell is given: `{"gpu": 0.2, "cpu": 1, "memory": "4GiB"}`, and other resources by
+            the names that the cluster knows; by default one core, and one GPU where there are some.
         data_dir: Folder searched first for data; then $BASCULE_DATA, ./data, ~/.cache/bascule and here.
         compile_passes: Compile the passes of training, where the objective allows it.
         capture_steps: Capture the steps of training as CUDA graphs, where the objective allows it.
@@ -85,8 +88,9 @@ def run(
     """
     return _run(
         _document(study, name), overrides=_overrides(set, seeds), scale=scale, runs=Path(runs), device=str(device),
-        jobs=jobs, engine=_engine(engine), compile_passes=compile_passes, capture_steps=capture_steps, report=report,
-        data_dir=None if data_dir is None else Path(data_dir), console=None if progress else silent(), hooks=hooks,
+        jobs=jobs, engine=_engine(engine), resources=resources, compile_passes=compile_passes,
+        capture_steps=capture_steps, report=report, data_dir=None if data_dir is None else Path(data_dir),
+        console=None if progress else silent(), hooks=hooks,
     )  # fmt: skip
 
 
@@ -121,6 +125,7 @@ def run_study(
     device: str,
     jobs: int | None,
     engine: Engine,
+    resources: Mapping[str, Any] | None,
     data_dir: Path | None,
     compile_passes: bool,
     capture_steps: bool,
@@ -140,15 +145,17 @@ def run_study(
         return make_plan(document, overrides=overrides, scale=scale, roots=default_roots(data_dir))
 
     plan = planned()
-    where = pick_device(device)
+    where, given = pick_place(device, engine, resources)
+    check_folder(runs, "runs")
     record = RunRecord(runs / plan.folder)
     check_writable(record.path)
     if recall_codes(record):
         plan = planned()
     with _kept_current(record, wanted=report, warn=warn or warnings.warn) as changed:
         done = run_plan(
-            plan, record, device=where, roots=default_roots(data_dir), engine=engine, jobs=jobs, console=console,
-            compile_passes=compile_passes, capture_steps=capture_steps, changed=changed, warn=warn, hooks=hooks,
+            plan, record, device=where, roots=default_roots(data_dir), engine=engine, jobs=jobs, resources=given,
+            console=console, compile_passes=compile_passes, capture_steps=capture_steps, changed=changed, warn=warn,
+            hooks=hooks,
         )  # fmt: skip
     return Made(plan, record, done)
 

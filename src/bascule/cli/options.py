@@ -213,6 +213,14 @@ JobsOption = Annotated[
         "share the device); by default one after another in this process.",
     ),
 ]
+ResourcesOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="AMOUNTS",
+        help="With Ray, what each cell is given, e.g. gpu=0.2,cpu=1 or cpu=4,memory=8GiB; by default one core, and one "
+        "GPU where there are some.",
+    ),
+]
 TrustCodeOption = Annotated[
     bool,
     typer.Option(
@@ -271,6 +279,22 @@ def spec_of(text: str | None, place: str) -> Any:
 def specs_of(texts: Sequence[str], place: str) -> list[Any]:
     """`spec_of` each."""
     return [spec_of(text, place) for text in texts]
+
+
+def amounts_of(text: str | None) -> dict[str, str] | None:
+    """The names and amounts of `NAME=AMOUNT,...`.
+
+    Raises:
+        RequestError: It is not written like that, or names something twice.
+    """
+    if text is None:
+        return None
+    pairs = [part.partition("=") for part in text.split(",")]
+    amounts = {name.strip(): amount.strip() for name, _, amount in pairs}
+    if len(amounts) < len(pairs) or not all(name and amount for name, amount in amounts.items()):
+        problem = f"expected amounts by name, each once, such as gpu=0.2,cpu=1; got {text!r}"
+        raise RequestError(problem, place=("resources",))
+    return amounts
 
 
 def component_of(room: str, text: str) -> Any:

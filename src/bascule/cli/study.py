@@ -14,11 +14,13 @@ from bascule.cli.options import (
     EvaluateOptions,
     Format,
     JobsOption,
+    ResourcesOption,
     RunsOption,
     ScaleOption,
     SeedsOption,
     SetOption,
     StudyArgument,
+    amounts_of,
     spec_of,
 )
 from bascule.cli.output import complain, echo
@@ -43,6 +45,7 @@ def run(
         Engine, typer.Option(help="Train here, or on a Ray cluster (needs the extra `ray`).")
     ] = Engine.local,
     jobs: JobsOption = None,
+    resources: ResourcesOption = None,
     data_dir: DataDirOption = None,
     compile_: Annotated[
         bool,
@@ -65,8 +68,8 @@ def run(
 
     plan, record, done = run_study(
         read_study(study), overrides=_overrides(set_, seeds), scale=scale, runs=runs, device=device, jobs=jobs,
-        engine=engine.value, data_dir=data_dir, compile_passes=compile_, capture_steps=capture, report=report_,
-        warn=_warn,
+        engine=engine.value, resources=amounts_of(resources), data_dir=data_dir, compile_passes=compile_,
+        capture_steps=capture, report=report_, warn=_warn,
     )  # fmt: skip
     print_table([record], Format.text)
     echo(f"\n{record.path}: {_counted(len(plan.cells()), done)}.")

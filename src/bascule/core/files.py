@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,21 @@ from bascule.core.errors import RequestError
 def readable(path: Path) -> str:
     """A path in a sentence: as it was given, but whole where it is only dots, which would end the sentence."""
     return str(path if path.name.strip(".") else path.absolute().resolve())
+
+
+def check_folder(folder: Path, place: str) -> None:
+    """See that a place for files is no URL, whose text would else become the name of a folder here.
+
+    Raises:
+        RequestError: It is one.
+    """
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(folder)):
+        raise RequestError(
+            f"{folder} is a URL, and a record needs a folder: with a lock, and files that are replaced in one step, "
+            "which stores behind URLs lack. Give a folder of this machine (results come back to it also from a Ray "
+            "cluster that shares none), or the place where the store is mounted",
+            place=(place,),
+        )
 
 
 def check_writable(folder: Path) -> None:

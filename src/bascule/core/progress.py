@@ -17,7 +17,7 @@ class Progress:
         self._ended = ended
 
     def begin(self, label: str) -> None:
-        """Work on a cell begins. Not told of cells that Ray works on."""
+        """Work on a cell begins."""
 
     def end(self, label: str, seconds: float, failure: str | None) -> None:
         """A cell has ended, after so long, well or with this failure."""

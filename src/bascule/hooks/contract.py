@@ -89,13 +89,13 @@ class Hook:
         """A run begins, or continues: also where all of its cells are done already."""
 
     def cell_begun(self, cell: CellFacts) -> None:
-        """Work on a cell begins, or continues where it was interrupted. On Ray, told when it has ended."""
+        """Work on a cell begins, or continues where it was interrupted; again where its worker was lost and another
+        one takes it."""
 
     def epoch(self, cell: CellFacts, epoch: int, values: Mapping[str, float]) -> None:
         """An epoch of a training has ended.
 
-        Each is told once, in order: those before an interruption again at once when the training continues, and on Ray
-        all of them when the cell has ended.
+        Each is told once, in order: those before an interruption again at once when the training continues.
 
         Args:
             cell: Whose.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +29,18 @@ from bascule.triggers.found import FoundTrigger
 from bascule.triggers.placement import Poison, Truth
 
 
+class Reader:
+    """Reads data from the folders that hold them."""
+
+    def splits(self, source: Source, roots: Sequence[Path]) -> Splits:
+        """Training and test images, on the CPU."""
+        return source.load(roots)
+
+    def held_out(self, source: Source, roots: Sequence[Path]) -> Images:
+        """The images that a source holds out, on the CPU."""
+        return source.load_held_out(roots)
+
+
 @dataclass
 class RunContext:
     """Where the record is, device, data folders, the data read last, progress."""
@@ -44,6 +57,8 @@ class RunContext:
     """What somebody asked for, also where another process does it."""
     telling: Telling = field(default_factory=Telling)
     """What listens to the work on cells."""
+    reader: Reader = field(default_factory=Reader)
+    """Where data come from."""
     _key: str = ""
     _splits: Splits | None = None
     _held_out: Images | None = None
@@ -53,14 +68,14 @@ class RunContext:
         key = repr(source)
         if self._splits is None or key != self._key:
             self._splits = self._held_out = None  # free the old ones before reading the new ones
-            self._splits, self._key = source.load(self.roots), key
+            self._splits, self._key = self.reader.splits(source, self.roots), key
         return self._splits
 
     def held_out(self, source: Source) -> Images:
         """The images that a source holds out, on the CPU; those of the last source used are kept."""
         self.splits(source)
         if self._held_out is None:
-            self._held_out = source.load_held_out(self.roots)
+            self._held_out = self.reader.held_out(source, self.roots)
         return self._held_out
 
 

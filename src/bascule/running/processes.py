@@ -19,6 +19,7 @@ from bascule.core.errors import RequestError
 from bascule.plan.plan import Cell
 from bascule.running.cell import Failure, is_done, record_failure
 from bascule.running.context import RunContext
+from bascule.running.pool import run_by
 from bascule.running.worker import Ended, Epoch, Order, Reached, Refused
 from bascule.running.workplace import Workplace, code_of_cell
 
@@ -45,33 +46,7 @@ def run_cells(cells: Sequence[Cell], run: RunContext, jobs: int) -> list[Failure
     Raises:
         RequestError: No process can be started, or a cell found that the request is wrong.
     """
-    waiting, failures = list(cells), []
-    team = _Team(run, min(jobs, len(waiting)))
-    try:
-        while waiting or team.busy:
-            while team.has_room and (cell := _ready(waiting, team.busy)) is not None:
-                waiting.remove(cell)
-                run.progress.begin(cell.label)
-                run.telling.begun(cell)
-                run.progress.told(cell.label, "starting", 1, 0, "")  # a worker takes seconds to say its first word
-                team.give(cell)
-            ended = team.listen()
-            if ended is None:
-                continue
-            cell, seconds, message = ended
-            run.progress.end(cell.label, seconds, message)
-            run.telling.ended(cell, seconds, message)
-            if message is not None:
-                failures.append(Failure(cell.label, message))
-    finally:
-        team.stop()
-    return failures
-
-
-def _ready(waiting: Sequence[Cell], busy: Sequence[Cell]) -> Cell | None:
-    """The first cell that waits for none of the others."""
-    open_ones = {cell.fingerprint for cell in (*waiting, *busy)}
-    return next((cell for cell in waiting if not open_ones & {other.fingerprint for other in cell.needs}), None)
+    return run_by(_Team(run, min(jobs, len(cells))), cells, run)
 
 
 class _Worker:

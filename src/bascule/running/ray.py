@@ -2,114 +2,311 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import pickle
-import socket
+import contextlib
+import errno
 import time
-from collections.abc import Mapping, Sequence
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
 from typing import Any
+
+import torch
 
 from bascule.core.errors import RequestError
 from bascule.plan.plan import Cell
+from bascule.record.sums import DamagedError
 from bascule.running.cell import Failure, is_done, record_failure
+from bascule.running.cluster import nodes_of, started, token_in
 from bascule.running.context import RunContext
-from bascule.running.workplace import SHARED, Workplace, code_of_cell
+from bascule.running.mirror import Changes
+from bascule.running.pool import run_by
+from bascule.running.ray_worker import Full, Here, RayWorker
+from bascule.running.resources import Resources
+from bascule.running.sent import Sending
+from bascule.running.worker import Ended, Epoch, Reached, Refused
+from bascule.running.workplace import SHARED, Workplace
 
 _PATIENCE = 5.0
-"""Seconds that a record may take from one node to another over a network drive."""
+"""Seconds that a record may take from one node to another over a network drive, and a worker to end."""
+_EVERY = 2.0
+"""Seconds between two looks at what the cluster has."""
+_TRIES = 3
+"""How often a cell is begun whose workers are lost, and a worker is started before any has come."""
+_STARTS = 10
+"""How often a worker may fail to start."""
+_GONE = 60.0
+"""Seconds without a node that could do a cell before the run ends."""
+_OPTIONS = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}
+"""Ray's arguments for its own resources."""
 
 
-def run_cells(cells: Sequence[Cell], run: RunContext) -> list[Failure]:
-    """One Ray task per cell, on one core or one GPU each; the run folder must be on storage that every node shares.
+def run_cells(cells: Sequence[Cell], run: RunContext, wanted: Resources) -> list[Failure]:
+    """Cells by workers of a Ray cluster, one at a time each; in the plan's order, those that need others after these.
 
-    A cell is done when its record can be seen from here. One whose worker is lost has failed; the others go on.
+    A worker keeps the data it has. Where the run's folder is on storage that its node shares, it writes there; else
+    what it writes comes back as it is written, and is put in place here. A cell whose worker is lost is begun anew by
+    another one, from what is here of it, and has failed when that has happened three times.
 
     Raises:
-        RequestError: Ray is not installed or cannot be reached, or a cell found that the request is wrong.
+        RequestError: Ray is not installed or cannot be reached, no node has what is wanted, or a cell found that the
+            request is wrong.
+        OSError: What comes back cannot be written here.
     """
-    ray = _started()
-    there = Workplace.of(run)
-
-    @ray.remote(num_cpus=1, num_gpus=1 if run.device.type == "cuda" else 0, max_retries=2)  # type: ignore[untyped-decorator]
-    def work(content: bytes, code: Mapping[str, str], *needed: object) -> tuple[str | None, float]:
-        began = time.monotonic()
-        return there.do(content, code), time.monotonic() - began
-
-    # A cell's task waits for those of the cells it needs, whose answers it is given.
-    tasks: dict[str, Any] = {}
-    for cell in cells:
-        needed = [tasks[other.fingerprint] for other in cell.needs if other.fingerprint in tasks]
-        tasks[cell.fingerprint] = work.remote(pickle.dumps(cell), code_of_cell(cell), *needed)
-    waiting = {tasks[cell.fingerprint]: cell for cell in cells}
-    failures = []
-    while waiting:
-        (ready,), _ = ray.wait(list(waiting), num_returns=1)
-        cell = waiting.pop(ready)
-        message, seconds = _answer(ray, ready, cell, run)
-        run.progress.end(cell.label, seconds, message)
-        run.telling.ended(cell, seconds, message)
-        if message is not None:
-            failures.append(Failure(cell.label, message))
-    return failures
+    ray = started()
+    nodes = nodes_of(ray)
+    wanted = wanted.on(node for node, _ in nodes.values())
+    wanted.check({f"{name} ({key[:8]})": node for key, (node, name) in nodes.items()})
+    with token_in(run.record.path) as token:
+        return run_by(_Pool(ray, run, wanted, token, len(cells)), cells, run)
 
 
-def _started() -> Any:
-    """Ray, connected to the cluster that RAY_ADDRESS names, or else to one of its own on this machine."""
-    try:
-        import ray
-    except ImportError as error:
-        raise RequestError("Ray is not installed: pip install 'bascule[ray]'", place=("engine",)) from error
-    if not ray.is_initialized():
-        _check_address(os.environ.get("RAY_ADDRESS", ""))
+_Ended = tuple[Cell, float, str | None]
+"""A cell that has ended, after how many seconds, and how it failed."""
+
+
+@dataclass
+class _Hired:
+    """A worker, as it is seen from here."""
+
+    actor: Any
+    heard: Any
+    """What will be its next words; None while it is idle, or put aside."""
+    here: Here | None = None
+    aside: bool = False
+    """Its disk is full; it only keeps the place, so that no other one is started there."""
+    cell: Cell | None = None
+    began: float = 0.0
+
+    @property
+    def idle(self) -> bool:
+        return self.here is not None and self.cell is None and not self.aside
+
+
+class _Pool:
+    """The workers of a run: as many as the cluster has room for and there are cells."""
+
+    def __init__(self, ray: Any, run: RunContext, wanted: Resources, token: tuple[str, str], cells: int) -> None:
+        self._ray, self._run, self._wanted, self._token, self._open = ray, run, wanted, token, cells
+        self._place = Workplace.of(replace(run, device=torch.device(wanted.device)))
+        stores = [node.get("object_store_memory", 0.0) for node, _ in nodes_of(ray).values()]
+        self._sending = Sending(ray, run, min(filter(None, stores), default=0.0) / 2)
+        self._workers: list[_Hired] = []
+        self._again: list[Cell] = []
+        self._lost: Counter[str] = Counter()
+        self._full: set[str] = set()
+        self._failed, self._came = 0, False
+        self._looked = self._seen = time.monotonic()
+        self._fill()
+
+    @property
+    def busy(self) -> list[Cell]:
+        """The cells that are being done, or wait for another worker."""
+        return [*(worker.cell for worker in self._workers if worker.cell is not None), *self._again]
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another cell can be given."""
+        return not self._again and any(worker.idle for worker in self._workers)
+
+    def give(self, cell: Cell) -> None:
+        """Let an idle worker do this cell."""
+        worker = next(worker for worker in self._workers if worker.idle)
+        assert worker.here is not None
+        worker.cell, worker.began = cell, time.monotonic()
+        worker.heard = worker.actor.do.remote(self._sending.of(cell, files=not worker.here.shared))
+
+    def listen(self) -> _Ended | None:
+        """Wait for the next words of a worker, and not for long; if a cell has ended, which, after how many seconds,
+        how it failed.
+
+        Raises:
+            RequestError: A cell found that the request is wrong, or no worker can be had.
+            OSError: What a worker has written cannot be written here, or every worker's disk is full.
+        """
+        if time.monotonic() - self._looked > _EVERY:
+            self._fill()
+        self._give_again()
+        waiting = {worker.heard: worker for worker in self._workers if worker.heard is not None}
+        if not waiting:
+            time.sleep(_EVERY / 4)
+            return None
+        heard, _ = self._ray.wait(list(waiting), num_returns=1, timeout=_EVERY)
+        return self._hear(waiting[heard[0]]) if heard else None
+
+    def stop(self) -> None:
+        """End all of them; what a busy one has not sent is lost."""
+        for worker in list(self._workers):
+            self._dismiss(worker)
+        ends = [worker.heard for worker in self._workers if worker.heard is not None]
+        self._workers.clear()
+        if ends:  # or they would write when nobody holds the run
+            self._ray.wait(ends, num_returns=len(ends), timeout=_PATIENCE)
+
+    # --- workers -----------------------------------------------------------------------------------------------------
+
+    def _fill(self) -> None:
+        """Start workers where there is room for more, let those go that have nothing to do any more or have gone."""
+        self._looked = time.monotonic()
+        nodes = nodes_of(self._ray)
+        for worker in [one for one in self._workers if one.cell is None and one.here is not None]:
+            if worker.here is not None and worker.here.node_id not in nodes:
+                self._dismiss(worker)
+        places = sum(self._wanted.places(node) for node, _ in nodes.values())
+        aside = [worker for worker in self._workers if worker.aside]
+        if places:
+            self._seen = self._looked
+        elif self._looked - self._seen > _GONE:
+            raise RequestError("no node that could do a cell is left in the cluster", place=("engine",))
+        if places and len(aside) >= places:
+            raise OSError(errno.ENOSPC, f"the disk of every worker is full ({', '.join(sorted(self._full))})")
+        size = min(places, self._open + len(aside))
+        for worker in [one for one in self._workers if one.idle][: max(0, len(self._workers) - size)]:
+            self._dismiss(worker)
+        while len(self._workers) < size and self._failed < _STARTS:
+            self._workers.append(self._hired())
+
+    def _hired(self) -> _Hired:
+        amounts = self._wanted.named()
+        options = {name: amounts.pop(key, 0) for name, key in _OPTIONS.items()}
+        work = self._ray.remote(RayWorker).options(
+            **options, resources=amounts, max_restarts=0, scheduling_strategy="SPREAD"
+        )
+        actor = work.remote(self._place, self._token, version("bascule"), self._wanted.threads)
+        return _Hired(actor, actor.arrive.remote())
+
+    def _dismiss(self, worker: _Hired) -> None:
+        """End a worker: one that is busy at once."""
+        if worker.heard is None and worker.here is not None:
+            with contextlib.suppress(self._ray.exceptions.RayError):
+                self._ray.wait([worker.actor.leave.remote()], timeout=_PATIENCE)
+        self._ray.kill(worker.actor, no_restart=True)
+        if worker.heard is None:
+            self._workers.remove(worker)
+
+    # --- what they say -----------------------------------------------------------------------------------------------
+
+    def _hear(self, worker: _Hired) -> _Ended | None:
+        errors = self._ray.exceptions
         try:
-            ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
-        except Exception as error:  # refused connections, other versions, no room: each has a type of its own
-            address = os.environ.get("RAY_ADDRESS")
-            where = f"no Ray cluster can be reached at {address} (RAY_ADDRESS)" if address else "Ray cannot be started"
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
-            raise RequestError(f"{where}: {reason}", place=("engine",)) from error
-    return ray
+            words = self._ray.get(worker.heard)
+        except errors.RayTaskError as error:
+            return self._broken(worker, error.cause or error)
+        except errors.RayError as error:
+            return self._gone(worker, error)
+        worker.heard = None
+        if worker.here is None:
+            self._greet(worker, words)
+            return None
+        for word in words:
+            try:
+                ended = self._take(worker, word)
+            except DamagedError as error:
+                return self._gone(worker, error)
+            if ended is not None:
+                return ended
+        if worker.cell is not None:
+            worker.heard = worker.actor.listen.remote()
+        return None
+
+    def _greet(self, worker: _Hired, word: Here | Full | Refused) -> None:
+        if isinstance(word, Refused):
+            raise word.error
+        worker.here = word.here if isinstance(word, Full) else word
+        self._came = True
+        if isinstance(word, Full):
+            self._put_aside(worker, word)
+            warnings.warn(f"the disk of a worker is full ({word}); it is given no cell", stacklevel=2)
+
+    def _take(self, worker: _Hired, word: Any) -> _Ended | None:
+        cell = worker.cell
+        assert cell is not None
+        if isinstance(word, Reached):
+            self._run.progress.told(cell.label, word.stage, word.total, word.done, word.note)
+        elif isinstance(word, Epoch):
+            self._run.telling.epoch(cell, word.values)
+        elif isinstance(word, Changes):
+            word.carry_out(self._run.record.cell(cell.fingerprint).path)
+        elif isinstance(word, Refused):
+            raise word.error
+        elif isinstance(word, Full):
+            worker.cell = None
+            self._put_aside(worker, word)
+            return self._once_more(cell, worker.began, f"the disk of its worker is full: {word}")
+        else:
+            worker.cell = None
+            return self._end(cell, word.seconds, self._outcome(cell, word, worker))
+        return None
+
+    def _put_aside(self, worker: _Hired, full: Full) -> None:
+        worker.aside = True
+        self._full.add(str(full))
+
+    def _outcome(self, cell: Cell, word: Ended, worker: _Hired) -> str | None:
+        """What keeps the cell from being done, None if nothing does."""
+        if word.kind:
+            record_failure(cell, self._run, word.kind, word.failure or word.kind)
+        elif word.failure is None and not _visible(cell, self._run):
+            shared = worker.here is not None and worker.here.shared
+            where = f"the run folder {self._run.record.path} {SHARED}" if shared else "it did not come back whole"
+            return f"its record cannot be seen here: {where}"
+        return word.failure
+
+    def _broken(self, worker: _Hired, error: BaseException) -> _Ended | None:
+        """Something that no worker should do."""
+        if worker.cell is None:
+            return self._gone(worker, error)
+        cell, began, worker.cell = worker.cell, worker.began, None
+        worker.heard = None
+        self._dismiss(worker)
+        message = f"{type(error).__name__}: {_reason(error)}"
+        record_failure(cell, self._run, type(error).__name__, message)
+        return self._end(cell, time.monotonic() - began, message)
+
+    def _gone(self, worker: _Hired, error: BaseException) -> _Ended | None:
+        """It was killed, or its node; or it could not even start."""
+        self._workers.remove(worker)
+        self._ray.kill(worker.actor, no_restart=True)  # which may only have been out of reach
+        if worker.cell is None:
+            self._failed += 1
+            if self._failed >= (_STARTS if self._came else _TRIES) and all(one.aside for one in self._workers):
+                what = "no worker can be started on the cluster. Is bascule installed on every node?"
+                raise RequestError(f"{what} {_reason(error)}", place=("engine",)) from error
+            return None
+        self._looked = 0.0  # there may be room for another one
+        node = "" if worker.here is None else f" on {worker.here.node}"
+        return self._once_more(
+            worker.cell, worker.began, f"its worker{node} was lost: {type(error).__name__}: {_reason(error)}"
+        )
+
+    def _once_more(self, cell: Cell, began: float, why: str) -> _Ended | None:
+        """Another worker takes the cell, unless it has had its share of them."""
+        self._lost[cell.fingerprint] += 1
+        if self._lost[cell.fingerprint] < _TRIES:
+            warnings.warn(f"{cell.label}: {why}; it is given to another one", stacklevel=2)
+            self._run.progress.told(cell.label, "starting", 1, 0, "again")
+            self._again.append(cell)
+            return None
+        message = f"{why} (tried {_TRIES} times)"
+        record_failure(cell, self._run, "LostWorker", message)
+        return self._end(cell, time.monotonic() - began, message)
+
+    def _give_again(self) -> None:
+        while self._again and any(worker.idle for worker in self._workers):
+            cell = self._again.pop(0)
+            self._run.telling.begun(cell)
+            self.give(cell)
+
+    def _end(self, cell: Cell, seconds: float, message: str | None) -> _Ended:
+        self._open -= 1
+        return cell, seconds, message
 
 
-def _check_address(address: str) -> None:
-    """Knock at the cluster's door: Ray itself tries for minutes.
-
-    Raises:
-        RequestError: Nobody is there.
-    """
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdecimal():
-        return  # none, or a word such as `auto`
-    try:
-        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
-    except (OSError, OverflowError, UnicodeError) as error:
-        problem = f"no Ray cluster can be reached at {address} (RAY_ADDRESS): {error}. Start one, or unset it"
-        raise RequestError(problem, place=("engine",)) from error
-
-
-def _answer(ray: Any, ready: Any, cell: Cell, run: RunContext) -> tuple[str | None, float]:
-    """What keeps the cell from being done, None if nothing does, and the seconds it took."""
-    try:
-        message, seconds = ray.get(ready)
-    except ray.exceptions.RayTaskError as error:
-        # A wrong request stops the run here as it does without Ray.
-        if isinstance(error.cause, RequestError):
-            raise error.cause from None
-        return _failed(cell, run, error.cause or error), 0.0
-    except ray.exceptions.RayError as error:
-        return _failed(cell, run, error, "its worker was lost: "), 0.0
-    if message is None and not _visible(cell, run):
-        message = f"its record cannot be seen here: the run folder {run.record.path} {SHARED}"
-    return message, seconds
-
-
-def _failed(cell: Cell, run: RunContext, error: BaseException, what: str = "") -> str:
-    """Record the failure of a cell that could not do so itself."""
-    first = str(error).strip().partition("\n")[0] or "no reason given"
-    message = f"{what}{type(error).__name__}: {first}"
-    record_failure(cell, run, type(error).__name__, message)
-    return message
+def _reason(error: BaseException) -> str:
+    """The first and the last line of what Ray says, which may be a page."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no reason given"]
+    return " ... ".join(dict.fromkeys((lines[0], lines[-1])))[:500]
 
 
 def _visible(cell: Cell, run: RunContext) -> bool:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
@@ -29,6 +29,7 @@ from bascule.running.context import RunContext
 from bascule.running.hooked import hooks_of, telling
 from bascule.running.loss import refuse_loss
 from bascule.running.provenance import own_command
+from bascule.running.resources import Resources, resources_of
 from bascule.training.capture import check_captures
 from bascule.training.compile import check_compiles
 
@@ -64,6 +65,19 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def pick_place(device: str, engine: Engine, resources: Mapping[str, Any] | None) -> tuple[torch.device, Resources]:
+    """The device of this process, and what each cell is given on a cluster.
+
+    Raises:
+        RequestError: Not a device of this machine, or not what a cluster can give.
+    """
+    if engine == "ray":
+        return torch.device("cpu"), resources_of(resources, device)
+    if resources is not None:
+        raise RequestError("only with `engine` ray, whose workers may lie on other machines", place=("resources",))
+    return pick_device(device), Resources()
+
+
 def run_plan(
     plan: Plan,
     run: RunRecord,
@@ -72,6 +86,7 @@ def run_plan(
     roots: Sequence[Path],
     engine: Engine = "local",
     jobs: int | None = None,
+    resources: Resources = Resources(),  # noqa: B008  (frozen)
     console: Console | None = None,
     train: bool = True,
     compile_passes: bool = False,
@@ -84,7 +99,8 @@ def run_plan(
 
     With `train=False` only cells whose model is there are worked on, and only evaluated; the table shows what it showed
     before until all of them have answered. With `jobs` above 1 so many cells are done at the same time, each in a
-    process of its own with one torch thread; else one after another in this process. Files of the record that are
+    process of its own with one torch thread; else one after another in this process. On Ray each cell is given
+    `resources`, and `device` is not asked. Files of the record that are
     damaged are set aside and made again, which `warn` is told (by default a warning). With `compile_passes` the
     passes of training are compiled, with `capture_steps` its steps captured as CUDA graphs, where the objective allows
     it. `changed` is called when there is something new in the record: before the first cell, and whenever one has
@@ -98,9 +114,10 @@ def run_plan(
         Interrupted: Instead of KeyboardInterrupt.
     """
     warn = warn or _warn
-    do, told = _engine(engine, jobs), hooks_of(hooks)
+    do, told = _engine(engine, jobs, resources), hooks_of(hooks)
     remember_named()  # the plan names it
-    _check_quick(device, compile_passes, capture_steps)
+    if engine == "local":  # else the workers look
+        _check_quick(device, compile_passes, capture_steps)
     with lock_run(run.path, own_command()):
         if not train:
             refuse_loss(run, plan, roots)
@@ -177,14 +194,16 @@ def _warn(text: str) -> None:
     warnings.warn(text, stacklevel=3)
 
 
-def _engine(engine: Engine, jobs: int | None) -> Callable[[Sequence[Cell], RunContext], list[Failure]]:
+def _engine(
+    engine: Engine, jobs: int | None, resources: Resources
+) -> Callable[[Sequence[Cell], RunContext], list[Failure]]:
     """What does cells, `jobs` at a time.
 
     Raises:
         RequestError: It cannot.
     """
     if jobs is None:
-        return _ENGINES[engine]
+        return _run_here if engine == "local" else functools.partial(_run_on_ray, resources=resources)
     if jobs < 1:
         raise RequestError(f"at least one cell at a time; got {jobs}", place=("jobs",))
     if engine != "local":
@@ -217,10 +236,7 @@ def _run_in_processes(cells: Sequence[Cell], run: RunContext, *, jobs: int) -> l
     return run_cells(cells, run, jobs)
 
 
-def _run_on_ray(cells: Sequence[Cell], run: RunContext) -> list[Failure]:
+def _run_on_ray(cells: Sequence[Cell], run: RunContext, *, resources: Resources) -> list[Failure]:
     from bascule.running.ray import run_cells  # looks for Ray only where it is wanted
 
-    return run_cells(cells, run)
-
-
-_ENGINES = {"local": _run_here, "ray": _run_on_ray}
+    return run_cells(cells, run, resources)

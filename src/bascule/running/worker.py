@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pickle
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
@@ -80,12 +81,11 @@ def serve() -> None:
         place: Workplace = pickle.load(given)
     except EOFError:
         return
-    epochs = _Epochs(answers, place.run.telling.names)
-    place = replace(place, run=replace(place.run, progress=_Progress(answers), telling=epochs))
+    place = telling_of_it(place, functools.partial(_say, answers))
     orders: SimpleQueue[Order] = SimpleQueue()
     threading.Thread(target=_read, args=(given, orders), daemon=True).start()
     while True:
-        _say(answers, _answer(place, orders.get()))
+        _say(answers, done(place, orders.get()))
         if place.run.device.type == "cuda":
             torch.cuda.empty_cache()  # others work on the same device
 
@@ -106,7 +106,14 @@ def _say(answers: IO[bytes], word: Any) -> None:
         os._exit(1)  # nobody is there
 
 
-def _answer(place: Workplace, order: Order) -> Ended | Refused:
+def telling_of_it(place: Workplace, say: Callable[[Any], object]) -> Workplace:
+    """The same workplace, whose work tells `say` how far it is."""
+    told = replace(place.run, progress=_Progress(say), telling=_Epochs(say, place.run.telling.names))
+    return replace(place, run=told)
+
+
+def done(place: Workplace, order: Order) -> Ended | Refused:
+    """Do what is ordered; how it ended."""
     began = time.monotonic()
     try:
         failure, kind = place.do(order.content, order.code), ""
@@ -120,20 +127,20 @@ def _answer(place: Workplace, order: Order) -> Ended | Refused:
 class _Epochs(Telling):
     """Tells whoever sent the cell of the epochs of its training."""
 
-    def __init__(self, answers: IO[bytes], names: tuple[str, ...]) -> None:
+    def __init__(self, say: Callable[[Any], object], names: tuple[str, ...]) -> None:
         super().__init__(names)
-        self._answers = answers
+        self._say = say
 
     def epoch(self, cell: Cell, values: Mapping[str, float]) -> None:
-        _say(self._answers, Epoch(dict(values)))
+        self._say(Epoch(dict(values)))
 
 
 class _Progress(Progress):
     """Tells whoever sent the cell how far it is, now and then."""
 
-    def __init__(self, answers: IO[bytes]) -> None:
+    def __init__(self, say: Callable[[Any], object]) -> None:
         super().__init__()
-        self._answers, self._name, self._total = answers, "", 0
+        self._say, self._name, self._total = say, "", 0
         self._told = 0.0
 
     @contextmanager
@@ -150,4 +157,4 @@ class _Progress(Progress):
 
     def _tell(self, done: int, note: str) -> None:
         self._told = time.monotonic()
-        _say(self._answers, Reached(self._name, self._total, done, note))
+        self._say(Reached(self._name, self._total, done, note))

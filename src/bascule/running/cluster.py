@@ -1,0 +1,76 @@
+"""A Ray cluster as it is seen from the process that holds the run: reaching it, its nodes, what they share with it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bascule.core.errors import RequestError
+from bascule.core.files import write_atomically
+
+_PATIENCE = 5.0
+"""Seconds that a cluster's door may take to open."""
+
+
+def started() -> Any:
+    """Ray, connected to the cluster that RAY_ADDRESS names, or else to one of its own on this machine."""
+    try:
+        import ray
+    except ImportError as error:
+        raise RequestError("Ray is not installed: pip install 'bascule[ray]'", place=("engine",)) from error
+    if not ray.is_initialized():
+        _check_address(os.environ.get("RAY_ADDRESS", ""))
+        try:
+            # Not what Ray takes by itself: a cluster that was started here once, and may be gone.
+            there = os.environ.get("RAY_ADDRESS") or "local"
+            ray.init(address=there, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
+        except Exception as error:  # refused connections, other versions, no room: each has a type of its own
+            address = os.environ.get("RAY_ADDRESS")
+            where = f"no Ray cluster can be reached at {address} (RAY_ADDRESS)" if address else "Ray cannot be started"
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            raise RequestError(f"{where}: {reason}", place=("engine",)) from error
+    return ray
+
+
+def _check_address(address: str) -> None:
+    """Knock at the cluster's door: Ray itself tries for minutes.
+
+    Raises:
+        RequestError: Nobody is there.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        return  # none, or a word such as `auto`
+    try:
+        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        problem = f"no Ray cluster can be reached at {address} (RAY_ADDRESS): {error}. Start one, or unset it"
+        raise RequestError(problem, place=("engine",)) from error
+
+
+def nodes_of(ray: Any) -> dict[str, tuple[dict[str, float], str]]:
+    """The nodes that live, by Ray's id: resources, and name for people."""
+    return {
+        node["NodeID"]: (node["Resources"], node.get("NodeManagerHostname") or node["NodeManagerAddress"])
+        for node in ray.nodes()
+        if node["Alive"]
+    }
+
+
+@contextmanager
+def token_in(folder: Path) -> Iterator[tuple[str, str]]:
+    """A file in the run's folder, by which workers tell whether they share it; its name and what it holds."""
+    # Named as files that are not whole yet, which are cleared away should this process be killed.
+    name, content = f".shared.{os.getpid()}-{secrets.token_hex(4)}", secrets.token_hex(16)
+    path = folder / name
+    write_atomically(path, lambda temporary: temporary.write_text(content))
+    try:
+        yield name, content
+    finally:
+        path.unlink(missing_ok=True)
