@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast, get_args
 
 from rich.console import Console
 
-from bascule.api.verb import path, whole_or_none
+from bascule.api.verb import path, whole, whole_or_none
 from bascule.core.errors import Interrupted, RequestError, placed, unknown
 from bascule.core.files import check_writable
 from bascule.core.progress import nothing
@@ -22,6 +22,7 @@ from bascule.plan.document import Document, read_study, study_of, written
 from bascule.plan.overrides import Override, parse_override
 from bascule.plan.plan import Plan
 from bascule.plan.resolve import make_plan
+from bascule.record.lock import Part
 from bascule.record.run import RunRecord
 from bascule.report.result import Run
 from bascule.running.console import silent
@@ -39,6 +40,7 @@ def run(
     runs: str | PathLike[str] = "runs",
     device: str = "auto",
     jobs: int | None = None,
+    part: tuple[int, int] | None = None,
     engine: Engine = "local",
     data_dir: str | PathLike[str] | None = None,
     compile_passes: bool = False,
@@ -64,6 +66,7 @@ def run(
         runs: Folder that holds the runs.
         device: auto, cpu, cuda or cuda:N.
         jobs: Cells at the same time, each in a process of its own with one thread.
+        part: Only the cells of part I of N, as (I, N) with I from 1, beside processes that do the other parts.
         engine: `local` or `ray`.
         data_dir: Folder searched first for data; then $BASCULE_DATA, ./data, ~/.cache/bascule and here.
         compile_passes: Compile the passes of training, where the objective allows it.
@@ -77,14 +80,15 @@ def run(
         `found.check("asr.high < 5 %")`, `found.report()`, `found.path`. Printed, it is the table.
 
     Raises:
-        RequestError: Anything wrong with the study or an argument, before any work; or another process works on it.
+        RequestError: Anything wrong with the study or an argument, before any work; or another process works on it,
+            or on this part of it.
         KeyboardInterrupt: It was stopped; what is finished is kept, and the text says how much that is.
     """
     return _run(
         _document(study, name), overrides=_overrides(set, seeds), scale=_text(scale, "scale"), runs=path(runs, "runs"),
         device=device, jobs=whole_or_none(jobs, "jobs"), engine=_engine(engine), compile_passes=compile_passes,
         data_dir=None if data_dir is None else path(data_dir, "data_dir"), capture_steps=capture_steps, report=report,
-        console=None if progress else silent(), hooks=hooks,
+        console=None if progress else silent(), hooks=hooks, part=_part(part),
     )  # fmt: skip
 
 
@@ -126,6 +130,7 @@ def run_study(
     console: Console | None = None,
     warn: Callable[[str], object] | None = None,
     hooks: Sequence[Hook] = (),
+    part: tuple[int, int] | None = None,
 ) -> Made:
     """What the command and the function share: the plan, its run folder, and the run with its page.
 
@@ -137,6 +142,7 @@ def run_study(
     def planned() -> Plan:
         return make_plan(document, overrides=overrides, scale=scale, roots=default_roots(data_dir))
 
+    this = None if part is None else Part(*part)
     plan = planned()
     where = pick_device(device)
     record = RunRecord(runs / plan.folder)
@@ -147,6 +153,7 @@ def run_study(
         done = run_plan(
             plan, record, device=where, roots=default_roots(data_dir), engine=engine, jobs=jobs, console=console,
             compile_passes=compile_passes, capture_steps=capture_steps, changed=changed, warn=warn, hooks=hooks,
+            part=this,
         )  # fmt: skip
     return Made(plan, record, done)
 
@@ -201,6 +208,16 @@ def _text(value: Any, place: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise RequestError(f"expected text, got {quote(value)}", place=(place,))
     return value
+
+
+def _part(value: Any) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise RequestError(
+            f"two whole numbers I and N, as (1, 4) for the first of four; got {quote(value)}", place=("part",)
+        )
+    return whole(value[0], "part"), whole(value[1], "part")
 
 
 def _engine(value: Any) -> Engine:

@@ -13,6 +13,7 @@ import typer
 
 import bascule.cli.completion as completion
 from bascule.core.errors import RequestError, placed
+from bascule.core.text import quote
 
 
 class Engine(StrEnum):
@@ -197,6 +198,13 @@ JobsOption = Annotated[
         "default one after another in this process.",
     ),
 ]
+PartOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="I/N",
+        help="Only the cells of part I of N (I from 1), beside processes that do the other parts: a job array.",
+    ),
+]
 TrustCodeOption = Annotated[
     bool, typer.Option("--trust-code", help="Import code of somebody's own (own.py:Name) that only the record names.")
 ]
@@ -251,6 +259,20 @@ def spec_of(text: str | None, place: str) -> Any:
 def specs_of(texts: Sequence[str], place: str) -> list[Any]:
     """`spec_of` each."""
     return [spec_of(text, place) for text in texts]
+
+
+def part_of(text: str | None) -> tuple[int, int] | None:
+    """The numbers of I/N.
+
+    Raises:
+        RequestError: It is something else.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text.strip())
+    if match is None:
+        raise RequestError(f"expected I/N with I from 1 to N, for example 2/4; got {quote(text)}", place=("part",))
+    return int(match[1]), int(match[2])
 
 
 def component_of(room: str, text: str) -> Any:

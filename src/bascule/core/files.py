@@ -20,7 +20,7 @@ def check_writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / ".writable", lambda temporary: temporary.touch())
-        (folder / ".writable").unlink()
+        (folder / ".writable").unlink(missing_ok=True)  # somebody else may be looking too
     except OSError as error:
         raise RequestError(f"cannot write to the folder {folder}: {error.strerror}. Give another one") from error
 
