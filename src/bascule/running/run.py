@@ -36,6 +36,8 @@ from bascule.training.capture import check_captures
 from bascule.training.compile import check_compiles
 
 Engine = Literal["local", "ray"]
+_GLANCE = 0.2
+"""Seconds after which a cell's lock that is held is not one that another part only looks at."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ def _begin_part(
         warn(note)
     run.write_plan(plan.recorded())
     let_others_begin()
-    return open_cells([cell for cell, _ in records], plan, run, functools.partial(_mend, warn=warn, patience=0))
+    return open_cells([cell for cell, _ in records], plan, run, functools.partial(_mend, warn=warn, patience=_GLANCE))
 
 
 def _check_quick(device: torch.device, compile_passes: bool, capture_steps: bool) -> None:
