@@ -146,6 +146,11 @@ def test_what_stands_twice_is_written_twice() -> None:
         ({"device": "tpu"}, "device: allowed are auto, cpu, cuda and cuda:N"),
         ({"jobs": 0}, "jobs: at least one cell at a time"),
         ({"jobs": True}, "jobs: expected a whole number"),
+        ({"part": 1}, "part: two whole numbers I and N, as (1, 4) for the first of four; got 1"),
+        ({"part": "1/4"}, "part: two whole numbers I and N, as (1, 4) for the first of four; got '1/4'"),
+        ({"part": (1, "4")}, "part: expected a whole number, got '4'"),
+        ({"part": (5, 4)}, "part: expected I of N with I from 1 to N, got 5 of 4"),
+        ({"part": (1, 4), "engine": "ray"}, "part: not with `engine` ray"),
         ({"engine": "spark"}, "engine: unknown engine 'spark'"),
     ],
 )

@@ -183,3 +183,37 @@ def test_more_is_asked_of_a_finished_run(bascule: Callable, study: Path, tmp_pat
         refused = bascule("evaluate", "tiny", *words)
         assert (refused.code, refused.out) == (2, "")
         assert refused.err.startswith(f"bascule: {expected}")
+
+
+def test_a_part_says_what_is_done_of_it_and_of_the_run(bascule: Callable, study: Path) -> None:
+    whole = ("run", str(study), "--runs", "whole")
+    assert bascule(*whole).code == 0
+    first = bascule("run", str(study), "--part", "1/3")
+    assert (first.code, len(ended(first))) == (0, 2)
+    assert "runs/tiny: part 1 of 3: 2 of 2 cells done; 2 of 4 cells of the whole run.\n" in first.out
+    assert "Adv. training" in first.out
+    for number in (2, 3):
+        said = bascule("run", str(study), "--part", f"{number}/3")
+        assert f"part {number} of 3: 1 of 1 cell done; {number + 1} of 4 cells of the whole run.\n" in said.out
+    tables = [bascule("table", "tiny", "--runs", runs, "--format", "json").out for runs in ("runs", "whole")]
+    assert tables[0] == tables[1]
+
+
+@pytest.mark.parametrize("text", ["0/3", "4/3", "1/0"])
+def test_a_part_that_is_not_there_is_refused(text: str, bascule: Callable, study: Path, tmp_path: Path) -> None:
+    said = bascule("run", str(study), "--part", text)
+    number, of = text.split("/")
+    assert (said.code, said.err) == (
+        2,
+        f"bascule: --part: expected I of N with I from 1 to N, got {number} of {of}; where an index begins at 0, add 1 "
+        "to it\n",
+    )
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("text", ["", "3", "a/3", "-1/3", "1/3/5", "\u00b2/3", "1.0/3"])
+def test_what_is_no_part_is_one_clear_message(text: str, bascule: Callable, study: Path, tmp_path: Path) -> None:
+    said = bascule("run", str(study), f"--part={text}")
+    assert said.code == 2
+    assert said.err == f"bascule: --part: expected I/N with I from 1 to N, for example 2/4; got {text!r}\n"
+    assert not (tmp_path / "runs").exists()

@@ -1,4 +1,4 @@
-"""A run is killed (SIGKILL) at random moments and continued; in the end it must be one that nobody disturbed."""
+"""A run, or parts of one, are killed (SIGKILL) and continued; in the end it must be one that nobody disturbed."""
 
 from __future__ import annotations
 
@@ -30,19 +30,25 @@ seeds: 2
 """
 
 
-def run_tiny(folder: Path) -> None:
-    """The tiny study, in this process."""
+PARTS = 3
+"""Of the tiny study, side by side."""
+
+
+def run_tiny(folder: Path, number: int | None = None) -> None:
+    """The tiny study, in this process, or one part of it."""
     import torch
 
     from bascule.plan.document import parse_study
     from bascule.plan.resolve import make_plan
+    from bascule.record.lock import Part
     from bascule.record.run import RunRecord
     from bascule.running.run import run_plan
 
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123
         os.dup2(nowhere.fileno(), 2)
     plan = make_plan(parse_study(TINY, name="tiny", source="tiny.yaml"))
-    ran = run_plan(plan, RunRecord(folder), device=torch.device("cpu"), roots=())
+    part = None if number is None else Part(number, PARTS)
+    ran = run_plan(plan, RunRecord(folder), device=torch.device("cpu"), roots=(), part=part)
     os._exit(1 if ran.failures else 0)
 
 
@@ -56,9 +62,9 @@ def content(folder: Path) -> dict[str, object]:
     return {"table": [row.as_dict() for row in read_rows(run)], **models}
 
 
-def spawn(folder: Path) -> multiprocessing.process.BaseProcess:
-    """The tiny study in a child."""
-    process = multiprocessing.get_context("fork").Process(target=run_tiny, args=(folder,))
+def spawn(folder: Path, number: int | None = None) -> multiprocessing.process.BaseProcess:
+    """The tiny study, or one part of it, in a child."""
+    process = multiprocessing.get_context("fork").Process(target=run_tiny, args=(folder, number))
     process.start()
     return process
 
@@ -105,9 +111,58 @@ def kills(count: int, *, seed: int = 0) -> Iterator[Trial]:
             shutil.rmtree(folder)
 
 
+def parts(count: int, *, seed: int = 0) -> Iterator[Trial]:
+    """Runs in parts, each of which is killed and started again until it ends, `count` kills in all.
+
+    In between somebody reads the table, and in the end each run is compared with one that was not disturbed.
+    """
+    import torch
+
+    from bascule.record.rows import read_rows
+    from bascule.record.run import RunRecord
+
+    torch.set_num_threads(1)
+    chance = random.Random(seed)
+    with tempfile.TemporaryDirectory() as place:
+        whole = Path(place) / "whole"
+        began = time.monotonic()
+        finish(spawn(whole))
+        length = time.monotonic() - began
+        expected, killed, number = content(whole), 0, 0
+        while killed < count:
+            number += 1
+            folder = Path(place) / f"parts{number}"
+            working = {part: spawn(folder, part) for part in range(1, PARTS + 1) if chance.random() < 0.8}
+            while killed < count and any(process.exitcode is None for process in working.values()):
+                time.sleep(chance.uniform(0.01, length / 6))
+                part = chance.randint(1, PARTS)
+                process = working.get(part)
+                if process is not None and process.exitcode is None:
+                    os.kill(process.pid or 0, signal.SIGKILL)
+                    process.join()
+                    killed += 1
+                    yield Trial("served", f"run {number}, part {part} killed")
+                    if chance.random() < 0.3:  # it comes back later
+                        del working[part]
+                        continue
+                if part not in working or working[part].exitcode == -signal.SIGKILL:
+                    working[part] = spawn(folder, part)
+                if (folder / "study.json").is_file():
+                    list(read_rows(RunRecord(folder)))
+            for part in range(1, PARTS + 1):
+                if part not in working or working[part].exitcode == -signal.SIGKILL:
+                    working[part] = spawn(folder, part)
+            codes = [finish(process) for process in working.values()]
+            outcome, note = ended(next((code for code in codes if code != 0), 0), folder, expected)
+            if outcome in BAD:
+                yield Trial(outcome, f"run {number} in parts", note)
+            shutil.rmtree(folder)
+
+
 def ended(code: int | None, folder: Path, expected: dict[str, object]) -> tuple[str, str]:
     """What became of a run that was killed and has ended."""
-    leftovers = [path.name for path in folder.rglob(".*") if path.name not in (".lock", ".holder")]
+    known = (".lock", ".holder", ".parts")
+    leftovers = [path.name for path in folder.rglob(".*") if path.name not in known]
     if code is None:
         return "slow", f"it did not end within {2 * WAITING:.0f} s"
     if code:

@@ -1,9 +1,11 @@
 """The fault lab: kills, damage and nonsense, and what came of it. `python tests/faults/lab.py` is the long part.
 
-Five experiments, each repeatable by its seed:
+Six experiments, each repeatable by its seed:
 
 - `kills`: a run is killed (SIGKILL) at random moments and continued, again and again; in the end its weights and its
   table must be those of a run that nobody disturbed.
+- `parts`: the same with the parts of a run side by side in one folder, killed and started again at random moments
+  while somebody reads its table.
 - `records`: files of a finished record are damaged; whoever reads it must get the same numbers or be told what is
   wrong, and the same command again must make it whole.
 - `hostile`: what a record says is replaced by nonsense, with sums that fit; it is shown or refused in one message, and
@@ -31,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from faults.damage import record_trial
 from faults.data import data_trial
 from faults.hostile import hostile_trial
-from faults.kills import finish, kills, spawn
+from faults.kills import finish, kills, parts, spawn
 from faults.studies import study_trial
 from faults.trials import BAD, Trial, try_all
 
@@ -41,6 +43,9 @@ _IMPORTS = (
 )
 """What children need: they are forked from a process that has imported it, else most kills hit them importing."""
 
+_COUNTS = {"kills": 500, "parts": 200, "records": 2000, "hostile": 500, "studies": 3000, "data": 1000}
+"""Trials of the long part."""
+
 
 def experiments(counts: dict[str, int], *, seed: int, workers: int) -> Iterator[tuple[str, Trial]]:
     """All trials asked for, with the name of their experiment."""
@@ -48,6 +53,8 @@ def experiments(counts: dict[str, int], *, seed: int, workers: int) -> Iterator[
         importlib.import_module(name)
     for trial in kills(counts["kills"], seed=seed) if counts["kills"] else ():
         yield "kills", trial
+    for trial in parts(counts["parts"], seed=seed) if counts["parts"] else ():
+        yield "parts", trial
     with tempfile.TemporaryDirectory() as place:
         whole = Path(place) / "whole"
         if counts["records"] or counts["hostile"]:
@@ -63,13 +70,13 @@ def experiments(counts: dict[str, int], *, seed: int, workers: int) -> Iterator[
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the long part, or as many trials as asked for, and print the figures; 1 when anything went wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    for name, count in (("kills", 500), ("records", 2000), ("hostile", 500), ("studies", 3000), ("data", 1000)):
+    for name, count in _COUNTS.items():
         parser.add_argument(f"--{name}", type=int, default=count, metavar="N")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     given = vars(parser.parse_args(arguments))
     began, tally, bad = time.monotonic(), {}, []
-    counts = {name: given[name] for name in ("kills", "records", "hostile", "studies", "data")}
+    counts = {name: given[name] for name in _COUNTS}
     for name, trial in experiments(counts, seed=given["seed"], workers=given["workers"]):
         tally.setdefault(name, Counter())[trial.outcome] += 1
         if trial.outcome in BAD:

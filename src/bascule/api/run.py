@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, cast, get_args
 import torch
 from rich.console import Console
 
-from bascule.api.verb import verb
+from bascule.api.verb import verb, whole
 from bascule.core.errors import Interrupted, RequestError, placed, unknown
 from bascule.core.files import check_folder, check_writable
 from bascule.core.given import outside
@@ -24,6 +24,7 @@ from bascule.plan.document import Document, read_study, study_of, written
 from bascule.plan.overrides import Override, parse_override
 from bascule.plan.plan import Plan
 from bascule.plan.resolve import make_plan
+from bascule.record.lock import Part
 from bascule.record.run import RunRecord
 from bascule.report.result import Run
 from bascule.running.console import silent
@@ -42,6 +43,7 @@ def run(
     runs: str | PathLike[str] = "runs",
     device: str | torch.device = "auto",
     jobs: int | None = None,
+    part: tuple[int, int] | None = None,
     engine: Engine = "local",
     resources: Mapping[str, Any] | None = None,
     data_dir: str | PathLike[str] | None = None,
@@ -68,6 +70,7 @@ def run(
         runs: Folder that holds the runs.
         device: auto, cpu, cuda or cuda:N.
         jobs: Cells at the same time, each in a process of its own with one thread.
+        part: Only the cells of part I of N, as (I, N) with I from 1, beside processes that do the other parts.
         engine: `local` or `ray`.
         resources: With Ray, what each cell is given: `{"gpu": 0.2, "cpu": 1, "memory": "4GiB"}`, and other resources by
             the names that the cluster knows; by default one core, and one GPU where there are some.
@@ -83,12 +86,13 @@ def run(
         `found.check("asr.high < 5 %")`, `found.report()`, `found.path`. Printed, it is the table.
 
     Raises:
-        RequestError: Anything wrong with the study or an argument, before any work; or another process works on it.
+        RequestError: Anything wrong with the study or an argument, before any work; or another process works on it,
+            or on this part of it.
         KeyboardInterrupt: It was stopped; what is finished is kept, and the text says how much that is.
     """
     return _run(
         _document(study, name), overrides=_overrides(set, seeds), scale=scale, runs=Path(runs), device=str(device),
-        jobs=jobs, engine=_engine(engine), resources=resources, compile_passes=compile_passes,
+        jobs=jobs, part=_part(part), engine=_engine(engine), resources=resources, compile_passes=compile_passes,
         capture_steps=capture_steps, report=report, data_dir=None if data_dir is None else Path(data_dir),
         console=None if progress else silent(), hooks=hooks,
     )  # fmt: skip
@@ -133,6 +137,7 @@ def run_study(
     console: Console | None = None,
     warn: Callable[[str], object] | None = None,
     hooks: Sequence[Hook] = (),
+    part: tuple[int, int] | None = None,
 ) -> Made:
     """What the command and the function share: the plan, its run folder, and the run with its page.
 
@@ -144,6 +149,7 @@ def run_study(
     def planned() -> Plan:
         return make_plan(document, overrides=overrides, scale=scale, roots=default_roots(data_dir))
 
+    this = None if part is None else Part(*part)
     plan = planned()
     where, given = pick_place(device, engine, resources)
     check_folder(runs, "runs")
@@ -155,7 +161,7 @@ def run_study(
         done = run_plan(
             plan, record, device=where, roots=default_roots(data_dir), engine=engine, jobs=jobs, resources=given,
             console=console, compile_passes=compile_passes, capture_steps=capture_steps, changed=changed, warn=warn,
-            hooks=hooks,
+            hooks=hooks, part=this,
         )  # fmt: skip
     return Made(plan, record, done)
 
@@ -208,6 +214,22 @@ def _change(path: Any, value: Any) -> str:
         return f"{path}={value}"
     with placed("set", str(path)):
         return f"{path}={written(value, flow=True)}"
+
+
+def _text(value: Any, place: str) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise RequestError(f"expected text, got {quote(value)}", place=(place,))
+    return value
+
+
+def _part(value: Any) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise RequestError(
+            f"two whole numbers I and N, as (1, 4) for the first of four; got {quote(value)}", place=("part",)
+        )
+    return whole(value[0], "part"), whole(value[1], "part")
 
 
 def _engine(value: Any) -> Engine:

@@ -13,6 +13,7 @@ import typer
 
 import bascule.cli.completion as completion
 from bascule.core.errors import RequestError, placed
+from bascule.core.text import quote
 
 
 class Engine(StrEnum):
@@ -221,6 +222,13 @@ ResourcesOption = Annotated[
         "GPU where there are some.",
     ),
 ]
+PartOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="I/N",
+        help="Only the cells of part I of N (I from 1), beside processes that do the other parts: a job array.",
+    ),
+]
 TrustCodeOption = Annotated[
     bool,
     typer.Option(
@@ -295,6 +303,20 @@ def amounts_of(text: str | None) -> dict[str, str] | None:
         problem = f"expected amounts by name, each once, such as gpu=0.2,cpu=1; got {text!r}"
         raise RequestError(problem, place=("resources",))
     return amounts
+
+
+def part_of(text: str | None) -> tuple[int, int] | None:
+    """The numbers of I/N.
+
+    Raises:
+        RequestError: It is something else.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text.strip())
+    if match is None:
+        raise RequestError(f"expected I/N with I from 1 to N, for example 2/4; got {quote(text)}", place=("part",))
+    return int(match[1]), int(match[2])
 
 
 def component_of(room: str, text: str) -> Any:

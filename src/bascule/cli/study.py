@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from bascule.cli.options import (
     EvaluateOptions,
     Format,
     JobsOption,
+    PartOption,
     ResourcesOption,
     RunsOption,
     ScaleOption,
@@ -21,6 +23,7 @@ from bascule.cli.options import (
     SetOption,
     StudyArgument,
     amounts_of,
+    part_of,
     spec_of,
 )
 from bascule.cli.output import complain, echo
@@ -29,7 +32,7 @@ from bascule.core.text import count
 
 if TYPE_CHECKING:
     from bascule.plan.overrides import Override
-    from bascule.plan.plan import Plan, Row
+    from bascule.plan.plan import Cell, Plan, Row
     from bascule.record.run import RunRecord
     from bascule.running.run import Ran
 
@@ -45,6 +48,7 @@ def run(
         Engine, typer.Option(help="Train here, or on a Ray cluster (needs the extra `ray`).")
     ] = Engine.local,
     jobs: JobsOption = None,
+    part: PartOption = None,
     resources: ResourcesOption = None,
     data_dir: DataDirOption = None,
     compile_: Annotated[
@@ -66,13 +70,14 @@ def run(
     from bascule.api.run import run_study
     from bascule.plan.document import read_study
 
+    numbers = part_of(part)
     plan, record, done = run_study(
         read_study(study), overrides=_overrides(set_, seeds), scale=scale, runs=runs, device=device, jobs=jobs,
-        engine=engine.value, resources=amounts_of(resources), data_dir=data_dir, compile_passes=compile_,
+        part=numbers, engine=engine.value, resources=amounts_of(resources), data_dir=data_dir, compile_passes=compile_,
         capture_steps=capture, report=report_, warn=_warn,
     )  # fmt: skip
     print_table([record], Format.text)
-    echo(f"\n{record.path}: {_counted(len(plan.cells()), done)}.")
+    echo(f"\n{record.path}: {_told(plan, record, done, numbers)}.")
     echo(f"Report: {record.path / 'report.html'}" if report_ else f"Report: bascule report {record.path}")
     _end(done)
 
@@ -128,6 +133,22 @@ def evaluate_run(record: RunRecord, given: EvaluateOptions) -> None:
     done = run_plan(plan, record, device=device, roots=roots, jobs=given.jobs, train=False, warn=_warn)
     print_table([record], given.form)
     _end(done)
+
+
+def _told(plan: Plan, record: RunRecord, done: Ran, part: tuple[int, int] | None) -> str:
+    """What was there to do, and how much of it was done before."""
+    if part is None:
+        return _counted(len(plan.cells()), done)
+    from bascule.record.lock import Part
+    from bascule.running.cell import is_done
+    from bascule.running.parts import cells_of_part
+
+    def finished(cells: Sequence[Cell]) -> str:
+        done = sum(is_done(cell, record.cell(cell.fingerprint)) for cell in cells)
+        return f"{done} of {count(len(cells), 'model')}"
+
+    this = Part(*part)
+    return f"{this}: {finished(cells_of_part(plan, this))} done; {finished(plan.cells())} of the whole run"
 
 
 def _warn(text: str) -> None:

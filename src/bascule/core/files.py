@@ -43,7 +43,7 @@ def check_writable(folder: Path) -> None:
     try:
         there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
         write_atomically(there / ".writable", lambda temporary: temporary.touch())
-        (there / ".writable").unlink()
+        (there / ".writable").unlink(missing_ok=True)  # somebody else may be looking too
     except OSError as error:
         raise RequestError(f"cannot write to the folder {folder}: {error.strerror}. Give another one") from error
 

@@ -33,3 +33,6 @@ class Progress:
 
     def told(self, label: str, stage: str, total: int, done: int, note: str) -> None:
         """How far another process is with a cell that has begun: its stage, none for now if empty, as in `update`."""
+
+    def waits(self, what: str) -> None:
+        """Nothing can be done before this has happened elsewhere."""

@@ -1,20 +1,23 @@
-"""What whoever holds the lock of a run does before the work: set damaged files aside, clear away what was left over."""
+"""What whoever holds the lock of a run or a cell does before the work: set aside damage, clear away leftovers."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from bascule.core.host import is_running
 from bascule.record.cell import CellRecord
+from bascule.record.lock import lock_cell
 from bascule.record.run import RunRecord
 from bascule.record.sums import DamagedError, add_sum, check_sum, set_aside, sum_file
 
 _TEMPORARY = re.compile(r"\..+\.(\d+)-[0-9a-f]{8}")
 """What `core.files.write_atomically` calls its files until they are whole."""
+_UNDER_LOCK = (".study.json.", ".evaluation.json.", "..holder.")
+"""What these are called of what is written into a run folder, and not into its cells, by whoever holds its lock."""
 
 
 def mend_run(run: RunRecord) -> list[DamagedError]:
@@ -100,13 +103,33 @@ def _check_model(path: Path) -> None:
         )
 
 
-def clear_leftovers(folder: Path) -> None:
-    """Remove what killed processes left in a run folder: files that were not whole yet.
+def clear_leftovers(folder: Path, *, alone: bool = True) -> None:
+    """Remove what killed processes left in a run folder: files that were not whole yet, and their names.
 
-    Nobody else writes a record while its lock is held. Pages are written without it, so that theirs go only when the
-    process has ended.
+    The plan is written by whoever holds the lock of the run. Pages are written without it, so that theirs go only when
+    the process has ended, which only somebody who is alone there can tell: parts work on several machines, and clear
+    the cells that they take.
     """
-    for path in [*folder.glob(".*"), *folder.glob("cells/**/.*")]:
-        match = _TEMPORARY.fullmatch(path.name)
-        if path.name == ".writable" or (match and (path.parent != folder or not is_running(int(match[1])))):
+    for path, process in [*_unfinished(folder.glob(".*")), *_unfinished(folder.glob(".parts/.*"))]:
+        if path.name.startswith(_UNDER_LOCK) or path.parent != folder or (alone and not is_running(process)):
             path.unlink(missing_ok=True)
+    if alone:
+        for path in (folder / ".writable", *folder.glob(".parts/*.holder")):
+            path.unlink(missing_ok=True)
+        for cell in folder.glob("cells/*"):
+            if any(_unfinished(cell.glob("**/.*"))):
+                with lock_cell(cell):
+                    clear_cell(cell)
+
+
+def clear_cell(folder: Path) -> None:
+    """The same in the folder of a cell, whose lock is held."""
+    for path, _ in list(_unfinished(folder.glob("**/.*"))):
+        path.unlink(missing_ok=True)
+
+
+def _unfinished(paths: Iterable[Path]) -> Iterator[tuple[Path, int]]:
+    """Those that were not whole yet, with the process that wrote them."""
+    for path in paths:
+        if match := _TEMPORARY.fullmatch(path.name):
+            yield path, int(match[1])

@@ -12,6 +12,8 @@ from bascule.core.errors import RequestError
 from bascule.record.sums import DamagedError, read_checked
 
 T = TypeVar("T")
+Seen = tuple[int, int, int]
+"""What tells a file from the one that takes its place."""
 FORMAT = 1
 """Of `study.json` and `cell.json`."""
 _MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
@@ -22,7 +24,7 @@ class Readings:
     """What was read from files, kept until a file is replaced; a record is only ever replaced whole."""
 
     def __init__(self) -> None:
-        self._known: dict[Path, tuple[tuple[int, int, int], Any]] = {}
+        self._known: dict[Path, tuple[Seen, Any]] = {}
         self._damaged: dict[Path, DamagedError] = {}
 
     def read(self, path: Path, parse: Callable[[bytes], T]) -> T | None:
@@ -32,14 +34,14 @@ class Readings:
             DamagedError: The file is not what was written: its sum is another one, or `parse` fails.
             RequestError: It cannot be read, or is of another version.
         """
-        seen = _seen(path)
-        if seen is None:
+        today = seen(path)
+        if today is None:
             self._known.pop(path, None)
             self._damaged.pop(path, None)
             return None
         known = self._known.get(path)
-        if known is None or known[0] != seen:
-            known = self._known[path] = (seen, _outcome(path, parse))
+        if known is None or known[0] != today:
+            known = self._known[path] = (today, _outcome(path, parse))
             self._damaged.pop(path, None)
             if isinstance(known[1], DamagedError):
                 self._damaged[path] = known[1]
@@ -57,7 +59,7 @@ class Readings:
 
     def damaged(self, folder: Path) -> list[DamagedError]:
         """What is known to be damaged below a folder, of the files that were read and have not been replaced since."""
-        for path in [path for path in self._damaged if _seen(path) != self._known[path][0]]:
+        for path in [path for path in self._damaged if seen(path) != self._known[path][0]]:
             del self._damaged[path], self._known[path]
         return [error for path, error in self._damaged.items() if path.is_relative_to(folder)]
 
@@ -65,8 +67,8 @@ class Readings:
         return Readings, ()  # another process reads for itself
 
 
-def _seen(path: Path) -> tuple[int, int, int] | None:
-    """What tells a file from the one that takes its place; None where there is none."""
+def seen(path: Path) -> Seen | None:
+    """What tells the file from the one that takes its place; None where there is none."""
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError):

@@ -14,9 +14,14 @@ from bascule.evaluation.subject import Answer, Subject
 from bascule.metrics.contract import Labels
 from bascule.plan.plan import Cell
 from bascule.record.cell import CellRecord
+from bascule.record.lock import lock_cell
+from bascule.record.mending import clear_cell
 from bascule.running.context import CellContext, RunContext
 from bascule.running.make import lost_parts, make_lost_parts, make_model
 from bascule.running.provenance import provenance
+
+_PATIENCE = 2.0
+"""Seconds that the lock of a process which was lost may outlast it."""
 
 
 def open_questions(cell: Cell, record: CellRecord) -> list[Question]:
@@ -40,7 +45,16 @@ class Failure:
 
 
 def record_failure(cell: Cell, run: RunContext, kind: str, message: str) -> None:
-    """Keep in the cell's record why it could not be finished."""
+    """Keep in the cell's record why it could not be finished, for a process that cannot do so itself any more.
+
+    Where another one is at the cell by now, that is for it to say.
+    """
+    with lock_cell(run.record.cell(cell.fingerprint).path, patience=_PATIENCE) as free:
+        if free:
+            _keep_failure(cell, run, kind, message)
+
+
+def _keep_failure(cell: Cell, run: RunContext, kind: str, message: str) -> None:
     record = run.record.cell(cell.fingerprint)
     known = record.info() or {"fingerprint": cell.fingerprint, "seed": cell.seed, "settings": cell.settings()}
     failure = {"kind": kind, "message": message}
@@ -48,12 +62,18 @@ def record_failure(cell: Cell, run: RunContext, kind: str, message: str) -> None
 
 
 def try_cell(cell: Cell, run: RunContext) -> str | None:
-    """Do one cell; on failure record it and return the reason.
+    """Do one cell, alone at it: as soon as nobody else is. On failure record it and return the reason.
 
     Raises:
         RequestError: The request itself is wrong (damaged data); nothing is recorded against the cell.
     """
     record = run.record.cell(cell.fingerprint)
+    with lock_cell(record.path):
+        clear_cell(record.path)
+        return None if is_done(cell, record) else _try_alone(cell, run, record)
+
+
+def _try_alone(cell: Cell, run: RunContext, record: CellRecord) -> str | None:
     try:
         do_cell(cell, run)
     except RequestError:
@@ -62,7 +82,7 @@ def try_cell(cell: Cell, run: RunContext) -> str | None:
         # Whatever breaks one cell (a diverged training, no memory left, a bug in a user's model) leaves the others be;
         # Ctrl-C is no SystemExit.
         message = repr(error) if isinstance(error, SystemExit) else f"{error}" or type(error).__name__
-        record_failure(cell, run, type(error).__name__, message)
+        _keep_failure(cell, run, type(error).__name__, message)
         return message
     info = record.info()
     if info.get("failure") is not None or info.get("finished", True) is None:

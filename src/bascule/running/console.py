@@ -57,6 +57,9 @@ class Bars(Progress):
             self._progress.reset(bar, visible=True)
         self._progress.update(bar, description=stage, total=total, completed=done, note=note)
 
+    def waits(self, what: str) -> None:
+        self._progress.update(self._cells, note=f"waiting: {what}")
+
 
 @dataclass
 class _Doing:
@@ -118,6 +121,11 @@ class Lines(Progress):
 
     def told(self, label: str, stage: str, total: int, done: int, note: str) -> None:
         self._open[label].at(stage, total, f"{done}/{total}" if done else "", note)
+
+    def waits(self, what: str) -> None:
+        what = f"waiting: {what}"
+        if self._current.label != what:
+            self._current = _Doing(what)
 
     @contextmanager
     def kept_up(self) -> Iterator[None]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol
 
 from bascule.plan.plan import Cell
 from bascule.running.cell import Failure
 from bascule.running.context import RunContext
+from bascule.running.waiting import Waiting
 
 
 class Pool(Protocol):
@@ -24,43 +24,35 @@ class Pool(Protocol):
     def give(self, cell: Cell) -> None:
         """Let one of them do this cell."""
 
-    def listen(self) -> tuple[Cell, float, str | None] | None:
-        """Wait for a word of one of them; if a cell has ended, which, after how many seconds, how it failed."""
+    def listen(self, patience: float | None) -> tuple[Cell, float, str | None] | None:
+        """Wait for a word of one of them, at most so many seconds; if a cell has ended, which, after how many seconds,
+        how it failed."""
 
     def stop(self) -> None:
         """End all of them."""
 
 
-def run_by(pool: Pool, cells: Sequence[Cell], run: RunContext) -> list[Failure]:
-    """The cells in the plan's order, as many at the same time as the pool has room for; one that needs another's model
-    waits for that one. The others go on when one fails. In the end the pool is stopped.
+def run_by(pool: Pool, waiting: Waiting, run: RunContext) -> list[Failure]:
+    """The cells that wait, as many at the same time as the pool has room for. The others go on when one fails. In the
+    end the pool is stopped.
 
     Raises:
         RequestError: A cell, or the pool, found that the request is wrong.
     """
-    waiting, failures = list(cells), []
     try:
         while waiting or pool.busy:
-            while pool.has_room and (cell := _ready(waiting, pool.busy)) is not None:
-                waiting.remove(cell)
+            while pool.has_room and (cell := waiting.begin()) is not None:
                 run.progress.begin(cell.label)
                 run.telling.begun(cell)
                 run.progress.told(cell.label, "starting", 1, 0, "")  # a worker takes seconds to say its first word
                 pool.give(cell)
-            ended = pool.listen()
+            ended = pool.listen(waiting.pause)
             if ended is None:
                 continue
             cell, seconds, message = ended
             run.progress.end(cell.label, seconds, message)
             run.telling.ended(cell, seconds, message)
-            if message is not None:
-                failures.append(Failure(cell.label, message))
+            waiting.end(cell, message)
     finally:
         pool.stop()
-    return failures
-
-
-def _ready(waiting: Sequence[Cell], busy: Sequence[Cell]) -> Cell | None:
-    """The first cell that waits for none of the others."""
-    open_ones = {cell.fingerprint for cell in (*waiting, *busy)}
-    return next((cell for cell in waiting if not open_ones & {other.fingerprint for other in cell.needs}), None)
+    return waiting.failures

@@ -11,8 +11,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from queue import SimpleQueue
+from collections.abc import Iterator
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from bascule.core.errors import RequestError
@@ -20,6 +20,7 @@ from bascule.plan.plan import Cell
 from bascule.running.cell import Failure, is_done, record_failure
 from bascule.running.context import RunContext
 from bascule.running.pool import run_by
+from bascule.running.waiting import Waiting
 from bascule.running.worker import Ended, Epoch, Order, Reached, Refused
 from bascule.running.workplace import Workplace, code_of_cell
 
@@ -37,8 +38,8 @@ _PATIENCE = 5.0
 """Seconds that a worker may take to end when it is told to."""
 
 
-def run_cells(cells: Sequence[Cell], run: RunContext, jobs: int) -> list[Failure]:
-    """Up to `jobs` cells at the same time, in the plan's order; one that needs another's model waits for that one.
+def run_cells(waiting: Waiting, run: RunContext, jobs: int) -> list[Failure]:
+    """Up to `jobs` cells at the same time.
 
     Each worker does one cell after another and keeps the data it has read. A cell is done when its record says so. One
     whose worker is lost (killed by the system) has failed; the others go on, with another worker.
@@ -46,7 +47,7 @@ def run_cells(cells: Sequence[Cell], run: RunContext, jobs: int) -> list[Failure
     Raises:
         RequestError: No process can be started, or a cell found that the request is wrong.
     """
-    return run_by(_Team(run, min(jobs, len(cells))), cells, run)
+    return run_by(_Team(run, min(jobs, len(waiting))), waiting, run)
 
 
 class _Worker:
@@ -156,13 +157,17 @@ class _Team:
             worker.start(self._place, self._heard)
         worker.give(cell)
 
-    def listen(self) -> tuple[Cell, float, str | None] | None:
-        """Wait for the next word of a worker; if a cell has ended, which, after how many seconds, how it failed.
+    def listen(self, patience: float | None) -> tuple[Cell, float, str | None] | None:
+        """Wait for the next word of a worker, at most so many seconds; if a cell has ended, which, after how many
+        seconds, how it failed.
 
         Raises:
             RequestError: A cell found that the request is wrong.
         """
-        worker, word = self._heard.get()
+        try:
+            worker, word = self._heard.get(timeout=patience)
+        except Empty:
+            return None
         cell = worker.cell
         if word is None:
             self._workers.remove(worker)

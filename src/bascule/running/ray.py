@@ -25,6 +25,7 @@ from bascule.running.pool import run_by
 from bascule.running.ray_worker import Full, Here, RayWorker
 from bascule.running.resources import Resources
 from bascule.running.sent import Sending
+from bascule.running.waiting import Waiting
 from bascule.running.worker import Ended, Epoch, Reached, Refused
 from bascule.running.workplace import SHARED, Workplace
 
@@ -59,7 +60,7 @@ def run_cells(cells: Sequence[Cell], run: RunContext, wanted: Resources) -> list
     wanted = wanted.on(node for node, _ in nodes.values())
     wanted.check({f"{name} ({key[:8]})": node for key, (node, name) in nodes.items()})
     with token_in(run.record.path) as token:
-        return run_by(_Pool(ray, run, wanted, token, len(cells)), cells, run)
+        return run_by(_Pool(ray, run, wanted, token, len(cells)), Waiting(cells), run)
 
 
 _Ended = tuple[Cell, float, str | None]
@@ -117,7 +118,7 @@ class _Pool:
         worker.cell, worker.began = cell, time.monotonic()
         worker.heard = worker.actor.do.remote(self._sending.of(cell, files=not worker.here.shared))
 
-    def listen(self) -> _Ended | None:
+    def listen(self, patience: float | None = None) -> _Ended | None:
         """Wait for the next words of a worker, and not for long; if a cell has ended, which, after how many seconds,
         how it failed.
 
@@ -132,7 +133,9 @@ class _Pool:
         if not waiting:
             time.sleep(_EVERY / 4)
             return None
-        heard, _ = self._ray.wait(list(waiting), num_returns=1, timeout=_EVERY)
+        heard, _ = self._ray.wait(
+            list(waiting), num_returns=1, timeout=_EVERY if patience is None else min(patience, _EVERY)
+        )
         return self._hear(waiting[heard[0]]) if heard else None
 
     def stop(self) -> None:

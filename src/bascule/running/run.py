@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,20 +20,25 @@ from bascule.core.text import count
 from bascule.hooks.contract import Hook
 from bascule.plan.plan import Cell, Plan
 from bascule.record.cell import CellRecord
-from bascule.record.lock import lock_run
-from bascule.record.mending import clear_leftovers, mend_cell, mend_run
+from bascule.record.lock import Part, lock_cell, lock_run
+from bascule.record.mending import clear_cell, clear_leftovers, mend_cell, mend_run
 from bascule.record.run import RunRecord
+from bascule.record.sums import DamagedError
 from bascule.running.cell import Failure, is_done, try_cell
 from bascule.running.console import console_progress
 from bascule.running.context import RunContext
 from bascule.running.hooked import hooks_of, telling
 from bascule.running.loss import refuse_loss
+from bascule.running.parts import Shared, cells_of_part, open_cells, refuse_other_plan
 from bascule.running.provenance import own_command
 from bascule.running.resources import Resources, resources_of
+from bascule.running.waiting import Waiting
 from bascule.training.capture import check_captures
 from bascule.training.compile import check_compiles
 
 Engine = Literal["local", "ray"]
+_GLANCE = 0.2
+"""Seconds after which a cell's lock that is held is not one that another part only looks at."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,7 @@ def run_plan(
     changed: Callable[[], object] = nothing,
     warn: Callable[[str], object] | None = None,
     hooks: Sequence[Hook] = (),
+    part: Part | None = None,
 ) -> Ran:
     """Do what the record does not hold yet. A cell that fails is recorded as failed and tried again next time.
 
@@ -105,29 +111,27 @@ def run_plan(
     passes of training are compiled, with `capture_steps` its steps captured as CUDA graphs, where the objective allows
     it. `changed` is called when there is something new in the record: before the first cell, and whenever one has
     ended. `console`, by default standard error, is told how far the work is: with bars on a terminal, else with lines.
-    `hooks` are told what happens (`bascule.hooks.Hook`), beside those that other packages have installed.
+    `hooks` are told what happens (`bascule.hooks.Hook`), beside those that other packages have installed. A `part` does
+    the cells that are its own (`parts.cells_of_part`) and those that they need, beside processes that do other parts.
 
     Raises:
-        RequestError: The data cannot be read, a hook is none, the engine is not installed or takes no `jobs`, nothing
-            can be compiled or captured here, another process works on this run, or, with `train=False`, its models and
-            answers are not those of the plan.
+        RequestError: The data cannot be read, a hook is none, the engine is not installed or takes no `jobs` or `part`,
+            nothing can be compiled or captured here, another process works on this run or this part of it, or on
+            another plan or number of parts, or, with `train=False`, its models and answers are not those of the plan.
         Interrupted: Instead of KeyboardInterrupt.
     """
     warn = warn or _warn
-    do, told = _engine(engine, jobs, resources), hooks_of(hooks)
+    do, told = _engine(engine, jobs, part, resources), hooks_of(hooks)
     remember_named()  # the plan names it
     if engine == "local":  # else the workers look
         _check_quick(device, compile_passes, capture_steps)
-    with lock_run(run.path, own_command()):
-        if not train:
-            refuse_loss(run, plan, roots)
-        records = [(cell, run.cell(cell.fingerprint)) for cell in plan.cells()]
-        _mend(run, [record for _, record in records], warn)
-        for note in _notes(run, plan, records) if train else ():
-            warn(note)
-        pending = [cell for cell, record in records if not is_done(cell, record) and (train or record.trained)]
-        keep = run.write_plan if train or not pending else run.write_asked
-        keep(plan.recorded())
+    cells = plan.cells() if part is None else cells_of_part(plan, part)
+    records = [(cell, run.cell(cell.fingerprint)) for cell in cells]
+    with lock_run(run.path, own_command(), part) as let_others_begin:
+        if part is None:
+            pending = _begin_alone(plan, run, records, roots, train, warn)
+        else:
+            pending = _begin_part(plan, run, records, part, let_others_begin, warn)
         context = RunContext(run, device, tuple(roots), Progress(), compile_passes, capture_steps)
         try:
             with telling(told, plan, run, pending, warn) as (listening, failures):
@@ -142,6 +146,48 @@ def run_plan(
     return Ran(len(pending), tuple(failures))
 
 
+def _begin_alone(
+    plan: Plan,
+    run: RunRecord,
+    records: Sequence[tuple[Cell, CellRecord]],
+    roots: Sequence[Path],
+    train: bool,
+    warn: Callable[[str], object],
+) -> list[Cell]:
+    """Mend the record and write the plan; the cells to work on."""
+    if not train:
+        refuse_loss(run, plan, roots)
+    clear_leftovers(run.path)
+    _tell(mend_run(run), warn)
+    for _, record in records:
+        _mend(record, warn)
+    for note in _notes(run, plan, records) if train else ():
+        warn(note)
+    pending = [cell for cell, record in records if not is_done(cell, record) and (train or record.trained)]
+    keep = run.write_plan if train or not pending else run.write_asked
+    keep(plan.recorded())
+    return pending
+
+
+def _begin_part(
+    plan: Plan,
+    run: RunRecord,
+    records: Sequence[tuple[Cell, CellRecord]],
+    part: Part,
+    let_others_begin: Callable[[], object],
+    warn: Callable[[str], object],
+) -> list[Cell]:
+    """Write the plan, let others begin, and mend what the part has to do with; the cells to work on."""
+    refuse_other_plan(plan, run, part)
+    clear_leftovers(run.path, alone=False)
+    _tell(mend_run(run), warn)
+    for note in _notes(run, plan, records):
+        warn(note)
+    run.write_plan(plan.recorded())
+    let_others_begin()
+    return open_cells([cell for cell, _ in records], plan, run, functools.partial(_mend, warn=warn, patience=_GLANCE))
+
+
 def _check_quick(device: torch.device, compile_passes: bool, capture_steps: bool) -> None:
     if compile_passes:
         check_compiles(device)
@@ -154,10 +200,19 @@ def _interrupted(run: RunRecord, records: Sequence[tuple[Cell, CellRecord]]) -> 
     return Interrupted(f"interrupted: {done} of {cells} done and kept in {run.path}; the same command continues")
 
 
-def _mend(run: RunRecord, cells: Sequence[CellRecord], warn: Callable[[str], object]) -> None:
-    """Clear what killed processes left, set aside what is damaged, and say so."""
-    clear_leftovers(run.path)
-    for damage in [*mend_run(run), *(damage for cell in cells for damage in mend_cell(cell))]:
+def _mend(cell: CellRecord, warn: Callable[[str], object], *, patience: float = -1) -> None:
+    """Clear what a killed process left of a cell, set aside what is damaged, and say so; not where somebody else is at
+    the cell, who has done it."""
+    if not cell.path.is_dir():
+        return
+    with lock_cell(cell.path, patience=patience) as free:
+        if free:
+            clear_cell(cell.path)
+            _tell(mend_cell(cell), warn)
+
+
+def _tell(damaged: Iterable[DamagedError], warn: Callable[[str], object]) -> None:
+    for damage in damaged:
         warn(f"{damage}. It was set aside (*.damaged); `bascule run` makes it again")
 
 
@@ -195,29 +250,41 @@ def _warn(text: str) -> None:
 
 
 def _engine(
-    engine: Engine, jobs: int | None, resources: Resources
+    engine: Engine, jobs: int | None, part: Part | None, resources: Resources
 ) -> Callable[[Sequence[Cell], RunContext], list[Failure]]:
     """What does cells, `jobs` at a time.
 
     Raises:
         RequestError: It cannot.
     """
-    if jobs is None:
-        return _run_here if engine == "local" else functools.partial(_run_on_ray, resources=resources)
-    if jobs < 1:
+    if part is not None and engine != "local":
+        raise RequestError(
+            f"not with `engine` {engine}, which shares a run out itself; leave out one of the two", place=("part",)
+        )
+    if jobs is not None and jobs < 1:
         raise RequestError(f"at least one cell at a time; got {jobs}", place=("jobs",))
-    if engine != "local":
+    if jobs is not None and engine != "local":
         raise RequestError(
             f"not with `engine` {engine}, which does as many cells at a time as it has cores or GPUs; leave out one of "
             "the two",
             place=("jobs",),
         )
-    return _run_here if jobs == 1 else functools.partial(_run_in_processes, jobs=jobs)
+    if engine == "ray":
+        return functools.partial(_run_on_ray, resources=resources)
+    return functools.partial(_run_locally, jobs=1 if jobs is None else jobs, part=part)
 
 
-def _run_here(cells: Sequence[Cell], run: RunContext) -> list[Failure]:
-    failures = []
-    for cell in cells:
+def _run_locally(cells: Sequence[Cell], run: RunContext, *, jobs: int, part: Part | None) -> list[Failure]:
+    waiting = Waiting(cells) if part is None else Shared(cells, run)
+    if jobs > 1:
+        from bascule.running.processes import run_cells
+
+        return run_cells(waiting, run, jobs)
+    while waiting:
+        cell = waiting.begin()
+        if cell is None:
+            time.sleep(waiting.pause or 0)
+            continue
         run.progress.begin(cell.label)
         run.telling.begun(cell)
         began = time.monotonic()
@@ -225,15 +292,8 @@ def _run_here(cells: Sequence[Cell], run: RunContext) -> list[Failure]:
         seconds = time.monotonic() - began
         run.progress.end(cell.label, seconds, message)
         run.telling.ended(cell, seconds, message)
-        if message is not None:
-            failures.append(Failure(cell.label, message))
-    return failures
-
-
-def _run_in_processes(cells: Sequence[Cell], run: RunContext, *, jobs: int) -> list[Failure]:
-    from bascule.running.processes import run_cells
-
-    return run_cells(cells, run, jobs)
+        waiting.end(cell, message)
+    return waiting.failures
 
 
 def _run_on_ray(cells: Sequence[Cell], run: RunContext, *, resources: Resources) -> list[Failure]:

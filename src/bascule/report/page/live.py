@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event, Thread
 
-from bascule.record.lock import is_locked
+from bascule.record.lock import is_locked, parts_at_work
 from bascule.record.run import RunRecord
 from bascule.report.page.page import Live, write_page
 
@@ -37,7 +37,8 @@ class LivePage:
             self._follower.start()
 
     def close(self) -> None:
-        """Write the last page, of a run that goes on no more, after the one that is being written."""
+        """Write the last page, after the one that is being written: of a run that goes on no more, but for other parts
+        of it."""
         self._over.set()
         self._news.set()
         if self._follower.ident is not None:
@@ -46,9 +47,16 @@ class LivePage:
         if not self._run.plan_file.is_file() or is_locked(self._run.path):
             return
         try:
-            write_page([self._run], self._output)
+            while not self._written_as_it_is():
+                pass
         except Exception as error:  # what the run has found is there, whatever keeps its page from being written
             self._complain(f"{error}" or type(error).__name__)
+
+    def _written_as_it_is(self) -> bool:
+        """Write the page; whether no other part has ended meanwhile, which then has left the last page to this one."""
+        goes_on = bool(parts_at_work(self._run.path))
+        write_page([self._run], self._output, live=_live(self._pause) if goes_on else None)
+        return not goes_on or bool(parts_at_work(self._run.path))
 
     def _follow(self) -> None:
         pause = 0.0
@@ -78,13 +86,16 @@ class LivePage:
             self._warn(f"the report {self._output} was not written: {why}")
 
 
+def _live(pause: float) -> Live:
+    return Live(written=datetime.now(UTC), every=max(1, round(pause)))
+
+
 def main() -> None:
     """Write a page once: RUN OUTPUT SECONDS. To be run by `LivePage`."""
     run, output, every = sys.argv[1:]
     if hasattr(os, "nice"):
         os.nice(19)  # the run comes first
-    live = Live(written=datetime.now(UTC), every=max(1, round(float(every))))
-    write_page([RunRecord(Path(run))], Path(output), live=live)
+    write_page([RunRecord(Path(run))], Path(output), live=_live(float(every)))
 
 
 if __name__ == "__main__":
