@@ -30,7 +30,9 @@ class RequestError(Exception):
 
     def at(self, *keys: str) -> RequestError:
         """The same error, seen from further out."""
-        return RequestError(self.problem, place=(*keys, *self.place), key=self.key)
+        outer = RequestError(self.problem)
+        vars(outer).update(vars(self), place=(*keys, *self.place))
+        return outer
 
     def __str__(self) -> str:
         return f"{'.'.join(self.place)}: {self.problem}" if self.place else self.problem

@@ -17,12 +17,14 @@ from bascule.core import rng
 from bascule.core.errors import RequestError
 from bascule.core.images import Images
 from bascule.core.lending import lending
+from bascule.core.team import ALONE, Team
 from bascule.training.capture import capturing
 from bascule.training.compile import compile_model
 from bascule.training.contract import Isolated
 from bascule.training.precision import Mixed
 from bascule.training.settings import Training
 from bascule.training.steps import Steps
+from bascule.training.synced import synchronised
 
 _LOOK_EVERY = 50
 """Steps between two looks at the losses: a look waits for the device."""
@@ -34,6 +36,10 @@ class DivergedError(Exception):
     def __init__(self, step: int, total: int, what: str) -> None:
         super().__init__(f"training diverged at step {step + 1} of {total}: {what} is not finite")
         self.step = step
+        self._told = step, total, what
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return DivergedError, self._told
 
 
 class Checkpoints(Protocol):
@@ -92,6 +98,7 @@ def train(
     at_epoch: AtEpoch = lambda _: None,
     compile_passes: bool = False,
     capture_steps: bool = False,
+    team: Team = ALONE,
 ) -> list[dict[str, float]]:
     """Train `model` in place on `images`; both are on the same device.
 
@@ -106,6 +113,11 @@ def train(
     says; averaged ones where there are any, which `look` and `judge` see along the way too. A course is told the end of
     each epoch and draws from (seed, "course", epoch); `tell` is told at the end which images it has isolated, if any.
 
+    The processes of a `team` all call this with the same arguments, each with the model and the images on a device of
+    its own, and divide the shares of each batch (`Training.shares`). All start from the weights and the checkpoint of
+    the first, which alone looks, judges, keeps checkpoints and shows a course the end of an epoch; they end with the
+    same weights and the same curve.
+
     Returns:
         The curve: one entry per epoch with `epoch` (from 1), `step`, `loss` (mean of the epoch), `lr` (of its last
         step) and `seconds` since the start, looks not counted; what `judge` said, where the best epoch is kept; where
@@ -113,12 +125,14 @@ def train(
 
     Raises:
         DivergedError: A loss, parameter or running statistic is not finite.
-        RequestError: The network does not answer with one logit per class in train mode, or nobody judges for `best`.
+        RequestError: The network does not answer with one logit per class in train mode, nobody judges for `best`, a
+            batch cannot be cut or divided, or the images are not the same in all processes.
     """
     judge = _judge_of(training, judge)
-    checkpoints = checkpoints or NoCheckpoints()
-    steps = Steps(model, images, training, seed=seed)
-    done = _Done.begun(steps, checkpoints.load(), at_epoch)
+    kept = checkpoints or NoCheckpoints()
+    steps = Steps(model, images, training, seed=seed, team=team)
+    _check_images(images, team)
+    done = _Done.begun(steps, kept.load, at_epoch)
     saved = time.monotonic()
     with _taking(steps, compile_passes=compile_passes, capture_steps=capture_steps) as take:
         for step in range(done.steps, steps.total):
@@ -127,14 +141,14 @@ def train(
             steps.follow(step)
             done.steps = step + 1
             last = place == steps.per_epoch - 1
-            due = time.monotonic() - saved >= checkpoint_seconds
+            due = team.agreed(time.monotonic() - saved >= checkpoint_seconds)
             if last or due or step % _LOOK_EVERY == 0:
-                _check_finite(done.losses[: place + 1], model, step, place, steps.total)
+                team.each(partial(_check_finite, done.losses[: place + 1], model, step, place, steps.total))
                 report(step + 1, steps.total, float(done.losses[place]), lr)
             if last:
                 done.end_epoch(steps, lr, look, judge)
             if due and step + 1 < steps.total:
-                checkpoints.save(done.state(steps))
+                team.first(lambda: kept.save(done.state(steps)))
                 saved = time.monotonic()
     done.finish(steps, tell)
     return done.curve
@@ -147,6 +161,17 @@ def _judge_of(training: Training, judge: Judge | None) -> Judge | None:
     if judge is None:
         raise RequestError("nobody judges the epochs here, so that no best one can be kept", place=("keep",))
     return judge
+
+
+def _check_images(images: Images, team: Team) -> None:
+    """See that all processes are given the same set."""
+    seen = team.gather((len(images), int(images.ids.sum()), int(images.labels.sum())))
+    if len(set(seen)) > 1:
+        counts = ", ".join(f"{number:,}" for number, *_ in seen)
+        raise RequestError(
+            f"the processes that train together have read other images (as many as {counts}): their data "
+            "must be the same"
+        )
 
 
 def best_epoch(curve: Sequence[Mapping[str, float]], name: str) -> int:
@@ -170,9 +195,12 @@ class _Done:
     """The weights of the best epoch so far, where that is kept."""
 
     @classmethod
-    def begun(cls, steps: Steps, state: dict[str, Any] | None, at_epoch: AtEpoch) -> _Done:
-        """Where a training starts: at a checkpoint, if there is one."""
+    def begun(cls, steps: Steps, load: Callable[[], dict[str, Any] | None], at_epoch: AtEpoch) -> _Done:
+        """Where a training starts: at a checkpoint, if there is one; in a team all where the first one does."""
         done = cls(losses=torch.zeros(steps.per_epoch, device=steps.images.device), at_epoch=at_epoch)
+        state = steps.team.first(load)
+        if state is None and steps.team.size > 1:
+            state = steps.team.first(lambda: done.state(steps))
         if state is not None:
             done.restore(state, steps)
         return done
@@ -181,13 +209,17 @@ class _Done:
         """One more point of the curve, the weights if no epoch before was as good, and what a course does."""
         epoch = self.steps // steps.per_epoch
         with steps.kept():
-            self._note(epoch, lr, look, judge)
+            self.curve.append(steps.team.first(lambda: self._seen(epoch, lr, look, judge)))
+            self._tell(self.curve[-1:])
             if judge is not None and best_epoch(self.curve, judge.name) == len(self.curve):
                 self.best = {name: value.detach().clone() for name, value in steps.model.state_dict().items()}
-        if steps.course is not None:
-            steps.course.end_epoch(steps.model, epoch)
+        if (course := steps.course) is not None:
+            remembered = steps.team.first(lambda: course.end_epoch(steps.model, epoch))
+            if not steps.team.leads:
+                course.restore(remembered)
 
-    def _note(self, epoch: int, lr: float, look: Look, judge: Judge | None) -> None:
+    def _seen(self, epoch: int, lr: float, look: Look, judge: Judge | None) -> dict[str, float]:
+        """A point of the curve."""
         loss = float(self.losses.mean())
         judged = {} if judge is None else {judge.name: judge(epoch)}
         entry = {"epoch": epoch, "step": self.steps, "loss": loss, "lr": lr, "seconds": self.seconds(), **judged}
@@ -195,8 +227,7 @@ class _Done:
         seen = look(epoch)
         spent = time.monotonic() - began
         self.began += spent
-        self.curve.append({**entry, **seen, "probe_seconds": spent} if seen else entry)
-        self._tell(self.curve[-1:])
+        return {**entry, **seen, "probe_seconds": spent} if seen else entry
 
     def _tell(self, entries: Sequence[Mapping[str, float]]) -> None:
         """Tell of points of the curve, in no time of the training."""
@@ -252,8 +283,12 @@ class _Done:
 @contextmanager
 def _taking(steps: Steps, *, compile_passes: bool, capture_steps: bool) -> Iterator[Callable[[int], Tensor]]:
     """What takes a step by its number and gives its loss; the model is in train mode meanwhile."""
+    training, team = steps.training, steps.team
     with ExitStack() as stack:
-        net = stack.enter_context(_passes(steps.model, steps.training, compile_passes=compile_passes))
+        if together := training.sync_batch_norm and team.size > 1:
+            stack.enter_context(synchronised(steps.model, team))
+        compiles = compile_passes and not together  # compiled code does not meet others on its way
+        net = stack.enter_context(_passes(steps.model, training, compile_passes=compiles))
         stack.enter_context(lending(net, classes=len(steps.images.classes)))
         stack.enter_context(rng.borrowed_global_stream(steps.seed, "train"))
         net.train()

@@ -1,0 +1,93 @@
+"""Trainings whose batches are cut in two, taken by whoever runs this file: one process, or two together.
+
+`python shared_trainings.py FILE` takes them all and, in the first process, writes what came of them.
+"""
+
+from __future__ import annotations
+
+import sys
+from io import BytesIO
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from bascule.core import catalog
+from bascule.core.rng import borrowed_global_stream
+from bascule.core.team import ALONE, Team, joined
+from bascule.testing.cases import mixed_net
+from bascule.testing.courses import Kept, few
+from bascule.training.awp import WeightPerturbation
+from bascule.training.loop import train
+from bascule.training.settings import Augment, Training
+from objectives import objective
+
+IMAGES, EPOCHS = few().at(torch.arange(24)), 4
+CONTINUED = 3
+"""The checkpoint, after as many steps and one, that a training is continued from."""
+
+
+class Taken(NamedTuple):
+    """What came of a training."""
+
+    weights: dict[str, Tensor]
+    """With the buffers."""
+    losses: list[float]
+    checkpoint: bytes
+    """After some steps."""
+
+
+class Judge:
+    """Takes the second epoch for the best."""
+
+    name = "judged"
+
+    def __call__(self, epoch: int) -> float:
+        return -abs(epoch - 2)
+
+
+def trainings() -> dict[str, Training]:
+    """One with each objective there is, and one with all that can be done around it."""
+    common: dict[str, Any] = {"epochs": EPOCHS, "batch_size": 12, "lr": 0.005, "shares": 2}
+    found = {name: Training(objective=objective(name), **common) for name in catalog.names("train")}
+    around = {"augment": Augment(pad=1, flip=True), "awp": WeightPerturbation(), "ema": 0.9, "clip_norm": 0.5}
+    found["all around it"] = Training(objective=objective("pgd"), optimizer="sgd", **around, **common)
+    found["the best epoch"] = Training(objective=objective("trades"), keep="best", **common)
+    found["four shares"] = Training(objective=objective("trades"), **{**common, "shares": 4})
+    return found
+
+
+def network() -> nn.Module:
+    """With dropout and batch norm; small steps change little, so that rounding stays rounding."""
+    with borrowed_global_stream(0, "net"):
+        return mixed_net()
+
+
+def taken(training: Training, team: Team = ALONE, checkpoint: bytes | None = None) -> Taken:
+    """A training from its beginning, or continued."""
+    net, kept = network(), Kept(*([] if checkpoint is None else [checkpoint]))
+    judge = Judge() if training.keep == "best" else None
+    curve = train(net, IMAGES, training, seed=1, checkpoints=kept, checkpoint_seconds=0, judge=judge, team=team)
+    state = kept.states[CONTINUED] if checkpoint is None and team.leads else b""
+    return Taken(dict(net.state_dict()), [point["loss"] for point in curve], state)
+
+
+def main(file: str) -> None:
+    with joined(torch.device("cpu")) as team:
+        found = {}
+        for name, training in trainings().items():
+            whole = taken(training, team)
+            assert len({_packed(weights) for weights in team.gather(whole.weights)}) == 1, f"{name}: others elsewhere"
+            again = taken(training, team, team.agreed(whole.checkpoint))
+            assert _packed(again.weights) == _packed(whole.weights), f"{name}: other bytes when continued"
+            found[name] = tuple(whole)
+        if team.leads:
+            torch.save(found, file)
+
+
+def _packed(weights: dict[str, Tensor]) -> bytes:
+    return b"".join(value.numpy().tobytes() for value in weights.values())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
