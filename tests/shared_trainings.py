@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import sys
-from io import BytesIO
 from typing import Any, NamedTuple
 
 import torch

@@ -9,12 +9,14 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, NamedTuple, cast, get_args
 
+import torch
 from rich.console import Console
 
 from bascule.api.verb import path, whole_or_none
 from bascule.core.errors import Interrupted, RequestError, placed, unknown
 from bascule.core.files import check_writable
 from bascule.core.progress import nothing
+from bascule.core.team import ALONE, Team
 from bascule.core.text import count, quote
 from bascule.data.contract import default_roots
 from bascule.hooks.contract import Hook
@@ -26,7 +28,8 @@ from bascule.record.run import RunRecord
 from bascule.report.result import Run
 from bascule.running.console import silent
 from bascule.running.extend import recall_codes
-from bascule.running.run import Engine, Ran, pick_device, run_plan
+from bascule.running.run import Engine, Ran
+from bascule.running.together import meeting, run_together
 
 
 def run(
@@ -62,7 +65,8 @@ def run(
         name: What a study that is a mapping is called, and so its run folder. What was made under this name before
             stays, and is used again where it is asked for again.
         runs: Folder that holds the runs.
-        device: auto, cpu, cuda or cuda:N.
+        device: auto, cpu, cuda or cuda:N. In a script that torchrun has started on several devices each process takes
+            its own, and all train together (docs/guide/devices.md).
         jobs: Cells at the same time, each in a process of its own with one thread.
         engine: `local` or `ray`.
         data_dir: Folder searched first for data; then $BASCULE_DATA, ./data, ~/.cache/bascule and here.
@@ -81,17 +85,18 @@ def run(
         KeyboardInterrupt: It was stopped; what is finished is kept, and the text says how much that is.
     """
     return _run(
-        _document(study, name), overrides=_overrides(set, seeds), scale=_text(scale, "scale"), runs=path(runs, "runs"),
-        device=device, jobs=whole_or_none(jobs, "jobs"), engine=_engine(engine), compile_passes=compile_passes,
-        data_dir=None if data_dir is None else path(data_dir, "data_dir"), capture_steps=capture_steps, report=report,
-        console=None if progress else silent(), hooks=hooks,
+        _document(study, name), device, overrides=_overrides(set, seeds), scale=_text(scale, "scale"),
+        runs=path(runs, "runs"), jobs=whole_or_none(jobs, "jobs"), engine=_engine(engine), report=report,
+        data_dir=None if data_dir is None else path(data_dir, "data_dir"), compile_passes=compile_passes,
+        capture_steps=capture_steps, console=None if progress else silent(), hooks=hooks,
     )  # fmt: skip
 
 
-def _run(document: Document, **asked: Any) -> Run:
+def _run(document: Document, device: str, **asked: Any) -> Run:
     """`run_study` as Python expects it: interrupted by KeyboardInterrupt, and warned of what failed."""
     try:
-        made = run_study(document, **asked)
+        with meeting(device) as (team, own):
+            made = run_study(document, team=team, device=own, **asked)
     except Interrupted as stopped:
         raise KeyboardInterrupt(str(stopped)) from None
     failed = {failure.label: failure.message for failure in made.done.failures}
@@ -116,7 +121,8 @@ def run_study(
     overrides: Sequence[Override],
     scale: str | None,
     runs: Path,
-    device: str,
+    device: torch.device,
+    team: Team = ALONE,
     jobs: int | None,
     engine: Engine,
     data_dir: Path | None,
@@ -129,6 +135,8 @@ def run_study(
 ) -> Made:
     """What the command and the function share: the plan, its run folder, and the run with its page.
 
+    All processes of a `team` call it alike; the first one keeps the page and is told of progress.
+
     Raises:
         RequestError: As `make_plan` and `run_plan`, or nothing can be written into `runs`.
         Interrupted: As `run_plan`.
@@ -137,15 +145,14 @@ def run_study(
     def planned() -> Plan:
         return make_plan(document, overrides=overrides, scale=scale, roots=default_roots(data_dir))
 
-    plan = planned()
-    where = pick_device(device)
+    plan = team.alike(planned)
     record = RunRecord(runs / plan.folder)
-    check_writable(record.path)
-    if recall_codes(record):
-        plan = planned()
-    with _kept_current(record, wanted=report, warn=warn or warnings.warn) as changed:
-        done = run_plan(
-            plan, record, device=where, roots=default_roots(data_dir), engine=engine, jobs=jobs, console=console,
+    team.first(lambda: check_writable(record.path))
+    if team.alike(lambda: recall_codes(record)):
+        plan = team.alike(planned)
+    with _kept_current(record, wanted=report and team.leads, warn=warn or warnings.warn) as changed:
+        done = run_together(
+            team, plan, record, device=device, roots=default_roots(data_dir), engine=engine, jobs=jobs, console=console,
             compile_passes=compile_passes, capture_steps=capture_steps, changed=changed, warn=warn, hooks=hooks,
         )  # fmt: skip
     return Made(plan, record, done)

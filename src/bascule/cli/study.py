@@ -9,7 +9,7 @@ import typer
 
 from bascule.cli.options import (
     DataDirOption,
-    DeviceOption,
+    DevicesOption,
     Engine,
     EvaluateOptions,
     Format,
@@ -23,6 +23,8 @@ from bascule.cli.options import (
 )
 from bascule.cli.output import complain, echo
 from bascule.cli.report import print_table
+from bascule.cli.several import start_on_each, told_once
+from bascule.core.host import leads
 from bascule.core.text import count
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ def run(
     set_: SetOption = None,
     scale: ScaleOption = None,
     seeds: SeedsOption = None,
-    device: DeviceOption = "auto",
+    device: DevicesOption = "auto",
     engine: Annotated[Engine, typer.Option(help="Run cells here, or on a Ray cluster.")] = Engine.local,
     jobs: JobsOption = None,
     data_dir: DataDirOption = None,
@@ -54,18 +56,22 @@ def run(
     ] = False,
 ) -> None:
     """Train, attack from both sides, and print the table. The same command again continues where it stopped."""
+    start_on_each(device)
     from bascule.api.run import run_study
     from bascule.plan.document import read_study
+    from bascule.running.together import meeting
 
-    plan, record, done = run_study(
-        read_study(study), overrides=_overrides(set_, seeds), scale=scale, runs=runs, device=device, jobs=jobs,
-        engine=engine.value, data_dir=data_dir, compile_passes=compile_, capture_steps=capture, report=report_,
-        warn=_warn,
-    )  # fmt: skip
-    print_table([record], Format.text)
-    cells = len(plan.cells())
-    echo(f"\n{record.path}: {count(cells, 'cell')}, {cells - done.cells} of them done before.")
-    echo(f"Report: {record.path / 'report.html'}" if report_ else f"Report: bascule report {record.path}")
+    with told_once(), meeting(device) as (team, own):
+        plan, record, done = run_study(
+            team.alike(lambda: read_study(study)), overrides=team.alike(lambda: _overrides(set_, seeds)), scale=scale,
+            runs=runs, device=own, team=team, jobs=jobs, engine=engine.value, data_dir=data_dir,
+            compile_passes=compile_, capture_steps=capture, report=report_, warn=_warn,
+        )  # fmt: skip
+    if team.leads:
+        print_table([record], Format.text)
+        cells = len(plan.cells())
+        echo(f"\n{record.path}: {count(cells, 'cell')}, {cells - done.cells} of them done before.")
+        echo(f"Report: {record.path / 'report.html'}" if report_ else f"Report: bascule report {record.path}")
     _end(done)
 
 
@@ -100,10 +106,11 @@ def validate(
 
 def evaluate_run(record: RunRecord, given: EvaluateOptions) -> None:
     """Ask more of the trained models of a run, and print its table."""
+    start_on_each(given.device)
     from bascule.data.contract import default_roots
     from bascule.plan.overrides import Override
     from bascule.running.extend import more_asked
-    from bascule.running.run import pick_device, run_plan
+    from bascule.running.together import meeting, run_together
 
     roots = default_roots(given.data_dir)
     asked = {
@@ -115,10 +122,11 @@ def evaluate_run(record: RunRecord, given: EvaluateOptions) -> None:
         for key, texts in asked.items()
         for text in texts
     ]
-    plan = more_asked(record, additions, roots, trust_code=given.trust_code)
-    device = pick_device(given.device)
-    done = run_plan(plan, record, device=device, roots=roots, jobs=given.jobs, train=False, warn=_warn)
-    print_table([record], given.form)
+    with told_once(), meeting(given.device) as (team, own):
+        plan = team.alike(lambda: more_asked(record, additions, roots, trust_code=given.trust_code))
+        done = run_together(team, plan, record, device=own, roots=roots, jobs=given.jobs, train=False, warn=_warn)
+    if team.leads:
+        print_table([record], given.form)
     _end(done)
 
 
@@ -159,7 +167,7 @@ def _models_of(row: Row) -> list[tuple[int, str]]:
 
 def _end(done: Ran) -> None:
     """Exit code 1 when a cell failed, which is named."""
-    for failure in done.failures:
+    for failure in done.failures if leads() else ():
         complain(f"failed: {failure.label}: {failure.message}")
     if done.failures:
         raise typer.Exit(1)

@@ -49,6 +49,10 @@ class Interrupted(BaseException):
     """
 
 
+class LostError(Exception):
+    """Another of several processes that work together cannot be reached any more."""
+
+
 @contextmanager
 def placed(*keys: str) -> Iterator[None]:
     """A wrong request inside the block is about these keys, or this argument."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from bascule.core.errors import RequestError
+from bascule.core.errors import LostError, RequestError
+from bascule.core.host import started_together
 
 T = TypeVar("T")
 
@@ -24,20 +24,12 @@ _PATIENCE = timedelta(days=14)
 once: its connections close."""
 
 
-class LostError(Exception):
-    """Another process of the team cannot be reached any more."""
-
-    def __init__(self, why: str) -> None:
-        super().__init__(f"another of the processes that work together has gone ({why})")
-
-
 @dataclass(frozen=True)
 class Team:
     """The processes that work together, seen from one of them. All of them call the same methods in the same order.
 
-    What goes wrong inside `first`, `each` and `alike` goes wrong in all of them alike, with the same error, so that
-    all go on in step (`is_common`). Any other error is one process's own: it must end that process, whose end the
-    others notice.
+    What goes wrong inside `share`, `alike` and `first` goes wrong in all of them, so that they stay in step. Any other
+    error is one process's own: it must end that process, whose end the others notice.
     """
 
     rank: int = 0
@@ -95,37 +87,73 @@ class Team:
             dist.broadcast_object_list(box, src=0)
         return value if self.leads else box[0]  # type: ignore[return-value]
 
-    def first(self, work: Callable[[], T]) -> T:
-        """What `work` gives to the first process, which alone does it, to all of them; tensors on the CPU elsewhere."""
-        if self.size == 1:
-            return work()
-        given, failure = _tried(work) if self.leads else (None, None)
-        told, failure = self.agreed((tree_map(_on_cpu, given), failure))
-        if failure is not None:
-            raise _common(failure)
-        return given if self.leads else told  # type: ignore[return-value]
+    def takes(self, number: int) -> bool:
+        """Whether this process does that piece of work, of pieces that are counted from 0 and dealt out in turn."""
+        return number % self.size == self.rank
 
-    def each(self, work: Callable[[], T]) -> list[T]:
-        """What `work` gives to each process, in the order of their numbers, to all of them; on the CPU."""
-        if self.size == 1:
-            return [work()]
-        outcomes = self.gather(_tried(work))
-        failures = {rank: failure for rank, (_, failure) in enumerate(outcomes) if failure is not None}
-        if failures:
-            rank, failure = next(iter(failures.items()))
-            raise _common(failure if len(failures) == self.size else _of_one(failure, rank, self.size))
-        return [given for given, _ in outcomes]  # type: ignore[misc]
+    def share(self, work: Callable[[], T]) -> list[T]:
+        """What each process makes of its part of some work, in the order of their numbers, to all of them; on the CPU.
+
+        If one cannot do its part, all raise, so that nobody waits for it. Work may share parts of its own, and meet
+        the others in no other way.
+
+        Raises:
+            Exception: That of the first process that could not. In the others the same, where all of them failed or it
+                is a RequestError, else a RuntimeError that says which process it was.
+            LostError: A process has gone.
+        """
+        return self._tried(work, alike=False)
 
     def alike(self, work: Callable[[], T]) -> T:
-        """What `work` gives to this process; each does it for itself, and where one fails, all do."""
+        """What `work` gives to this process: each does it for itself, and if one cannot, all raise as for `share`."""
         own: list[T] = []
-        self.each(lambda: own.append(work()))
+        self.share(lambda: own.append(work()))
         return own[0]
 
-    def is_common(self, error: BaseException) -> bool:
-        """Whether an error is raised in all processes alike, as far as that is known."""
-        return self.size == 1 or getattr(error, "in_all_processes", False)
+    def first(self, work: Callable[[], T]) -> T:
+        """What `work` gives to the first process, which alone does it, to all of them; on the CPU in the others.
 
+        Raises:
+            Exception: What the work raises, in all of them the same.
+            LostError: A process has gone.
+        """
+        if self.size == 1:
+            return work()
+        given: list[T] = []
+        self._tried(lambda: given.append(work()) if self.leads else None, alike=True)
+        told = self.agreed(tree_map(_on_cpu, given))
+        return given[0] if self.leads else told[0]
+
+    def is_common(self, error: BaseException) -> bool:
+        """Whether all processes raise an error together, as far as that is known; where not, this one must end."""
+        return self.size == 1 or hasattr(error, _COMMON)
+
+    def _tried(self, work: Callable[[], T], *, alike: bool) -> list[T]:
+        if self.size == 1:
+            return [work()]
+        made: list[T] = []
+        failure: BaseException | None = None
+        try:
+            made.append(work())
+        except (Exception, SystemExit) as error:  # work may be somebody's model, which raises anything
+            if isinstance(error, LostError) or self.is_common(error):
+                raise
+            failure = error
+        said = self.gather((made, _sendable(failure)))
+        failures = {rank: error for rank, (_, error) in enumerate(said) if error is not None}
+        if not failures:
+            return [value for values, _ in said for value in values]
+        rank, told = next(iter(failures.items()))
+        if rank == self.rank and failure is not None:
+            told = failure
+        elif not (alike or len(failures) == self.size or isinstance(told, RequestError)):
+            told = RuntimeError(f"process {rank} of {self.size}: {type(told).__name__}: {told}")
+        setattr(told, _COMMON, True)
+        raise told
+
+
+_COMMON = "in_all_processes"
+"""Marks an error that all processes raise together."""
 
 ALONE = Team()
 """One process by itself."""
@@ -147,41 +175,17 @@ def _reaching() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise LostError(str(error).partition("\n")[0]) from error
+        why = str(error).partition("\n")[0]
+        raise LostError(f"another of the processes that work together has gone ({why})") from error
 
 
-def _tried(work: Callable[[], T]) -> tuple[T | None, BaseException | None]:
-    """What it gives, or its failure in a form that can be sent."""
+def _sendable(error: BaseException | None) -> BaseException | None:
+    """An error in a form that can be sent to another process."""
     try:
-        return work(), None
-    except LostError:
-        raise
-    except (Exception, SystemExit) as error:
-        try:
-            pickle.loads(pickle.dumps(error))
-        except Exception:  # whatever somebody's own class does
-            return None, RuntimeError(f"{type(error).__name__}: {error}")
-        return None, error
-
-
-def _of_one(failure: BaseException, rank: int, size: int) -> BaseException:
-    """The failure of one process, as the others tell it."""
-    which = f"in process {rank + 1} of {size}"
-    if isinstance(failure, RequestError):
-        return RequestError(f"{which}: {failure.problem}", place=failure.place, key=failure.key)
-    other = RuntimeError(f"{which}: {failure or type(failure).__name__}")
-    other.__cause__ = failure
-    return other
-
-
-def _common(failure: BaseException) -> BaseException:
-    failure.in_all_processes = True  # type: ignore[attr-defined]
-    return failure
-
-
-def started_together() -> bool:
-    """Whether torchrun, or what sets the same variables, has started several processes of this command."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever somebody's own class does
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from rich.console import Console
 from bascule.core.catalog import describe, remember_named
 from bascule.core.errors import Interrupted, RequestError
 from bascule.core.progress import Progress, nothing
+from bascule.core.team import ALONE, Team
 from bascule.core.text import count
 from bascule.hooks.contract import Hook
 from bascule.plan.plan import Cell, Plan
@@ -79,6 +80,8 @@ def run_plan(
     changed: Callable[[], object] = nothing,
     warn: Callable[[str], object] | None = None,
     hooks: Sequence[Hook] = (),
+    team: Team = ALONE,
+    begin: Callable[[Sequence[Cell]], object] = lambda _: None,
 ) -> Ran:
     """Do what the record does not hold yet. A cell that fails is recorded as failed and tried again next time.
 
@@ -89,7 +92,9 @@ def run_plan(
     passes of training are compiled, with `capture_steps` its steps captured as CUDA graphs, where the objective allows
     it. `changed` is called when there is something new in the record: before the first cell, and whenever one has
     ended. `console`, by default standard error, is told how far the work is: with bars on a terminal, else with lines.
-    `hooks` are told what happens (`bascule.hooks.Hook`), beside those that other packages have installed.
+    `hooks` are told what happens (`bascule.hooks.Hook`), beside those that other packages have installed. The first
+    process of a `team` calls this for all of them, and tells the others by `begin` which cells there are
+    (`running.together`).
 
     Raises:
         RequestError: The data cannot be read, a hook is none, the engine is not installed or takes no `jobs`, nothing
@@ -109,9 +114,10 @@ def run_plan(
         for note in _notes(run, plan, records) if train else ():
             warn(note)
         pending = [cell for cell, record in records if not is_done(cell, record) and (train or record.trained)]
+        begin(pending)
         keep = run.write_plan if train or not pending else run.write_asked
         keep(plan.recorded())
-        context = RunContext(run, device, tuple(roots), Progress(), compile_passes, capture_steps)
+        context = RunContext(run, device, tuple(roots), Progress(), compile_passes, capture_steps, team=team)
         try:
             with telling(told, plan, run, pending, warn) as (listening, failures):
                 if pending:

@@ -143,7 +143,7 @@ def train(
             last = place == steps.per_epoch - 1
             due = team.agreed(time.monotonic() - saved >= checkpoint_seconds)
             if last or due or step % _LOOK_EVERY == 0:
-                team.each(partial(_check_finite, done.losses[: place + 1], model, step, place, steps.total))
+                team.share(partial(_check_finite, done.losses[: place + 1], model, step, place, steps.total))
                 report(step + 1, steps.total, float(done.losses[place]), lr)
             if last:
                 done.end_epoch(steps, lr, look, judge)

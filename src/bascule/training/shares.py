@@ -93,9 +93,8 @@ class Shares:
 
         # Before anything is summed, so that what goes wrong in one process stops all of them at the same step; not
         # where the others wait within it.
-        learning = {
-            place for places in (self._team.gather(go()) if self._synced else self._team.each(go)) for place in places
-        }
+        used = self._team.gather(go()) if self._synced else self._team.share(go)
+        learning = {place for places in used for place in places}
         loss = torch.stack(losses).sum() / self._shares
         self._team.sum([*self._gradients(learning), *moved.values(), loss])
         _put(self._model, {name: _moved(value, moved[name]) for name, value in before.items()})

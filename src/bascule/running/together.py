@@ -1,0 +1,131 @@
+"""A run by several processes: all go through its cells together, the first one keeps, tells and prints."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+
+from bascule.core.errors import Interrupted, RequestError, placed
+from bascule.core.host import started_together
+from bascule.core.team import Team, joined
+from bascule.plan.plan import Cell, Plan
+from bascule.record.run import RunRecord
+from bascule.running.cell import Failure, try_cell
+from bascule.running.context import RunContext
+from bascule.running.run import Ran, pick_device, run_plan
+from bascule.running.starting import devices_of
+from bascule.training.shares import check_shares
+
+
+def own_part(device: str) -> str:
+    """The device of this process, where `device` names one for each that was started, or one kind for all.
+
+    Raises:
+        RequestError: Not one for each.
+    """
+    names = devices_of(device)
+    if not started_together():
+        if len(names) > 1:
+            raise RequestError(
+                "several devices are for `bascule run`, which starts a process for each; start a script of your own "
+                f"with torchrun; got {device!r}",
+                place=("device",),
+            )
+        return device
+    number = int(os.environ.get("LOCAL_RANK", "0"))
+    if len(names) > 1:
+        if number >= len(names):
+            raise RequestError(f"more processes were started than these devices: {device!r}", place=("device",))
+        return names[number]
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and torch.cuda.device_count() > 1:  # one alone: each process is shown its own
+        return f"cuda:{number}"
+    return device
+
+
+@contextmanager
+def meeting(device: str) -> Iterator[tuple[Team, torch.device]]:
+    """The team of this process, and its device; a team of one where nobody started several.
+
+    Raises:
+        RequestError: Not a device of this machine; in all processes alike.
+    """
+    kind = "cpu" if device.startswith("cpu") or not torch.cuda.is_available() else "cuda"
+    with joined(torch.device(kind)) as team:
+        own = team.alike(lambda: pick_device(own_part(device)))
+        if team.size > 1 and own.type == "cuda":
+            torch.cuda.set_device(own)
+        yield team, own
+
+
+def run_together(team: Team, plan: Plan, run: RunRecord, **options: Any) -> Ran:
+    """`run_plan`, by a team: the first process as if it were alone, the others follow it from cell to cell.
+
+    Only the first reads and writes the record, is told of progress, and tells.
+
+    Raises:
+        RequestError: As `run_plan`, in all processes alike; or there are cells that a team cannot do: side by side, or
+            with batches that it cannot divide.
+        LostError: A process has gone.
+        Interrupted: Instead of KeyboardInterrupt.
+    """
+    if team.size == 1:
+        return run_plan(plan, run, **options)
+    team.share(lambda: _check_options(team, **options))
+    if not team.leads:
+        try:
+            return _follow(team, plan, run, **options)
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted; the same command continues") from None
+    begun: list[int] = []
+
+    def begin(cells: Sequence[Cell]) -> None:
+        begun.append(len(cells))
+        team.first(lambda: _named(cells, run, team))
+
+    try:
+        return run_plan(plan, run, **options, team=team, begin=begin)
+    except Exception as error:
+        if not begun:
+            team.first(partial(_fail, error))
+        raise
+
+
+def _follow(team: Team, plan: Plan, run: RunRecord, *, device: torch.device, roots: Sequence[Path], **rest: Any) -> Ran:
+    """What a process does that is not the first."""
+    names = team.first(list[str])
+    known = {cell.fingerprint: cell for cell in plan.cells()}
+    speed = {name: rest[name] for name in ("compile_passes", "capture_steps") if name in rest}
+    context = RunContext(run, device, tuple(roots), team=team, **speed)
+    tried = [(known[name], try_cell(known[name], context)) for name in names]
+    return Ran(len(names), tuple(Failure(cell.label, message) for cell, message in tried if message is not None))
+
+
+def _check_options(team: Team, *, jobs: int | None = None, engine: str = "local", **_: Any) -> None:
+    place = "engine" if engine != "local" else "jobs"
+    if engine != "local" or (jobs or 1) > 1:
+        raise RequestError(
+            f"{team.size} processes do each cell together, so that none is left to do cells side by side: leave it out",
+            place=(place,),
+        )
+
+
+def _named(cells: Sequence[Cell], run: RunRecord, team: Team) -> list[str]:
+    """The names of the cells to do, which the team can train."""
+    for cell in cells:
+        training = cell.setup.train
+        if training is not None and cell.setup.repair is None and not run.cell(cell.fingerprint).trained:
+            with placed("train"):
+                check_shares(training, team)
+    return [cell.fingerprint for cell in cells]
+
+
+def _fail(error: Exception) -> NoReturn:
+    raise error
