@@ -29,7 +29,7 @@ from bascule.report.result import Run
 from bascule.running.console import silent
 from bascule.running.extend import recall_codes
 from bascule.running.run import Engine, Ran
-from bascule.running.together import meeting, run_together
+from bascule.running.together import meeting, own_device, run_together
 
 
 def run(
@@ -95,8 +95,8 @@ def run(
 def _run(document: Document, device: str, **asked: Any) -> Run:
     """`run_study` as Python expects it: interrupted by KeyboardInterrupt, and warned of what failed."""
     try:
-        with meeting(device) as (team, own):
-            made = run_study(document, team=team, device=own, **asked)
+        with meeting(device) as team:
+            made = run_study(document, team=team, device=own_device(device, team), **asked)
     except Interrupted as stopped:
         raise KeyboardInterrupt(str(stopped)) from None
     failed = {failure.label: failure.message for failure in made.done.failures}

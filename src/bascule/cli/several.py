@@ -5,11 +5,16 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import typer
 
-from bascule.core.errors import Interrupted, RequestError
-from bascule.core.host import leads, started_together
+from bascule.cli.output import complain
+from bascule.core.errors import Interrupted, LostError, RequestError
+from bascule.core.host import started_together
+
+if TYPE_CHECKING:
+    from bascule.core.team import Team
 
 
 def start_on_each(device: str) -> None:
@@ -22,16 +27,17 @@ def start_on_each(device: str) -> None:
 
     size = len(devices_of(device))
     if size > 1 and not started_together():
-        raise typer.Exit(start_together(size))
+        raise typer.Exit(start_together(size, complain))
 
 
 @contextlib.contextmanager
-def told_once() -> Iterator[None]:
+def told_once(team: Team) -> Iterator[None]:
     """Inside, of processes that work together the first alone says what is to be said, also what goes wrong in all.
 
-    What goes wrong in one of them, that one says.
+    The others end after it, since what started them stops all when one ends. What goes wrong in one of them, that one
+    says.
     """
-    if leads():
+    if team.leads:
         yield
         return
     with warnings.catch_warnings():
@@ -39,8 +45,14 @@ def told_once() -> Iterator[None]:
         try:
             yield
         except RequestError as error:
-            if not hasattr(error, "in_all_processes"):
+            if not team.is_common(error):
                 raise
+            _wait_for_first(team)
             raise typer.Exit(2) from None
         except Interrupted:
             raise typer.Exit(130) from None
+
+
+def _wait_for_first(team: Team) -> None:
+    with contextlib.suppress(LostError):
+        team.gather(None)  # nobody answers; it is over when the first has gone

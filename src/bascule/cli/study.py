@@ -24,7 +24,6 @@ from bascule.cli.options import (
 from bascule.cli.output import complain, echo
 from bascule.cli.report import print_table
 from bascule.cli.several import start_on_each, told_once
-from bascule.core.host import leads
 from bascule.core.text import count
 
 if TYPE_CHECKING:
@@ -59,19 +58,20 @@ def run(
     start_on_each(device)
     from bascule.api.run import run_study
     from bascule.plan.document import read_study
-    from bascule.running.together import meeting
+    from bascule.running.together import meeting, own_device
 
-    with told_once(), meeting(device) as (team, own):
+    with meeting(device) as team, told_once(team):
         plan, record, done = run_study(
             team.alike(lambda: read_study(study)), overrides=team.alike(lambda: _overrides(set_, seeds)), scale=scale,
-            runs=runs, device=own, team=team, jobs=jobs, engine=engine.value, data_dir=data_dir,
+            runs=runs, device=own_device(device, team), team=team, jobs=jobs, engine=engine.value, data_dir=data_dir,
             compile_passes=compile_, capture_steps=capture, report=report_, warn=_warn,
         )  # fmt: skip
-    if team.leads:
-        print_table([record], Format.text)
-        cells = len(plan.cells())
-        echo(f"\n{record.path}: {count(cells, 'cell')}, {cells - done.cells} of them done before.")
-        echo(f"Report: {record.path / 'report.html'}" if report_ else f"Report: bascule report {record.path}")
+        if team.leads:
+            print_table([record], Format.text)
+            cells = len(plan.cells())
+            echo(f"\n{record.path}: {count(cells, 'cell')}, {cells - done.cells} of them done before.")
+            echo(f"Report: {record.path / 'report.html'}" if report_ else f"Report: bascule report {record.path}")
+            _name_failed(done)
     _end(done)
 
 
@@ -110,7 +110,7 @@ def evaluate_run(record: RunRecord, given: EvaluateOptions) -> None:
     from bascule.data.contract import default_roots
     from bascule.plan.overrides import Override
     from bascule.running.extend import more_asked
-    from bascule.running.together import meeting, run_together
+    from bascule.running.together import meeting, own_device, run_together
 
     roots = default_roots(given.data_dir)
     asked = {
@@ -122,11 +122,15 @@ def evaluate_run(record: RunRecord, given: EvaluateOptions) -> None:
         for key, texts in asked.items()
         for text in texts
     ]
-    with told_once(), meeting(given.device) as (team, own):
+    with meeting(given.device) as team, told_once(team):
         plan = team.alike(lambda: more_asked(record, additions, roots, trust_code=given.trust_code))
-        done = run_together(team, plan, record, device=own, roots=roots, jobs=given.jobs, train=False, warn=_warn)
-    if team.leads:
-        print_table([record], given.form)
+        done = run_together(
+            team, plan, record, device=own_device(given.device, team), roots=roots, jobs=given.jobs, train=False,
+            warn=_warn,
+        )  # fmt: skip
+        if team.leads:
+            print_table([record], given.form)
+            _name_failed(done)
     _end(done)
 
 
@@ -165,9 +169,12 @@ def _models_of(row: Row) -> list[tuple[int, str]]:
     return [(len(row.cells), "seed"), (len(row.twins), "twin")]
 
 
-def _end(done: Ran) -> None:
-    """Exit code 1 when a cell failed, which is named."""
-    for failure in done.failures if leads() else ():
+def _name_failed(done: Ran) -> None:
+    for failure in done.failures:
         complain(f"failed: {failure.label}: {failure.message}")
+
+
+def _end(done: Ran) -> None:
+    """Exit code 1 when a cell failed."""
     if done.failures:
         raise typer.Exit(1)

@@ -50,11 +50,6 @@ def started_together() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def leads() -> bool:
-    """Whether this process is the first of those, or the only one."""
-    return not started_together() or int(os.environ.get("RANK", "0")) == 0
-
-
 def is_running(process: int) -> bool:
     """Whether a process of this machine goes on; yes where the system does not say."""
     if os.name == "nt":

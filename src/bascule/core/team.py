@@ -175,8 +175,7 @@ def _reaching() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        why = str(error).partition("\n")[0]
-        raise LostError(f"another of the processes that work together has gone ({why})") from error
+        raise LostError("another of the processes that work together has gone") from error
 
 
 def _sendable(error: BaseException | None) -> BaseException | None:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,11 +34,15 @@ def devices_of(device: str) -> list[str]:
     return names
 
 
-def start_together(size: int) -> int:
+def start_together(size: int, tell: Callable[[str], object]) -> int:
     """Run the command of this process again in so many processes that meet; what they print goes where its own would.
 
     Ctrl-C reaches all of them by the terminal; another signal to end is passed on. If one ends with an error, the
     others must follow.
+
+    Args:
+        size: How many.
+        tell: Is told of one that was killed.
 
     Returns:
         The exit code: of the first process that has one other than 0.
@@ -62,8 +66,11 @@ def start_together(size: int) -> int:
         with _passing_on(members, stopped):
             _wait(members, stopped)
     finally:
+        killed = [number for number, member in enumerate(members) if member.poll() is None]
         _end(members, signal.SIGKILL)
     codes = [member.wait() for member in members]
+    for number in (number for number, code in enumerate(codes) if code == -signal.SIGKILL and number not in killed):
+        tell(f"process {number + 1} of {size} was killed by SIGKILL, perhaps for want of memory")
     code = next(filter(None, codes), 0)
     return code if code >= 0 else 128 - code
 

@@ -23,12 +23,35 @@ from bascule.running.starting import devices_of
 from bascule.training.shares import check_shares
 
 
-def own_part(device: str) -> str:
-    """The device of this process, where `device` names one for each that was started, or one kind for all.
+@contextmanager
+def meeting(device: str) -> Iterator[Team]:
+    """The team of this process, inside the block; a team of one where nobody started several.
+
+    Args:
+        device: What was asked for.
+    """
+    kind = "cpu" if device.startswith("cpu") or not torch.cuda.is_available() else "cuda"
+    with joined(torch.device(kind)) as team:
+        yield team
+
+
+def own_device(device: str, team: Team) -> torch.device:
+    """The device of this process.
+
+    Args:
+        device: One, one for each process of this machine (`cuda:0,1`), or a kind of which each takes its own.
+        team: The processes.
 
     Raises:
-        RequestError: Not one for each.
+        RequestError: No device of its machine, or not one for each; in all processes alike.
     """
+    own = team.alike(lambda: pick_device(_own_part(device)))
+    if team.size > 1 and own.type == "cuda":
+        torch.cuda.set_device(own)
+    return own
+
+
+def _own_part(device: str) -> str:
     names = devices_of(device)
     if not started_together():
         if len(names) > 1:
@@ -48,21 +71,6 @@ def own_part(device: str) -> str:
     if device == "cuda" and torch.cuda.device_count() > 1:  # one alone: each process is shown its own
         return f"cuda:{number}"
     return device
-
-
-@contextmanager
-def meeting(device: str) -> Iterator[tuple[Team, torch.device]]:
-    """The team of this process, and its device; a team of one where nobody started several.
-
-    Raises:
-        RequestError: Not a device of this machine; in all processes alike.
-    """
-    kind = "cpu" if device.startswith("cpu") or not torch.cuda.is_available() else "cuda"
-    with joined(torch.device(kind)) as team:
-        own = team.alike(lambda: pick_device(own_part(device)))
-        if team.size > 1 and own.type == "cuda":
-            torch.cuda.set_device(own)
-        yield team, own
 
 
 def run_together(team: Team, plan: Plan, run: RunRecord, **options: Any) -> Ran:
