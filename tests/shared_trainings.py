@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -71,6 +72,32 @@ def taken(training: Training, team: Team = ALONE, checkpoint: bytes | None = Non
     return Taken(dict(net.state_dict()), [point["loss"] for point in curve], state)
 
 
+def plain(**more: Any) -> Training:
+    """Without any draw and any part of a network that goes by the other images of its batch."""
+    return Training(objective=objective("standard"), epochs=3, batch_size=12, optimizer="sgd", lr=0.05, **more)
+
+
+def norm_net() -> nn.Module:
+    """With batch norm, in which all is learnt from both ways through it, and no dropout."""
+    with borrowed_global_stream(0, "net"):
+        return nn.Sequential(
+            *(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 8)),
+            *(nn.BatchNorm1d(8, momentum=None, affine=False), nn.ReLU(), nn.Linear(8, 10)),
+        )
+
+
+def synced(name: str, team: Team = ALONE) -> dict[str, Tensor]:
+    """What a network with batch norm ends with, trained on the whole of each batch: by one, or by a team in shares."""
+    net = norm_net()
+    training = replace(plain(), objective=objective(name), shares=team.size, sync_batch_norm=team.size > 1)
+    train(net, IMAGES, training, seed=1, team=team)
+    return dict(net.state_dict())
+
+
+SYNCED = ("standard", "lipschitz")
+"""Objectives that draw nothing; the second one differentiates twice."""
+
+
 def main(file: str) -> None:
     with joined(torch.device("cpu")) as team:
         found = {}
@@ -80,8 +107,9 @@ def main(file: str) -> None:
             again = taken(training, team, team.agreed(whole.checkpoint))
             assert _packed(again.weights) == _packed(whole.weights), f"{name}: other bytes when continued"
             found[name] = tuple(whole)
+        together = {name: synced(name, team) for name in SYNCED}
         if team.leads:
-            torch.save(found, file)
+            torch.save((found, together), file)
 
 
 def _packed(weights: dict[str, Tensor]) -> bytes:
