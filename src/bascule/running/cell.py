@@ -109,6 +109,7 @@ def do_cell(cell: Cell, run: RunContext) -> None:
         held_out=lambda: context.held_out,
         clean=lambda: context.clean,
         found=context.found,
+        team=team,
     )
     asked = [question for question in cell.questions if question.key in questions]
     for question, answer in answer_questions(subject, asked):
