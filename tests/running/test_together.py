@@ -189,4 +189,4 @@ def test_each_process_takes_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RequestError, match="more processes were started than these devices: 'cpu,cpu'"):
         own_device("cpu,cpu", Pair(0, 2))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # each process is shown its own
-    assert own_device("auto", Pair(0, 2)) == torch.device("cuda")
+    assert own_device("auto", Pair(0, 2)) == torch.device("cuda:0")

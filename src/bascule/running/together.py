@@ -68,8 +68,8 @@ def _own_part(device: str) -> str:
         return names[number]
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and torch.cuda.device_count() > 1:  # one alone: each process is shown its own
-        return f"cuda:{number}"
+    if device == "cuda":  # one alone: each process is shown its own
+        return f"cuda:{number if torch.cuda.device_count() > 1 else 0}"
     return device
 
 
