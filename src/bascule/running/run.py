@@ -80,8 +80,7 @@ def run_plan(
     changed: Callable[[], object] = nothing,
     warn: Callable[[str], object] | None = None,
     hooks: Sequence[Hook] = (),
-    team: Team = ALONE,
-    begin: Callable[[Sequence[Cell]], object] = lambda _: None,
+    begin: Callable[[Sequence[Cell]], Team] = lambda _: ALONE,
 ) -> Ran:
     """Do what the record does not hold yet. A cell that fails is recorded as failed and tried again next time.
 
@@ -92,9 +91,8 @@ def run_plan(
     passes of training are compiled, with `capture_steps` its steps captured as CUDA graphs, where the objective allows
     it. `changed` is called when there is something new in the record: before the first cell, and whenever one has
     ended. `console`, by default standard error, is told how far the work is: with bars on a terminal, else with lines.
-    `hooks` are told what happens (`bascule.hooks.Hook`), beside those that other packages have installed. The first
-    process of a `team` calls this for all of them, and tells the others by `begin` which cells there are
-    (`running.together`).
+    `hooks` are told what happens (`bascule.hooks.Hook`), beside those that other packages have installed. `begin` is
+    told the cells to work on, and gives who does (`running.together`).
 
     Raises:
         RequestError: The data cannot be read, a hook is none, the engine is not installed or takes no `jobs`, nothing
@@ -114,10 +112,9 @@ def run_plan(
         for note in _notes(run, plan, records) if train else ():
             warn(note)
         pending = [cell for cell, record in records if not is_done(cell, record) and (train or record.trained)]
-        begin(pending)
         keep = run.write_plan if train or not pending else run.write_asked
         keep(plan.recorded())
-        context = RunContext(run, device, tuple(roots), Progress(), compile_passes, capture_steps, team=team)
+        context = RunContext(run, device, tuple(roots), Progress(), compile_passes, capture_steps, team=begin(pending))
         try:
             with telling(told, plan, run, pending, warn) as (listening, failures):
                 if pending:

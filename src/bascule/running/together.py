@@ -87,6 +87,7 @@ def run_together(team: Team, plan: Plan, run: RunRecord, **options: Any) -> Ran:
     if team.size == 1:
         return run_plan(plan, run, **options)
     team.share(lambda: _check_options(team, **options))
+    team.first(lambda: _check_cells(plan.cells(), run, team))
     if not team.leads:
         try:
             return _follow(team, plan, run, **options)
@@ -94,12 +95,13 @@ def run_together(team: Team, plan: Plan, run: RunRecord, **options: Any) -> Ran:
             raise Interrupted("interrupted; the same command continues") from None
     begun: list[int] = []
 
-    def begin(cells: Sequence[Cell]) -> None:
+    def begin(cells: Sequence[Cell]) -> Team:
         begun.append(len(cells))
-        team.first(lambda: _named(cells, run, team))
+        team.first(lambda: [cell.fingerprint for cell in cells])
+        return team
 
     try:
-        return run_plan(plan, run, **options, team=team, begin=begin)
+        return run_plan(plan, run, **options, begin=begin)
     except Exception as error:
         if not begun:
             team.first(partial(_fail, error))
@@ -110,6 +112,11 @@ def _follow(team: Team, plan: Plan, run: RunRecord, *, device: torch.device, roo
     """What a process does that is not the first."""
     names = team.first(list[str])
     known = {cell.fingerprint: cell for cell in plan.cells()}
+    if not known.keys() >= set(names):
+        raise RequestError(
+            f"process {team.rank} of {team.size} reads another study, other data or other code than the first: they "
+            "must be the same wherever processes work together"
+        )
     speed = {name: rest[name] for name in ("compile_passes", "capture_steps") if name in rest}
     context = RunContext(run, device, tuple(roots), team=team, **speed)
     tried = [(known[name], try_cell(known[name], context)) for name in names]
@@ -125,14 +132,13 @@ def _check_options(team: Team, *, jobs: int | None = None, engine: str = "local"
         )
 
 
-def _named(cells: Sequence[Cell], run: RunRecord, team: Team) -> list[str]:
-    """The names of the cells to do, which the team can train."""
+def _check_cells(cells: Sequence[Cell], run: RunRecord, team: Team) -> None:
+    """See that the team can train what is not trained yet."""
     for cell in cells:
         training = cell.setup.train
         if training is not None and cell.setup.repair is None and not run.cell(cell.fingerprint).trained:
             with placed("train"):
                 check_shares(training, team)
-    return [cell.fingerprint for cell in cells]
 
 
 def _fail(error: Exception) -> NoReturn:

@@ -113,10 +113,8 @@ def train(
     says; averaged ones where there are any, which `look` and `judge` see along the way too. A course is told the end of
     each epoch and draws from (seed, "course", epoch); `tell` is told at the end which images it has isolated, if any.
 
-    The processes of a `team` all call this with the same arguments, each with the model and the images on a device of
-    its own, and divide the shares of each batch (`Training.shares`). All start from the weights and the checkpoint of
-    the first, which alone looks, judges, keeps checkpoints and shows a course the end of an epoch; they end with the
-    same weights and the same curve.
+    The processes of a `team` all call this alike and divide the shares of each batch (`Training.shares`); the first
+    alone looks, judges and keeps checkpoints, and all end with the same weights and the same curve.
 
     Returns:
         The curve: one entry per epoch with `epoch` (from 1), `step`, `loss` (mean of the epoch), `lr` (of its last
@@ -125,31 +123,25 @@ def train(
 
     Raises:
         DivergedError: A loss, parameter or running statistic is not finite.
-        RequestError: The network does not answer with one logit per class in train mode, nobody judges for `best`, a
-            batch cannot be cut or divided, or the images are not the same in all processes.
+        RequestError: Not one logit per class in train mode, nobody judges for `best`, or a batch cannot be divided.
     """
     judge = _judge_of(training, judge)
-    kept = checkpoints or NoCheckpoints()
     steps = Steps(model, images, training, seed=seed, team=team)
-    _check_images(images, team)
-    done = _Done.begun(steps, kept.load, at_epoch)
-    saved = time.monotonic()
+    done = _Done.begun(steps, checkpoints or NoCheckpoints(), at_epoch)
     with _taking(steps, compile_passes=compile_passes, capture_steps=capture_steps) as take:
         for step in range(done.steps, steps.total):
-            place, lr = step % steps.per_epoch, steps.lr(step)
+            place, last, lr = step % steps.per_epoch, (step + 1) % steps.per_epoch == 0, steps.lr(step)
             done.losses[place] = take(step)
             steps.follow(step)
             done.steps = step + 1
-            last = place == steps.per_epoch - 1
-            due = team.agreed(time.monotonic() - saved >= checkpoint_seconds)
+            due = team.agreed(time.monotonic() - done.saved >= checkpoint_seconds)
             if last or due or step % _LOOK_EVERY == 0:
                 team.share(partial(_check_finite, done.losses[: place + 1], model, step, place, steps.total))
                 report(step + 1, steps.total, float(done.losses[place]), lr)
             if last:
                 done.end_epoch(steps, lr, look, judge)
             if due and step + 1 < steps.total:
-                team.first(lambda: kept.save(done.state(steps)))
-                saved = time.monotonic()
+                done.save(steps)
     done.finish(steps, tell)
     return done.curve
 
@@ -161,17 +153,6 @@ def _judge_of(training: Training, judge: Judge | None) -> Judge | None:
     if judge is None:
         raise RequestError("nobody judges the epochs here, so that no best one can be kept", place=("keep",))
     return judge
-
-
-def _check_images(images: Images, team: Team) -> None:
-    """See that all processes are given the same set."""
-    seen = team.gather((len(images), int(images.ids.sum()), int(images.labels.sum())))
-    if len(set(seen)) > 1:
-        counts = ", ".join(f"{number:,}" for number, *_ in seen)
-        raise RequestError(
-            f"the processes that train together have read other images (as many as {counts}): their data "
-            "must be the same"
-        )
 
 
 def best_epoch(curve: Sequence[Mapping[str, float]], name: str) -> int:
@@ -186,19 +167,23 @@ class _Done:
     losses: Tensor
     """Of the steps of the current epoch."""
     at_epoch: AtEpoch
+    checkpoints: Checkpoints
     curve: list[dict[str, float]] = field(default_factory=list)
     steps: int = 0
     earlier: float = 0.0
     """Seconds spent before the last interruption."""
     began: float = field(default_factory=time.monotonic)
+    saved: float = field(default_factory=time.monotonic)
+    """When the last checkpoint was."""
     best: dict[str, Tensor] | None = None
     """The weights of the best epoch so far, where that is kept."""
 
     @classmethod
-    def begun(cls, steps: Steps, load: Callable[[], dict[str, Any] | None], at_epoch: AtEpoch) -> _Done:
+    def begun(cls, steps: Steps, checkpoints: Checkpoints, at_epoch: AtEpoch) -> _Done:
         """Where a training starts: at a checkpoint, if there is one; in a team all where the first one does."""
-        done = cls(losses=torch.zeros(steps.per_epoch, device=steps.images.device), at_epoch=at_epoch)
-        state = steps.team.first(load)
+        losses = torch.zeros(steps.per_epoch, device=steps.images.device)
+        done = cls(losses=losses, at_epoch=at_epoch, checkpoints=checkpoints)
+        state = steps.team.first(checkpoints.load)
         if state is None and steps.team.size > 1:
             state = steps.team.first(lambda: done.state(steps))
         if state is not None:
@@ -249,6 +234,11 @@ class _Done:
     def seconds(self) -> float:
         """Since the start, without interruptions and looks."""
         return self.earlier + time.monotonic() - self.began
+
+    def save(self, steps: Steps) -> None:
+        """One more checkpoint."""
+        steps.team.first(lambda: self.checkpoints.save(self.state(steps)))
+        self.saved = time.monotonic()
 
     def state(self, steps: Steps) -> dict[str, Any]:
         """What a checkpoint holds."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bascule.core.errors import RequestError
+from bascule.core.images import Images
 from bascule.core.team import Team
 from bascule.core.text import count
 from bascule.training.settings import Training
@@ -45,6 +46,25 @@ def check_shares(training: Training, team: Team, size: int | None = None) -> Non
             "batch-norm statistics and a search for images of its own, and so the model is another one than with "
             f"{shares}",
             place=("shares",),
+        )
+
+
+def check_images(images: Images, team: Team) -> None:
+    """See that all processes of a team are given the same set.
+
+    Raises:
+        RequestError: They are not.
+    """
+    if team.size > 1:
+        seen = team.gather((len(images), int(images.ids.sum()), int(images.labels.sum())))
+        team.share(lambda: _check_equal(seen))
+
+
+def _check_equal(seen: Sequence[tuple[int, int, int]]) -> None:
+    if len(set(seen)) > 1:
+        numbers = ", ".join(f"{number:,}" for number, *_ in seen)
+        raise RequestError(
+            f"the processes that train together were given other images ({numbers}): their data must be the same"
         )
 
 

@@ -18,7 +18,7 @@ from bascule.training.average import Average
 from bascule.training.contract import Course, Objective
 from bascule.training.following import Following, orders
 from bascule.training.settings import Training
-from bascule.training.shares import Shares, check_shares
+from bascule.training.shares import Shares, check_images, check_shares
 
 
 class Steps:
@@ -29,7 +29,8 @@ class Steps:
         self.team = team
         self.size = min(training.batch_size, len(images))
         """Images in a batch."""
-        check_shares(training, self.team, self.size)
+        team.share(lambda: check_shares(training, team, self.size))
+        check_images(images, team)
         self.per_epoch = training.steps_per_epoch(len(images))
         self.total = self.per_epoch * training.epochs
         self.optimizer = training.make_optimizer(model)
