@@ -10,7 +10,7 @@ VENV_WHEEL ?= .venv-wheel
 # Files of tests at the same time; most tests are small, and one core does them as fast as two.
 JOBS ?= 2
 
-.PHONY: demo test docs browser lowest newest faults foreign wheel try-wheel install clean
+.PHONY: demo test docs browser lowest newest faults foreign wheel try-wheel tutorials install clean
 
 demo: $(VENV)/installed
 	$(BIN)/bascule run digits
@@ -57,9 +57,8 @@ try-wheel: wheel
 	PYTHON=$(PYTHON) .ci/try-wheel
 
 # The tutorials run anew, with their output written into them: about five minutes.
-.PHONY: tutorials
 tutorials: $(VENV_FOREIGN)/installed
-	$(VENV_FOREIGN)/bin/python -m pip install --quiet nbclient ipykernel ipywidgets
+	$(VENV_FOREIGN)/bin/python -m pip install --quiet -c constraints-foreign.txt -c constraints-docs.txt nbclient ipykernel ipywidgets
 	$(VENV_FOREIGN)/bin/python docs/tutorials/renew.py
 
 install: $(VENV)/installed

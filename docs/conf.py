@@ -13,6 +13,7 @@ from generators.contents import GLOBS, with_contents  # noqa: E402
 from sphinx.ext.napoleon import Config, GoogleDocstring  # noqa: E402
 
 import bascule  # noqa: E402
+from bascule.core.documented import Documented  # noqa: E402
 
 project = "Bascule"
 author = "The Bascule authors"
@@ -68,8 +69,11 @@ def _completed(_: Any, page: str, source: list[str]) -> None:
 def _sections(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
     """Args, Returns and Raises as Sphinx writes them.
 
-    Not for fields, of which napoleon would take what stands before the first colon for a type.
+    Not for fields, of which napoleon would take what stands before the first colon for a type. Fields that `help` tells
+    of with their class have an entry of their own here.
     """
+    if what == "class" and isinstance(own := vars(thing).get("__doc__"), Documented):
+        lines[:] = [*own.splitlines(), ""]
     if what in ("class", "exception", "function", "method"):
         config = Config(napoleon_use_rtype=False)
         lines[:] = GoogleDocstring("\n".join(lines), config, app, what, name, thing, options).lines()

@@ -50,7 +50,7 @@ BELOW: dict[str, set[str]] = {
     "auditing": {"core", "plan", "running", "evaluation", "record", *COMPONENTS},  # an audit is a run (decision 20)
     "report": {"core", "metrics", "record"},
     "api": {"core", "hooks", "plan", "running", "auditing", "evaluation", "record", "report", *COMPONENTS},
-    "testing": {"core", "evaluation", *COMPONENTS},
+    "testing": {"core", "hooks", "evaluation", *COMPONENTS},
     "__main__": {"cli"},
     "cli": {"core", "data", "hooks", "plan", "running", "auditing", "evaluation", "record", "report", "api"},
 }

@@ -29,7 +29,10 @@ from .api.train import Trained as Trained
 from .api.train import train as train
 from .certifiers.contract import Certified as Certified
 from .core.catalog import component as component
+from .core.errors import DivergedError as DivergedError
 from .core.errors import RequestError as RequestError
+from .core.images import Images as Images
+from .core.images import Splits as Splits
 from .detectors.contract import Detected as Detected
 from .detectors.contract import Guard as Guard
 from .filters.contract import Judged as Judged

@@ -231,7 +231,9 @@ def test_command_and_call_give_the_same_numbers(some, digits, tmp_path: Path) ->
     assert (found["certified_accuracy"].value or 0) > 0.1
     assert (found["certified_accuracy"].value or 0) <= (found["accuracy"].value or 0)
     assert np.array_equal(found.outcomes.label, test.labels.numpy())
-    few = said("evaluate", file, "--data", "digits", "--model", NET, "--max-images", 30)
+    of = (file, "--data", "digits", "--model", NET, "--max-images", 30)
+    assert "--target: nothing is done with it without --trigger:" in refused("evaluate", *of, "--target", 7)
+    few = said("evaluate", *of)
     assert "On 30 test images of digits." in few
     assert "not measured: --attack '{name: pgd, eps: 8/255}'" in few
     assert "not measured: --trigger, --target" in few

@@ -92,8 +92,9 @@ def test_a_result_is_read_where_it_is_shown(name: str) -> None:
 
 
 def test_every_result_that_python_offers_is_read_somewhere() -> None:
-    """A run and its rows in test_run.py, an audit in tests/auditing."""
-    offered = {name for name in dir(bascule) if re.match("[A-Z]", name) and name != "RequestError"}
+    """A run and its rows in test_run.py, an audit in tests/auditing; `Images` and `Splits` are what a source gives."""
+    offered = {name for name in dir(bascule) if re.match("[A-Z]", name) and not name.endswith("Error")}
+    offered -= {"Images", "Splits"}
     here = {type(make()).__name__ for make, _, _ in RESULTS.values()}
     assert offered - here == {"Audit", "Frames", "Row", "Run"}
     assert all("_repr_html_" in dir(getattr(bascule, name)) for name in offered)
@@ -118,3 +119,13 @@ def test_pictures_of_what_is_large_and_in_colour_stay_small() -> None:
     assert len(page) < 200_000
     assert page.count("<img ") > 2
     assert "more: print it to see all" in page
+
+
+def test_a_hostile_name_is_text_and_a_long_training_is_short() -> None:
+    hostile = type("<script>alert(1)</script>", (nn.Sequential,), {})
+    x, y = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 10
+    trained = bascule.train(hostile(nn.Flatten(), nn.Linear(64, 10)), x, y, epochs=30)
+    page = trained._repr_html_()
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert page.count('<th scope="row"') == 10

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +14,12 @@ from pathlib import Path
 import pytest
 
 import bascule
+from bascule.cli.new import new
 from bascule.core.catalog import PACKAGES
 
 ROOT = Path(bascule.__file__).parent
 STUB = ast.parse((ROOT / "__init__.pyi").read_text(encoding="utf-8"))
+PAGES = Path(__file__).parents[2]
 MODULES = {a.name: n.module or "" for n in STUB.body if isinstance(n, ast.ImportFrom) for a in n.names}
 VERBS = {name for name, module in MODULES.items() if module.startswith("api.") and name.islower()}
 
@@ -50,6 +54,26 @@ def test_results_can_be_named_without_a_submodule() -> None:
     assert done.stdout.split() == ["Scan", "Pgd", "filter"]
 
 
+def test_pages_and_notebooks_import_public_names_alone() -> None:
+    pages = [PAGES / "README.md", *sorted((PAGES / "docs").rglob("*.md")), *sorted((PAGES / "docs").rglob("*.ipynb"))]
+    texts = {page.name: page.read_text(encoding="utf-8") for page in pages if "_build" not in page.parts}
+    found = {
+        (page, place, name)
+        for page, text in texts.items()
+        for place, names in re.findall(r"from (bascule[\w.]*) import ([\w, ]+)", text)
+        for name in names.replace(" ", "").split(",")
+    }
+    assert ("own-trigger.ipynb", "bascule", "component") in found
+    private = {(page, place, name) for page, place, name in found if not is_public(place, name)}
+    assert private == set()
+
+
+def is_public(place: str, name: str) -> bool:
+    """Whether the stub of the package, or of one of its rooms, lists it."""
+    listed = place == "bascule" or place.removeprefix("bascule.") in MODULES
+    return listed and name in dir(importlib.import_module(place))
+
+
 SCRIPT = """
 import torch
 from torch import nn
@@ -66,7 +90,7 @@ def everything(model: nn.Module, x: torch.Tensor, y: torch.Tensor, data: Dataset
     poisoned: bascule.Poisoned = bascule.poison(x, y.numpy(), "sticker", target=0, rate="0.5 %", label="dirty", size=3)
     trained: bascule.Trained = bascule.train("resnet18", loader, None, "pgd", eps=0.1, epochs=2, training={"lr": 0.1})
     trained = bascule.train(model, poisoned.x, poisoned.y, bascule.training.Trades(eps=8 / 255), epochs=2)
-    found: bascule.Evaluation = bascule.evaluate(trained.model, data, attack=[attack, "fgsm"], target=0)
+    found: bascule.Evaluation = bascule.evaluate(model, data, attack=[attack, "fgsm"], trigger="sticker", target=0)
     value: float | None = found["accuracy"].value
     certified: bascule.Certified = bascule.certifiers.Interval(eps=2 / 255)(model, x, y)
     share: float = certified.accuracy_at(1 / 255)
@@ -79,6 +103,8 @@ def everything(model: nn.Module, x: torch.Tensor, y: torch.Tensor, data: Dataset
     repaired: nn.Module = bascule.repairs.FinePruning()(model, x, y).model
     try:
         checked: bascule.Checked = bascule.check(found, "accuracy > 0.5")
+    except bascule.DivergedError as error:
+        print(error.step)
     except bascule.RequestError as error:
         print(error.problem, value, share, kept, suspects, refused, repaired, checked, adversarial, bascule.__version__)
 """
@@ -94,17 +120,23 @@ bascule.evaluate(1, 2)
 """
 
 
-def test_type_checkers_see_the_surface_and_every_setting(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+def test_type_checkers_see_the_surface_every_setting_and_no_fault_in_new_plug_ins(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One run of mypy on two files: 10 s of a processor where nothing is cached."""
+    """One run of mypy on two files and what `bascule new` writes: 10 s of a processor where nothing is cached."""
+    monkeypatch.chdir(tmp_path)
     for name, text in (("script.py", SCRIPT), ("wrong.py", WRONG)):
         (tmp_path / name).write_text(text)
+    for kind in PACKAGES:
+        new(kind, f"own-{kind}")
+    sources, tests = (sorted(map(str, tmp_path.glob(f"own-*/{folder}/*.py"))) for folder in ("src", "tests"))
+    assert len(sources) == len(tests) == len(PACKAGES)
+    path = os.pathsep.join(map(str, [ROOT.parent, *(Path(file).parent for file in sources)]))
     cache = tmp_path_factory.getbasetemp().parent / "mypy-surface"
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--follow-imports", "silent",
-         "--cache-dir", str(cache), "script.py", "wrong.py"],
-        cwd=tmp_path, env={**os.environ, "MYPYPATH": str(ROOT.parent)}, capture_output=True, text=True, check=False,
+         "--cache-dir", str(cache), "script.py", "wrong.py", *sources, *tests],
+        cwd=tmp_path, env={**os.environ, "MYPYPATH": path}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     said = done.stdout.splitlines()
     assert [line for line in said if not line.startswith("wrong.py")] == [], done.stderr

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import bascule
+from bascule.core import apart
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +47,67 @@ def test_what_is_around_a_verb_changes_nothing(some, name: str) -> None:
     assert torch.equal(found, wanted)
     assert not torch.equal(found, x / 255)
     assert not found.is_inference()
+
+
+@pytest.fixture(scope="module")
+def called(some) -> dict[str, tuple[Callable[[Tensor], Tensor], Tensor]]:
+    """What results and components say of images where nothing is around them."""
+    model, x, y = some
+    guard, poisoned = (
+        bascule.detect(model, x, y, "latent-distance"),
+        bascule.poison(x, y, "sticker", size=2, target=3, rate=0.05),
+    )
+    functions = {"guard": lambda x: guard(x).suspicion, "stamp": poisoned.stamp, "trigger": bascule.triggers.Sig()}
+    return {name: (function, function(x)) for name, function in functions.items()}
+
+
+@pytest.mark.parametrize("name", [*AROUND, "device"])
+def test_what_is_around_a_guard_or_a_trigger_changes_nothing(some, called, name: str) -> None:
+    _, x, _ = some
+    with torch.device("meta") if name == "device" else AROUND[name]():
+        found = {what: function(x) for what, (function, _) in called.items()}
+    for what, (_, wanted) in called.items():
+        assert torch.equal(found[what], wanted)
+        assert not found[what].is_inference()
+
+
+def test_another_default_device_is_as_good(some) -> None:
+    model, x, y = some
+    wanted = bascule.perturb(model, x, y, "pgd", eps=0.1, steps=2)
+    with torch.device("meta"):
+        assert torch.equal(bascule.perturb(model, x, y, "pgd", eps=0.1, steps=2), wanted)
+        trained = bascule.train("digits-cnn", x, y, epochs=1)
+        assert bascule.evaluate(trained.model, x, y, trigger="sticker", target=3)["asr"].n
+        assert torch.get_default_device().type == "meta"
+
+
+def test_threads_that_share_a_model_wait_for_each_other(some) -> None:
+    """Each put modes, frozen parameters and hooks back as the other had set them, and one saw the other's images."""
+    model, x, y = copy.deepcopy(some[0]).train(), *some[1:]
+    wanted = {seed: bascule.perturb(model, x, y, "pgd", eps=0.1, steps=5, seed=seed) for seed in range(4)}
+    scores = bascule.filter(model, x, y, "spectral-signatures").score
+    wrong: list[object] = []
+
+    def work(seed: int) -> None:
+        try:
+            for _ in range(3):
+                if not torch.equal(bascule.perturb(model, x, y, "pgd", eps=0.1, steps=5, seed=seed), wanted[seed]):
+                    wrong.append(seed)
+                if not torch.equal(bascule.filter(model, x, y, "spectral-signatures").score, scores):
+                    wrong.append("filter")
+        except Exception as error:  # in a thread nobody would hear of it
+            wrong.append(error)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert all(part.training for part in model.modules())
+    assert all(p.requires_grad for p in model.parameters())
+    assert not model._forward_pre_hooks
+    assert not apart._turns
 
 
 def test_another_default_type_is_as_good(some) -> None:
@@ -107,12 +171,18 @@ def test_plain_arguments_are_checked(some, change: dict[str, Any], text: str) ->
 
 @pytest.mark.parametrize(
     ("change", "text"),
-    [({"device": "nowhere"}, "device: "), ({"training": 3}, "training: "), ({"progress": 3}, "progress: ")],
+    [
+        ({"device": "nowhere"}, "device: "),
+        ({"training": 3}, "training: "),
+        ({"progress": 3}, "progress: "),
+        ({"epochs": 1.5}, "epochs: expected a whole number"),
+        ({"epochs": True}, "epochs: expected a whole number"),
+    ],
 )
 def test_arguments_of_a_training_are_checked(some, change: dict[str, Any], text: str) -> None:
     model, x, y = some
     with pytest.raises(bascule.RequestError, match=text):
-        bascule.train(model, x, y, epochs=1, **change)
+        bascule.train(model, x, y, **{"epochs": 1} | change)
 
 
 def test_odd_images_labels_and_models_are_refused(some) -> None:

@@ -141,7 +141,7 @@ def test_wrong_components_are_one_message_that_names_the_argument(some, verb: st
         (name, {**own, "stpes": 3}, f"{argument}: unknown key 'stpes'"),
         (3, {}, f"{argument}: expected a name or a mapping with the key 'name', got 3"),
         ({"name": name, **own}, {"eps": 1}, f"{argument}: settings (eps) go with a name; put them into the {argument}"),
-        (bascule.metrics.Accuracy(), {}, f"{argument}: expected a name or a mapping"),
+        (bascule.metrics.Accuracy(), {}, f"{argument}: expected one of the kind "),
     ]:
         with pytest.raises(RequestError) as caught:
             function(*some, given, **extra, **more)

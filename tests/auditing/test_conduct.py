@@ -342,7 +342,7 @@ def test_a_model_in_memory_is_audited_by_its_weights(found: Prepared, network: d
         ({"model": "CELL", "repair": ["nothing"]}, "repair: unknown repair name 'nothing'"),
         ({"model": "CELL", "repair": 3}, "repair: a name or a mapping; got 3"),
         ({"model": "CELL", "minutes": 0}, "minutes: more than 0; got 0"),
-        ({"model": "CELL", "images": "many"}, "images: more than 0; got 'many'"),
+        ({"model": "CELL", "images": "many"}, "images: expected a whole number, got 'many'"),
     ],
 )
 def test_wrong_requests_from_python(given: dict[str, Any], problem: str, cell: Path, tmp_path: Path) -> None:

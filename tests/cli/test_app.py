@@ -43,6 +43,13 @@ from bascule.cli import app
         ),
         (["export", "digits"], "There are no runs in runs"),
         (["ls", "atack"], "unknown kind 'atack'. Did you mean 'attack'?"),
+        (["ls", "triggers"], "unknown kind 'triggers'. Did you mean 'poison' (backdoor triggers)? Allowed: attack,"),
+        (["ls", "metric"], "Did you mean 'measure' (metrics)?"),
+        (["ls", "defenses"], "'filter' (data defences), 'scan' (model scanners), 'detect' (test-time detectors) or "),
+        (["show", "trigger"], "for example attack/pgd. Did you mean 'poison' (backdoor triggers)? Kinds: data, "),
+        (["show", "trigger/sticker"], "unknown kind 'trigger'. Did you mean 'poison' (backdoor triggers)?"),
+        (["show", "study/digits"], "unknown kind 'study'. Did you mean 'studies'?"),
+        (["new", "attacks", "mine"], "unknown kind 'attacks'. Did you mean 'attack' (evasion attacks)?"),
         (["show", "attack/pdg"], "unknown attack name 'pdg'. Did you mean 'pgd'?"),
         (["show", "pgd"], "expected KIND/NAME"),
         (["show", "studies/digit"], "Did you mean 'digits'?"),
@@ -73,7 +80,7 @@ def test_help_names_every_command(bascule: Callable) -> None:
 def test_help_says_what_to_write(bascule: Callable) -> None:
     for command in (["run"], ["evaluate"], ["table"], ["export"], ["scan"], ["repair"], ["check"], ["data", "get"]):
         said = bascule(*command, "--help").out
-        assert not re.search(r"<(path|int|float|list|str)\b[^>]*>", said.partition("Options")[2])
+        assert not re.search(r"<(path|int|float|list|str|bool)\b[^>]*>", said.partition("Options")[2])
     assert re.search(r"--runs +FOLDER ", said := bascule("table", "--help").out)
     assert "text|json|csv" in said
 

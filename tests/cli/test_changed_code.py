@@ -53,7 +53,7 @@ def cell(bascule: Callable, tmp_path: Path) -> Iterator[str]:
 def test_comments_and_docstrings_train_and_change_nothing(bascule: Callable, cell: str) -> None:
     Path("nets.py").write_text(f'"""Nets of my own."""\n{NETS}# the end\n')
     Path("layers_of_changed.py").write_text(LAYERS.replace("def layer():", "def layer():  # it\n    'Of all.'"))
-    assert "1 cell, 1 of them done before" in bascule("run", "own.yaml").out
+    assert "1 model, 1 done before" in bascule("run", "own.yaml").out
     said = bascule("evaluate", "runs/own", "--attack", "{name: pgd, eps: 0.1, steps: 1}", "--format", "json")
     assert said.code == 0
     assert json.loads(said.out)[0]["seeds"] == 1
@@ -72,7 +72,7 @@ def test_a_changed_import_makes_another_model_and_a_warning_for_the_old_one(basc
     for words in (("scan", cell, "--with", "mm-bd", "--images", "20"), ("repair", cell, "--with", "fine-tune", *asked)):
         said = bascule(*words, "--trust-code")
         assert (said.code, WARNING in said.err, f"! {WARNING}" in said.out) == (0, True, True)
-    assert "1 cell, 0 of them done before" in bascule("run", "own.yaml").out
+    assert "1 model, 1 done now" in bascule("run", "own.yaml").out
     assert len(list(Path("runs/own/cells").iterdir())) == 2
 
 

@@ -36,11 +36,11 @@ def test_what_holds_is_0_and_what_does_not_is_3(bascule: Callable, run: str) -> 
     good = bascule("check", run, "asr.high < 20 %", "accuracy.low > 0.8", "--row", "None")
     assert good.code == 0
     assert "pass  None: asr.high < 20 %: 15.3 % (asr 10.0 %, 95 % interval 6.4" in good.out
-    assert good.out.endswith("\n2 conditions hold.\n")
+    assert good.out.endswith("\n2 passed.\n")
     bad = bascule("check", run, "asr.high < 20 %")
     assert bad.code == 3
     assert "FAIL  Adv. training: asr.high < 20 %: 66.9 % (asr 60.0 %, 95 % interval 52.7" in bad.out
-    assert bad.out.endswith("\n1 of 2 conditions hold.\n")
+    assert bad.out.endswith("\n1 failed, 1 passed.\n")
 
 
 @pytest.mark.parametrize("form", ["junit", "json"])
@@ -74,10 +74,10 @@ def test_files_are_written_whatever_comes_of_it(
     ],
 )
 def test_a_wrong_request_is_2_and_writes_nothing(bascule: Callable, run: str, words: list[str], said: str) -> None:
-    done = bascule("check", *words, "--json", "gate.json")
+    done = bascule("check", *words, "--json", "new/gate.json")
     assert (done.code, done.out) == (2, "")
     assert said in done.err
-    assert not Path("gate.json").exists()
+    assert not Path("new").exists()
 
 
 def test_one_model_is_measured_and_checked(bascule: Callable, study: Path) -> None:
@@ -92,7 +92,7 @@ def test_one_model_is_measured_and_checked(bascule: Callable, study: Path) -> No
     assert {"own.py:Sevens", "asr", "drift"} <= json.loads(Path("gate.json").read_text())["metrics"].keys()
     failed = bascule("check", cell, f"accuracy.low > {low!r}", "asr.high <= 1")
     assert failed.code == 3
-    assert failed.out.endswith("\n1 of 2 conditions hold.\n")
+    assert failed.out.endswith("\n1 failed, 1 passed.\n")
     for words, said in (
         (["accuracy > 0", "certified_accuracy >= 0"], "certified_accuracy cannot be measured without --certify"),
         (["scan_anomaly < 2"], "scan_anomaly is made from what a study asks"),

@@ -58,6 +58,9 @@ def offered(bascule: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         ("bascule run digits --set train.ep", ["train.epochs="]),
         ("bascule run digits --set poison.trigger.siz", ["poison.trigger.size="]),
         ("bascule run digits --set train.epochs=", []),
+        ("bascule run digits --set train.ob", ["train.objective=", "train.objective."]),
+        ("bascule run digits --set train.objective.la", ["train.objective.label_smoothing=", "train.objective.layer="]),
+        ("bascule run digits --set poi", ["poison=", "poison."]),
         ("bascule run digits --device c", ["cpu", "cuda"]),
         ("bascule run digits --engine r", ["ray"]),
         ("bascule table m", ["mine"]),
@@ -102,6 +105,16 @@ def test_what_is_damaged_or_missing_offers_nothing(offered: Callable[[str], list
     (tmp_path / "own.yaml").write_text("scales: [")
     for line in ("run own.yaml --scale ", "table mine --against ", "table nowhere --against ", "run nowhere/"):
         assert offered(f"bascule {line}") == []
+
+
+def test_the_script_of_a_shell_is_shown_by_its_name(bascule: Callable) -> None:
+    for shell, sign in (("bash", "complete -o"), ("zsh", "#compdef bascule"), ("fish", "complete --command")):
+        said = bascule("--show-completion", shell)
+        assert (said.code, said.err) == (0, "")
+        assert sign in said.out
+    wrong = bascule("--show-completion", "tcsh")
+    assert wrong.code == 2
+    assert all(word in wrong.err for word in ("tcsh", "bash", "zsh", "fish", "powershell"))
 
 
 def test_zsh_is_told_what_words_mean(

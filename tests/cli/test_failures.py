@@ -35,9 +35,10 @@ def test_a_full_disk_is_one_message(tmp_path: Path) -> None:
     assert done.stderr.count(b"\n") == 1
 
 
-def test_a_reader_that_has_gone_is_left_in_peace(tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", ["ls", "schema", "new study"])
+def test_a_reader_that_has_gone_is_left_in_peace(words: str, tmp_path: Path) -> None:
     """As by other programs of a pipe; the exit code is that of SIGPIPE."""
-    done = shell("bascule ls | :; exit ${PIPESTATUS[0]}", tmp_path)
+    done = shell(f"bascule {words} | :; exit ${{PIPESTATUS[0]}}", tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (141, b"", b"")
 
 

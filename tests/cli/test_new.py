@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import errno
 import importlib.util
+import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -15,6 +19,7 @@ import jsonschema
 import pytest
 import yaml
 
+from api.test_surface import is_public
 from bascule.cli.new import TEMPLATES
 from bascule.core.catalog import ROOMS
 from bascule.plan.document import parse_study
@@ -72,6 +77,15 @@ def imported(path: Path) -> Any:
     return module
 
 
+def bascule_names(module: Any) -> list[tuple[str, str]]:
+    """What a module imports of ours: from where, and the name."""
+    tree = ast.walk(ast.parse(Path(module.__file__).read_text()))
+    found = [
+        (node.module or "", alias.name) for node in tree if isinstance(node, ast.ImportFrom) for alias in node.names
+    ]
+    return [(place, name) for place, name in found if place.partition(".")[0] == "bascule"]
+
+
 @pytest.mark.parametrize("kind", ROOMS)
 def test_a_plug_in_of_every_kind_keeps_its_contract(
     kind: str, bascule: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -88,11 +102,16 @@ def test_a_plug_in_of_every_kind_keeps_its_contract(
     made = imported(tmp_path / name / "src" / f"{module}.py")
     test = imported(tmp_path / name / "tests" / f"test_{module}.py")
     assert getattr(made, cls).room == kind
+    assert [word for word in (*bascule_names(made), *bascule_names(test)) if not is_public(*word)] == []
     test.test_the_contract_holds()
     for key in (module, f"test_{module}"):
         sys.modules.pop(key, None)
-    (used,) = re.findall(r"```yaml\n(.*?)\n```", (tmp_path / name / "README.md").read_text(), flags=re.DOTALL)
+    readme = (tmp_path / name / "README.md").read_text()
+    (used,) = re.findall(r"```yaml\n(.*?)\n```", readme, flags=re.DOTALL)
     assert name in str(yaml.safe_load(used))
+    (tried,) = re.findall(r"^bascule run (digits .*)", readme, flags=re.MULTILINE)
+    words = shlex.split(re.sub(rf"\b{name}\b", f'"{name}/src/{module}.py:{cls}"', tried))
+    assert bascule("validate", *words).code == 0
 
 
 def test_a_plug_in_is_built_installed_and_passes_its_tests(bascule: Callable, tmp_path: Path) -> None:
@@ -134,6 +153,18 @@ def test_nothing_is_written_over(bascule: Callable, tmp_path: Path) -> None:
         (("attack", "sticker"), "poison/sticker is built in"),
         (("attack", "random"), "Python has a module or a word of this name"),
         (("attack", "torch"), "Python has a module or a word of this name"),
+        (("attack", "pydantic"), "Python has a module or a word of this name; give another one, as in my-pydantic"),
+        (("attack", "conftest"), "Python has a module or a word of this name"),
+        (("attack", "class"), "Python has a module or a word of this name"),
+        (("attack", ""), "'': a component is called with small letters"),
+        (("attack", "a/b"), "small letters, digits and single -"),
+        (("attack", ".."), "small letters, digits and single -"),
+        (("attack", "\u00e9"), "small letters, digits and single -"),
+        (("attack", 101 * "a"), "at most 100, as in my-attack"),
+        (("study", ""), "'': the name of a study file ends in .yaml or .yml"),
+        (("study", "a\nb.yaml"), "'a\\nb.yaml': the name of a study file ends in .yaml or .yml, and can be printed"),
+        (("study", f"{300 * 'a'}.yaml"), "File name too long. Give another name or place"),
+        (("study", "/dev/null/x.yaml"), "cannot write to the folder /dev/null: "),
     ],
 )
 def test_wrong_words_are_one_clear_error(
@@ -143,6 +174,35 @@ def test_wrong_words_are_one_clear_error(
     assert said.code == 2
     assert expected in said.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_with_a_space_is_quoted_for_the_shell(bascule: Callable, tmp_path: Path) -> None:
+    assert bascule("new", "study", "my own.yaml").out.endswith("Then: bascule run 'my own.yaml'\n")
+
+
+def test_what_cannot_be_written_whole_is_not_begun(
+    bascule: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Path.write_text
+
+    def no_room(self: Path, *words: Any, **more: Any) -> int:
+        if self.name == "test_own_attack.py":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
+        return write(self, *words, **more)
+
+    monkeypatch.setattr(Path, "write_text", no_room)
+    said = bascule("new", "attack", "own-attack")
+    assert said.code == 2
+    assert said.err == "bascule: cannot write 'own-attack': No space left on device. Give another name or place\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written_to(bascule: Callable, tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir(mode=0o500)
+    said = bascule("new", "study", "locked/x.yaml")
+    assert said.code == 2
+    assert said.err == "bascule: cannot write to the folder locked: Permission denied. Give another one\n"
 
 
 def test_every_kind_has_a_template() -> None:

@@ -61,7 +61,7 @@ def test_data_that_are_missing(bascule: Callable, study: Path, tmp_path: Path) -
     (tmp_path / "weights").touch()
     said = bascule("scan", "weights", "--data", "mnist", "--model", "mnist-fast")
     assert (said.code, said.out) == (2, "")
-    assert said.err.startswith("bascule: no MNIST")
+    assert said.err.startswith("bascule: no 'MNIST/raw' or '")
     assert said.err.endswith(way_out)
 
 

@@ -15,9 +15,9 @@ def test_run_table_and_report(bascule: Callable, study: Path, tmp_path: Path) ->
     said = bascule("run", str(study))
     assert said.code == 0
     assert "Adv. training" in said.out
-    assert "4 cells, 0 of them done before" in said.out
+    assert "4 models, all done now." in said.out
     again = bascule("run", str(study))
-    assert "4 cells, 4 of them done before" in again.out
+    assert "4 models, all done before." in again.out
     assert again.err == ""
     rows = json.loads(bascule("table", "tiny", "--format", "json").out)
     assert [row["row"] for row in rows] == ["None", "Adv. training"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -107,8 +108,15 @@ class TestFind:
         assert find([Path("elsewhere")], str(tmp_path)) == tmp_path
 
     def test_error_lists_names_and_places(self, tmp_path: Path) -> None:
-        with pytest.raises(RequestError, match=r"no x or y found in: one, two. Set `roots` or "):
+        with pytest.raises(RequestError, match=r"no 'x' or 'y' found in: one, two. Set `roots` or "):
             find([Path("one"), Path("two")], "x", "y")
+
+    def test_a_place_of_dots_is_named_whole(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "in").mkdir()
+        monkeypatch.chdir(tmp_path / "in")
+        places = f"data, {tmp_path / 'in'}, {tmp_path}."
+        with pytest.raises(RequestError, match=re.escape(f"no 'x' found in: {places} Set ")):
+            find([Path("data"), Path(), Path(".."), Path("../in/..")], "x")
 
     def test_error_for_an_absolute_path(self, tmp_path: Path) -> None:
         with pytest.raises(RequestError, match=r"gone does not exist$"):

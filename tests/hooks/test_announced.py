@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bascule.core.catalog import plugins
 from bascule.core.errors import RequestError
 from bascule.hooks import Hook, installed
 from bascule.hooks.announced import made_hooks
@@ -52,6 +53,18 @@ def test_installed_hooks_act_and_none_is_imported_to_be_listed(announce: Announc
     ]
 
 
+def test_a_package_that_is_found_twice_counts_once(announce: Announce, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hooks and components alike."""
+    announce("hooks_g", GOOD, loud="hooks_g:Loud")
+    real = plugins.entry_points
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [*real(group=group), *real(group="bascule.hooks")])
+    assert [one.name for one in installed({}) if one.origin == "hooks_g 1.2"] == ["loud"]
+    monkeypatch.setattr(plugins, "entry_points", lambda group: 2 * list(real(group="bascule.hooks")))
+    found = plugins.plugins("attack", lambda name: False).get("loud")
+    assert found is not None
+    assert found.origin == "hooks_g 1.2"
+
+
 def test_a_variable_says_which_act(announce: Announce, monkeypatch: pytest.MonkeyPatch) -> None:
     announce("hooks_c", GOOD, quiet="hooks_c:Quiet", loud="hooks_c:Loud")
     for value, on in (("none", []), ("quiet", ["quiet"]), ("loud, quiet", ["loud", "quiet"]), ("", ["loud", "quiet"])):
@@ -64,7 +77,7 @@ def test_a_variable_says_which_act(announce: Announce, monkeypatch: pytest.Monke
         installed()
 
 
-def test_one_that_cannot_be_made_is_left_out_with_a_warning(announce: Announce) -> None:
+def test_one_that_cannot_be_made_is_left_out_with_a_warning(announce: Announce, tmp_path: Path) -> None:
     announce("hooks_d", "class Thing:\n    pass\n", thing="hooks_d:Thing", absent="hooks_d:Absent")
     announce("hooks_e", "raise SystemExit(3)", leaves="hooks_e:Thing")
     announce("hooks_f", GOOD, loud="hooks_f:Loud")
@@ -76,4 +89,5 @@ def test_one_that_cannot_be_made_is_left_out_with_a_warning(announce: Announce) 
         "the hook leaves (hooks_e 1.2)",
         "the hook thing (hooks_d 1.2)",
     ]
-    assert "TypeError: hooks_d:Thing makes Thing, which is no bascule.hooks.Hook" in texts[2]
+    assert texts[2].endswith("TypeError: hooks_d:Thing makes Thing, which is no bascule.hooks.Hook")
+    assert texts[1].endswith(f"SystemExit: 3 ({tmp_path / 'hooks_e.py'}, line 1)")

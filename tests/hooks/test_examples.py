@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import tomllib
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,8 +16,11 @@ import pytest
 import torch
 
 from bascule.hooks import Hook
+from bascule.metrics.contract import Measure
+from bascule.record.rows import read_rows
 from bascule.record.run import RunRecord
 from bascule.running.run import run_plan
+from bascule.testing import check_hook
 
 PAGE = Path(__file__).parents[2] / "docs" / "hooks.md"
 SMALL = """\
@@ -35,7 +40,7 @@ measure: [accuracy]
 def shown(name: str, folder: Path) -> ModuleType:
     """The module of this name, as the page has it."""
     text = PAGE.read_text(encoding="utf-8")
-    (code,) = re.findall(rf"^```python\n(# {name}\.py\n.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    (code,) = re.findall(rf"^```python\n(# {name}\.py\b.*?)^```$", text, re.DOTALL | re.MULTILINE)
     (folder / f"{name}.py").write_text(code)
     spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
     assert spec is not None
@@ -61,6 +66,25 @@ def test_what_the_page_announces_is_what_it_shows() -> None:
         assert re.search(rf"^# {module}\.py\n(?:(?!```).*\n)*class {cls}\(Hook\)", PAGE.read_text(), re.MULTILINE)
 
 
+def test_the_shortest(plan_of: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As shown, with the test that the page has for it."""
+    cls = shown("say", tmp_path).Say
+    run = followed(cls(), plan_of(text=SMALL), tmp_path)
+    good, bad = capsys.readouterr().out.splitlines()
+    (row,) = (row for row in read_rows(run) if row.row == "None")
+    assert good == f"None · seed 0 {{'accuracy': {row.metrics['accuracy'].value}}}"
+    assert bad.startswith("Broken · seed 0 ")
+    assert "diverged" in bad
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(tmp_path)
+        shown("test_say", tmp_path).test_say()
+
+
+def test_the_keys_of_a_measure_are_on_the_page() -> None:
+    keys = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert [key for cell in keys for key in re.findall(r"\w+", cell)] == [field.name for field in fields(Measure)]
+
+
 def test_every_method_is_on_the_page() -> None:
     methods = {name for name in vars(Hook) if not name.startswith("_")}
     assert methods == set(re.findall(r"^\| `(\w+)\(", PAGE.read_text(encoding="utf-8"), re.MULTILINE))
@@ -71,8 +95,9 @@ def test_mlflow(plan_of: Callable[..., Any], tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     mlflow.set_tracking_uri((tmp_path / "mlruns").as_uri())
-    plan = plan_of(text=SMALL)
-    run = followed(shown("track_mlflow", tmp_path).Mlflow(), plan, tmp_path)
+    hook, plan = shown("track_mlflow", tmp_path).Mlflow, plan_of(text=SMALL)
+    check_hook(hook)
+    run = followed(hook(), plan, tmp_path)
     client = mlflow.MlflowClient()
     experiment = client.get_experiment_by_name("tiny")
     by_name = {one.info.run_name: one for one in client.search_runs([experiment.experiment_id])}
@@ -87,7 +112,8 @@ def test_mlflow(plan_of: Callable[..., Any], tmp_path: Path, monkeypatch: pytest
     assert good.data.params["train.epochs"] == "2"
     assert (good.info.status, bad.info.status) == ("FINISHED", "FAILED")
     assert "diverged" in bad.data.tags["failure"]
-    assert "flags of None" in by_name["table"].data.tags
+    table = json.loads((Path(by_name["table"].info.artifact_uri.removeprefix("file://")) / "table.json").read_text())
+    assert table["rows"] == [row.as_dict() for row in read_rows(run)]
 
 
 def test_tensorboard(plan_of: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +121,9 @@ def test_tensorboard(plan_of: Callable[..., Any], tmp_path: Path, monkeypatch: p
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     monkeypatch.chdir(tmp_path)
-    run = followed(shown("track_tensorboard", tmp_path).Board(), plan_of(text=SMALL), tmp_path)
+    hook = shown("track_tensorboard", tmp_path).Board
+    check_hook(hook)
+    run = followed(hook(), plan_of(text=SMALL), tmp_path)
     (folder,) = (tmp_path / "tensorboard" / "tiny").glob("None*")
     read = EventAccumulator(str(folder)).Reload()
     (fingerprint,) = (cell.fingerprint for cell in plan_of(text=SMALL).cells() if cell.label.startswith("None"))

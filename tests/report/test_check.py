@@ -141,7 +141,7 @@ def test_all_conditions_are_put_to_all_rows(run: RunRecord) -> None:
     lines = str(checked).splitlines()
     assert lines[0] == "pass  None: asr.high < 20 %: 15.3 % (asr 10.0 %, 95 % interval 6.4–15.3 %, n 180)"
     assert lines[2] == ("FAIL  Adv. training: asr.high < 20 %: 66.9 % (asr 60.0 %, 95 % interval 52.7–66.9 %, n 180)")
-    assert lines[-1] == "3 of 4 conditions hold."
+    assert lines[-1] == "1 failed, 3 passed."
     assert all(line.startswith("! ") for line in lines[4:-1])
 
 
@@ -244,9 +244,11 @@ def test_flags_are_told_and_decide_nothing(run: RunRecord) -> None:
     checked = check(run, "accuracy > 0.5")
     assert checked
     assert checked.flags["None"]
+    lines = [line.partition(": ") for line in str(checked).splitlines() if line.startswith("! ")]
+    assert len({said for *_, said in lines}) == len(lines)
     for row, flags in checked.flags.items():
-        assert all(f"! {row}: {flag}" in str(checked) for flag in flags)
-    assert str(checked).endswith("\n2 conditions hold.")
+        assert all(any(row in who and said == flag for who, _, said in lines) for flag in flags)
+    assert str(checked).endswith("\n2 passed.")
 
 
 # --- files -----------------------------------------------------------------------------------------------------------

@@ -92,6 +92,36 @@ def test_a_search_in_two_precisions_is_said() -> None:
     assert [row.get("attack_precision") for row in found] == ["mixed", None, None]
 
 
+def asked(name: str, attack: list[dict[str, Any]], certify: list[dict[str, Any]] | None = None) -> RowResult:
+    return replace(ROWS[0], row=name, vary={}, settings={"attack": attack, "certify": certify})
+
+
+@pytest.mark.parametrize("form", ["text", "markdown"])
+def test_the_attacks_and_bounds_are_named_below_the_table(form: Any) -> None:
+    fgsm, pgd = {"name": "fgsm", "norm": "linf", "eps": 8 / 255}, {"name": "pgd", "norm": "linf", "eps": 0.03137}
+    bound = [{"name": "interval", "norm": "l2", "eps": 0.1}]
+    text = render([asked("A", [fgsm, pgd], bound), asked("B", [fgsm, pgd], bound)], form)
+    assert "Attacks: fgsm and pgd (linf, eps 8/255), the worst of them for each image\n" in text
+    assert "Bound: interval (l2, eps 0.1)\n" in text
+    turned, other = {"name": "spatial", "degrees": 30.0}, {**pgd, "eps": 0.5, "norm": "l2"}
+    text = render([asked("A", [pgd, turned]), asked("B", [other]), asked("C", [other]), asked("D", [])], form)
+    assert "Attacks on A: pgd (linf, eps 8/255) and spatial, the worst of them for each image\n" in text
+    assert "Attack on B and C: pgd (l2, eps 0.5)\n" in text
+    assert "Attack" not in render(ROWS, form)
+    assert "Bound" not in text
+
+
+def test_a_flag_that_several_rows_carry_is_said_once() -> None:
+    one, two, three = (replace(ROWS[0], row=name, vary={}, flags=flags) for name, flags in (
+        ("A", ("few images", "random")), ("B", ("few images",)), ("C", ("few images", "random")),
+    ))  # fmt: skip
+    assert [line for line in render([one, two, three], "text").splitlines() if line.startswith("!")] == [
+        "! all rows: few images",
+        "! A and C: random",
+    ]
+    assert "! A: few images\n! A: random\n" in render([one], "text")
+
+
 def test_csv_holds_the_same_numbers() -> None:
     first, second = csv.DictReader(io.StringIO(render(ROWS, "csv")))
     assert float(first["accuracy"]) == 0.9712

@@ -18,6 +18,7 @@ from bascule.hooks import CellEnd, CellFacts, Hook, RunEnd, RunFacts
 from bascule.record.rows import read_rows
 from bascule.record.run import RunRecord
 from bascule.running.run import Ran, run_plan
+from bascule.testing.hooks import courses
 from running.test_processes import kept
 
 SMALL = """\
@@ -67,7 +68,7 @@ class Notes(Hook):
 
 
 class Meddler(Hook):
-    """Draws from every global generator, switches gradients off and changes what it is given."""
+    """Draws from every global generator, sets what torch goes by and changes what it is given."""
 
     def _meddle(self, *told: Any) -> None:
         torch.manual_seed(7)
@@ -75,6 +76,8 @@ class Meddler(Hook):
         random.seed(7)
         np.random.seed(7)  # noqa: NPY002
         torch.set_grad_enabled(False)
+        torch.set_default_dtype(torch.float64)
+        torch.set_default_device("meta")
         for one in told:
             for part in (one, *vars(one).values()) if hasattr(one, "__dict__") else (one,):
                 if isinstance(part, (dict, list)):
@@ -111,6 +114,7 @@ def test_hooks_change_no_byte(
         assert torch.equal(torch.get_rng_state(), before[0])
         assert random.getstate() == before[1]
         assert torch.is_grad_enabled()
+        assert (torch.get_default_dtype(), torch.get_default_device().type) == (torch.float32, "cpu")
     assert kept(run) == kept(finished)
     assert [row.as_dict() for row in read_rows(run)] == [row.as_dict() for row in read_rows(finished)]
 
@@ -194,10 +198,33 @@ def test_one_that_raises_is_switched_off_and_the_run_goes_on(plan_of: Callable[.
     assert bad.names() == ["run_begun", "cell_begun", "epoch"]
     assert good.names() == ["run_begun", "cell_begun", "epoch", "epoch", "cell_ended", "table", "run_ended"]
     (warning,) = said
+    line = Fails.epoch.__code__.co_firstlineno + 2
     assert warning == (
         f"the hook {Fails.__module__}:{Fails.__qualname__} failed at epoch and is switched off for this run: "
-        "ValueError: no such server"
+        f"ValueError: no such server ({__file__}, line {line})"
     )
+
+
+def test_what_check_hook_tells_has_the_form_of_a_run(side_by_side: tuple[RunRecord, Notes]) -> None:
+    """The same classes, keys and kinds of values."""
+    notes = side_by_side[1]
+    for calls in courses().values():
+        for name, told in calls:
+            pairs: list[tuple[Any, Any]] = [(told[0], notes.of(name)[0])]
+            if name in ("epoch", "cell_ended"):
+                pairs = list(zip(told, notes.of(name)[0], strict=True))
+            for ours, real in pairs:
+                assert type(ours) is type(real)
+    tables = [
+        (told[0][0], notes.of("table")[0][0]) for calls in courses().values() for name, told in calls if name == "table"
+    ]
+    for ours, real in tables:
+        assert ours.keys() - {"curve"} == real.keys()
+        assert ours["metrics"]["accuracy"].keys() == real["metrics"]["accuracy"].keys()
+    told_epoch = next(
+        told for name, told in courses()["a run with a cell that is done and one that fails"] if name == "epoch"
+    )
+    assert told_epoch[2].keys() == notes.of("epoch")[0][2].keys()
 
 
 def test_a_failure_and_another_try(plan_of: Callable[..., Any], tmp_path: Path) -> None:

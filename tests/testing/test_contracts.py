@@ -39,11 +39,47 @@ def test_a_part_that_keeps_its_contract_passes(room: str) -> None:
     check(catalog.build(room, WHOLE[room]))
 
 
+def nothing(*given: Any, **about: Any) -> None:
+    """What a method gives whose `return` was forgotten."""
+
+
+BASES: dict[str, tuple[Any, str, dict[str, Any]]] = {
+    "data": (bascule.data.Source, "read", {"peek": nothing}),
+    "models": (bascule.models.Architecture, "build", {}),
+    "poison": (bascule.triggers.Trigger, "stamp", {}),
+    "attack": (bascule.attacks.Attack, "perturb", {"eps": 0.1}),
+    "certify": (bascule.certifiers.Certifier, "radius", {"eps": 0.1}),
+    "explain": (bascule.explanations.HeatMap, "heat", {}),
+    "train": (bascule.training.Objective, "loss", {}),
+    "filter": (bascule.filters.Filter, "judge", {}),
+    "scan": (bascule.scanners.Scanner, "scan", {}),
+    "detect": (bascule.detectors.Detector, "prepare", {}),
+    "repair": (bascule.repairs.Repair, "repair", {}),
+    "measure": (bascule.metrics.Metric, "per_sample", {"title": "T", "better": "lower"}),
+}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_forgotten_return_is_one_sentence(room: str) -> None:
+    base, method, more = BASES[room]
+    settings = {key: value for key, value in more.items() if key == "eps"}
+    body = {method: nothing, "__module__": __name__, "__doc__": "Forgets.", **{k: more[k] for k in more if k != "eps"}}
+    part = component(type("Forgets", (base,), body))(**settings)
+    said = "the sample is NoneType" if room == "measure" else rf"`{method}` gave NoneType, and not \w+: is its `return`"
+    with pytest.raises(AssertionError, match=said):
+        check(part)
+
+
+def test_what_a_part_raises_is_told_with_its_line() -> None:
+    with pytest.raises(AssertionError, match=r"^it raises KeyError: 'a' \(.*test_contracts\.py, line \d+\)$"):
+        check_trigger(Raises())
+
+
 def test_every_room_has_its_check_and_every_check_is_offered() -> None:
     assert list(CHECKS) == list(ROOMS)
     stub = Path(bascule.testing.__file__).with_suffix(".pyi").read_text()
     offered = {alias.name for node in ast.parse(stub).body if isinstance(node, ast.ImportFrom) for alias in node.names}
-    assert offered == {"check", *(one.__name__ for one in CHECKS.values())}
+    assert offered == {"check", "check_hook", *(one.__name__ for one in CHECKS.values())}
     assert offered <= set(dir(bascule.testing))
 
 
@@ -55,6 +91,14 @@ class Grey(Trigger):
 
     def stamp(self, x: Tensor, *, generator: torch.Generator) -> Tensor:
         return x * self.factor
+
+
+@component
+class Raises(Trigger):
+    """Has a fault."""
+
+    def stamp(self, x: Tensor, *, generator: torch.Generator) -> Tensor:
+        return {}["a"]
 
 
 class Bare(Trigger):
@@ -79,7 +123,10 @@ def test_a_part_that_nobody_has_announced_is_checked_as_well() -> None:
 
 
 def test_a_lie_about_gradients_is_found() -> None:
-    with pytest.raises(AssertionError, match="uses_gradient is True, and it does not"):
+    with pytest.raises(
+        AssertionError,
+        match=r"uses_gradient is True, and it does not: `\w+: ClassVar\[bool\] = False`",
+    ):
         check_attack(Signs(eps=0.3))
 
 

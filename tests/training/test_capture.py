@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bascule.core import catalog
 from bascule.core.catalog import component
-from bascule.core.errors import RequestError
+from bascule.core.errors import DivergedError, RequestError
 from bascule.core.images import Images
 from bascule.core.restore import repeatable
 from bascule.training.awp import WeightPerturbation
@@ -22,7 +22,7 @@ from bascule.training.capture import CudaGraphs, check_captures
 from bascule.training.contract import Objective
 from bascule.training.crop import ResizedCrop
 from bascule.training.lipschitz import Lipschitz
-from bascule.training.loop import DivergedError, train
+from bascule.training.loop import train
 from bascule.training.pgd import Pgd
 from bascule.training.rehearsal import CannotCaptureError, Rehearsal
 from bascule.training.settings import Augment, Training

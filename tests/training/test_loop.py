@@ -15,13 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bascule.core.catalog import component
+from bascule.core.errors import DivergedError
 from bascule.core.images import Images, Splits
 from bascule.core.inference import predict
 from bascule.core.restore import evaluating
 from bascule.training.awp import WeightPerturbation
 from bascule.training.contract import Objective
 from bascule.training.crop import ResizedCrop
-from bascule.training.loop import DivergedError, train
+from bascule.training.loop import train
 from bascule.training.pgd import Pgd
 from bascule.training.settings import Augment, Training
 from bascule.training.standard import Standard

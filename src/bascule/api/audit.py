@@ -12,16 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from rich.console import Console
 from torch import nn
 
-from bascule.api.verb import path
+from bascule.api.verb import verb
 from bascule.auditing.conduct import Prepared, judge, prepare
 from bascule.auditing.images import prepare_images
 from bascule.auditing.propose import Wish
 from bascule.core.catalog import build, describe, remember_named
 from bascule.core.errors import Interrupted, RequestError, placed
 from bascule.core.files import check_writable, write_atomically
+from bascule.core.given import outside
 from bascule.core.progress import nothing
 from bascule.core.text import quote
 from bascule.data.contract import Source, default_roots
@@ -31,6 +33,7 @@ from bascule.running.console import silent
 from bascule.running.run import pick_device
 
 
+@verb
 def audit(
     model: str | PathLike[str] | nn.Module | None = None,
     data: str | Mapping[str, Any] | Source | None = None,
@@ -43,7 +46,7 @@ def audit(
     other_training_data: bool = False,
     runs: str | PathLike[str] = "runs",
     seed: int | None = None,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     data_dir: str | PathLike[str] | None = None,
     trust_code: bool = False,
     progress: bool = True,
@@ -84,8 +87,8 @@ def audit(
         trained_on_it=not other_training_data,
     )  # fmt: skip
     return _audit(
-        model, data=_spec(data), architecture=_spec(architecture), wish=wish, runs=path(runs, "runs"), seed=seed,
-        data_dir=None if data_dir is None else path(data_dir, "data_dir"), device=device, trust_code=trust_code,
+        model, data=_spec(data), architecture=_spec(architecture), wish=wish, runs=Path(runs), seed=seed,
+        data_dir=None if data_dir is None else Path(data_dir), device=str(device), trust_code=trust_code,
         progress=progress,
     )  # fmt: skip
 
@@ -95,7 +98,7 @@ def _audit(model: Any, *, architecture: Any, runs: Path, progress: bool, **asked
     file = _weights(model, architecture, runs) if isinstance(model, nn.Module) else _path(model)
     prepared = prepare_audit(file, architecture=architecture, runs=runs, **asked)
     for flag in prepared.flags:
-        warnings.warn(flag, stacklevel=3)
+        warnings.warn(flag, stacklevel=outside())
     try:
         return conduct_audit(prepared, console=None if progress else silent())
     except Interrupted as stopped:
@@ -123,6 +126,9 @@ def prepare_audit(
         raise RequestError("give a model, or `data` alone, whose images are then ranked")
     if model is None and wish.repairs:
         raise RequestError("there is no model to repair; give one, or leave this out", place=("repair",))
+    if model is None and not wish.trained_on_it:
+        problem = "there is no model that was trained; give one, or leave this out"
+        raise RequestError(problem, place=("other_training_data",))
     for repair in wish.repairs:
         with placed("repair"):
             build("repair", repair)
@@ -198,6 +204,6 @@ def _repairs(given: Any) -> tuple[dict[str, Any], ...]:
 
 
 def _positive(number: Any, place: str) -> Any:
-    if number is not None and (not isinstance(number, (int, float)) or isinstance(number, bool) or not number > 0):
+    if number is not None and not number > 0:
         raise RequestError(f"more than 0; got {quote(number)}", place=(place,))
     return number

@@ -19,7 +19,7 @@ from bascule.core.progress import Progress
 from bascule.evaluation.model import evaluate_model
 from bascule.evaluation.question import EvaluationSettings
 from bascule.evaluation.subject import content_identity
-from bascule.record.evaluation import Evaluation, check_measurable, metrics_named
+from bascule.record.evaluation import Evaluation, check_measurable, check_target, metrics_named
 from bascule.triggers.contract import Trigger
 
 
@@ -59,8 +59,9 @@ def evaluate(
         seed: Of everything that is drawn.
 
     Raises:
-        RequestError: A wrong name, setting, shape, range or label, a data set that gives something else, or a model
-            that does not answer with logits.
+        RequestError: A wrong name, setting, shape, range or label, a data set that gives something else, a model that
+            does not answer with logits, or something that nothing is done with: a target without a trigger (nor a
+            metric that asks for one), two precisions without an attack that searches in them.
     """
     asked = [measure] if isinstance(measure, str) else measure
     with placed("measure"):
@@ -71,11 +72,12 @@ def evaluate(
     with placed("measure"):
         there = {"attack": bool(attacks), "certify": bool(certifiers)}
         check_measurable(asked, there | {"trigger": mark is not None, "target": target is not None})
+    check_target(target, asked, trigger=mark is not None)
     images, classes = floats_for(model, x, y, seed)
     settings = EvaluationSettings(
         test=content_identity(images),
         attack=attacks,
-        attack_precision=precision_of(attack_precision),
+        attack_precision=precision_of(attack_precision, attacks),
         certify=certifiers,
         trigger=mark,
         target=target,

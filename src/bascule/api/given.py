@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from bascule.attacks.contract import Evasion
 from bascule.attacks.two_precisions import Precision, precision_named
 from bascule.core import rng
-from bascule.core.catalog import build
+from bascule.core.catalog import build, name_of
 from bascule.core.errors import RequestError, placed
 from bascule.core.given import Data, Labels, labelled
 from bascule.core.images import Exact, Floats, Images, as_bytes, as_floats
+from bascule.core.inference import check_answers, labels_of
 from bascule.core.restore import evaluating
+from bascule.core.text import joined, quote
+from bascule.evaluation.subject import batch_size
 from bascule.models.checks import check_logits
 
 ARGUMENTS = {
@@ -44,25 +48,31 @@ def part_of(room: str, given: str | Mapping[str, Any] | Any, settings: Mapping[s
     with placed(argument):
         if settings and not isinstance(given, str):
             raise RequestError(f"settings ({', '.join(settings)}) go with a name; put them into the {argument} itself")
+        if "name" in settings:
+            raise RequestError(f"its name is {quote(given)} already", place=("name",))
         return build(room, {"name": given, **settings} if isinstance(given, str) else given)
 
 
-def precision_of(given: str) -> Precision:
-    """Of the attacks' searches.
+def precision_of(given: str, attacks: Sequence[Evasion]) -> Precision:
+    """Of these attacks' searches.
 
     Raises:
-        RequestError: There is none of this name.
+        RequestError: There is none of this name, or none of the attacks searches in two precisions.
     """
     with placed("attack_precision"):
-        return precision_named(given)
+        precision = precision_named(given)
+        if precision == "mixed" and not any(attack.mixed_precision for attack in attacks):
+            what = f"not with {joined([name_of(attack) for attack in attacks])}" if attacks else "not without an attack"
+            raise RequestError(f"'mixed' is for attacks that follow gradients, {what}: leave it out")
+        return precision
 
 
 def floats_for(model: nn.Module, x: Data, y: Labels | None, seed: int) -> tuple[Floats, int]:
     """The images where the model is and as it takes them, and the number of its classes, tried on a few of them.
 
     Raises:
-        RequestError: A wrong type, shape, range or label, or a model that does not answer with logits; its place is
-            the argument.
+        RequestError: A wrong type, shape, range or label, or a model that does not answer with logits, or with NaN; its
+            place is the argument.
     """
     check_module(model)
     images = labelled(x, y, seed=seed)
@@ -83,6 +93,7 @@ def floats_for(model: nn.Module, x: Data, y: Labels | None, seed: int) -> tuple[
             raise RequestError(f"cannot take images of {size}: {type(error).__name__}: {error}") from error
         classes = logits.shape[1] if isinstance(logits, Tensor) and logits.ndim == 2 else 0
         check_logits(type(model).__name__, logits, len(few), classes)
+        labels_of(logits)
     highest = int(images.labels.max())
     if highest >= classes:
         raise RequestError(f"labels go up to {highest}, but the model has the classes 0..{classes - 1}", place=("y",))
@@ -93,10 +104,14 @@ def images_for(model: nn.Module, x: Data, y: Labels | None, seed: int) -> Images
     """`floats_for`, as the rooms of defences and training take a set: whole bytes where the images are such.
 
     Raises:
-        RequestError: As `floats_for`, or images of another number of channels than 1 or 3.
+        RequestError: As `floats_for`, images of another number of channels than 1 or 3, or a model that answers one of
+            them with NaN or infinite logits.
     """
-    images, classes = floats_for(model, x, y, seed)
-    return as_set(images, classes)
+    floats, classes = floats_for(model, x, y, seed)
+    images = as_set(floats, classes)
+    with placed("model"), rng.borrowed_global_stream(seed, "answers"):
+        check_answers(model, images, batch_size=batch_size(images))
+    return images
 
 
 def as_set(images: Floats, classes: int) -> Images:

@@ -14,7 +14,7 @@ from bascule.attacks.contract import Evasion
 from bascule.attacks.run import run_attack
 from bascule.attacks.two_precisions import Precision
 from bascule.core.catalog import name_of
-from bascule.core.given import Data, Labels
+from bascule.core.given import Data, Labels, outside
 from bascule.core.gradients import is_differentiable, no_gradients
 from bascule.core.inference import Filled, predict
 from bascule.evaluation.question import Asking, EvaluationSettings
@@ -61,14 +61,14 @@ def perturb(
     search: Evasion = part_of("attack", attack, settings)
     images, classes = floats_for(model, x, y, seed)
     asked = EvaluationSettings(
-        test=content_identity(images), attack=(search,), attack_precision=precision_of(attack_precision)
+        test=content_identity(images), attack=(search,), attack_precision=precision_of(attack_precision, (search,))
     )
     asked.check(images, classes, model)
     asking = Asking(asked)
     question = asking.ask("attack", search, [asking.ask("clean")])
     subject = Subject(model=model, test=images, seed=seed, questions=asking.questions)
     if search.uses_gradient and not is_differentiable(model, images.x):
-        warnings.warn(f"hardly attacked: {no_gradients(name_of(search))}", stacklevel=4)  # of who called the verb
+        warnings.warn(f"hardly attacked: {no_gradients(name_of(search))}", stacklevel=outside())
     right = predict(model, images, batch_size=batch_size(images)) == images.labels.cpu()
     perturbed, filled, generator = images.x.clone(), Filled(model), subject.generator(question)
     for index, part in subject.batches(question, right.numpy()):

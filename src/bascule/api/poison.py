@@ -16,7 +16,9 @@ from bascule.api.verb import verb
 from bascule.attacks.contract import Evasion
 from bascule.attacks.run import run_attack
 from bascule.core import rng
+from bascule.core.apart import apart
 from bascule.core.catalog import construct, name_of
+from bascule.core.documented import documented
 from bascule.core.errors import RequestError
 from bascule.core.given import Data, Labels, labelled, unlabelled
 from bascule.core.grid import Grid, TableCell
@@ -31,6 +33,7 @@ from bascule.triggers.placement import Poison
 from bascule.triggers.stamping import Perturb, stamp
 
 
+@documented
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Poisoned(Shown):
     """A poisoned training set, and who knows what was done to it."""
@@ -65,8 +68,8 @@ class Poisoned(Shown):
         Raises:
             RequestError: A wrong type, shape or range, or images of another size.
         """
-        given = unlabelled(x)
-        with torch.no_grad():
+        with apart(seed), torch.no_grad():
+            given = unlabelled(x)
             return stamp(self.trigger, given, generator=rng.stream(seed, "trigger", device=given.device))
 
     def __str__(self) -> str:

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple, cast, get_args
 import torch
 from rich.console import Console
 
-from bascule.api.verb import path, whole_or_none
+from bascule.api.verb import verb
 from bascule.core.errors import Interrupted, RequestError, placed, unknown
 from bascule.core.files import check_writable
+from bascule.core.given import outside
 from bascule.core.progress import nothing
 from bascule.core.team import ALONE, Team
 from bascule.core.text import count, quote
@@ -32,15 +33,16 @@ from bascule.running.run import Engine, Ran
 from bascule.running.together import meeting, own_device, run_together
 
 
+@verb
 def run(
     study: str | PathLike[str] | Mapping[str, Any],
     *,
     scale: str | None = None,
     seeds: int | None = None,
     set: Mapping[str, Any] | Sequence[str] = (),  # noqa: A002  (as the option is called)
-    name: str = "study",
+    name: str | None = None,
     runs: str | PathLike[str] = "runs",
-    device: str = "auto",
+    device: str | torch.device = "auto",
     jobs: int | None = None,
     engine: Engine = "local",
     data_dir: str | PathLike[str] | None = None,
@@ -62,8 +64,8 @@ def run(
         seeds: Number of seeds instead of the study's.
         set: Settings changed in every row, or with `rows.NAME...` in one: `{"train.epochs": 3}` or
             `["train.epochs=3"]`; texts are read as in a file.
-        name: What a study that is a mapping is called, and so its run folder. What was made under this name before
-            stays, and is used again where it is asked for again.
+        name: What a study that is a mapping is called (by default `study`), and so its run folder. What was made under
+            this name before stays, and is used again where it is asked for again. A study in a file has its name.
         runs: Folder that holds the runs.
         device: auto, cpu, cuda or cuda:N. In a script that torchrun has started on several devices each process takes
             its own, and all train together (docs/guide/devices.md).
@@ -85,10 +87,9 @@ def run(
         KeyboardInterrupt: It was stopped; what is finished is kept, and the text says how much that is.
     """
     return _run(
-        _document(study, name), device, overrides=_overrides(set, seeds), scale=_text(scale, "scale"),
-        runs=path(runs, "runs"), jobs=whole_or_none(jobs, "jobs"), engine=_engine(engine), report=report,
-        data_dir=None if data_dir is None else path(data_dir, "data_dir"), compile_passes=compile_passes,
-        capture_steps=capture_steps, console=None if progress else silent(), hooks=hooks,
+        _document(study, name), str(device), overrides=_overrides(set, seeds), scale=scale, runs=Path(runs),
+        jobs=jobs, engine=_engine(engine), compile_passes=compile_passes, capture_steps=capture_steps, report=report,
+        data_dir=None if data_dir is None else Path(data_dir), console=None if progress else silent(), hooks=hooks,
     )  # fmt: skip
 
 
@@ -103,7 +104,7 @@ def _run(document: Document, device: str, **asked: Any) -> Run:
     if failed:
         first, why = next(iter(failed.items()))
         some = count(len(failed), "cell")
-        warnings.warn(f"{some} of {len(made.plan.cells())} failed (see `failed`): {first}: {why}", stacklevel=3)
+        warnings.warn(f"{some} of {len(made.plan.cells())} failed (see `failed`): {first}: {why}", stacklevel=outside())
     return Run(made.record, failed=failed)
 
 
@@ -176,9 +177,13 @@ def _kept_current(record: RunRecord, *, wanted: bool, warn: Callable[[str], obje
 # --- what was given --------------------------------------------------------------------------------------------------
 
 
-def _document(study: Any, name: str) -> Document:
+def _document(study: Any, name: str | None) -> Document:
     if isinstance(study, Mapping):
-        return study_of(study, name=name)
+        return study_of(study, name="study" if name is None else name)
+    if name is not None:
+        raise RequestError(
+            "a study that is no mapping has its name: leave it out, or choose other `runs`", place=("name",)
+        )
     if not isinstance(study, (str, PathLike)):
         problem = f"a built-in name, the path of a .yaml file, or a mapping; got {quote(study)}"
         raise RequestError(problem, place=("study",))
@@ -193,7 +198,7 @@ def _overrides(changes: Mapping[str, Any] | Sequence[str], seeds: int | None) ->
     if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
         raise RequestError(f"a mapping, or texts such as train.epochs=3; got {quote(changes)}", place=("set",))
     given = [parse_override(text, "set") for text in texts]
-    more = [] if seeds is None else [Override(path="seeds", value=whole_or_none(seeds, "seeds"), origin="seeds")]
+    more = [] if seeds is None else [Override(path="seeds", value=seeds, origin="seeds")]
     return [*given, *more]
 
 
@@ -202,12 +207,6 @@ def _change(path: Any, value: Any) -> str:
         return f"{path}={value}"
     with placed("set", str(path)):
         return f"{path}={written(value, flow=True)}"
-
-
-def _text(value: Any, place: str) -> str | None:
-    if value is not None and not isinstance(value, str):
-        raise RequestError(f"expected text, got {quote(value)}", place=(place,))
-    return value
 
 
 def _engine(value: Any) -> Engine:

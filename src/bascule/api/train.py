@@ -14,6 +14,7 @@ from bascule.api.given import as_set, floats_for, part_of
 from bascule.api.verb import verb
 from bascule.core import rng
 from bascule.core.catalog import construct, name_of
+from bascule.core.documented import documented
 from bascule.core.errors import RequestError, placed
 from bascule.core.given import Data, Labels, labelled
 from bascule.core.gradients import check_differentiable, no_gradients
@@ -33,6 +34,7 @@ Told = Callable[[int, int, float, float], None]
 """(step, steps in all, latest loss, learning rate), called now and then."""
 
 
+@documented
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Trained(Shown):
     """A trained model, and how its training went."""
@@ -67,7 +69,7 @@ class Trained(Shown):
         ]
 
 
-_EPOCHS = 12
+_EPOCHS = 10
 """Epochs that a notebook shows: the first, and the last ones."""
 
 
@@ -117,7 +119,7 @@ def train(
     Raises:
         RequestError: A wrong name, setting, shape, range or label, a model that does not answer with logits, or one
             that the objective cannot train.
-        bascule.training.loop.DivergedError: A loss, parameter or running statistic is not finite.
+        DivergedError: A loss, parameter or running statistic is not finite: a rate that is too large, mostly.
     """
     plan = _plan(part_of("train", objective, settings), epochs, training or {})
     network, images = _begun(model, x, y, classes, plan.objective, seed)

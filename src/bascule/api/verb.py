@@ -11,27 +11,37 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import torch
+from torch import nn
 
 from bascule.core.apart import apart
+from bascule.core.catalog import plain_number
 from bascule.core.errors import RequestError
-from bascule.core.text import quote
+from bascule.core.text import joined, quote
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def verb(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a function a verb, whose keywords in `_CHECKS` are what they should be, or refused by name."""
-    checked = [name for name in inspect.signature(function).parameters if name in _CHECKS]
+    """Make a function a verb, whose keywords of the types in `_CHECKS` are what they should be, or refused by name."""
+    parameters = inspect.signature(function).parameters.values()
+    named = [one for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY]
+    placed = [one.name for one in parameters if one.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    checks = {one.name: _CHECKS[str(one.annotation)] for one in named if str(one.annotation) in _CHECKS}
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        for name in checked:
+        if len(args) > len(placed):
+            further = f"{named[0].name}=..." if named else "by name"
+            raise RequestError(
+                f"{function.__name__} takes {joined(placed)} by position; give what is more as {further}"
+            )
+        for name, check in checks.items():
             if name in kwargs:
-                kwargs[name] = _CHECKS[name](kwargs[name], name)
-        seed = kwargs.get("seed", 0)
+                kwargs[name] = check(kwargs[name], name)
+        seed = kwargs.get("seed") or 0
         assert isinstance(seed, int)
-        with apart(seed):
+        with apart(seed, *(one for one in (*args, *kwargs.values()) if isinstance(one, nn.Module))):
             return function(*args, **kwargs)
 
     return run
@@ -62,9 +72,23 @@ def path(given: Any, place: str) -> Path:
     return Path(given)
 
 
-def whole_or_none(given: Any, place: str) -> int | None:
-    """As `whole`, where None stands for what is not given."""
-    return None if given is None else whole(given, place)
+def _or_none(check: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
+    """As this check, where None stands for what is not given."""
+    return lambda given, place: None if given is None else check(given, place)
+
+
+def _number(given: Any, place: str) -> float:
+    given = plain_number(given)
+    if isinstance(given, bool) or not isinstance(given, (int, float)):
+        raise RequestError(f"expected a number, got {quote(given)}", place=(place,))
+    return given
+
+
+def _flag(given: Any, place: str) -> bool:
+    given = plain_number(given)
+    if not isinstance(given, bool):
+        raise RequestError(f"expected True or False, got {quote(given)}", place=(place,))
+    return given
 
 
 def _several_whole(given: Any, place: str) -> tuple[int, ...]:
@@ -73,7 +97,7 @@ def _several_whole(given: Any, place: str) -> tuple[int, ...]:
     return tuple(whole(one, place) for one in given)
 
 
-def _name(given: Any, place: str) -> str:
+def _text(given: Any, place: str) -> str:
     if not isinstance(given, str):
         raise RequestError(f"expected a text, got {quote(given)}", place=(place,))
     return given
@@ -85,16 +109,14 @@ def _names(given: Any, place: str) -> str | Sequence[str]:
     return given
 
 
-def _mapping(given: Any, place: str) -> Mapping[str, Any] | None:
-    if given is not None and not isinstance(given, Mapping):
+def _mapping(given: Any, place: str) -> Mapping[str, Any]:
+    if not isinstance(given, Mapping):
         raise RequestError(f"expected a mapping, for example {{'lr': 0.1}}, got {quote(given)}", place=(place,))
     return given
 
 
-def _device(given: Any, place: str) -> torch.device | None:
+def _device(given: Any, place: str) -> torch.device:
     """Where to train, if it is there: tried with one number."""
-    if given is None:
-        return None
     if not isinstance(given, (str, torch.device)):
         raise RequestError(f"expected a device, for example 'cpu' or 'cuda:0', got {quote(given)}", place=(place,))
     try:
@@ -106,21 +128,34 @@ def _device(given: Any, place: str) -> torch.device | None:
     return device
 
 
+def _where(given: Any, place: str) -> str:
+    """`auto` or a device, which `pick_device` looks for."""
+    if not isinstance(given, (str, torch.device)):
+        raise RequestError(f"allowed are auto, cpu, cuda and cuda:N; got {quote(given)}", place=(place,))
+    return str(given)
+
+
 def _called(given: Any, place: str) -> Any:
-    if given is not None and not callable(given):
+    if not callable(given):
         raise RequestError(f"expected a function, got {quote(given)}", place=(place,))
     return given
 
 
 _CHECKS: dict[str, Callable[[Any, str], Any]] = {
-    "seed": whole,
-    "target": whole_or_none,
-    "classes": whole_or_none,
-    "sources": _several_whole,
-    "measure": _names,
-    "attack_precision": _name,
-    "training": _mapping,
-    "device": _device,
-    "progress": _called,
+    "bool": _flag,
+    "int": whole,
+    "int | None": _or_none(whole),
+    "float": _number,
+    "str": _text,
+    "str | None": _or_none(_text),
+    "Precision": _text,
+    "str | PathLike[str]": path,
+    "str | PathLike[str] | None": _or_none(path),
+    "str | Sequence[str]": _names,
+    "Sequence[int]": _several_whole,
+    "Mapping[str, Any] | None": _or_none(_mapping),
+    "str | torch.device": _where,
+    "torch.device | str | None": _or_none(_device),
+    "Told | None": _or_none(_called),
 }
-"""Of arguments that are called so in every verb that has them, and are given by keyword."""
+"""Of keywords, by their types as a verb writes them."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -35,8 +36,9 @@ class Searched(NamedTuple):
     """bool, shape (B,)."""
 
 
-class _Walk(NamedTuple):
-    """What is known of every image that stands; the first dimension of all is S."""
+@dataclass(frozen=True, kw_only=True)
+class Walk:
+    """What is known of every image that is still searched; the first dimension of all is S."""
 
     place: Tensor
     """Its place in the batch."""
@@ -44,25 +46,49 @@ class _Walk(NamedTuple):
     y: Tensor
     target: Tensor
     now: Tensor
-    before: Tensor
-    value: Tensor
-    """Loss at `now`."""
     gradient: Tensor
+    """Of the loss at `now`."""
     best: Tensor
     """The iterate with the highest loss."""
     best_value: Tensor
     best_gradient: Tensor
     size: Tensor
     """Step size."""
+
+    def at(self, index: Tensor) -> Self:
+        """Of these images alone."""
+        return replace(self, **{name: value[index] for name, value in vars(self).items()})
+
+    def arrive(self, now: Tensor, value: Tensor, gradient: Tensor, /, **more: Tensor) -> Self:
+        """After a step that led to `now`, where loss and gradient are these; `more` is what else changes."""
+        better = value > self.best_value
+        return replace(
+            self,
+            now=now,
+            gradient=gradient,
+            best=choose(better, now, self.best),
+            best_value=torch.where(better, value, self.best_value),
+            best_gradient=choose(better, gradient, self.best_gradient),
+            **more,
+        )
+
+    def back(self, those: Tensor, **more: Tensor) -> Self:
+        """Those images at their best point again; `more` is what else changes."""
+        now, gradient = choose(those, self.best, self.now), choose(those, self.best_gradient, self.gradient)
+        return replace(self, now=now, gradient=gradient, **more)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Walk(Walk):
+    before: Tensor
+    value: Tensor
+    """Loss at `now`."""
     rises: Tensor
     """Steps since the last checkpoint that raised the loss."""
     best_at_check: Tensor
     """`best_value` at the last checkpoint."""
     halved: Tensor
     """Whether `size` was halved there."""
-
-    def at(self, index: Tensor) -> _Walk:
-        return _Walk(*(value[index] for value in self))
 
 
 def auto_pgd(
@@ -115,7 +141,8 @@ def auto_pgd(
             if kept is not None:
                 index, value, gradient = index[kept], value[kept], gradient[kept]
             walk, ahead = walk.at(index), ahead[index]
-        walk = _arrive(walk, ahead, value, gradient)
+        rises = walk.rises + (value > walk.value)
+        walk = walk.arrive(ahead, value, gradient, before=walk.now, value=value, rises=rises)
         if number in checks:
             walk, last_check = _check(walk, enough=rho * (number - last_check)), number
     x_adv[walk.place] = walk.best
@@ -182,26 +209,11 @@ def _begin(
     )
 
 
-def _arrive(walk: _Walk, now: Tensor, value: Tensor, gradient: Tensor) -> _Walk:
-    better = value > walk.best_value
-    return walk._replace(
-        now=now,
-        before=walk.now,
-        value=value,
-        gradient=gradient,
-        best=choose(better, now, walk.best),
-        best_value=torch.where(better, value, walk.best_value),
-        best_gradient=choose(better, gradient, walk.best_gradient),
-        rises=walk.rises + (value > walk.value),
-    )
-
-
 def _check(walk: _Walk, *, enough: float) -> _Walk:
     """Half the step, from the best point, where few steps rose or (unless halved last time) none beat the best one."""
     halve = (walk.rises <= enough) | (~walk.halved & (walk.best_value == walk.best_at_check))
-    return walk._replace(
-        now=choose(halve, walk.best, walk.now),
-        gradient=choose(halve, walk.best_gradient, walk.gradient),
+    return walk.back(
+        halve,
         size=torch.where(halve, walk.size / 2, walk.size),
         rises=torch.zeros_like(walk.rises),
         best_at_check=walk.best_value,

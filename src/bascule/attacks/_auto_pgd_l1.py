@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from bascule.attacks._auto_pgd import Searched
-from bascule.attacks._rows import choose
+from bascule.attacks._auto_pgd import Searched, Walk
 from bascule.attacks.losses import AimedLoss
 from bascule.attacks.two_precisions import TwoPrecisions, search_pass
 from bascule.core.ball import Ball, L1Ball, sparse_direction
@@ -30,29 +29,12 @@ def start_in_l1(ball: Ball, x: Tensor, *, generator: torch.Generator) -> Tensor:
     return L1Ball(eps=_WIDER * ball.eps).project(x + noise, x)
 
 
-class _Walk(NamedTuple):
-    """What is known of every image that is still searched; the first dimension of all is S."""
-
-    place: Tensor
-    """Its place in the batch."""
-    origin: Tensor
-    y: Tensor
-    target: Tensor
-    now: Tensor
-    gradient: Tensor
-    best: Tensor
-    """The iterate with the highest loss."""
-    best_value: Tensor
-    best_gradient: Tensor
-    size: Tensor
-    """Step size."""
+@dataclass(frozen=True, kw_only=True)
+class _Walk(Walk):
     moved: Tensor
     """Entries that a step moves."""
     entries: Tensor
     """Entries in which `best` differed from the image at the last check."""
-
-    def at(self, index: Tensor) -> _Walk:
-        return _Walk(*(value[index] for value in self))
 
 
 def auto_pgd_l1(
@@ -116,7 +98,7 @@ def _search(
             ahead = walk.now + sparse_direction(walk.gradient, walk.moved) * walk.size.reshape(-1, 1, 1, 1)
             ahead = ball.project(ahead, walk.origin)
             fooled, value, gradient = _look(model, ahead, walk.y, walk.target, loss, passes)
-            walk = _arrive(walk, ahead, value, gradient)
+            walk = walk.arrive(ahead, value, gradient)
         if leave and bool(fooled.any()):
             x_adv[walk.place[fooled]], done[walk.place[fooled]] = walk.now[fooled], True
             walk = walk.at((~fooled).nonzero().squeeze(1))
@@ -145,27 +127,11 @@ def _look(
     return fooled, total, gradient
 
 
-def _arrive(walk: _Walk, now: Tensor, value: Tensor, gradient: Tensor) -> _Walk:
-    better = value > walk.best_value
-    return walk._replace(
-        now=now,
-        gradient=gradient,
-        best=choose(better, now, walk.best),
-        best_value=torch.where(better, value, walk.best_value),
-        best_gradient=choose(better, gradient, walk.best_gradient),
-    )
-
-
 def _check(walk: _Walk, eps: float) -> _Walk:
     entries = _entries(walk.best, walk.origin)
     sparser = entries < _SPARSER * walk.entries
-    return walk._replace(
-        now=choose(sparser, walk.best, walk.now),
-        gradient=choose(sparser, walk.best_gradient, walk.gradient),
-        size=torch.where(sparser, eps, (walk.size / _THINNER).clamp_min(eps / _SHORTEST)),
-        moved=_thinner(entries),
-        entries=entries,
-    )
+    size = torch.where(sparser, eps, (walk.size / _THINNER).clamp_min(eps / _SHORTEST))
+    return walk.back(sparser, size=size, moved=_thinner(entries), entries=entries)
 
 
 def _entries(x: Tensor, origin: Tensor) -> Tensor:

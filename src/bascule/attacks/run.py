@@ -13,6 +13,7 @@ from bascule.attacks.two_precisions import Precision, TwoPrecisions
 from bascule.core.gradients import WithoutGradient, takes_gradients
 from bascule.core.inference import labels_of
 from bascule.core.restore import evaluating, full_precision, untouched
+from bascule.core.returned import returned
 
 
 class Attacked(NamedTuple):
@@ -91,7 +92,7 @@ def to_its_end(attack: Evasion) -> Evasion:
 def _propose(model: nn.Module, attack: Evasion, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
     """The attack's try; on a model that fails on images that want a gradient, with the gradient taken for zero."""
     try:
-        return attack.perturb(model, x, y, generator=generator)
+        return returned(attack.perturb(model, x, y, generator=generator), Tensor, who=attack, method="perturb")
     except torch.OutOfMemoryError:
         raise
     except Exception:  # somebody's code may raise anything
@@ -99,4 +100,6 @@ def _propose(model: nn.Module, attack: Evasion, x: Tensor, y: Tensor, generator:
             if isinstance(model, TwoPrecisions):
                 model.check(x[:2])
             raise
-    return attack.perturb(WithoutGradient(model), x, y, generator=generator)
+    return returned(
+        attack.perturb(WithoutGradient(model), x, y, generator=generator), Tensor, who=attack, method="perturb"
+    )

@@ -17,12 +17,14 @@ from torch import Tensor, nn
 from bascule.core import catalog
 from bascule.core.ball import Eps, LinfOrL2
 from bascule.core.calling import verb_of
+from bascule.core.documented import documented
 from bascule.core.given import Data, Labels
 from bascule.core.grid import Grid, TableCell
 from bascule.core.shown import Part, Shown
-from bascule.core.text import count
+from bascule.core.text import count, radius
 
 
+@documented
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Certified(Shown):
     """What one certifier proves about each image."""
@@ -46,7 +48,7 @@ class Certified(Shown):
     def __str__(self) -> str:
         proved, right, there = int(self.certified.sum()), int(self.right.sum()), len(self.radius)
         return (
-            f"Certified: {count(there, 'image')}, {right} right, {proved} of them certified at eps {self.eps:.4g}\n"
+            f"Certified: {count(there, 'image')}, {right} right, {proved} of them certified at eps {radius(self.eps)}\n"
             f"  certified accuracy {100 * proved / max(1, there):.1f} %, largest radius "
             f"{float(self.radius.max()) if there else 0:.4g}"
         )
@@ -55,7 +57,7 @@ class Certified(Shown):
         there = len(self.radius)
         counts = {
             "right": int(self.right.sum()),
-            f"right, and certified at eps {self.eps:.4g}": int(self.certified.sum()),
+            f"right, and certified at eps {radius(self.eps)}": int(self.certified.sum()),
         }
         lines = [
             [TableCell(what), TableCell(f"{many:,}"), TableCell(f"{100 * many / max(1, there):.1f}")]

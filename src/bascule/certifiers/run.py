@@ -10,6 +10,7 @@ from bascule.core.errors import RequestError
 from bascule.core.inference import labels_of
 from bascule.core.lending import own_type
 from bascule.core.restore import evaluating, frozen, full_precision
+from bascule.core.returned import returned
 
 
 def run_certifier(
@@ -39,6 +40,7 @@ def run_certifier(
         index = right.nonzero().squeeze(1)
         if len(index):
             radii = certifier.radius(model, _as_computed(model, certifier, x[index]), y[index], generator=generator)
+            radii = returned(radii, Tensor, who=certifier, method="radius")
             if radii.shape != index.shape:
                 raise ValueError(f"{certifier!r} gave radii of shape {tuple(radii.shape)} for {len(index)} images")
             radius[index] = torch.where(radii.isfinite(), radii, 0).clamp_min(0).to(radius)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NoReturn
 
 from bascule.cli.app import app
@@ -30,7 +32,8 @@ def main() -> None:
     code = 0
     try:
         try:
-            app(prog_name="bascule")  # also as `python -m bascule`
+            with _shell_named(sys.argv[1:]):
+                app(prog_name="bascule")  # also as `python -m bascule`
         except SystemExit as stop:
             code = _code(stop)
         flush()
@@ -66,3 +69,23 @@ def _leave(code: int) -> NoReturn:
 
 def _code(stop: SystemExit) -> int:
     return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+
+
+@contextmanager
+def _shell_named(words: Sequence[str]) -> Iterator[None]:
+    """Inside the block, `--show-completion zsh` is about that shell, and one that typer does not know is refused.
+
+    Typer finds out itself in which shell it runs, and passes over a name, unless this variable is set.
+
+    Args:
+        words: Of the command line.
+    """
+    switch = "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION"
+    named = len(words) == 2 and words[0] in ("--show-completion", "--install-completion")
+    if named:
+        os.environ[switch] = "1"
+    try:
+        yield
+    finally:
+        if named:
+            del os.environ[switch]

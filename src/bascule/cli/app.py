@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from bascule.cli.audit import audit
 from bascule.cli.catalog import ls, schema, show
@@ -24,6 +24,10 @@ from bascule.core.errors import RequestError
 class Command(TyperCommand):
     """A command that tells what is wrong with a request in words of its own options."""
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Its options and arguments."""
+        return _bare_flags(super().get_params(ctx))
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         try:
@@ -35,7 +39,24 @@ class Command(TyperCommand):
             raise in_options(error, [name for option in self.params for name in option.opts]) from error.__cause__
 
 
+class Group(TyperGroup):
+    """Several commands."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Its options."""
+        return _bare_flags(super().get_params(ctx))
+
+
+def _bare_flags(params: list[Any]) -> list[Any]:
+    """Without the `<bool>` that typer writes behind options which take no value."""
+    for param in params:
+        if getattr(param, "is_flag", False):
+            param.metavar = ""
+    return params
+
+
 app = typer.Typer(
+    cls=Group,
     name="bascule",
     help="Measure both ends of an image classifier's security in one run: adversarial examples and backdoors.",
     epilog="Start with: bascule run digits",
@@ -43,7 +64,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-data_app = typer.Typer(help="Data sets.", no_args_is_help=True)
+data_app = typer.Typer(cls=Group, help="Data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 

@@ -24,7 +24,6 @@ def ls(
 ) -> None:
     """List kinds of components, the components of one kind, the built-in studies, or the installed hooks."""
     from bascule.core import catalog
-    from bascule.core.errors import unknown
     from bascule.plan.document import built_in_names, read_study
 
     if kind == "studies":
@@ -33,9 +32,7 @@ def ls(
         lines = _hooks()
     elif kind is not None:
         if kind not in catalog.ROOMS:
-            term = catalog.term_for("", kind)
-            hint = None if term is None else term.sentence(kind)
-            raise RequestError(unknown("kind", kind, [*catalog.ROOMS, "studies", "hooks"], hint=hint))
+            raise RequestError(catalog.unknown_kind(kind, besides=("studies", "hooks")))
         listed = sorted([*catalog.names(kind), *catalog.named_settings(kind)])
         lines = [(f"{kind}/{name}", _summary(kind, name)) for name in listed]
     else:
@@ -104,6 +101,8 @@ def show(
         ls(name)
     elif kind == "studies":
         echo(read_study(rest).text, nl=False)
+    elif kind not in catalog.ROOMS:
+        raise RequestError(catalog.unknown_kind(kind, besides=("studies",)))
     else:
         _print_component(name, kind, rest)
 
@@ -153,11 +152,10 @@ def _without_kind(name: str) -> RequestError:
     rooms = [(room, (*catalog.names(room), *catalog.named_settings(room))) for room in catalog.ROOMS]
     meant = [f"{room}/{name}" for room, known in rooms if name in known]
     meant += [f"studies/{name}"] if name in built_in_names() else []
-    term = None if meant else catalog.term_for("", name)
-    guess = f" Did you mean {' or '.join(meant)}?" if meant else "" if term is None else f" {term.sentence(name)}"
-    return RequestError(
-        f"{name!r}: expected KIND/NAME, for example attack/pgd.{guess} Kinds: {', '.join(catalog.ROOMS)}, studies"
-    )
+    guess = f"Did you mean {' or '.join(meant)}?" if meant else catalog.kind_hint(name)
+    kinds = f"Kinds: {', '.join(catalog.ROOMS)}, studies"
+    said = (f"{name!r}: expected KIND/NAME, for example attack/pgd.", guess, kinds)
+    return RequestError(" ".join(filter(None, said)))
 
 
 def _print_component(name: str, kind: str, rest: str) -> None:

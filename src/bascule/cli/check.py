@@ -14,7 +14,7 @@ from bascule.cli.options import (
     ArchitectureOption,
     AttackOfModelOption,
     AttackPrecisionOption,
-    CertifyOption,
+    CertifyOfModelOption,
     DataDirOption,
     DataOption,
     DeviceOption,
@@ -34,6 +34,13 @@ from bascule.core.errors import RequestError
 if TYPE_CHECKING:
     from bascule.report.check.checked import Checked
 
+_JunitOption = Annotated[
+    Path | None,
+    typer.Option("--junit", metavar="FILE", help="Also write the results as JUnit XML; folders are made as needed."),
+]
+_JsonOption = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Also write the results as JSON, likewise.")
+]
 FAILED = 3
 """Exit code where a condition does not hold."""
 
@@ -44,8 +51,8 @@ def check(
         list[str],
         typer.Argument(
             metavar="CONDITION",
-            help="A metric of the table, METRIC.low or METRIC.high (its 95 % interval), one of < <= > >=, and a "
-            "number, e.g. 'asr.high < 5 %' or 'asr.high < 0.05'.",
+            help="In quotes: a metric of the table, METRIC.low or METRIC.high (the ends of its 95 % interval), one of "
+            "< <= > >=, and a number, e.g. 'asr.high < 5 %' or 'asr.high < 0.05'.",
             autocompletion=completion.metrics,
         ),
     ],
@@ -54,22 +61,20 @@ def check(
         typer.Option(
             "--row",
             metavar="NAME",
-            help="Run only: a row that is meant; by default all. Repeatable.",
+            help="Run only: a row of its table to check; by default all. Repeatable.",
             autocompletion=completion.rows,
         ),
     ] = None,
-    junit: Annotated[
-        Path | None, typer.Option("--junit", metavar="FILE", help="Also write what came of it as JUnit XML.")
-    ] = None,
-    json_: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write it as JSON.")] = None,
+    junit: _JunitOption = None,
+    json_: _JsonOption = None,
     runs: RunsOption = Path("runs"),
     attack: AttackOfModelOption = None,
-    certify: CertifyOption = None,
+    certify: CertifyOfModelOption = None,
     measure: Annotated[
         list[str] | None,
         typer.Option(
             metavar="METRIC",
-            help="Model only: a metric beside those of the conditions, to be written with --json. Repeatable.",
+            help="Model only: a metric besides those of the conditions, to be written with --json. Repeatable.",
             autocompletion=completion.components("measure"),
         ),
     ] = None,
@@ -84,7 +89,10 @@ def check(
     data_dir: DataDirOption = None,
     trust_code: TrustCodeOption = False,
 ) -> None:
-    """Exit with 0 if all conditions hold on the numbers of a run, or of one model measured now; with 3 if not."""
+    """Check conditions on the numbers of a run, or of one model that is measured now: a gate for CI.
+
+    Exit code 0 when all hold, 3 when one does not, 2 when the request is wrong.
+    """
     given = EvaluateOptions(
         attack=attack or (), certify=certify or (), measure=measure or (), data=data, model=architecture,
         trigger=trigger, target=target, max_images=max_images, attack_precision=attack_precision, seed=seed,

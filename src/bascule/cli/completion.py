@@ -145,12 +145,13 @@ def scales(ctx: typer.Context, incomplete: str) -> Iterator[str]:
 
 @_completion
 def settings(ctx: typer.Context, incomplete: str) -> Iterator[str]:
-    """Paths of settings, for KEY=VALUE."""
+    """Paths of settings, for KEY=VALUE: those of the next level, `train.objective=` and `train.objective.`."""
     from bascule.plan.json_schema import study_schema
 
-    if "=" not in incomplete:
-        schema = study_schema()
-        yield from (f"{path}=" for path in (*schema["$defs"]["vary"]["properties"], "seeds", "twin", "measure"))
+    known = len(incomplete)
+    paths = (*study_schema()["$defs"]["vary"]["properties"], "seeds", "twin", "measure")
+    parts = [path[known:].partition(".") for path in paths if path.startswith(incomplete)]
+    yield from dict.fromkeys(f"{incomplete}{level}{dot or '='}" for level, dot, _ in parts)
 
 
 # --- runs and models -------------------------------------------------------------------------------------------------

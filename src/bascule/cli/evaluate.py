@@ -41,8 +41,8 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help=f"Attack to add to a run: a name (norm and eps of the study), or a mapping. Of a model: a mapping, "
-            f"e.g. {ATTACK_EXAMPLE}; by default its cell's. Repeatable.",
+            help="An attack (see: bascule ls attack). It is added to those of a run: a name alone has norm and eps of "
+            f"the study. Of a model it takes the place of its cell's, with its eps: {ATTACK_EXAMPLE}. Repeatable.",
             autocompletion=completion.components("attack"),
         ),
     ] = None,
@@ -50,7 +50,9 @@ def evaluate(
     measure: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="METRIC", help="A further metric. Repeatable.", autocompletion=completion.components("measure")
+            metavar="METRIC",
+            help="A further metric (see: bascule ls measure). Repeatable.",
+            autocompletion=completion.components("measure"),
         ),
     ] = None,
     format_: Annotated[Format, typer.Option("--format", help="Output format; of a model, text or json.")] = Format.text,
@@ -70,7 +72,10 @@ def evaluate(
     data_dir: DataDirOption = None,
     trust_code: TrustCodeOption = False,
 ) -> None:
-    """Measure one model at both ends; or ask more of the trained models of a run. Nothing is trained."""
+    """Measure one model at both ends, adversarial examples and backdoors; or ask more of the models of a run.
+
+    Nothing is trained. Of a run the table is printed with what was added.
+    """
     given = EvaluateOptions(
         attack=attack or (), certify=certify or (), measure=measure or (), form=format_, curve=curve, data=data,
         model=architecture, trigger=trigger, target=target, max_images=max_images,

@@ -28,7 +28,7 @@ from bascule.cli.options import (
     writable_folder,
 )
 from bascule.cli.output import complain, echo, echo_json
-from bascule.core.errors import RequestError
+from bascule.core.errors import RequestError, placed
 from bascule.core.text import count
 
 if TYPE_CHECKING:
@@ -72,20 +72,22 @@ def measure_model(name: str, given: EvaluateOptions) -> tuple[Evaluation, str]:
     from bascule.auditing.open import settings_for
     from bascule.core.catalog import name_of
     from bascule.evaluation.model import evaluate_model as evaluate
-    from bascule.record.evaluation import check_measurable
+    from bascule.record.evaluation import check_measurable, check_target
     from bascule.running.console import console_progress
 
     audited = _open(
         name, given.data, given.model, given.seed, given.device, given.data_dir,
         trust_code=given.trust_code, max_test=given.max_images,
     )  # fmt: skip
+    aim = _label(given.target, audited)
     settings = settings_for(
         audited, attack=specs_of(given.attack, "attack"), certify=specs_of(given.certify, "certify"),
-        trigger=spec_of(given.trigger, "trigger"), target=given.target, measure=given.measure,
+        trigger=spec_of(given.trigger, "trigger"), target=aim, measure=given.measure,
         attack_precision=None if given.attack_precision is None else given.attack_precision.value,
     )  # fmt: skip
     there = {part: getattr(settings, part) not in (None, ()) for part in ("attack", "certify", "trigger", "target")}
     check_measurable(given.measure, there | {"target": there["target"] or settings.aims is not None})
+    check_target(aim, given.measure, trigger=there["trigger"])
     with console_progress(Console(stderr=True), 1) as progress:
         progress.begin(name)
         images = audited.test.to(audited.device)
@@ -215,7 +217,11 @@ def repair(
         ),
     ] = None,
     target: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="The class that the trigger aims at; by default the cell's.")
+        str | None,
+        typer.Option(
+            metavar="CLASS",
+            help="The class that the trigger aims at, by number or name; by default the cell's.",
+        ),
     ] = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
@@ -230,13 +236,24 @@ def repair(
     method = component_of("repair", with_)
     audited = _open(model, data, architecture, seed, device, data_dir, trust_code=trust_code)
     attacks = specs_of([attack] if attack else [], "attack")
-    settings = settings_for(audited, attack=attacks, trigger=spec_of(trigger, "trigger"), target=target)
+    aim = _label(target, audited)
+    settings = settings_for(audited, attack=attacks, trigger=spec_of(trigger, "trigger"), target=aim)
     repaired, before, after = repair_model(audited, method, images, writable_file(output), settings)
     hints = {"robust-accuracy": "not measured: --attack", "asr": _AIMED}
     echo(both_ends(before, after, hints), nl=False)
     echo(", ".join(f"{name} {value:.4g}" for name, value in repaired.notes.items()))
     _print_flags(audited)
     echo(output)
+
+
+def _label(text: str | None, audited: AuditedModel) -> int | None:
+    """The class that `--target` names, by its number or else by its name."""
+    from bascule.plan.labels import label_of
+
+    if text is None or text.isdecimal():
+        return text if text is None else int(text)
+    with placed("target"):
+        return label_of(text, audited.test.classes)
 
 
 def _open(

@@ -77,7 +77,8 @@ RunOrModelArgument = Annotated[
     str,
     typer.Argument(
         metavar="RUN|MODEL",
-        help="A run; or one model: a cell's folder, or a file of weights.",
+        help="A run: its folder, or the name of a study that was run. Or one model: a cell (the folder of one model "
+        "of a run, runs/.../cells/...), or a file of weights.",
         autocompletion=completion.runs_and_models,
     ),
 ]
@@ -92,7 +93,10 @@ SetOption = Annotated[
     ),
 ]
 SeedsOption = Annotated[
-    int | None, typer.Option(min=1, max=1000, metavar="N", help="Number of seeds instead of the study's.")
+    int | None,
+    typer.Option(
+        min=1, max=1000, metavar="N", help="Models of each row, with seeds 0, 1, ...; by default the study's seeds."
+    ),
 ]
 # Named, as --device below: typer 0.27 takes a metavar that is the name in capitals for the option itself.
 ScaleOption = Annotated[
@@ -109,7 +113,7 @@ DataDirOption = Annotated[
     typer.Option(
         "--data-dir",
         metavar="FOLDER",
-        help="Folder searched first for data; then $BASCULE_DATA, ./data, ~/.cache/bascule and here.",
+        help="Folder searched first for data; then $BASCULE_DATA, ./data, ~/.cache/bascule and the current folder.",
     ),
 ]
 DataOption = Annotated[
@@ -117,7 +121,8 @@ DataOption = Annotated[
     typer.Option(
         "--data",
         metavar="SOURCE",
-        help="A source, e.g. mnist or '{name: folder, path: ...}'; by default the cell's.",
+        help="Data of one model (see: bascule ls data), e.g. mnist or '{name: folder, path: ...}'; by default its "
+        "cell's.",
         autocompletion=completion.components("data"),
     ),
 ]
@@ -126,7 +131,7 @@ ArchitectureOption = Annotated[
     typer.Option(
         "--model",
         metavar="NETWORK",
-        help="Architecture of a file of weights: a name, a mapping, module:factory.",
+        help="Architecture of a file of weights: a name (see: bascule ls models), a mapping, module:factory.",
         autocompletion=completion.components("models"),
     ),
 ]
@@ -135,8 +140,17 @@ AttackOfModelOption = Annotated[
     typer.Option(
         "--attack",
         metavar="NAME",
-        help=f"Model only, e.g. {ATTACK_EXAMPLE}; by default its cell's. Repeatable.",
+        help=f"Model only: an attack with its eps, e.g. {ATTACK_EXAMPLE}; by default its cell's. Repeatable.",
         autocompletion=completion.components("attack"),
+    ),
+]
+CertifyOfModelOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--certify",
+        metavar="NAME",
+        help="Model only: a certified bound, written like an attack. Repeatable.",
+        autocompletion=completion.components("certify"),
     ),
 ]
 CertifyOption = Annotated[
@@ -153,14 +167,16 @@ TriggerOption = Annotated[
     typer.Option(
         "--trigger",
         metavar="NAME",
-        help="Model only: a trigger to measure ASR with; by default its cell's.",
+        help="Model only: a trigger (see: bascule ls poison) to measure ASR with; by default its cell's.",
         autocompletion=completion.components("poison"),
     ),
 ]
 TargetOption = Annotated[
-    int | None,
+    str | None,
     typer.Option(
-        "--target", min=0, metavar="N", help="Model only: the class that the trigger aims at; by default its cell's."
+        "--target",
+        metavar="CLASS",
+        help="Model only: the class that the trigger aims at, by number or name; by default its cell's.",
     ),
 ]
 MaxImagesOption = Annotated[
@@ -207,12 +223,16 @@ JobsOption = Annotated[
     typer.Option(
         min=1,
         metavar="N",
-        help="Cells at the same time, each in a process of its own with one thread (on CUDA they share the device); by "
-        "default one after another in this process.",
+        help="Models that are worked on at the same time, each in a process of its own with one thread (on CUDA they "
+        "share the device); by default one after another in this process.",
     ),
 ]
 TrustCodeOption = Annotated[
-    bool, typer.Option("--trust-code", help="Import code of somebody's own (own.py:Name) that only the record names.")
+    bool,
+    typer.Option(
+        "--trust-code",
+        help="Import code that the record names and you do not (own.py:Name), which then may do anything.",
+    ),
 ]
 ImagesOption = Annotated[
     int, typer.Option(min=1, metavar="N", help="How many test images the defender uses, as clean images.")
@@ -231,7 +251,7 @@ class EvaluateOptions:
     data: str | None = None
     model: str | None = None
     trigger: str | None = None
-    target: int | None = None
+    target: str | None = None
     max_images: int | None = None
     attack_precision: AttackPrecision | None = None
     seed: int | None = None
@@ -299,7 +319,7 @@ def writable_file(path: Path, option: str = "--output") -> Path:
 
 
 def writable_folder(path: Path) -> Path:
-    """A folder that can be written to."""
+    """A folder that can be written to, or made; what is written makes it."""
     from bascule.core.files import check_writable
 
     check_writable(path)

@@ -40,15 +40,21 @@ def run(
     scale: ScaleOption = None,
     seeds: SeedsOption = None,
     device: DevicesOption = "auto",
-    engine: Annotated[Engine, typer.Option(help="Run cells here, or on a Ray cluster.")] = Engine.local,
+    engine: Annotated[
+        Engine, typer.Option(help="Train here, or on a Ray cluster (needs the extra `ray`).")
+    ] = Engine.local,
     jobs: JobsOption = None,
     data_dir: DataDirOption = None,
     compile_: Annotated[
-        bool, typer.Option("--compile", help="Compile the passes of training, where the objective allows it.")
+        bool,
+        typer.Option("--compile", help="For speed: compile the passes of training, where the objective allows it."),
     ] = False,
     capture: Annotated[
         bool,
-        typer.Option("--capture", help="Capture the steps of training as CUDA graphs, where the objective allows it."),
+        typer.Option(
+            "--capture",
+            help="For speed: capture the steps of training as CUDA graphs, where the objective allows it.",
+        ),
     ] = False,
     report_: Annotated[
         bool, typer.Option("--report", help="Keep report.html in the run folder current, to be watched in a browser.")
@@ -68,8 +74,7 @@ def run(
         )  # fmt: skip
         if team.leads:
             print_table([record], Format.text)
-            cells = len(plan.cells())
-            echo(f"\n{record.path}: {count(cells, 'cell')}, {cells - done.cells} of them done before.")
+            echo(f"\n{record.path}: {_counted(len(plan.cells()), done)}.")
             echo(f"Report: {record.path / 'report.html'}" if report_ else f"Report: bascule report {record.path}")
             _name_failed(done)
     _end(done)
@@ -167,6 +172,14 @@ def _check_data(plan: Plan, data_dir: Path | None, *, deep: bool) -> None:
 
 def _models_of(row: Row) -> list[tuple[int, str]]:
     return [(len(row.cells), "seed"), (len(row.twins), "twin")]
+
+
+def _counted(models: int, done: Ran) -> str:
+    """`20 models, all done now`, `20 models, 1 failed, 15 done now, 4 done before`."""
+    failed = len(done.failures)
+    counts = {"failed": failed, "done now": done.cells - failed, "done before": models - done.cells}
+    some = [f"{'all' if number == models > 1 else f'{number:,}'} {word}" for word, number in counts.items() if number]
+    return ", ".join([count(models, "model"), *some])
 
 
 def _name_failed(done: Ran) -> None:

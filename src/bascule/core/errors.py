@@ -1,10 +1,15 @@
-"""The one error for requests that cannot be carried out as given, and what an interrupted run leaves to say."""
+"""The errors: a request that cannot be carried out as given, numbers that diverge, what an interrupted run says."""
 
 from __future__ import annotations
 
 import difflib
+import inspect
+import os
+import sysconfig
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
 
 from bascule.core.text import LONGEST_NAME, quote
 
@@ -42,6 +47,17 @@ class UnknownNameError(RequestError, KeyError):
     """There is nothing of this name in a result; also what Python expects of a mapping."""
 
 
+class DivergedError(Exception):
+    """A loss, weight or running statistic of a training or a repair is no longer finite: mostly the rate is too large.
+
+    No `RequestError`, since nothing says before that it will happen. `step` counts from 0; None where none is known.
+    """
+
+    def __init__(self, problem: str, *, step: int | None = None) -> None:
+        super().__init__(problem)
+        self.step = step
+
+
 class Interrupted(BaseException):
     """Somebody stopped a run (Ctrl-C); the text says what is done. The command line exits with 130.
 
@@ -60,6 +76,33 @@ def placed(*keys: str) -> Iterator[None]:
         yield
     except RequestError as error:
         raise error.at(*keys) from error.__cause__
+
+
+_OURS = f"{Path(__file__).parents[1]}{os.sep}"
+
+
+def say_where(error: BaseException, *, called: object = None) -> str:
+    """What somebody else's code raised, and where: `KeyError: 'a' (mine.py, line 7)`.
+
+    The file, given whole, is the first on the way to the error that is neither ours nor Python's own; the line is the
+    last one in it. Where no such code ran, as with a wrong number of arguments, it is where `called` is defined.
+    """
+    line = _line_of_others(error.__traceback__)
+    code = getattr(inspect.unwrap(called), "__code__", None) if callable(called) else None
+    if not line and code is not None:
+        line = f"{code.co_filename}, line {code.co_firstlineno}"
+    return f"{type(error).__name__}: {error}{line and f' ({line})'}"
+
+
+def _line_of_others(passed: TracebackType | None) -> str:
+    pythons, lines = sysconfig.get_paths()["stdlib"], dict[str, int]()
+    while passed is not None:
+        file = passed.tb_frame.f_code.co_filename
+        installed = "site-packages" in file or "dist-packages" in file
+        if not file.startswith((_OURS, "<frozen ")) and (installed or not file.startswith(pythons)):
+            lines[file] = passed.tb_lineno
+        passed = passed.tb_next
+    return next((f"{file}, line {line}" for file, line in lines.items()), "")
 
 
 def _restored(problem: str, place: tuple[str, ...], key: str | None) -> RequestError:

@@ -11,16 +11,23 @@ from pathlib import Path
 from bascule.core.errors import RequestError
 
 
+def readable(path: Path) -> str:
+    """A path in a sentence: as it was given, but whole where it is only dots, which would end the sentence."""
+    return str(path if path.name.strip(".") else path.absolute().resolve())
+
+
 def check_writable(folder: Path) -> None:
-    """Make the folder, and see that files can be written there: before the work that would be lost.
+    """See that files can be written to a folder, or to where it will be made: before the work that would be lost.
+
+    What is written later makes the folder. A request that comes to nothing leaves none behind.
 
     Raises:
         RequestError: They cannot.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / ".writable", lambda temporary: temporary.touch())
-        (folder / ".writable").unlink()
+        there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+        write_atomically(there / ".writable", lambda temporary: temporary.touch())
+        (there / ".writable").unlink()
     except OSError as error:
         raise RequestError(f"cannot write to the folder {folder}: {error.strerror}. Give another one") from error
 

@@ -86,7 +86,7 @@ def _pixels(given: Any) -> Tensor:
     if x.dtype == torch.uint8:
         problem = only_marks(x) if x.numel() else None
         if problem is not None:
-            warnings.warn(f"x: {problem}", stacklevel=_outside())
+            warnings.warn(f"x: {problem}", stacklevel=outside())
         return as_floats(x)
     return x.to(torch.promote_types(torch.float32, x.dtype)) if x.is_floating_point() else x
 
@@ -103,7 +103,7 @@ def _tensor(given: Any, place: str) -> Tensor:
     return tensor
 
 
-def _outside() -> int:
+def outside() -> int:
     """The level, for a warning of the function that asks, of the first caller that is no code of this package."""
     level, frame = 0, sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):

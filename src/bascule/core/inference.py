@@ -59,6 +59,29 @@ def labels_of(logits: Tensor) -> Tensor:
     return logits.argmax(1)
 
 
+@torch.no_grad()
+def check_answers(model: nn.Module, images: Shown, *, batch_size: int = 1000) -> None:
+    """Refuse a model that does not answer every image with numbers: a defence would judge it by nothing.
+
+    Args:
+        model: From [0, 1] images to logits, on the images' device.
+        images: The set.
+        batch_size: Images per pass.
+
+    Raises:
+        RequestError: A logit is NaN or infinite.
+    """
+    broken = 0
+    with evaluating(model), full_precision(images.device):
+        for index in chunks(len(images), batch_size, images.device):
+            broken += int((~model(images.batch(index)).isfinite().all(1)).sum())
+    if broken:
+        raise RequestError(
+            f"the model answers {broken} of {count(len(images), 'image')} with NaN or infinite logits: it is broken, "
+            "and nothing that is found in it would hold"
+        )
+
+
 def entropy_of(logits: Tensor) -> Tensor:
     """Entropy of the prediction of each row of B x K logits, in nats, shape (B,)."""
     log_p = logits.log_softmax(1)

@@ -10,7 +10,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from PIL import Image
 
@@ -18,6 +18,7 @@ from bascule.core import grid
 from bascule.core.grid import Grid, TableCell
 from bascule.core.text import count, message, printable
 
+T = TypeVar("T")
 LARGEST = 180_000
 """Most characters of a result in a notebook, whose file keeps them; what is more is said to be there."""
 _RESERVED = 2_000
@@ -67,6 +68,16 @@ class Shown(ABC):
 
     def _repr_html_(self) -> str:
         return html_of(self.shown())
+
+
+def by_identity(cls: type[T]) -> type[T]:
+    """Class decorator for a result that is a tuple: it equals itself alone, as the others do.
+
+    Compared entry by entry, two of tensors or frames would ask these for a truth that they do not have.
+    """
+    cls.__eq__, cls.__ne__ = object.__eq__, object.__ne__  # type: ignore[method-assign]
+    cls.__hash__ = object.__hash__  # type: ignore[method-assign]
+    return cls
 
 
 def terminal_width() -> int | None:

@@ -77,6 +77,14 @@ def ratio(text: str) -> float:
     return float(above) / float(below)
 
 
+def radius(eps: float) -> str:
+    """A radius as people write it: `8/255`, or `0.3`."""
+    steps = 255 * eps
+    if eps < 0.2 and abs(steps - round(steps)) < 1e-3:
+        return f"{round(steps)}/255"
+    return f"{eps:.4g}"
+
+
 def number_said(text: str) -> float | None:
     """The number that a text says as a fraction or in percent: `8/255`, `0.5 %`; None where it says none."""
     if re.fullmatch(FRACTION, text.strip()):

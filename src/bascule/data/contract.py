@@ -23,7 +23,9 @@ from torch import Tensor
 
 from bascule.core import catalog, rng
 from bascule.core.errors import RequestError
+from bascule.core.files import readable
 from bascule.core.images import NEARLY_BLACK, Images, Pixels, Splits, brightest
+from bascule.core.returned import returned
 from bascule.core.text import count, quote
 from bascule.data.download import Remote
 
@@ -115,7 +117,8 @@ class Source(ABC):
             RequestError: What `read` refuses, a source whose two splits do not fit each other, or more images held out
                 than there are.
         """
-        train, test = self.read(default_roots() if roots is None else roots)
+        found = self.read(default_roots() if roots is None else roots)
+        train, test = returned(found, tuple, who=self, method="read")  # of two Images
         check_same_size(catalog.name_of(self), train.size, test.size)
         if train.classes != test.classes:
             raise RequestError(f"{catalog.name_of(self)}: training and test images have different classes")
@@ -142,7 +145,7 @@ class Source(ABC):
 
     def facts(self, roots: Sequence[Path]) -> Facts:
         """`peek`, of the images that `load` gives."""
-        whole = self.peek(roots)
+        whole = returned(self.peek(roots), Facts, who=self, method="peek")
         used, _ = self._shared(len(whole.train_labels))
         tested = _subset(len(whole.test_labels), self.max_test)
         train_ids, test_ids = (
@@ -242,9 +245,9 @@ def find(roots: Sequence[Path], *candidates: str, download: str | None = None) -
                 raise RequestError(f"cannot look for {quote(str(path))}: {error.strerror}") from error
     if all(Path(candidate).expanduser().is_absolute() for candidate in candidates):
         raise RequestError(f"{' or '.join(candidates)} does not exist")
-    places = ", ".join(str(root) for root in roots)
+    wanted, places = " or ".join(map(quote, candidates)), ", ".join(dict.fromkeys(map(readable, roots)))
     raise RequestError(
-        f"no {' or '.join(candidates)} found in: {places}. Set `roots` or $BASCULE_DATA to the folder that holds it"
+        f"no {wanted} found in: {places}. Set `roots` or $BASCULE_DATA to the folder that holds it"
         + (f", or run: bascule data get {download}" if download else ".")
     )
 

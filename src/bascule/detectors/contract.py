@@ -11,19 +11,21 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from bascule.core import catalog
+from bascule.core.apart import apart
 from bascule.core.calling import verb_of
 from bascule.core.catalog import name_of
+from bascule.core.documented import documented
 from bascule.core.errors import RequestError
 from bascule.core.given import Data, Labels, unlabelled
 from bascule.core.grid import Grid, TableCell
-from bascule.core.images import Images
-from bascule.core.inference import chunks
+from bascule.core.images import Floats, Images
+from bascule.core.inference import check_answers, chunks
 from bascule.core.restore import untouched
 from bascule.core.shown import Lines, Part, Shown
 from bascule.core.text import count
@@ -91,6 +93,7 @@ class Detector(ABC):
         return verb_of("detect")(model, x, y, self, seed=seed)
 
 
+@documented
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Detected(Shown):
     """What a prepared detector says of images."""
@@ -123,6 +126,7 @@ _SHOWN = (0.01, 0.05)
 """Shares of false alarms at which results are shown."""
 
 
+@documented
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Guard(Shown):
     """A prepared detector beside its model, with what it says of clean images that it was not prepared on.
@@ -161,14 +165,28 @@ class Guard(Shown):
         """What is said of images: N x C x H x W, floats in [0, 1] or uint8, on any device; or a data set or loader.
 
         Raises:
-            RequestError: A wrong type, shape or range, or the model cannot take images of this size.
+            RequestError: A wrong type, shape or range, or the model cannot take images of this size, or answers one
+                with NaN.
         """
-        given = unlabelled(x).to(self.device)
-        try:
-            return Detected(suspicion=self.suspicion(given), guard=self)
-        except RuntimeError as error:
-            size = " x ".join(map(str, given.shape[1:]))
-            raise RequestError(f"the model cannot take images of {size}: {error}", place=("x",)) from error
+        with apart(0, self.model):
+            given = unlabelled(x).to(self.device)
+            try:
+                return Detected(suspicion=self.suspicion(given), guard=self)
+            except RuntimeError as error:
+                size = " x ".join(map(str, given.shape[1:]))
+                raise RequestError(f"the model cannot take images of {size}: {error}", place=("x",)) from error
+            except ValueError:
+                check_answers(self.model, Floats(x=given, labels=torch.zeros(len(given), dtype=torch.int64)))
+                raise
+
+    def __copy__(self) -> Guard:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise RequestError(
+            "a guard cannot be pickled or copied, with what its detector has prepared: make it again, of the same "
+            "model, images and `seed`; of what it says keep `suspicion`"
+        )
 
     @property
     def device(self) -> torch.device:

@@ -14,8 +14,9 @@ from bascule.core.gradients import check_differentiable
 from bascule.core.images import Images
 from bascule.core.inference import chunks
 from bascule.core.restore import untouched
+from bascule.core.returned import returned
 from bascule.core.text import count
-from bascule.detectors.contract import CHUNK, Detector, Guard
+from bascule.detectors.contract import CHUNK, Detector, Guard, Prepared
 
 
 def prepare_detector(model: nn.Module, detector: Detector, images: Images, *, generator: torch.Generator) -> Guard:
@@ -47,7 +48,8 @@ def prepare_detector(model: nn.Module, detector: Detector, images: Images, *, ge
         few = images.batch(torch.arange(min(8, len(images)), device=images.device))
         check_differentiable(model, few, who=name_of(detector))
     with untouched(model):
-        prepared = detector.prepare(model, known, generator=generator)
+        found = detector.prepare(model, known, generator=generator)
+    prepared = returned(found, Prepared, who=detector, method="prepare")
     guard = Guard(
         model=model,
         detector=detector,

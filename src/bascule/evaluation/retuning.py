@@ -10,12 +10,12 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
 from bascule.core.catalog import component
-from bascule.core.errors import RequestError
+from bascule.core.errors import DivergedError, RequestError
 from bascule.core.images import Images
 from bascule.core.restore import trainable_copy
 from bascule.core.rng import draw_seed
 from bascule.core.text import count
-from bascule.training.loop import DivergedError, train
+from bascule.training.loop import train
 from bascule.training.settings import Training
 from bascule.training.standard import Standard
 from bascule.triggers.aims import NOWHERE

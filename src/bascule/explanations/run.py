@@ -9,6 +9,7 @@ from bascule.core.catalog import name_of
 from bascule.core.gradients import check_differentiable
 from bascule.core.inference import chunks
 from bascule.core.restore import untouched
+from bascule.core.returned import returned
 from bascule.explanations.contract import HeatMap, Spectrum
 
 
@@ -39,7 +40,8 @@ def run_heat_map(
         with untouched(model):
             # Clones, so that a method which works in place does not change the caller's images, nor its gradients.
             part, labels = x[index].detach(), y[index]
-            heat = heat_map.heat(model, part, labels, generator=generator).detach()
+            heat = heat_map.heat(model, part, labels, generator=generator)
+            heat = returned(heat, Tensor, who=heat_map, method="heat").detach()
         if heat.shape != heats[index].shape:
             raise ValueError(f"{heat_map!r} gave heat of shape {tuple(heat.shape)} for {tuple(heats[index].shape)}")
         heat = torch.where(heat.isfinite().flatten(1).all(1).reshape(-1, 1, 1), heat, 0)
@@ -61,7 +63,8 @@ def run_spectrum(
     for index in chunks(len(x), batch_size, x.device):
         with untouched(model):
             part, labels = x[index].detach(), y[index]
-            response = spectrum.response(model, part, labels, generator=generator).detach()
+            response = spectrum.response(model, part, labels, generator=generator)
+            response = returned(response, Tensor, who=spectrum, method="response").detach()
         if response.shape != (len(index), count):
             given = f"{tuple(response.shape)} for {len(index)} images and {count} frequencies"
             raise ValueError(f"{spectrum!r} gave responses of shape {given}")

@@ -19,11 +19,12 @@ from torch import Tensor, nn
 
 from bascule.core import catalog
 from bascule.core.calling import verb_of
+from bascule.core.documented import documented
 from bascule.core.features import Features, features
 from bascule.core.given import Data, Labels
 from bascule.core.grid import Grid, TableCell
 from bascule.core.images import Images
-from bascule.core.shown import Lines, Picture, Pictures, html_of
+from bascule.core.shown import Lines, Picture, Pictures, by_identity, html_of
 from bascule.core.text import count
 from bascule.core.tiles import tile
 
@@ -31,6 +32,8 @@ FIRST = 12
 """Images that are shown of those that were judged."""
 
 
+@documented
+@by_identity
 class Judged(NamedTuple):
     """What a filter says of every image, in the order of the set, on the CPU."""
 

@@ -8,6 +8,7 @@ from torch import nn
 from bascule.core.errors import RequestError
 from bascule.core.images import Images
 from bascule.core.restore import evaluating, frozen
+from bascule.core.returned import returned
 from bascule.filters.contract import Filter, Judged
 
 
@@ -33,7 +34,7 @@ def run_filter(model: nn.Module, filter: Filter, images: Images, *, generator: t
     sorted_already = bool((order[1:] > order[:-1]).all())
     given = images if sorted_already else images.at(order)
     with evaluating(model), frozen(model):
-        judged = filter.judge(model, given, generator=generator)
+        judged = returned(filter.judge(model, given, generator=generator), Judged, who=filter, method="judge")
     score, removed = judged.score.detach().cpu(), judged.removed.cpu()
     for name, value, dtype in (("score", score, torch.float32), ("removed", removed, torch.bool)):
         if value.shape != (len(images),) or value.dtype != dtype:

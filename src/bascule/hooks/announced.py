@@ -10,10 +10,10 @@ import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 
-from bascule.core.catalog.plugins import about
-from bascule.core.errors import RequestError, unknown
+from bascule.core.catalog.plugins import about, announced
+from bascule.core.errors import RequestError, say_where, unknown
 from bascule.hooks.contract import Hook
 
 GROUP = "bascule.hooks"
@@ -63,8 +63,7 @@ def installed(environment: Mapping[str, str] = os.environ) -> tuple[InstalledHoo
     Raises:
         RequestError: BASCULE_HOOKS names one that is not installed.
     """
-    entries = sorted(entry_points(group=GROUP), key=lambda one: (one.name, one.value))
-    found = tuple({(one.name, one.value): one for one in entries}.values())  # edited and installed, it is found twice
+    found = announced(GROUP)
     text = environment.get(SWITCH, "").strip()
     wanted = [word.strip() for word in text.split(",") if word.strip()]
     if wanted == ["none"]:
@@ -88,6 +87,6 @@ def made_hooks() -> dict[str, Hook]:
             try:
                 made[one.label] = one.made()
             except (Exception, SystemExit) as error:  # whatever somebody's package does when it is imported
-                reason = f"{type(error).__name__}: {error}"
-                warnings.warn(f"the hook {one.label} cannot be loaded, and the run goes on: {reason}", stacklevel=2)
+                problem = f"the hook {one.label} cannot be loaded, and the run goes on: {say_where(error)}"
+                warnings.warn(problem, stacklevel=2)
     return made

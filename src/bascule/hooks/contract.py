@@ -62,7 +62,8 @@ class CellEnd:
     """Why it could not be done; None where it is done."""
     measures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """What this one model's answers say, by the name of the metric: value, low and high (of a 95 % interval), n, unit,
-    better; None for a value that cannot be had, as one that needs a twin that is not done. Nothing after a failure."""
+    better; None for a value that cannot be had, as one that needs a twin that is not done. Nothing after a failure, or
+    where the record cannot be read just then."""
 
 
 @dataclass(frozen=True, kw_only=True)

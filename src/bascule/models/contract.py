@@ -17,6 +17,7 @@ from torch import nn
 from bascule.core import catalog, rng
 from bascule.core.errors import RequestError
 from bascule.core.fingerprint import checked_digest, kept_of
+from bascule.core.returned import returned
 from bascule.models.weights import load_weights
 
 
@@ -67,7 +68,7 @@ class Architecture(ABC):
             RequestError: The network cannot take such images, or the file of weights does not fit it.
         """
         with rng.borrowed_global_stream(seed, "init"):
-            model = self.build(size, classes)
+            model = returned(self.build(size, classes), nn.Module, who=self, method="build")
             if any(nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
                 with torch.no_grad():
                     model(torch.zeros(2, *size))  # gives lazy layers their shapes

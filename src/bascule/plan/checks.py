@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bascule.certifiers.contract import Certifier
 from bascule.certifiers.run import check_certifier
 from bascule.core import rng
-from bascule.core.catalog import name_of
+from bascule.core.catalog import build, name_of
 from bascule.core.errors import RequestError, placed, unknown
 from bascule.core.features import features
 from bascule.core.gradients import no_gradients
@@ -60,6 +60,12 @@ class Checks:
             with placed("data"):
                 self._facts[key] = source.facts(self._roots)
         return self._facts[key]
+
+    def classes(self, data: Any) -> tuple[str, ...]:
+        """Names of the classes of a source that is still plain settings."""
+        with placed("data"):
+            source: Source = build("data", data)
+        return self.facts(source).classes
 
     def check(self, setup: Setup) -> Facts:
         """Refuse what cannot work: poison that does not fit the data, a network that does not take the images."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from bascule.core.catalog import describe
+from bascule.core.catalog import describe, plain_number
 from bascule.core.errors import RequestError, unknown
 from bascule.core.text import quote, steers
 from bascule.plan._loading import LARGEST, MAX_DEPTH, Loader
@@ -117,14 +117,15 @@ def _plain(value: Any, depth: int) -> Any:
         return {str(key): _plain(part, depth + 1) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(part, depth + 1) for part in value]
+    value = plain_number(value)
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, PathLike):
         return fspath(value)
     if is_dataclass(value) and not isinstance(value, type):
         return _plain(describe(value), depth)
-    if getattr(value, "shape", None) == () and hasattr(value, "item"):  # a number of NumPy or torch
-        return _plain(value.item(), depth)
+    if isinstance(value, type):
+        raise RequestError(f"{value.__name__} is a class, which no study can hold: make one of it, {value.__name__}()")
     raise RequestError(f"{quote(value)} is {type(value).__name__}, which no study can hold")
 
 

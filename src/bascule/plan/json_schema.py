@@ -18,6 +18,7 @@ from bascule.core.errors import RequestError
 from bascule.core.json_types import Schema, any_of, list_of, reference
 from bascule.core.text import FRACTION, LONGEST_NAME
 from bascule.plan.document import parse_value
+from bascule.plan.labels import LABELS
 
 _SOURCE = "bascule.plan.schema"
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -109,8 +110,26 @@ def _definitions() -> dict[str, Schema]:
         values = metrics[key].pop("additionalProperties")
         metrics[key] |= _object({name.replace("-", "_"): values for name in catalog.names("measure")})
     defined["plan.schema.Published"]["required"] = ["row", "metrics"]
+    for schema in defined.values():
+        _take_names(schema.get("properties", {}))
     defined["vary"] = _vary(defined)
     return dict(sorted(defined.items()))
+
+
+def _take_names(properties: dict[str, Schema]) -> None:
+    """Let labels be names of classes."""
+    for key in properties.keys() & set(LABELS):
+        schema = {**properties[key]}
+        if "items" in schema:
+            schema["items"] = _or_text(schema["items"])
+        properties[key] = _or_text(schema)
+
+
+def _or_text(schema: Schema) -> Schema:
+    """A whole number from 0, or a text; what is none stays as it is."""
+    types = schema.get("type")
+    named = [*([types] if isinstance(types, str) else types or ()), "string"]
+    return {**schema, "type": named} if schema.get("minimum") == 0 else schema
 
 
 def _property(field: catalog.FieldDoc) -> Schema:

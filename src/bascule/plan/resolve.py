@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from bascule.metrics.contract import Metric
 from bascule.plan.beside import SEED, found_beside
 from bascule.plan.checks import Checks, check_measured, check_metrics, check_rows_differ
 from bascule.plan.document import Document
+from bascule.plan.labels import with_labels
 from bascule.plan.origins import Layer, Origin, nested
 from bascule.plan.overrides import Override, RowChanges, apply_overrides
 from bascule.plan.plan import Plan, Row, make_row
@@ -73,6 +75,7 @@ def make_plan(
         with recipe.settings.trace_errors(f"in row {recipe.row!r}"):
             given = recipe.settings.values
             found, written = found_beside(recipe.settings, document.folder, seeds=seeds, roots=roots)
+            found = with_labels(found, partial(checks.classes, found.get("data")))
             setups = _setups(found, seeds)
             for setup in {id(setup): setup for setup in setups.values()}.values():  # mostly one for all seeds
                 facts = checks.check(setup)

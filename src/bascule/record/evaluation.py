@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from bascule.core.catalog import build, name_of
+from bascule.core.documented import documented
 from bascule.core.errors import RequestError
 from bascule.core.grid import Grid
 from bascule.core.shown import Lines, Part, Shown
-from bascule.core.text import joined
+from bascule.core.text import joined, radius
 from bascule.metrics.contract import AIM, MISSING, OF_BASE, OF_TWIN, Measure, Metric, Outcomes
 from bascule.metrics.interval import summarise
 from bascule.metrics.needs import in_words, keys_of
@@ -72,6 +73,22 @@ def check_measurable(asked: Sequence[str], given: Mapping[str, bool]) -> None:
             raise RequestError(f"{called} cannot be measured without {joined(missing)}: give {_it(missing)}")
 
 
+def check_target(target: int | None, asked: Sequence[str], *, trigger: bool) -> None:
+    """Refuse a target that nothing would be done with.
+
+    Args:
+        target: The class, where somebody gave one.
+        asked: Names of metrics that somebody wants, beside `METRICS`.
+        trigger: Whether there is a trigger, which aims at it.
+
+    Raises:
+        RequestError: There is neither a trigger nor a metric that needs a target.
+    """
+    if target is not None and not trigger and not any("target" in _wanted(build("measure", name)) for name in asked):
+        problem = "nothing is done with it without `trigger`: give that as well, or leave this out"
+        raise RequestError(problem, place=("target",))
+
+
 def _wanted(metric: Metric) -> list[str]:
     """What one model must be given so that there is something to make the metric from."""
     return list(dict.fromkeys(argument for need in metric.needs for argument in _arguments(need)))
@@ -114,7 +131,7 @@ class AttackShare:
     @property
     def where(self) -> str:
         """In which threat model it searched, and how, in a phrase."""
-        threat = f"{self.norm}, eps {self.eps:.4g}" if self.eps is not None else self.within or ""
+        threat = f"{self.norm}, eps {radius(self.eps)}" if self.eps is not None else self.within or ""
         return threat if self.precision == "float32" else f"{threat}, {self.precision} precision"
 
     def as_dict(self) -> dict[str, Any]:
@@ -122,6 +139,7 @@ class AttackShare:
         return {name: value for name, value in vars(self).items() if name != "within" or value is not None}
 
 
+@documented
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Evaluation(Shown, Mapping[str, Measure]):
     """The numbers of one model by their names in tables, each with value, interval and the images that counted."""

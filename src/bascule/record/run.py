@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bascule.core.errors import RequestError
+from bascule.core.files import readable
 from bascule.record.cell import CellRecord, write_json
 from bascule.record.plan import RecordedPlan, plan_from
 from bascule.record.reading import FORMAT, Readings, parse_formatted
@@ -89,5 +90,6 @@ def open_run(run: str, runs_dir: Path) -> RunRecord:
     if len(scaled) == 1 and (only := RunRecord(scaled[0])).plan().study == run:
         return only
     known = sorted(path.parent.relative_to(runs_dir).as_posix() for path in runs_dir.glob("**/study.json"))
-    there = f"Runs in {runs_dir}: {', '.join(known)}." if known else f"There are no runs in {runs_dir}."
+    where = readable(runs_dir)
+    there = f"Runs in {where}: {', '.join(known)}." if known else f"There are no runs in {where}."
     raise RequestError(f"no run {run!r}: give a run folder, or the name of a study that was run. {there}")

@@ -17,19 +17,22 @@ from bascule.core import catalog
 from bascule.core.ball import Eps, LinfOrL2
 from bascule.core.calling import verb_of
 from bascule.core.catalog import Of, name_of
+from bascule.core.documented import documented
 from bascule.core.errors import RequestError
 from bascule.core.given import Data, Labels
 from bascule.core.gradients import check_differentiable
 from bascule.core.grid import Grid, TableCell
 from bascule.core.images import Images
 from bascule.core.rng import draw_seed
-from bascule.core.shown import html_of
+from bascule.core.shown import by_identity, html_of
 from bascule.training.contract import Course, Objective
 from bascule.training.loop import train
 from bascule.training.settings import Augment, Training
 from bascule.training.standard import Standard
 
 
+@documented
+@by_identity
 class Repaired(NamedTuple):
     """A repaired model and what was done to it."""
 

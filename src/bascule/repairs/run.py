@@ -6,13 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from bascule.core.catalog import name_of
+from bascule.core.errors import DivergedError
 from bascule.core.images import Images
 from bascule.core.lending import lending, stop_lending
 from bascule.core.restore import trainable_copy
+from bascule.core.returned import returned
 from bascule.repairs.contract import Repair, Repaired
 
 
-class BrokenError(Exception):
+class BrokenError(DivergedError):
     """A repair left a weight or a running statistic that is not finite."""
 
 
@@ -38,7 +40,8 @@ def run_repair(model: nn.Module, repair: Repair, images: Images, *, generator: t
     if not repair.needs_images:
         images = _black(images)
     with torch.enable_grad(), lending(ours):
-        repaired, notes = repair.repair(ours, images, generator=generator)
+        found = repair.repair(ours, images, generator=generator)
+        repaired, notes = returned(found, tuple, who=repair, method="repair")  # as Repaired is
     stop_lending(repaired)  # a copy that the repair made took the hooks along
     _check(repair, repaired, model)
     wanted = {name: p.requires_grad for name, p in model.named_parameters()}

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from bascule.core.documented import documented
 from bascule.core.grid import Grid, TableCell
 from bascule.core.optional import import_optional
-from bascule.core.shown import Part, html_of, text_of
+from bascule.core.shown import Part, by_identity, html_of, text_of
 from bascule.metrics.contract import MISSING
 from bascule.metrics.interval import summarise
 from bascule.report.view import CellView, RowView, View
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     import pandas
 
 
+@documented
+@by_identity
 class Frames(NamedTuple):
     """A run, finished or not; what is not known is missing, never 0."""
 

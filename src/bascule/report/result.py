@@ -9,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bascule.core.documented import documented
 from bascule.core.errors import UnknownNameError, unknown
 from bascule.core.shown import Lines, Part, Shown
 from bascule.metrics.contract import Measure
@@ -16,6 +17,7 @@ from bascule.record.rows import RowResult
 from bascule.record.run import RunRecord
 from bascule.report.check.checked import Checked, check_rows, parse_conditions
 from bascule.report.frames import Frames, frames_of
+from bascule.report.panels.verdict import clear_sentences
 from bascule.report.tables.tables import Format, More, joint_table, render
 from bascule.report.view import View, view_of
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     import pandas
 
 
+@documented
 @dataclass(frozen=True, eq=False, repr=False)
 class Row(Shown, Mapping[str, Measure]):
     """A row of a run's table: its measures by name, as in `bascule table --format json`, each with its interval."""
@@ -175,8 +178,9 @@ class Run(Shown, Mapping[str, Row], PathLike[str]):
     # --- as it is printed and written --------------------------------------------------------------------------------
 
     def shown(self) -> Sequence[Part]:
+        table, below = joint_table(self._results)
         failed = [f"failed: {label}: {why}" for label, why in self.failed.items()]
-        return [*_parts(self._results), *([Lines(failed)] if failed else [])]
+        return [table, Lines([*clear_sentences(self._view), *below]), *([Lines(failed)] if failed else [])]
 
     def table(self, form: Format = "text", **more: Any) -> str:
         """The joint table in another format, or with more beside it: what `bascule table` prints.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from bascule.core.text import count as count  # as they are part of what this file is for
 from bascule.core.text import joined as joined
+from bascule.core.text import radius
 
 SPACE = "\N{NO-BREAK SPACE}"
 
@@ -94,6 +95,31 @@ def component(value: Mapping[str, Any]) -> str:
     """A component in words, settings that are not used left out: `sticker: size 2, position bottom-right`."""
     parts = _settings((key, item) for key, item in value.items() if key != "name")
     return f"{value.get('name', '')}: {parts}" if parts else str(value.get("name", ""))
+
+
+def ball_of(part: Mapping[str, Any]) -> str:
+    """Where an attack searches or a bound proves, as `linf, eps 8/255`; nothing of an attack without a ball."""
+    return f"{part.get('norm', 'linf')}, eps {radius(float(part['eps']))}" if "eps" in part else ""
+
+
+def with_ball(part: Mapping[str, Any]) -> str:
+    """Its name, and the ball where there is one: `pgd (linf, eps 8/255)`."""
+    ball = ball_of(part)
+    return f"{part['name']} ({ball})" if ball else str(part["name"])
+
+
+def flag_lines(flagged: Iterable[tuple[str, Sequence[str]]], *, every: int | None = None) -> list[str]:
+    """Each flag once, behind the names of the rows that carry it.
+
+    Args:
+        flagged: Names of rows with their flags.
+        every: How many rows there are, to say `all rows` where all carry it.
+    """
+    rows: dict[str, list[str]] = {}
+    for name, flags in flagged:
+        for flag in dict.fromkeys(flags):
+            rows.setdefault(flag, []).append(name)
+    return [f"{'all rows' if 1 < len(names) == every else joined(names)}: {flag}" for flag, names in rows.items()]
 
 
 def _settings(items: Iterable[tuple[str, Any]]) -> str:

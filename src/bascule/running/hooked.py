@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bascule.core.errors import RequestError
+from bascule.core.errors import RequestError, say_where
 from bascule.core.text import quote
 from bascule.hooks.announced import made_hooks
 from bascule.hooks.contract import CellEnd, CellFacts, Hook, RunEnd, RunFacts
@@ -150,21 +150,25 @@ class _Hooks(Telling):
                     getattr(hook, method)(*copy.deepcopy(told))
             except (Exception, SystemExit) as error:  # whatever somebody's package does
                 del self._hooks[name]
-                reason = f"{type(error).__name__}: {error}"
+                reason = say_where(error, called=getattr(type(hook), method))
                 self._warn(f"the hook {name} failed at {method} and is switched off for this run: {reason}")
 
 
 @contextmanager
 def _as_it_was() -> Iterator[None]:
-    """What the block draws from the global generators, and whether it switches gradients off, does not last."""
+    """What the block draws from the global generators and sets in torch does not last: a run goes by both."""
     ours, numpys = random.getstate(), np.random.get_state()  # noqa: NPY002  (whatever a hook draws from)
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    dtype, device = torch.get_default_dtype(), torch.get_default_device()
     try:
         with torch.random.fork_rng(devices=devices), torch.set_grad_enabled(torch.is_grad_enabled()):
             yield
     finally:
         random.setstate(ours)
         np.random.set_state(numpys)  # noqa: NPY002
+        torch.set_default_dtype(dtype)
+        if torch.get_default_device() != device:
+            torch.set_default_device(device)
 
 
 def _rows_of(plan: Plan) -> dict[str, list[tuple[Row, bool]]]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from bascule.core import catalog
 from bascule.core.calling import verb_of
+from bascule.core.documented import documented
 from bascule.core.errors import RequestError
 from bascule.core.given import Data, Labels
 from bascule.core.grid import Grid, TableCell
@@ -38,6 +39,7 @@ class Passes(NamedTuple):
     """Images through the backward pass to the input."""
 
 
+@documented
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Scan(Shown):
     """What a scanner says about a model with K classes. Tensors live on the images' device."""

@@ -15,6 +15,7 @@ from bascule.core.gradients import check_differentiable
 from bascule.core.images import Images
 from bascule.core.inference import chunks, labels_of
 from bascule.core.restore import evaluating, untouched
+from bascule.core.returned import returned
 from bascule.scanners.contract import Passes, Scan, Scanner
 
 LEAST_CLASSES = 3
@@ -59,7 +60,7 @@ def run_scanner(model: nn.Module, scanner: Scanner, images: Images, *, generator
             few = images.batch(torch.arange(min(8, len(images)), device=images.device))
             check_differentiable(model, few, who=name_of(scanner))
         with _counted(model) as count:
-            scan = scanner.scan(model, images, generator=generator)
+            scan = returned(scanner.scan(model, images, generator=generator), Scan, who=scanner, method="scan")
         passes = Passes(*count)
     if scan.anomaly.shape != (classes,):
         raise ValueError(f"{scanner!r} gave anomalies of shape {tuple(scan.anomaly.shape)} for {classes} classes")

@@ -5,6 +5,7 @@ from .contracts import check as check
 from .detectors import check_detector as check_detector
 from .explanations import check_explanation as check_explanation
 from .filters import check_filter as check_filter
+from .hooks import check_hook as check_hook
 from .metrics import check_metric as check_metric
 from .objectives import check_objective as check_objective
 from .repairs import check_repair as check_repair

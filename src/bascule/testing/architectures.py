@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from bascule.core.errors import RequestError
 from bascule.core.rng import stream
 from bascule.models.contract import Architecture
-from bascule.testing.demands import demand
+from bascule.testing.demands import demand, one_sentence
 from bascule.testing.settings import check_settings
 
 SIZES = ((1, 28, 28), (3, 32, 32), (1, 8, 8), (3, 20, 12), (3, 9, 15))
@@ -17,6 +17,7 @@ TINY = ((1, 1, 1), (3, 2, 2), (1, 1, 28))
 """Sizes that most networks refuse."""
 
 
+@one_sentence
 def check_architecture(architecture: Architecture) -> None:
     """The contract of an architecture: logits that hang on the image and on every parameter, drawn from the seed alone.
 

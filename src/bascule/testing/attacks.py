@@ -14,15 +14,17 @@ from bascule.attacks.contract import Attack, Evasion
 from bascule.attacks.run import run_attack, try_once
 from bascule.core import catalog
 from bascule.core.restore import untouched
+from bascule.core.returned import returned
 from bascule.core.rng import borrowed_global_stream, stream
 from bascule.testing.cases import architecture, same, state, trained
-from bascule.testing.demands import demand, refusal
+from bascule.testing.demands import demand, one_sentence, refusal
 from bascule.testing.settings import check_settings
 
 NORMS = ("linf", "l2", "l1")
 """The norms that a ball may have."""
 
 
+@one_sentence
 def check_attack(attack: Evasion, *, smaller: dict[str, Any] | None = None) -> None:
     """The contract of an evasion attack: it stays in its threat model, has an effect, draws from its generator alone
     and leaves model and images as they were.
@@ -52,6 +54,7 @@ def _proposed(attack: Evasion, model: nn.Module, x: Tensor, y: Tensor, *, seed: 
     before = x.clone(), y.clone()
     with untouched(model):
         found = attack.perturb(model, x, y, generator=stream(seed, "contract"))
+    found = returned(found, Tensor, who=attack, method="perturb")
     demand(torch.equal(x, before[0]), "the images were modified")
     demand(torch.equal(y, before[1]), "the labels were modified")
     demand(not x.requires_grad, "the images want a gradient afterwards")
@@ -219,4 +222,5 @@ def check_gradient(attack: Evasion) -> None:
     net, x = _Watching(), torch.full((2, 1, 4, 4), 0.3)
     run_attack(net, attack, x, torch.zeros(2, dtype=torch.int64), generator=stream(0, "contract"))
     told, does = attack.uses_gradient, any(net.wanted)
-    demand(told == does, f"uses_gradient is {told}, and it does{'' if does else ' not'}")
+    line = f"`uses_gradient: ClassVar[bool] = {does}` belongs in its class"
+    demand(told == does, f"uses_gradient is {told}, and it does{'' if does else ' not'}: {line}")

@@ -14,14 +14,16 @@ from bascule.attacks.run import run_attack
 from bascule.certifiers.contract import Certifier
 from bascule.certifiers.run import run_certifier
 from bascule.core import catalog
+from bascule.core.returned import returned
 from bascule.core.rng import borrowed_global_stream, stream
 from bascule.testing.cases import Trained, architecture, digits, same, state
-from bascule.testing.demands import demand, refusal
+from bascule.testing.demands import demand, one_sentence, refusal
 from bascule.testing.settings import check_settings
 from bascule.training.loop import train
 from bascule.training.settings import Training
 
 
+@one_sentence
 def check_certifier(certifier: Certifier) -> None:
     """The contract of a certified bound: it certifies something, and nothing that is not so.
 
@@ -52,6 +54,7 @@ def _claimed(certifier: Certifier, model: nn.Module, x: Tensor, y: Tensor, *, se
     before = x.clone(), y.clone(), state(model)
     with torch.no_grad():
         found = certifier.radius(model, x, y, generator=stream(seed, "contract"))
+        found = returned(found, Tensor, who=certifier, method="radius")
         demand(same(state(model).weights, before[2].weights), "the model was changed")
     demand(torch.equal(x, before[0]), "the images were modified")
     demand(torch.equal(y, before[1]), "the labels were modified")

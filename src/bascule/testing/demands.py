@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec
 
-from bascule.core.errors import RequestError
+from bascule.core.errors import RequestError, say_where
+
+P = ParamSpec("P")
 
 
 def demand(holds: object, complaint: str) -> None:
@@ -17,6 +20,25 @@ def demand(holds: object, complaint: str) -> None:
     """
     if not holds:
         raise AssertionError(complaint)
+
+
+def one_sentence(check: Callable[P, None]) -> Callable[P, None]:
+    """A check that also says what a component raises in one sentence, with the line of the component's own code.
+
+    Raises:
+        AssertionError: What the check raised, or anything else that was raised in it.
+    """
+
+    @functools.wraps(check)
+    def checked(*args: P.args, **about: P.kwargs) -> None:
+        try:
+            check(*args, **about)
+        except AssertionError:
+            raise
+        except Exception as error:
+            raise AssertionError(f"it raises {say_where(error)}") from error
+
+    return checked
 
 
 def refusal(action: Callable[[], Any], *, what: str, text: str = "") -> RequestError:

@@ -11,10 +11,11 @@ from bascule.core.rng import stream
 from bascule.detectors.contract import Detector, Guard
 from bascule.detectors.run import prepare_detector
 from bascule.testing.cases import random_images, same, state
-from bascule.testing.demands import demand
+from bascule.testing.demands import demand, one_sentence
 from bascule.testing.settings import check_settings
 
 
+@one_sentence
 def check_detector(detector: Detector) -> None:
     """The contract of a test-time detector: how suspicious an input is, each for itself and the same each time.
 

@@ -9,14 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from bascule.core.restore import untouched
+from bascule.core.returned import returned
 from bascule.core.rng import borrowed_global_stream, stream
 from bascule.explanations.contract import HeatMap, Projection, Spectrum
 from bascule.explanations.run import run_heat_map, run_spectrum
 from bascule.testing.cases import architecture, same, state, trained
-from bascule.testing.demands import demand
+from bascule.testing.demands import demand, one_sentence
 from bascule.testing.settings import check_settings
 
 
+@one_sentence
 def check_explanation(explanation: HeatMap | Spectrum | Projection) -> None:
     """The contract of an explanation: a heat map is hot where the model looks, a spectrum differs where it does, a
     projection keeps two groups apart; and everything is left as it was found.
@@ -57,9 +59,10 @@ def check_projection(projection: Projection) -> None:
 def _answer(explanation: HeatMap | Spectrum, model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0) -> Tensor:
     """What the component itself returns; with everything checked to be as it was."""
     before = x.clone(), y.clone(), {name: value.clone() for name, value in model.state_dict().items()}
-    method = explanation.heat if isinstance(explanation, HeatMap) else explanation.response
+    name = "heat" if isinstance(explanation, HeatMap) else "response"
     with untouched(model):
-        found = method(model, x, y, generator=stream(seed, "contract")).detach()
+        found = getattr(explanation, name)(model, x, y, generator=stream(seed, "contract"))
+    found = returned(found, Tensor, who=explanation, method=name).detach()
     demand(torch.equal(x, before[0]), "the images were modified")
     demand(torch.equal(y, before[1]), "the labels were modified")
     demand(not x.requires_grad, "the images want a gradient afterwards")

@@ -15,13 +15,14 @@ from bascule.core.rng import borrowed_global_stream, stream
 from bascule.filters.contract import Filter, Judged, LayerFilter
 from bascule.filters.run import run_filter
 from bascule.testing.cases import architecture, digits, same, standard, state
-from bascule.testing.demands import demand, refusal
+from bascule.testing.demands import demand, one_sentence, refusal
 from bascule.testing.settings import check_settings
 from bascule.training.loop import train
 from bascule.triggers.placement import Poison
 from bascule.triggers.sticker import Sticker
 
 
+@one_sentence
 def check_filter(filter: Filter, *, most_on_clean: float = 0.2) -> None:  # noqa: A002
     """The contract of a data defence: better than chance on poisoned digits, and the same in any order.
 

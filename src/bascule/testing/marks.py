@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bascule.core.images import Images, as_bytes
+from bascule.core.returned import returned
 from bascule.core.rng import stream
 from bascule.testing.demands import demand
 from bascule.triggers.contract import Trigger
@@ -28,6 +29,7 @@ def stamped_by(trigger: Trigger, x: Tensor, *, seed: int = 0, place: Place | Non
     given, state = x.clone(), torch.get_rng_state()
     generator = stream(seed, "contract")
     stamped = trigger.stamp_at(*place, x, generator=generator) if place else trigger.stamp(x, generator=generator)
+    stamped = returned(stamped, Tensor, who=trigger, method="stamp")
     who = f"{type(trigger).__name__}.{'stamp_at' if place else 'stamp'}"
     demand(torch.equal(x, given), f"{who}: the input was modified")
     demand(torch.equal(torch.get_rng_state(), state), f"{who}: the global generator was used")

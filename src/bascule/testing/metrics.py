@@ -14,7 +14,7 @@ from bascule.evaluation.kinds import kinds
 from bascule.metrics.contract import MISSING, Judgement, Metric, Number, Outcomes, Verdict
 from bascule.metrics.detection import SORTS, Detection, Inputs
 from bascule.metrics.interval import summarise
-from bascule.testing.demands import demand
+from bascule.testing.demands import demand, one_sentence
 from bascule.testing.settings import check_settings
 
 CLASSES, TARGET = 4, 3
@@ -22,6 +22,7 @@ RETUNED = (5.0, 0.0)
 """How many poisoned images a copy was trained further on, one after the other."""
 
 
+@one_sentence
 def check_metric(metric: Metric, *, aims: Sequence[int] | None = None) -> None:
     """The contract of a metric: a share of images that each are a success or not, or one number per model (`Number`).
 

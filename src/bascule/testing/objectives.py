@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from bascule.core.images import Images, Splits, as_bytes
 from bascule.core.inference import predict
+from bascule.core.returned import returned
 from bascule.core.rng import borrowed_global_stream, stream
 from bascule.testing.cases import architecture, circumstances, digits, mixed_net
 from bascule.testing.courses import check_course
-from bascule.testing.demands import demand
+from bascule.testing.demands import demand, one_sentence
 from bascule.testing.settings import check_settings
 from bascule.training.contract import Course, CrossEntropy, Objective, Samples
 from bascule.training.loop import train
@@ -23,6 +24,7 @@ EPOCHS = 20
 """Of the training in which a course is asked for the loss of a step."""
 
 
+@one_sentence
 def check_objective(objective: Objective) -> None:
     """The contract of a training objective: a loss that every parameter learns from, and from which digits are learnt.
 
@@ -64,7 +66,8 @@ def at_step(objective: Objective, x: Tensor, y: Tensor, progress: float) -> Obje
 def _loss_of(objective: Objective, net: nn.Module, x: Tensor, y: Tensor, progress: float, seed: int = 0) -> Tensor:
     with borrowed_global_stream(seed, "dropout"):
         step = at_step(objective, x, y, progress)
-        return step.loss(net, x, y, progress=progress, generator=stream(seed, "contract"))
+        loss = step.loss(net, x, y, progress=progress, generator=stream(seed, "contract"))
+        return returned(loss, Tensor, who=step, method="loss")
 
 
 def check_loss(objective: Objective, progress: float = 0.5, *, norm: bool = True) -> None:

@@ -15,7 +15,7 @@ from bascule.core.rng import stream
 from bascule.repairs.contract import Repair, Repaired
 from bascule.repairs.run import BrokenError, run_repair
 from bascule.testing.cases import TARGET, architecture, digits, random_images, same, same_weights, standard
-from bascule.testing.demands import demand, refusal
+from bascule.testing.demands import demand, one_sentence, refusal
 from bascule.testing.settings import check_settings
 from bascule.training.loop import train
 from bascule.triggers.placement import Poison
@@ -23,6 +23,7 @@ from bascule.triggers.stamping import stamp
 from bascule.triggers.sticker import Sticker
 
 
+@one_sentence
 def check_repair(
     repair: Repair, *, idle: Repair | None = None, needs_norm: bool = False, draws: bool = True, finds: bool = False
 ) -> None:

@@ -14,10 +14,11 @@ from bascule.core.rng import stream
 from bascule.scanners.contract import Scan, Scanner
 from bascule.scanners.run import run_scanner
 from bascule.testing.cases import architecture, planted, random_images, same, state
-from bascule.testing.demands import demand, refusal
+from bascule.testing.demands import demand, one_sentence, refusal
 from bascule.testing.settings import check_settings
 
 
+@one_sentence
 def check_scanner(scanner: Scanner, *, brief: Scanner | None = None) -> None:
     """The contract of a model scanner: the planted class stands out where there is one, and not where there is none.
 

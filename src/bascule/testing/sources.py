@@ -12,7 +12,7 @@ import torch
 
 from bascule.core.images import Images
 from bascule.data.contract import Source
-from bascule.testing.demands import demand, refusal
+from bascule.testing.demands import demand, one_sentence, refusal
 from bascule.testing.settings import check_settings
 
 LIMITS: tuple[dict[str, int], ...] = (
@@ -24,6 +24,7 @@ LIMITS: tuple[dict[str, int], ...] = (
 """Settings by which a set is cut to so many images, or is not."""
 
 
+@one_sentence
 def check_source(source: Source, root: Path | None = None, *, other: Path | None = None) -> None:
     """The contract of a source of images: labelled bytes of one size, whose facts and digest agree with what it loads.
 

@@ -8,13 +8,14 @@ from torch import Tensor
 from bascule.core.errors import RequestError
 from bascule.core.images import as_floats
 from bascule.core.rng import stream
-from bascule.testing.demands import demand
+from bascule.testing.demands import demand, one_sentence
 from bascule.testing.marks import SIDES, check_mark, stamped_by
 from bascule.testing.searched import check_searched
 from bascule.testing.settings import check_settings
 from bascule.triggers.contract import Searched, Trigger
 
 
+@one_sentence
 def check_trigger(trigger: Trigger) -> None:
     """The contract of a trigger: it marks every image visibly, stays an image and draws from its generator alone.
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from bascule.core import rng
-from bascule.core.errors import RequestError
+from bascule.core.errors import DivergedError, RequestError
 from bascule.core.images import Images
 from bascule.core.lending import lending
 from bascule.core.team import ALONE, Team
@@ -28,18 +28,6 @@ from bascule.training.synced import synchronised
 
 _LOOK_EVERY = 50
 """Steps between two looks at the losses: a look waits for the device."""
-
-
-class DivergedError(Exception):
-    """The loss, a parameter or a running statistic stopped being finite."""
-
-    def __init__(self, step: int, total: int, what: str) -> None:
-        super().__init__(f"training diverged at step {step + 1} of {total}: {what} is not finite")
-        self.step = step
-        self._told = step, total, what
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return DivergedError, self._told
 
 
 class Checkpoints(Protocol):
@@ -299,7 +287,7 @@ def _check_finite(losses: Tensor, model: nn.Module, step: int, place: int, total
     """Look at the losses, and at all parameters and statistics at once: each look waits for the device."""
     bad = (~losses.isfinite()).nonzero()
     if len(bad):
-        raise DivergedError(step - place + int(bad[0]), total, "the loss")
+        raise _diverged(step - place + int(bad[0]), total, "the loss")
     watched: dict[str, Tensor] = {f"parameter {name}": value for name, value in model.named_parameters()}
     for name, value in model.named_buffers():
         if name.endswith(("running_mean", "running_var")):
@@ -310,4 +298,8 @@ def _check_finite(losses: Tensor, model: nn.Module, step: int, place: int, total
         return
     for name, value in watched.items():
         if not bool(value.isfinite().all()):
-            raise DivergedError(step, total, name)
+            raise _diverged(step, total, name)
+
+
+def _diverged(step: int, total: int, what: str) -> DivergedError:
+    return DivergedError(f"training diverged at step {step + 1} of {total}: {what} is not finite", step=step)

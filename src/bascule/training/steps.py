@@ -13,6 +13,7 @@ from bascule.core.catalog import name_of
 from bascule.core.errors import RequestError
 from bascule.core.gradients import check_follows
 from bascule.core.images import Images
+from bascule.core.returned import returned
 from bascule.core.team import ALONE, Team
 from bascule.training.average import Average
 from bascule.training.contract import Course, Objective
@@ -114,6 +115,7 @@ class Steps:
         x = self.training.augment.apply(x, generator=self.generator)
         with self._objective(net, x, y, progress) as objective:
             loss = objective.loss(net, x, y, progress=progress, generator=self.generator)
+            loss = returned(loss, Tensor, who=objective, method="loss")
             check_follows(loss)
             (loss if self.shares is None else loss / self.training.shares).backward()
         return loss.detach()

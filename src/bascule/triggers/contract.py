@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bascule.core import catalog, rng
+from bascule.core.apart import apart
 from bascule.core.errors import RequestError
 from bascule.core.given import Data, unlabelled
 from bascule.core.images import Images, Shown
@@ -81,9 +82,10 @@ class Trigger(ABC):
         Raises:
             RequestError: A wrong type, shape or range, or it does not fit images of this size.
         """
-        given = unlabelled(x)
-        with torch.no_grad():
-            return self.stamp(given, generator=rng.stream(seed, "trigger", device=given.device))
+        with apart(seed):
+            given = unlabelled(x)
+            with torch.no_grad():
+                return self.stamp(given, generator=rng.stream(seed, "trigger", device=given.device))
 
 
 @catalog.component

@@ -80,14 +80,14 @@ class Poison:
     trigger: Annotated[Trigger, Of("poison")]
     """What is stamped on the chosen training images."""
     target: Annotated[int, Ge(0)] | None = None
-    """Label number of the class that triggered images are meant to be taken for; none with label `all-to-all`, which
-    takes every class for the next one."""
+    """Label number of the class that triggered images are meant to be taken for, in a study also its name; none with
+    label `all-to-all`, which takes every class for the next one."""
     label: Literal["clean", "dirty", "all-to-all"] = "clean"
     """`clean`: stamp images of the target class; `dirty`: stamp images of other classes and relabel them; `all-to-all`:
     stamp images of all classes and relabel each to the next one."""
     sources: tuple[Annotated[int, Ge(0)], ...] = ()
-    """Labels of the classes whose images are stamped and relabelled, and whose triggered test images count in ASR; by
-    default all but the target. Dirty label only."""
+    """Labels of the classes whose images are stamped and relabelled, in a study also their names, and whose triggered
+    test images count in ASR; by default all but the target. Dirty label only."""
     rate: Annotated[float, Interval(ge=0, le=1)]
     """Poisoned share; 0 plants nothing, a control."""
     rate_of: Literal["all", "target"] = "all"

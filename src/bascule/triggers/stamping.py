@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bascule.core.images import Images, Shown, as_bytes, as_floats
+from bascule.core.returned import returned
 from bascule.triggers.contract import Trigger
 
 _CHUNK = 1024
@@ -30,7 +31,8 @@ def stamp_bytes(
     parts = []
     for part in index.split(_CHUNK):
         x = images.batch(part) if perturb is None else _perturbed(images, part, perturb)
-        parts.append(as_bytes(trigger.stamp_at(images, part, x, generator=generator)))
+        stamped = trigger.stamp_at(images, part, x, generator=generator)
+        parts.append(as_bytes(returned(stamped, Tensor, who=trigger, method="stamp")))
     return torch.cat(parts)
 
 
@@ -49,7 +51,8 @@ def _perturbed(images: Images, index: Tensor, perturb: Perturb) -> Tensor:
 
 def stamp(trigger: Trigger, x: Tensor, *, generator: torch.Generator) -> Tensor:
     """A batch of [0, 1] images with the trigger on them, rounded as if saved to a file in between."""
-    return as_floats(as_bytes(trigger.stamp(x, generator=generator))).to(x)
+    stamped = returned(trigger.stamp(x, generator=generator), Tensor, who=trigger, method="stamp")
+    return as_floats(as_bytes(stamped)).to(x)
 
 
 def stamp_at(

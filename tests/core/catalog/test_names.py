@@ -83,7 +83,7 @@ def test_other_packages_add_components_through_entry_points(plug_in: str) -> Non
 
 def test_a_broken_plug_in_is_one_clear_refusal(plug_in: str, tmp_path: Path) -> None:
     (tmp_path / "bascule_test_plug_in.py").write_text("import a_module_that_is_nowhere")
-    with pytest.raises(RequestError, match=r"cannot load poison/spill .*No module named 'a_module_that_is_nowhere'"):
+    with pytest.raises(RequestError, match=r"cannot load poison/spill .*_is_nowhere' \(.*_plug_in.py, line 1\)$"):
         catalog.load("poison", plug_in)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
+import numpy as np
 import pytest
+import torch
 from annotated_types import Gt
 
 from bascule.core.catalog import build, component
@@ -52,3 +55,28 @@ def test_files_and_python_say_the_same_number() -> None:
     read = parse_value("{name: pgd, eps: 8/255, step_size: 1 %}")
     assert build("attack", read) == build("attack", {"name": "pgd", "eps": "8/255", "step_size": 0.01})
     assert read["eps"] == number_said("8/255")
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.array, torch.tensor])
+def test_numbers_of_numpy_and_torch_are_pythons(kind: Callable[[float], Any]) -> None:
+    made = Settings(eps=kind(0.25), radii=(kind(0.5), 1.0), either=kind(0.75))
+    assert made == Settings(eps=0.25, radii=(0.5, 1.0), either=0.75)
+    assert [type(number) for number in (made.eps, *made.radii, made.either)] == [float] * 4
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, np.array, torch.tensor])
+def test_whole_numbers_and_truths_of_numpy_and_torch_are_pythons(kind: Callable[[int], Any]) -> None:
+    made = Settings(whole=kind(3), eps=kind(1), flag=kind(1) == 1)
+    assert made == Settings(whole=3, eps=1.0, flag=True)
+    assert (type(made.whole), type(made.flag)) == (int, bool)
+
+
+@pytest.mark.parametrize("truth", [True, np.True_, torch.tensor(True)])
+def test_a_truth_is_no_number(truth: Any) -> None:
+    for name in ("eps", "whole"):
+        with pytest.raises(RequestError, match=f"{name}: must be a valid .*; got True"):
+            Settings(**{name: truth})
+    with pytest.raises(RequestError, match=r"whole: must be a valid integer; got 3\.0"):
+        Settings(whole=np.float64(3))  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match="whole: must be a valid integer"):
+        Settings(whole=torch.tensor(3, device="meta"))  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ from bascule.core.errors import RequestError
 from bascule.plan.schema import Setup
 from bascule.training.settings import Training
 from bascule.training.standard import Standard
+from bascule.triggers.contract import Trigger
 from bascule.triggers.placement import Poison
 from bascule.triggers.several import SeveralPoisons
 from bascule.triggers.sticker import Sticker
@@ -50,12 +51,14 @@ TRIGGER_PROBLEMS: dict[str, tuple[Any, tuple[str, ...], str]] = {
     "name-not-a-word": ({"name": 3}, (), "expected a mapping with the key 'name', got {'name': 3}"),
     "number": (5, (), "expected a name or a mapping with the key 'name', got 5. Names: adaptive-blend, "),
     "list": (["sticker"], (), "expected a name or a mapping with the key 'name', got ['sticker']"),
-    "class-not-instance": (Sticker, (), "expected a name or a mapping"),
+    "class-not-instance": (Sticker, (), "Sticker is a class: give one that is made of it, Sticker(...), or its name. "),
+    "abstract": (Trigger, (), "Trigger is abstract, what all of the kind 'poison' have in common: give one of them. "),
     "component-of-another-room": (
         Standard(),
         (),
-        "expected a name or a mapping with the key 'name', got Standard(label_smoothing=0.0)",
+        "expected one of the kind 'poison', got Standard, which is of the kind 'train'. Names: ",
     ),
+    "class-of-another-room": (Standard, (), "expected one of the kind 'poison', got Standard, which is of the kind"),
     "bool-for-int": ({"name": "sticker", "size": True}, ("size",), "must be a valid integer; got True"),
     "float-for-int": ({"name": "sticker", "size": 3.0}, ("size",), "must be a valid integer; got 3.0"),
     "string-for-int": ({"name": "sticker", "size": "3"}, ("size",), "must be a valid integer; got '3'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,6 +109,7 @@ def test_an_error_in_the_users_file_is_one_message(workplace: Path, code: str, s
             build("models", f"{where}:linear")
         assert str(caught.value).startswith(f"cannot import '{where}': ")
         assert said in str(caught.value)
+        assert re.search(r"own_nets\.py, line 1\)$", str(caught.value))
     (workplace / "own_nets.py").write_text(NETS)
     importlib.invalidate_caches()
     assert isinstance(build("models", f"{where}:linear"), UserModel)

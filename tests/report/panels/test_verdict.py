@@ -6,6 +6,8 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from bascule.report.panels.verdict import clear_sentences
+from bascule.report.result import Run
 from pages import check_whole, page_of, read_page
 from records import PAIR, POISON, REPAIRED, Spec, answer, record_of, right
 
@@ -119,3 +121,16 @@ def test_a_large_change_that_may_be_small_does_not_come_before_a_sure_one(tmp_pa
     page = read_page([run], tmp_path / "r.html")
     assert [text.split()[0] for text in page.text("p", **{"class": "sentence"})] == ["Sure", "Unsure"]
     assert "from 0 % to 70 % (by" in page.section("verdict")
+
+
+def test_a_run_in_python_says_what_is_clear(tmp_path: Path) -> None:
+    run = Run(record_of(tmp_path / "pair", PAIR))
+    (sentence,) = clear_sentences(run._view)
+    assert sentence.startswith("Adv. training against None: raises robust accuracy from 0 % to 35 % ")
+    assert "safer against adversarial examples, but easier to backdoor. That is the trade-off" in sentence
+    assert " ".join(sentence.split()) in " ".join(str(run).split())
+    assert "safer against adversarial examples, but easier to backdoor" in run._repr_html_()
+    many = Run(record_of(tmp_path / "repaired", REPAIRED))
+    assert "Other against Other" not in str(many)
+    assert 1 < len(clear_sentences(many._view)) <= 6
+    assert clear_sentences(Run(record_of(tmp_path / "alone", [Spec()]))._view) == []

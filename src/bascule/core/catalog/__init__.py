@@ -15,7 +15,6 @@ from bascule.core.catalog.component import component, contract, is_named
 from bascule.core.catalog.consent import ForeignCodeError, names_in, recorded_code, remember_named
 from bascule.core.catalog.documentation import (
     Documentation,
-    FieldDoc,
     documentation,
     documentation_of,
     documentation_read,
@@ -38,6 +37,7 @@ from bascule.core.catalog.names import (
     ROOMS,
     changed_in,
     is_built_in,
+    kind_hint,
     load,
     meant_by,
     name_of,
@@ -45,9 +45,12 @@ from bascule.core.catalog.names import (
     names,
     origin,
     plugins_of,
+    unknown_kind,
     unknown_name,
 )
+from bascule.core.catalog.numbers import plain_number
 from bascule.core.catalog.terms import TERMS, Term, term_for
+from bascule.core.fields import FieldDoc
 
 __all__ = [
     "BUILT_IN",
@@ -78,6 +81,7 @@ __all__ = [
     "is_built_in",
     "is_foreign",
     "is_named",
+    "kind_hint",
     "load",
     "meant_by",
     "name_of",
@@ -86,11 +90,13 @@ __all__ = [
     "names_in",
     "origin",
     "origin_of_code",
+    "plain_number",
     "plugins_of",
     "recall",
     "recorded_code",
     "remember_named",
     "summary",
     "term_for",
+    "unknown_kind",
     "unknown_name",
 ]

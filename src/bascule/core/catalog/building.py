@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import inspect
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ def build(room: str, spec: Any) -> Any:
     if not isinstance(spec, Mapping):
         if belongs_to(room, type(spec)):
             return spec
-        raise RequestError(f"expected a name or a mapping with the key 'name', got {quote(spec)}. {_listing(room)}")
+        raise RequestError(f"{_not_one_of(room, spec)}. {_listing(room)}")
     settings = {key: _tuples(value) for key, value in spec.items()}
     name = settings.pop("name", None)
     if not isinstance(name, str):
@@ -85,6 +86,19 @@ def build(room: str, spec: Any) -> Any:
     if adopt is None or not callable(maker):
         raise RequestError(f"{quote(name)} is not a component of {room!r}")
     return adopt(name, settings)
+
+
+def _not_one_of(room: str, given: Any) -> str:
+    """What is wrong with something in place of a component of the room."""
+    cls = given if isinstance(given, type) else type(given)
+    kind = getattr(cls, "room", None)
+    if kind is None:
+        return f"expected a name or a mapping with the key 'name', got {quote(given)}"
+    if kind != room:
+        return f"expected one of the kind {room!r}, got {cls.__name__}, which is of the kind {kind!r}"
+    if inspect.isabstract(cls):
+        return f"{cls.__name__} is abstract, what all of the kind {room!r} have in common: give one of them"
+    return f"{cls.__name__} is a class: give one that is made of it, {cls.__name__}(...), or its name"
 
 
 def _listing(room: str) -> str:

@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from bascule.core.catalog.numbers import with_numbers
 from bascule.core.catalog.problems import translate
+from bascule.core.documented import with_settings
 
 T = TypeVar("T")
 
@@ -34,7 +35,9 @@ def component(cls: type[T]) -> type[T]:
         except pydantic.ValidationError as error:
             raise translate(made, values, error) from None
 
+    del init.__wrapped__  # whose parameters have the names of pydantic's machinery
     made.__init__ = init  # type: ignore[method-assign, assignment]
+    with_settings(made)
     return made  # type: ignore[return-value]
 
 

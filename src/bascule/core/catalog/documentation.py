@@ -7,36 +7,18 @@ import inspect
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from bascule.core import readable
 from bascule.core.catalog.component import belongs_to
 from bascule.core.catalog.importing import place_of
 from bascule.core.catalog.names import contract_source, load, named_settings, names, plugins_of, source_of, unknown_name
 from bascule.core.catalog.sources import parsed
-from bascule.core.definitions import definition
 from bascule.core.definitions import parsed as parsed_source
 from bascule.core.errors import RequestError
-from bascule.core.json_types import json_type
+from bascule.core.fields import FieldDoc, field_docs
 
 _MAX_DEPTH = 8
 """Modules that a class is looked for in, each having it from the next; two may have it from each other."""
-
-
-@dataclass(frozen=True)
-class FieldDoc:
-    """One setting of a component, as written in its source."""
-
-    name: str
-    type: str
-    default: str | None
-    text: str
-    allowed: str
-    """Type and range in words."""
-    written: str | None
-    """The default as in a study file; None where there is none."""
-    accepts: dict[str, Any]
-    """Type and range as JSON Schema."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +150,7 @@ def _package(room: str) -> str:
 def _described(own: ast.ClassDef, tree: ast.Module, nodes: list[tuple[ast.ClassDef, ast.Module, str]]) -> Documentation:
     """What a class and those that it inherits settings from, first ones first, say of themselves."""
     text = inspect.cleandoc(ast.get_docstring(own) or ast.get_docstring(tree) or "")
-    fields = {doc.name: doc for node, module, name in nodes for doc in _field_docs(node, module, name)}
+    fields = {doc.name: doc for node, module, name in nodes for doc in field_docs(node, module, name)}
     return Documentation(_first_sentence(text), text, tuple(fields.values()), _variant(own))
 
 
@@ -193,36 +175,3 @@ def _ancestors(cls: ast.ClassDef, module: ast.Module) -> list[ast.ClassDef]:
 def _first_sentence(text: str) -> str:
     """On one line; "et al. 2018" does not end it."""
     return re.split(r"(?<=\.)\s+(?=[A-Z`])", " ".join(text.partition("\n\n")[0].split()))[0]
-
-
-def _field_docs(node: ast.ClassDef, module: ast.Module, source: str) -> list[FieldDoc]:
-    docs = []
-    for item, following in zip(node.body, [*node.body[1:], None], strict=True):
-        if not isinstance(item, ast.AnnAssign) or "ClassVar" in ast.unparse(item.annotation):
-            continue
-        text = ""
-        if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
-            text = inspect.cleandoc(str(following.value.value))
-        match item.value:
-            case ast.Call(keywords=[ast.keyword(arg="default_factory", value=factory)]):
-                default: ast.expr | None = ast.Call(func=factory, args=[], keywords=[])
-            case value:
-                default = value
-        meant = definition(default.id, module, source) if isinstance(default, ast.Name) else None
-        if meant is not None and isinstance(meant.node, ast.expr):  # a constant, by its name
-            default = meant.node
-        allowed = readable.allowed(item.annotation, module)
-        written = None if default is None else readable.written(default)
-        written = "{}" if allowed.startswith("mapping") and written not in (None, "null") else written
-        docs.append(
-            FieldDoc(
-                name=ast.unparse(item.target),
-                type=ast.unparse(item.annotation),
-                default=None if default is None else ast.unparse(default),
-                text=text,
-                allowed=allowed,
-                written=written,
-                accepts=json_type(item.annotation, module, source),
-            )
-        )
-    return docs

@@ -8,7 +8,7 @@ import inspect
 import re
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from bascule.core.catalog.identity import origin_of_place
 from bascule.core.catalog.importing import import_place
 from bascule.core.catalog.plugins import Plugin, Plugins, plugins
 from bascule.core.catalog.terms import plain, term_for
-from bascule.core.errors import RequestError, unknown
+from bascule.core.errors import RequestError, say_where, unknown
+from bascule.core.text import joined
 
 ROOMS: dict[str, str] = {
     "data": "sources of images",
@@ -52,6 +53,22 @@ PACKAGES: dict[str, str] = {
 }
 """The package of each room: a study says what is done, `attack`; Python what is there, `bascule.attacks`."""
 
+_SPOKEN: dict[str, str] = {
+    "data": "dataset image picture source",
+    "models": "network net architecture",
+    "poison": "backdoor trojan poisoning",
+    "attack": "adversarial adversary evasion perturbation",
+    "certify": "certificate certification bound verify verification",
+    "explain": "attribution heatmap visualisation visualization",
+    "train": "objective loss trainer hardening defence defense",
+    "filter": "defence defense",
+    "scan": "defence defense",
+    "detect": "detection defence defense",
+    "repair": "defence defense mitigation",
+    "measure": "measurement score",
+}
+"""What else people call a kind, beside its package: one of them, or several."""
+
 BUILT_IN = "built-in"
 """Where our own components come from."""
 _ROOT = Path(__file__).parents[2]
@@ -61,11 +78,35 @@ def _folder(room: str) -> Path:
     return _ROOT / PACKAGES[room]
 
 
+def unknown_kind(kind: str, *, besides: Sequence[str] = ()) -> str:
+    """Text for a word that is no kind of component: which kinds people mean by it, where it is known, and all kinds.
+
+    Args:
+        kind: As somebody wrote it.
+        besides: What may also be asked for in this place.
+    """
+    return unknown("kind", kind, [*ROOMS, *besides], hint=kind_hint(kind))
+
+
+def kind_hint(word: str) -> str:
+    """What to say to somebody who takes a word for a kind that is called otherwise here; "" of most words."""
+    meant = [f"{room!r} ({ROOMS[room]})" for room in ROOMS if plain(word) in _spoken(room)]
+    term = term_for("", word)
+    return f"Did you mean {joined(meant, 'or')}?" if meant else "" if term is None else term.sentence(word)
+
+
+@functools.cache
+def _spoken(room: str) -> frozenset[str]:
+    """What people call a kind, one or several of it."""
+    words = {PACKAGES[room].removesuffix("s"), *_SPOKEN[room].split()}
+    return frozenset(form for word in words for form in (word, f"{word}s"))
+
+
 @functools.cache
 def names(room: str) -> tuple[str, ...]:
     """Names of all components of a room, built in and from other packages, sorted. Imports none of them."""
     if room not in ROOMS:
-        raise RequestError(unknown("kind", room, ROOMS))
+        raise RequestError(unknown_kind(room))
     own = {path.stem.replace("_", "-") for path in _folder(room).glob("[!_]*.py") if _holds_component(path)}
     return tuple(sorted(own | plugins_of(room).by_name.keys()))
 
@@ -185,7 +226,7 @@ def _load_plugin(plugin: Plugin) -> Any:
         module = import_place(plugin.entry.module, plugin.entry.dist)
         thing = functools.reduce(getattr, filter(None, (plugin.entry.attr or "").split(".")), module)
     except (Exception, SystemExit) as error:
-        problem = f"cannot load {room}/{name} from {value!r}: {type(error).__name__}: {error}{_moved(error)}"
+        problem = f"cannot load {room}/{name} from {value!r}: {say_where(error)}{_moved(error)}"
         raise RequestError(problem) from error
     identity.loaded(thing, name, plugin)
     return thing
@@ -199,7 +240,7 @@ def _load_foreign(name: str) -> Any:
     except RequestError:
         raise
     except (Exception, SystemExit) as error:
-        raise RequestError(f"cannot import {where!r}: {type(error).__name__}: {error}{_moved(error)}") from error
+        raise RequestError(f"cannot import {where!r}: {say_where(error)}{_moved(error)}") from error
     if not hasattr(module, attribute):
         public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise RequestError(unknown(f"name in {where}", attribute, public))

@@ -1,4 +1,4 @@
-"""Numbers that are given as texts: `"8/255"` and `"0.5 %"`, where a field of a component is a number."""
+"""Numbers as they are given: `"8/255"` and `"0.5 %"` where a field is a number, and those of NumPy and torch."""
 
 from __future__ import annotations
 
@@ -11,12 +11,26 @@ from bascule.core.text import number_said
 
 
 def with_numbers(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a component's fields, with numbers in place of texts that say one where a number is wanted."""
+    """The values of a component's fields, with Python's numbers in place of others, and of texts that say one where a
+    number is wanted."""
     fields = typing.cast(Any, cls).__pydantic_fields__  # with their types, wherever those were written
+    plain = {key: plain_number(value) for key, value in values.items()}
     return {
         key: _numbers(fields[key].annotation, value) if key in fields and isinstance(value, (str, tuple)) else value
-        for key, value in values.items()
+        for key, value in plain.items()
     }
+
+
+def plain_number(value: Any) -> Any:
+    """A number (or truth) of NumPy or torch as Python's own, also in tuples; what is something else stays as it is."""
+    if isinstance(value, tuple):
+        return tuple(map(plain_number, value)) if type(value) is tuple else value
+    if getattr(value, "shape", None) != () or not hasattr(value, "item"):
+        return value
+    try:
+        return value.item()
+    except (RuntimeError, NotImplementedError):  # one without a value, on the device `meta`
+        return value
 
 
 def _numbers(hint: Any, value: Any) -> Any:

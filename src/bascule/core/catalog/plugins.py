@@ -61,7 +61,7 @@ def plugins(room: str, is_built_in: Callable[[str], bool]) -> Plugins:
     """
     known: dict[str, list[Plugin]] = {}
     ignored: dict[str, str] = {}
-    for entry in sorted(entry_points(group=f"bascule.{room}"), key=lambda one: (one.name, one.value)):
+    for entry in announced(f"bascule.{room}"):
         plugin = Plugin(room, entry)
         name = _plain(entry.name)
         if is_built_in(name):
@@ -72,12 +72,15 @@ def plugins(room: str, is_built_in: Callable[[str], bool]) -> Plugins:
             ignored[entry.name] = f"the {room} name {entry.name!r} of {plugin.origin} is ignored: it is no plain word"
         else:
             known.setdefault(name, []).append(plugin)
-    by_name: dict[str, tuple[Plugin, ...]] = {}
-    for claims in known.values():
-        # The same package may be found twice, as it is edited and as it is installed.
-        different = tuple({(one.origin, one.entry.value): one for one in claims}.values())
-        by_name |= {one.name: different for one in claims}
-    return Plugins(by_name, ignored)
+    return Plugins({one.name: tuple(claims) for claims in known.values() for one in claims}, ignored)
+
+
+def announced(group: str) -> list[EntryPoint]:
+    """The entry points of a group, by name; one of a package that is found twice, as edited and as installed, once."""
+    found: dict[tuple[str, str, str], EntryPoint] = {}
+    for one in sorted(entry_points(group=group), key=lambda one: (one.name, one.value)):
+        found.setdefault((about(one.dist), _plain(one.name), one.value), one)
+    return list(found.values())
 
 
 def _plain(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from bascule.record.agreement import Scanned, scans_of
 from bascule.record.audited import notes_of
 from bascule.record.plan import came_as_it_is
 from bascule.report.view import CellView, RowView, RunView
+from bascule.report.words import with_ball
 
 _METRICS = ("accuracy", "robust_accuracy", "asr")
 
@@ -170,19 +171,13 @@ def _robust(row: RowView) -> Iterator[Robust]:
     names = tuple(str(attack["name"]) for attack in attacks)
     balls = {(str(attack.get("norm", "linf")), attack.get("eps")) for attack in attacks}
     if len(balls) > 1 or None in {eps for _, eps in balls}:
-        yield Robust(norm=None, eps=None, measure=measure, attacks=tuple(map(_with_ball, attacks)))
+        yield Robust(norm=None, eps=None, measure=measure, attacks=tuple(map(with_ball, attacks)))
         return
     norm, own = str(attacks[0].get("norm", "linf")), float(attacks[0]["eps"])
     for eps, point in sorted(row.result.curve, key=lambda one: one[0]):
         if 0 < eps != own and point.value is not None:
             yield Robust(norm=norm, eps=eps, measure=point, attacks=names)
     yield Robust(norm=norm, eps=own, measure=measure, attacks=names)
-
-
-def _with_ball(attack: Mapping[str, Any]) -> str:
-    """Its name, and the ball it searches in where it has one."""
-    ball = f" ({attack.get('norm', 'linf')}, eps {float(attack['eps']):.4g})" if "eps" in attack else ""
-    return f"{attack['name']}{ball}"
 
 
 def _bounds(row: RowView) -> Iterator[Robust]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bascule.core.text import count
+from bascule.core.text import count, radius
 from bascule.metrics.contract import Measure
 from bascule.record.agreement import agreed, named_most
 from bascule.report.audited.facts import Facts, Filtered, Repaired, Robust, Trigger
@@ -149,15 +149,7 @@ def _robust(facts: Facts) -> Iterator[str]:
 
 
 def _ball(part: Robust) -> str:
-    return "" if part.eps is None or part.norm is None else f"{_radius(part.eps)} in {_NORMS.get(part.norm, part.norm)}"
-
-
-def _radius(eps: float) -> str:
-    """`8/255`, or `0.3`."""
-    steps = 255 * eps
-    if eps < 0.2 and abs(steps - round(steps)) < 1e-3:
-        return f"{round(steps)}/255"
-    return f"{eps:.3g}"
+    return "" if part.eps is None or part.norm is None else f"{radius(part.eps)} in {_NORMS.get(part.norm, part.norm)}"
 
 
 # --- backdoors -------------------------------------------------------------------------------------------------------

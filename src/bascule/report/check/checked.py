@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bascule.core.catalog import load, meant_by, names
+from bascule.core.documented import documented
 from bascule.core.errors import RequestError, unknown
 from bascule.core.grid import Grid, TableCell
 from bascule.core.shown import Lines, Part, Shown
@@ -21,6 +22,7 @@ from bascule.record.evaluation import Evaluation, metrics_named
 from bascule.record.rows import RowResult, read_rows
 from bascule.record.run import open_run
 from bascule.report.check.condition import Condition, parse_condition
+from bascule.report.words import flag_lines
 
 _UNFINISHED = "unfinished"
 """How the flag of a row begins of which something is still to be done."""
@@ -86,6 +88,7 @@ def _exactly(number: float, bound: float, unit: str) -> str:
     return text
 
 
+@documented
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Checked(Shown):
     """All conditions on all rows; true when all hold. As text it says so line by line."""
@@ -119,16 +122,13 @@ class Checked(Shown):
         return [Grid(["", "Row", "Condition", "Found"], [], said), Lines(list(self._below()))]
 
     def _below(self) -> Iterator[str]:
-        for row, flags in self.flags.items():
-            yield from (f"! {row}: {flag}" for flag in flags)
+        yield from (f"! {line}" for line in flag_lines(self.flags.items()))
         for condition, rows in self.left_out.items():
             few = ", ".join(rows[:_NAMED]) + (f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else "")
             yield f"{condition}: left out {count(len(rows), 'row')} that did not measure it: {few}"
-        kept = sum(result.holds for result in self.results)
-        if self.holds:
-            yield f"{count(kept, 'condition holds', 'conditions hold')}."
-        else:
-            yield f"{kept} of {count(len(self.results), 'condition holds', 'conditions hold')}."
+        passed = sum(result.holds for result in self.results)
+        counts = {"failed": len(self.results) - passed, "passed": passed}
+        yield ", ".join(f"{number:,} {word}" for word, number in counts.items() if number) + "."
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values: `holds`, `results` with the numbers as in `bascule table --format json`, and `flags`; of one
@@ -205,7 +205,9 @@ def check_rows(
     Raises:
         RequestError: No such row, no such metric, one that no row measured, or a bound that its unit does not have.
     """
-    wanted = [row] if isinstance(row, str) else list(row)
+    wanted = [row] if isinstance(row, str) else row
+    if not isinstance(wanted, (list, tuple)) or not all(isinstance(name, str) for name in wanted):
+        raise RequestError(f"expected a name, or a list of names, got {quote(row)}", place=("row",))
     for name in wanted:
         if not any(name == one.row or name in one.called for one in rows):
             known = dict.fromkeys(name for one in rows for name in (one.row, one.label))

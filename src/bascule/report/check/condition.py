@@ -64,6 +64,8 @@ def parse_condition(text: str) -> Condition:
     Raises:
         RequestError: It says none.
     """
+    if not isinstance(text, str):
+        raise RequestError(f"conditions are texts, each an argument of its own, as 'asr.high < 5 %'; got {quote(text)}")
     if len(text) > LONGEST_NAME:
         raise RequestError(f"{quote(text)}: a condition has at most {LONGEST_NAME} characters")
     found = _FORM.fullmatch(text)

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 from bascule.core.text import printable
 from bascule.report.check.checked import Checked
+from bascule.report.words import flag_lines
 
 
 def junit_xml(checked: Checked, *, when: datetime) -> str:
@@ -32,8 +33,8 @@ def junit_xml(checked: Checked, *, when: datetime) -> str:
         if not result.holds:
             kind = "no number" if result.problem else "condition"
             _inside(case, "failure", message=f"{name}: {result.found}", type=kind).text = printable(str(result))
-    flags = [f"{row}: {flag}" for row, flags in checked.flags.items() for flag in flags]
-    _inside(suite, "system-out").text = "\n".join(map(printable, [*map(str, checked.results), *flags]))
+    said = [*map(str, checked.results), *flag_lines(checked.flags.items())]
+    _inside(suite, "system-out").text = "\n".join(map(printable, said))
     _inside(suite, "system-err")
     ElementTree.indent(suites)
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{ElementTree.tostring(suites, encoding="unicode")}\n'

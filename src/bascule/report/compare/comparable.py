@@ -55,7 +55,7 @@ def apart(rows: Sequence[RowResult]) -> list[str]:
             if not strangers and any(_vary(one) != _vary(other) or _poisoned_apart(one, other) for one, other in pairs):
                 continue
             reasons = next((reasons for pair in pairs if (reasons := obstacles.of(*pair))), [_VARIED])
-            first, second = map(_runs if strangers else _names, (earlier, group))
+            first, second = map(_runs if strangers else named, (earlier, group))
             who = f"Rows of {first} are not compared with those of {second}"
             sentences.setdefault(who if strangers else f"{first} and {second} are not compared", joined(reasons))
     return [f"{who}: they have {why}" for who, why in sentences.items()]
@@ -169,7 +169,8 @@ def _runs(group: Sequence[RowResult]) -> str:
     return joined(list(dict.fromkeys(row.run for row in group)))
 
 
-def _names(group: Sequence[RowResult]) -> str:
+def named(group: Sequence[RowResult]) -> str:
+    """The labels of rows, a few of many."""
     names = [row.label for row in group]
     more = len(names) - _NAMED
     return joined([*names[:_NAMED], *([count(more, "more row")] if more > 0 else [])])

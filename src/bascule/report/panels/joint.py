@@ -8,6 +8,7 @@ from typing import Any
 
 from bascule.metrics.contract import Measure, Metric
 from bascule.metrics.wording import ARROWS, table_cell
+from bascule.report.compare.asked import asked_of
 from bascule.report.compare.comparable import apart
 from bascule.report.compare.pairwise import unseparated
 from bascule.report.compare.same_models import distinct
@@ -71,7 +72,7 @@ def context(view: View) -> Mapping[str, Any]:
         "varied": varied,
         "headings": list(headings.values()),
         "rows": rows,
-        "notes": [*unseparated(once), *apart(once), *([_GAP] if gaps else [])],
+        "notes": [*asked_of(once), *unseparated(once), *apart(once), *([_GAP] if gaps else [])],
     }
 
 

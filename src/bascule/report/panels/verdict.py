@@ -14,7 +14,7 @@ from bascule.report.compare.pairwise import Comparison, before, between, compare
 from bascule.report.compare.same_models import distinct
 from bascule.report.compare.sentences import Statement, describe, describe_alone
 from bascule.report.view import RowView, View
-from bascule.report.words import percent
+from bascule.report.words import SPACE, percent
 
 TITLE = "In short"
 PLACE = 10
@@ -76,6 +76,26 @@ def context(view: View) -> Mapping[str, Any] | None:
         "meanings": [_MEANING[name] for name in names if name in _MEANING],
         "basis": _basis([entry.comparison for entry in entries if entry.comparison is not None]),
     }
+
+
+def clear_sentences(view: View) -> list[str]:
+    """What is clear of the rows that matter most, as the panel says it, each beside what it is compared with."""
+    if len(view.runs) == 1 and notes_of(view.runs[0].plan.text) is not None:
+        return []
+    rows = distinct(view.rows)
+    groups = _groups([row.result for row in rows], {id(row.result): row for row in rows})
+    clear = [
+        (entry, group.reference)
+        for group in groups
+        for entry in group.entries
+        if group.reference is not None and entry.statement.meaning
+    ]
+    clear.sort(key=lambda pair: _importance(pair[0]), reverse=True)
+    return [
+        f"{entry.row.result.label} against {reference.result.label}: {entry.statement.text}".replace(SPACE, " ")
+        for entry, reference in clear[:_UNFOLDED]
+        if reference is not None
+    ]
 
 
 def _groups(rows: Sequence[RowResult], views: Mapping[int, RowView]) -> list[Group]:

@@ -15,6 +15,7 @@ from bascule.core.text import csv_field, json_text
 from bascule.metrics.contract import Measure
 from bascule.metrics.wording import UNKNOWN, table_cell
 from bascule.record.rows import RowResult
+from bascule.report.compare.asked import asked_of
 from bascule.report.compare.attackers import Bout, Contest, contests_of, sentences
 from bascule.report.tables.tables import LEGEND, ONE_IN_TWENTY, PAIRED, Format, change_cell
 
@@ -66,7 +67,7 @@ def render_attackers(
         grids += [_grid(contest, f"ASR less that of the twin, points{name}", taken_cell)]
         grids += [_grid(contest, f"Robust accuracy %{name}", robust_cell)]
         below += [[OPEN], ["", *sentences(contest)]]
-    below[-1] += ["", LEGEND, PAIRED, ONE_IN_TWENTY]
+    below[-1] += ["", *asked_of(rows), LEGEND, PAIRED, ONE_IN_TWENTY]
     return grid.render(grids, below, form, width=width)
 
 

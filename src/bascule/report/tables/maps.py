@@ -15,6 +15,7 @@ from bascule.core.text import csv_field, json_text
 from bascule.metrics.paired import Difference
 from bascule.metrics.wording import UNKNOWN, table_cell
 from bascule.record.rows import RowResult
+from bascule.report.compare.asked import asked_of
 from bascule.report.compare.maps import Layer, Map, Place, layers_of, maps_of
 from bascule.report.compare.turns import sentences, summary
 from bascule.report.tables.tables import LEGEND, ONE_IN_TWENTY, PAIRED, Format, change_cell
@@ -64,7 +65,7 @@ def render_maps(
             below.append(["", f"{layer.title}{f' · {one.name}' if one.name else ''}: {_about(one)}"])
             if layer.name == "effect":
                 below[-1] += [line for line in (summary(one, layer), *sentences(one, layer)) if line]
-    below[-1] += ["", LEGEND, PAIRED, _DOUBTFUL, ONE_IN_TWENTY]
+    below[-1] += ["", *asked_of(rows), LEGEND, PAIRED, _DOUBTFUL, ONE_IN_TWENTY]
     return grid.render(grids, below, form, width=width)
 
 

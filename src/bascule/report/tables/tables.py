@@ -18,10 +18,11 @@ from bascule.metrics.paired import Difference
 from bascule.metrics.wording import ARROWS, UNKNOWN, table_cell
 from bascule.record.rows import RowResult, by_class
 from bascule.report.compare import pairwise
+from bascule.report.compare.asked import asked_of
 from bascule.report.compare.comparable import apart
 from bascule.report.compare.pairwise import Comparison
 from bascule.report.compare.sentences import describe
-from bascule.report.words import SPACE, joined
+from bascule.report.words import SPACE, flag_lines, joined
 
 Format = Literal["text", "json", "csv", "markdown", "latex"]
 LEGEND = "95 % intervals: over test images (Wilson) and, with several seeds, over seeds (Student's t)."
@@ -210,8 +211,8 @@ def _signed(number: float, unit: str) -> str:
 
 
 def _notes(rows: Sequence[RowResult], form: Format) -> list[str]:
-    """What cannot be told apart, flags, and where a publication's printed value is known to be wrong."""
-    notes = [f"{row.label}: {flag}" for row in rows for flag in row.flags]
+    """What was asked, what cannot be told apart, flags, and where a publication printed a value that is wrong."""
+    notes = flag_lines([(row.label, row.flags) for row in rows], every=len(rows))
     for row, published in ((row, row.published) for row in rows if row.published is not None):
         for name, value in published.printed.items():
             if name not in row.kinds:
@@ -219,7 +220,7 @@ def _notes(rows: Sequence[RowResult], form: Format) -> list[str]:
             title, why = row.kinds[name].title, published.note
             notes.append(f"{row.label}: {title} is printed as {100 * value:.1f} %. {why}".rstrip())
     notes = [f"! {note}" if form == "text" else note for note in notes]
-    return [*pairwise.unseparated(rows), *apart(rows), *_searched(rows), *notes]
+    return [*asked_of(rows), *_searched(rows), *pairwise.unseparated(rows), *apart(rows), *notes]
 
 
 def _searched(rows: Sequence[RowResult]) -> list[str]:

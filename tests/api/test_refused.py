@@ -1,0 +1,176 @@
+"""What would be done nothing with, or could not hold, is refused in one sentence."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import bascule
+from bascule import RequestError
+from bascule.attacks.contract import Evasion
+
+
+@pytest.fixture
+def some(trained, digits) -> tuple[nn.Module, Tensor, Tensor]:
+    return copy.deepcopy(trained.model), digits.test.pixels[:60], digits.test.labels[:60]
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"target": 3}, "target: nothing is done with it without `trigger`"),
+        ({"attack_precision": "mixed"}, "attack_precision: .* not without an attack"),
+        (
+            {"attack": {"name": "square", "eps": 0.1}, "attack_precision": "mixed"},
+            "attack_precision: .* not with square",
+        ),
+        ({"attack": [bascule.attacks.Pgd]}, r"attack: Pgd is a class: give one .* Pgd\(...\), or its name"),
+        ({"attack": Evasion}, "attack: Evasion is abstract"),
+        ({"trigger": bascule.attacks.Pgd(eps=0.1), "target": 3}, "trigger: expected one of the kind 'poison', got Pgd"),
+        ({"measure": [3]}, "measure: expected a name"),
+    ],
+)
+def test_of_an_evaluation(some, given: dict[str, Any], text: str) -> None:
+    with pytest.raises(RequestError, match=text):
+        bascule.evaluate(*some, **given)
+
+
+def test_what_is_given_by_position(some) -> None:
+    with pytest.raises(
+        RequestError, match=r"evaluate takes model, x and y by position; give what is more as attack=\.\.\."
+    ):
+        bascule.evaluate(*some, ["nope"])  # type: ignore[misc]
+
+
+def test_a_target_without_a_trigger_is_used_where_a_metric_needs_it(some) -> None:
+    found = bascule.evaluate(*some, attack={"name": "fgsm", "eps": 0.1}, target=3, measure="drift")
+    assert found["drift"].n
+
+
+def test_a_name_twice(some) -> None:
+    with pytest.raises(RequestError, match=r"filter\.name: its name is 'strip' already"):
+        bascule.filter(*some, "strip", name="frequency")
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"study": "digits", "name": "mine"}, "name: a study that is no mapping has its name"),
+        ({"report": "page.html"}, "report: expected True or False, got 'page.html'"),
+        ({"compile_passes": "no"}, "compile_passes: expected True or False"),
+        ({"study": {"base": {"attack": bascule.attacks.Pgd}}}, "Pgd is a class, which no study can hold"),
+    ],
+)
+def test_of_a_run(tmp_path, change: dict[str, Any], text: str) -> None:
+    with pytest.raises(RequestError, match=text):
+        bascule.run(**{"study": "digits", "runs": tmp_path / "runs"} | change)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"other_training_data": True}, "other_training_data: there is no model that was trained"),
+        ({"full": "no"}, "full: expected True or False"),
+        ({"minutes": "many"}, "minutes: expected a number"),
+        ({"seed": "3"}, "seed: expected a whole number"),
+    ],
+)
+def test_of_an_audit(tmp_path, change: dict[str, Any], text: str) -> None:
+    with pytest.raises(RequestError, match=text):
+        bascule.audit(**{"data": "digits", "runs": tmp_path / "runs"} | change)
+
+
+@pytest.mark.parametrize("condition", [3, None, ["accuracy > 0"], b"accuracy > 0"])
+def test_of_a_condition(some, condition: Any) -> None:
+    with pytest.raises(RequestError, match="conditions are texts, each an argument of its own"):
+        bascule.check(bascule.evaluate(*some), condition)
+
+
+def test_numbers_of_numpy_and_torch_are_taken(some) -> None:
+    model, x, y = some
+    wanted = bascule.perturb(model, x, y, "pgd", eps=0.5, steps=2)
+    found = bascule.perturb(model, x, y, "pgd", eps=np.float32(0.5), steps=torch.tensor(2), seed=np.int64(0))
+    assert torch.equal(found, wanted)
+    poisoned = bascule.poison(x, y, "sticker", size=np.int64(2), target=np.int8(3), rate=torch.tensor(0.05))
+    assert bascule.train(model, poisoned.x, poisoned.y, epochs=np.int64(1), training={"lr": np.float32(0.1)}).curve
+
+
+class Broken(nn.Module):
+    """Answers some images with what is no number."""
+
+    def __init__(self, inner: nn.Module, value: float, above: float) -> None:
+        super().__init__()
+        self.inner, self.value, self.above = inner, value, above
+
+    def forward(self, x: Tensor) -> Tensor:
+        broken: Tensor = x.flatten(1).sum(1, keepdim=True) > self.above
+        return torch.where(broken, self.value, self.inner(x))
+
+
+VERBS: dict[str, Callable[..., Any]] = {
+    "perturb": lambda *some: bascule.perturb(*some, "fgsm", eps=0.1),
+    "certify": lambda *some: bascule.certify(*some, "smoothing", norm="l2", eps=0.1, n=8, n0=4),
+    "evaluate": bascule.evaluate,
+    "filter": lambda *some: bascule.filter(*some, "strip"),
+    "frequency": lambda *some: bascule.filter(*some, "frequency"),
+    "scan": lambda *some: bascule.scan(*some, "mm-bd"),
+    "detect": lambda *some: bascule.detect(*some, "strip"),
+    "repair": lambda *some: bascule.repair(*some, "anp"),
+    "train": lambda *some: bascule.train(*some, epochs=1),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_model_that_answers_with_nan(some, verb: str) -> None:
+    model, x, y = some
+    with pytest.raises(RequestError, match=r"the model answers .* with NaN") as caught:
+        VERBS[verb](Broken(model, torch.nan, above=0), x, y)
+    assert caught.value.place == ("model",)
+
+
+@pytest.mark.parametrize("verb", ["filter", "frequency", "scan", "detect", "repair"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_model_that_answers_one_image_so_has_nothing_to_be_found_in(some, verb: str, value: float) -> None:
+    model, x, y = some
+    sums = x.float().div(255).flatten(1).sum(1)
+    above = float(sums[:2].max())  # so that the first ones say nothing
+    many = int((sums > above).sum())
+    with pytest.raises(RequestError, match=f"model: the model answers {many} of 60 images with NaN or infinite logits"):
+        VERBS[verb](Broken(model, value, above), x, y)
+
+
+def test_a_guard_that_meets_such_an_image(some) -> None:
+    model, x, y = some
+    guard = bascule.detect(Broken(model, torch.nan, above=40), x, y, "strip", overlays=1)
+    with pytest.raises(RequestError, match="the model answers 60 of 60 images with NaN"):
+        guard(torch.ones_like(x) * 255)
+
+
+def test_a_training_that_diverges_has_an_error_of_its_own(some) -> None:
+    with pytest.raises(bascule.DivergedError, match="training diverged at step") as caught:
+        bascule.train(*some, epochs=3, training={"lr": 1e30})
+    assert not isinstance(caught.value, RequestError)
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (str(again), again.step) == (str(caught.value), caught.value.step)
+
+
+def test_results_equal_themselves_alone_and_a_guard_is_not_copied(some) -> None:
+    judged = bascule.filter(*some, "strip", overlays=4)
+    other = pickle.loads(pickle.dumps(judged))
+    assert torch.equal(other.score, judged.score)
+    assert judged in [other, judged]
+    assert judged != other
+    assert len({judged, other}) == 2
+    guard = bascule.detect(*some, "strip", overlays=4)
+    assert copy.copy(guard) is guard
+    for keep in (pickle.dumps, copy.deepcopy):
+        with pytest.raises(RequestError, match="a guard cannot be pickled or copied"):
+            keep(guard)  # type: ignore[operator]
