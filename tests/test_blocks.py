@@ -111,11 +111,20 @@ FOREIGN_OPTIONS = {
 }
 
 
+OF_TORCHRUN = {
+    *("--standalone", "--nnodes", "--nproc-per-node", "--node-rank", "--master-addr", "--master-port"),
+    *("--rdzv-backend", "--rdzv-endpoint", "--rdzv-id", "--nodes", "--ntasks-per-node", "--gpus-per-node"),
+    *("--cpus-per-task", "--time", "--signal"),
+}
+"""Options of torchrun, and of sbatch around it."""
+
+
 def test_options_that_pages_name_are_there() -> None:
     root: Any = typer.main.get_command(app)
     groups = [getattr(command, "commands", {"": command}) for command in root.commands.values()]
     commands = [command for group in groups for command in group.values()]
     known = {name for command in commands for param in command.params for name in (*param.opts, *param.secondary_opts)}
+    known |= OF_TORCHRUN
     pages = [ROOT / "README.md", ROOT / "docs/start.md", ROOT / "docs/faq.md", *(ROOT / "docs" / "guide").glob("*.md")]
     for page in pages:
         named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text(encoding="utf-8")))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import json
-import os
-import socket
-import subprocess
-import sys
 
+import pytest
 import torch
 
-from bascule.core.team import Team, joined
+from bascule.core.team import ALONE, Team, joined
+from teams import together
 
 MEMBER = """\
 import json, torch
@@ -21,25 +20,6 @@ with joined(torch.device("cpu")) as team:
     said = [[part.tolist() for part in parts], team.gather("ab"[team.rank]), team.agreed(team.rank + 7), team.leads]
 print(json.dumps(said))
 """
-
-
-def together(program: str, size: int = 2) -> list[str]:
-    """What each process of a team prints; all run the same program."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    known = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    members = [
-        subprocess.Popen(
-            [sys.executable, "-c", program],
-            env={**os.environ, **known, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(size)
-    ]
-    said = [member.communicate(timeout=120)[0] for member in members]
-    assert [member.returncode for member in members] == [0] * size
-    return said
 
 
 def test_two_processes() -> None:
@@ -55,3 +35,76 @@ def test_one_alone() -> None:
         part = torch.ones(2)
         team.sum([part])
         assert (part.tolist(), team.gather(3), team.agreed(4)) == ([1, 1], [3], 4)
+
+
+FAILING = """\
+import os, torch
+from bascule.core.errors import LostError, RequestError
+from bascule.core.team import joined
+
+class Own(Exception):
+    def __init__(self, one, other):
+        super().__init__(one + other)
+
+def told(call, work):
+    try:
+        return call(work)
+    except Exception as error:
+        assert team.is_common(error)
+        return f"{type(error).__name__}: {error}"
+
+def fail(error, *ranks):
+    if team.rank in ranks:
+        raise error
+    return team.rank
+
+with joined(torch.device("cpu")) as team:
+    said = [
+        told(team.share, lambda: fail(None)),
+        told(team.share, lambda: fail(RequestError("too small", place=("eps",)), 1)),
+        told(team.share, lambda: fail(OSError("no disk"), 1)),
+        told(team.share, lambda: fail(OSError("no disk"), 0, 1)),
+        told(team.share, lambda: [fail(ValueError("early"), 1), team.share(lambda: 1)]),
+        told(team.share, lambda: [team.share(lambda: fail(ValueError("late"), 1)), team.share(lambda: 1)]),
+        told(team.alike, lambda: team.rank + 7),
+        told(team.first, lambda: torch.tensor([team.rank]).tolist()),
+        told(team.first, lambda: fail(KeyError("gone"), 0)),
+        told(team.first, lambda: fail(Own("a", "b"), 0)),
+        [number for number in range(5) if team.takes(number)],
+    ]
+    parts = [torch.ones(2, dtype=torch.bfloat16), torch.tensor([True, False]), torch.zeros(0)]
+    team.sum(parts)
+    said.append([part.tolist() for part in parts])
+    print(said, flush=True)
+    if team.rank == 0:
+        os._exit(0)
+    try:
+        team.gather(None)
+    except LostError as error:
+        print(error, team.is_common(error), flush=True)
+        os._exit(0)  # as the command ends: Gloo's threads may abort one that ends otherwise
+"""
+
+
+def test_what_goes_wrong_goes_wrong_in_all() -> None:
+    first, second = (said.splitlines() for said in together(FAILING))
+    theirs = "RuntimeError: process 1 of 2: "
+    assert ast.literal_eval(first[0]) == [
+        *([0, 1], "RequestError: eps: too small", f"{theirs}OSError: no disk", "OSError: no disk"),
+        *(f"{theirs}ValueError: early", f"{theirs}ValueError: late", 7, [0]),
+        *("KeyError: 'gone'", "Own: ab", [0, 2, 4], [[2.0, 2.0], [True, False], []]),
+    ]
+    assert ast.literal_eval(second[0]) == [
+        *([0, 1], "RequestError: eps: too small", "OSError: no disk", "OSError: no disk"),
+        *("ValueError: early", "ValueError: late", 8, [0]),
+        *("KeyError: 'gone'", "RuntimeError: Own: ab", [1, 3], [[2.0, 2.0], [True, False], []]),
+    ]
+    assert second[1] == "another of the processes that work together has gone False"
+
+
+def test_alone_nothing_is_different() -> None:
+    with pytest.raises(ZeroDivisionError):
+        ALONE.share(lambda: 1 / 0)
+    assert (ALONE.share(list), ALONE.alike(list), ALONE.first(list)) == ([[]], [], [])
+    assert all(ALONE.takes(number) for number in range(3))
+    assert ALONE.is_common(ValueError())

@@ -17,6 +17,7 @@ from bascule.core.errors import Interrupted, RequestError, placed, unknown
 from bascule.core.files import check_folder, check_writable
 from bascule.core.given import outside
 from bascule.core.progress import nothing
+from bascule.core.team import ALONE, Team
 from bascule.core.text import count, quote
 from bascule.data.contract import default_roots
 from bascule.hooks.contract import Hook
@@ -29,7 +30,8 @@ from bascule.record.run import RunRecord
 from bascule.report.result import Run
 from bascule.running.console import silent
 from bascule.running.extend import recall_codes
-from bascule.running.run import Engine, Ran, pick_place, run_plan
+from bascule.running.run import Engine, Ran
+from bascule.running.together import meeting, pick_place, run_together
 
 
 @verb
@@ -68,7 +70,8 @@ def run(
         name: What a study that is a mapping is called (by default `study`), and so its run folder. What was made under
             this name before stays, and is used again where it is asked for again. A study in a file has its name.
         runs: Folder that holds the runs.
-        device: auto, cpu, cuda or cuda:N.
+        device: auto, cpu, cuda or cuda:N. In a script that torchrun has started on several devices each process takes
+            its own, and all train together (docs/guide/devices.md).
         jobs: Cells at the same time, each in a process of its own with one thread.
         part: Only the cells of part I of N, as (I, N) with I from 1, beside processes that do the other parts.
         engine: `local` or `ray`.
@@ -98,10 +101,11 @@ def run(
     )  # fmt: skip
 
 
-def _run(document: Document, **asked: Any) -> Run:
+def _run(document: Document, device: str, **asked: Any) -> Run:
     """`run_study` as Python expects it: interrupted by KeyboardInterrupt, and warned of what failed."""
     try:
-        made = run_study(document, **asked)
+        with meeting(device) as team:
+            made = run_study(document, team=team, device=device, **asked)
     except Interrupted as stopped:
         raise KeyboardInterrupt(str(stopped)) from None
     failed = {failure.label: failure.message for failure in made.done.failures}
@@ -127,6 +131,7 @@ def run_study(
     scale: str | None,
     runs: Path,
     device: str,
+    team: Team = ALONE,
     jobs: int | None,
     engine: Engine,
     resources: Mapping[str, Any] | None,
@@ -141,6 +146,8 @@ def run_study(
 ) -> Made:
     """What the command and the function share: the plan, its run folder, and the run with its page.
 
+    All processes of a `team` call it alike; the first one keeps the page and is told of progress.
+
     Raises:
         RequestError: As `make_plan` and `run_plan`, or nothing can be written into `runs`.
         Interrupted: As `run_plan`.
@@ -150,16 +157,16 @@ def run_study(
         return make_plan(document, overrides=overrides, scale=scale, roots=default_roots(data_dir))
 
     this = None if part is None else Part(*part)
-    plan = planned()
-    where, given = pick_place(device, engine, resources)
-    check_folder(runs, "runs")
+    plan = team.alike(planned)
+    where, given = pick_place(device, team, engine, resources)
+    team.alike(lambda: check_folder(runs, "runs"))
     record = RunRecord(runs / plan.folder)
-    check_writable(record.path)
-    if recall_codes(record):
-        plan = planned()
-    with _kept_current(record, wanted=report, warn=warn or warnings.warn) as changed:
-        done = run_plan(
-            plan, record, device=where, roots=default_roots(data_dir), engine=engine, jobs=jobs, resources=given,
+    team.first(lambda: check_writable(record.path))
+    if team.alike(lambda: recall_codes(record)):
+        plan = team.alike(planned)
+    with _kept_current(record, wanted=report and team.leads, warn=warn or warnings.warn) as changed:
+        done = run_together(
+            team, plan, record, device=where, roots=default_roots(data_dir), engine=engine, jobs=jobs, resources=given,
             console=console, compile_passes=compile_passes, capture_steps=capture_steps, changed=changed, warn=warn,
             hooks=hooks, part=this,
         )  # fmt: skip

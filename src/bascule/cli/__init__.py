@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NoReturn
 
 from bascule.cli.app import app
 from bascule.cli.failures import explain
 from bascule.cli.output import complain, flush, settle_streams, silence
 from bascule.core.errors import Interrupted, RequestError
-from bascule.core.host import settle
+from bascule.core.host import settle, started_together
 
 __all__ = ["app", "main"]
 
@@ -51,7 +53,18 @@ def main() -> None:
         silence()
         complain(problem)
         code = 1
+    if started_together():
+        _leave(code)
     sys.exit(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End at once, past torch's threads for exchanging numbers: now and then they abort a process at its end
+    ("terminate called without an active exception", torch 2.13 with Gloo), whose exit code would say that it failed."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _code(stop: SystemExit) -> int:

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable
 
+from bascule.core.errors import LostError
 from bascule.core.text import quote
 
 _REMEDIES = {
@@ -81,8 +82,13 @@ def _line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
+def _lost(error: BaseException) -> str:
+    return f"{_line(error)}. {_KEPT}"
+
+
 _KINDS: tuple[tuple[type[BaseException], Callable[[BaseException], str]], ...] = (
     (OSError, _system),
     (MemoryError, _no_memory),
     (RecursionError, _too_deep),
+    (LostError, _lost),
 )

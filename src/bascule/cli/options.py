@@ -203,7 +203,21 @@ SeedOfModelOption = Annotated[
 SeedOption = Annotated[int, typer.Option(min=0, metavar="N", help="Of everything that is drawn.")]
 DeviceOption = Annotated[
     str,
-    typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.", autocompletion=completion.devices),
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        help="auto, cpu, cuda or cuda:N.",
+        autocompletion=completion.devices,
+    ),
+]
+DevicesOption = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        help="auto, cpu, cuda or cuda:N; several, as cuda:0,1, do each cell together, in a process each.",
+        autocompletion=completion.devices,
+    ),
 ]
 JobsOption = Annotated[
     int | None,

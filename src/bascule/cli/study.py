@@ -10,7 +10,7 @@ import typer
 
 from bascule.cli.options import (
     DataDirOption,
-    DeviceOption,
+    DevicesOption,
     Engine,
     EvaluateOptions,
     Format,
@@ -28,6 +28,7 @@ from bascule.cli.options import (
 )
 from bascule.cli.output import complain, echo
 from bascule.cli.report import print_table
+from bascule.cli.several import start_on_each, told_once
 from bascule.core.text import count
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def run(
     set_: SetOption = None,
     scale: ScaleOption = None,
     seeds: SeedsOption = None,
-    device: DeviceOption = "auto",
+    device: DevicesOption = "auto",
     engine: Annotated[
         Engine, typer.Option(help="Train here, or on a Ray cluster (needs the extra `ray`).")
     ] = Engine.local,
@@ -67,18 +68,24 @@ def run(
     ] = False,
 ) -> None:
     """Train, attack from both sides, and print the table. The same command again continues where it stopped."""
+    start_on_each(device)
     from bascule.api.run import run_study
     from bascule.plan.document import read_study
+    from bascule.running.together import meeting
 
-    numbers = part_of(part)
-    plan, record, done = run_study(
-        read_study(study), overrides=_overrides(set_, seeds), scale=scale, runs=runs, device=device, jobs=jobs,
-        part=numbers, engine=engine.value, resources=amounts_of(resources), data_dir=data_dir, compile_passes=compile_,
-        capture_steps=capture, report=report_, warn=_warn,
-    )  # fmt: skip
-    print_table([record], Format.text)
-    echo(f"\n{record.path}: {_told(plan, record, done, numbers)}.")
-    echo(f"Report: {record.path / 'report.html'}" if report_ else f"Report: bascule report {record.path}")
+    with meeting(device) as team, told_once(team):
+        numbers = team.alike(lambda: part_of(part))
+        plan, record, done = run_study(
+            team.alike(lambda: read_study(study)), overrides=team.alike(lambda: _overrides(set_, seeds)), scale=scale,
+            runs=runs, device=device, team=team, jobs=jobs, part=numbers, engine=engine.value,
+            resources=team.alike(lambda: amounts_of(resources)), data_dir=data_dir, compile_passes=compile_,
+            capture_steps=capture, report=report_, warn=_warn,
+        )  # fmt: skip
+        if team.leads:
+            print_table([record], Format.text)
+            echo(f"\n{record.path}: {_told(plan, record, done, numbers)}.")
+            echo(f"Report: {record.path / 'report.html'}" if report_ else f"Report: bascule report {record.path}")
+            _name_failed(done)
     _end(done)
 
 
@@ -113,10 +120,11 @@ def validate(
 
 def evaluate_run(record: RunRecord, given: EvaluateOptions) -> None:
     """Ask more of the trained models of a run, and print its table."""
+    start_on_each(given.device)
     from bascule.data.contract import default_roots
     from bascule.plan.overrides import Override
     from bascule.running.extend import more_asked
-    from bascule.running.run import pick_device, run_plan
+    from bascule.running.together import meeting, own_device, run_together
 
     roots = default_roots(given.data_dir)
     asked = {
@@ -128,10 +136,15 @@ def evaluate_run(record: RunRecord, given: EvaluateOptions) -> None:
         for key, texts in asked.items()
         for text in texts
     ]
-    plan = more_asked(record, additions, roots, trust_code=given.trust_code)
-    device = pick_device(given.device)
-    done = run_plan(plan, record, device=device, roots=roots, jobs=given.jobs, train=False, warn=_warn)
-    print_table([record], given.form)
+    with meeting(given.device) as team, told_once(team):
+        plan = team.alike(lambda: more_asked(record, additions, roots, trust_code=given.trust_code))
+        done = run_together(
+            team, plan, record, device=own_device(given.device, team), roots=roots, jobs=given.jobs, train=False,
+            warn=_warn,
+        )  # fmt: skip
+        if team.leads:
+            print_table([record], given.form)
+            _name_failed(done)
     _end(done)
 
 
@@ -194,9 +207,12 @@ def _counted(models: int, done: Ran) -> str:
     return ", ".join([count(models, "model"), *some])
 
 
-def _end(done: Ran) -> None:
-    """Exit code 1 when a cell failed, which is named."""
+def _name_failed(done: Ran) -> None:
     for failure in done.failures:
         complain(f"failed: {failure.label}: {failure.message}")
+
+
+def _end(done: Ran) -> None:
+    """Exit code 1 when a cell failed."""
     if done.failures:
         raise typer.Exit(1)

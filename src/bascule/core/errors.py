@@ -35,7 +35,9 @@ class RequestError(Exception):
 
     def at(self, *keys: str) -> RequestError:
         """The same error, seen from further out."""
-        return RequestError(self.problem, place=(*keys, *self.place), key=self.key)
+        outer = RequestError(self.problem)
+        vars(outer).update(vars(self), place=(*keys, *self.place))
+        return outer
 
     def __str__(self) -> str:
         return f"{'.'.join(self.place)}: {self.problem}" if self.place else self.problem
@@ -61,6 +63,10 @@ class Interrupted(BaseException):
 
     Like KeyboardInterrupt, which it takes the place of, it is not for `except Exception`.
     """
+
+
+class LostError(Exception):
+    """Another of several processes that work together cannot be reached any more."""
 
 
 @contextmanager

@@ -45,6 +45,11 @@ def rarely_collecting() -> Iterator[None]:
         gc.set_threshold(*before)
 
 
+def started_together() -> bool:
+    """Whether torchrun, or what sets the same variables, has started several processes of this command."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 def is_running(process: int) -> bool:
     """Whether a process of this machine goes on; yes where the system does not say."""
     if os.name == "nt":

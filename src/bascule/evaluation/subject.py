@@ -21,6 +21,7 @@ from bascule.core.fingerprint import fingerprint
 from bascule.core.images import Images, Shown
 from bascule.core.inference import Filled, chunks, predict
 from bascule.core.progress import Progress
+from bascule.core.team import ALONE, Team
 from bascule.evaluation.question import Question
 from bascule.metrics.contract import MISSING, Labels
 from bascule.triggers.aims import NOWHERE
@@ -91,6 +92,8 @@ class Subject:
     """Changed copies of the model that were made so far, by the key of the question that made them."""
     inputs: dict[object, Sequence[Any]] = field(default_factory=dict)
     """Inputs made of the test images that several questions are about (`evaluation/inputs`)."""
+    team: Team = ALONE
+    """The processes among which the batches of a question are dealt out; all of them put the same questions."""
 
     @property
     def labels(self) -> Labels:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 import numpy as np
 
@@ -58,7 +59,9 @@ def _keep_failure(cell: Cell, run: RunContext, kind: str, message: str) -> None:
     record = run.record.cell(cell.fingerprint)
     known = record.info() or {"fingerprint": cell.fingerprint, "seed": cell.seed, "settings": cell.settings()}
     failure = {"kind": kind, "message": message}
-    record.write_info({**known, **provenance(run.device, command=run.command), "failure": failure})
+    record.write_info(
+        {**known, **provenance(run.device, command=run.command, processes=run.team.size), "failure": failure}
+    )
 
 
 def try_cell(cell: Cell, run: RunContext) -> str | None:
@@ -68,9 +71,12 @@ def try_cell(cell: Cell, run: RunContext) -> str | None:
         RequestError: The request itself is wrong (damaged data); nothing is recorded against the cell.
     """
     record = run.record.cell(cell.fingerprint)
+    if not run.team.leads:
+        return _try_alone(cell, run, record)
     with lock_cell(record.path):
         clear_cell(record.path)
-        return None if is_done(cell, record) else _try_alone(cell, run, record)
+        # Of a team all have been told to do it.
+        return None if run.team.size == 1 and is_done(cell, record) else _try_alone(cell, run, record)
 
 
 def _try_alone(cell: Cell, run: RunContext, record: CellRecord) -> str | None:
@@ -79,16 +85,24 @@ def _try_alone(cell: Cell, run: RunContext, record: CellRecord) -> str | None:
     except RequestError:
         raise
     except (Exception, SystemExit) as error:
+        if not run.team.is_common(error):
+            raise
         # Whatever breaks one cell (a diverged training, no memory left, a bug in a user's model) leaves the others be;
         # Ctrl-C is no SystemExit.
         message = repr(error) if isinstance(error, SystemExit) else f"{error}" or type(error).__name__
-        _keep_failure(cell, run, type(error).__name__, message)
+        kind = type(error).__name__
+        run.team.first(lambda: _keep_failure(cell, run, kind, message))
         return message
+    run.team.first(lambda: _finish(record))
+    return None
+
+
+def _finish(record: CellRecord) -> None:
+    """Note when the cell was finished, the first time, and that it has not failed."""
     info = record.info()
     if info.get("failure") is not None or info.get("finished", True) is None:
         ended = info.get("finished") or datetime.now(UTC).isoformat(timespec="seconds")
         record.write_info({**info, "failure": None, "finished": ended})
-    return None
 
 
 def do_cell(cell: Cell, run: RunContext) -> None:
@@ -99,26 +113,30 @@ def do_cell(cell: Cell, run: RunContext) -> None:
         NotMadeError: A model that this one is made from is not there.
         RequestError: The data cannot be read, or an evaluation does not fit them.
     """
-    context = CellContext(cell, run)
-    if context.record.trained:
+    context, team = CellContext(cell, run), run.team
+    if team.first(lambda: context.record.trained):
         model = context.load_model()
-        make_lost_parts(context, model)
+        team.first(lambda: make_lost_parts(context.alone(), model))
     else:
         model = make_model(context)
+    test = context.test
+    questions, known = team.first(lambda: ([q.key for q in open_questions(cell, context.record)], _known(context)))
     subject = Subject(
         model=model,
-        test=context.test,
+        test=test,
         seed=cell.seed,
         questions=cell.questions,
-        predictions=_known(context),
+        predictions=known,
         progress=run.progress,
         training=lambda: context.training_set,
         held_out=lambda: context.held_out,
         clean=lambda: context.clean,
         found=context.found,
+        team=team,
     )
-    for question, answer in answer_questions(subject, open_questions(cell, context.record)):
-        _keep(context, question, answer)
+    asked = [question for question in cell.questions if question.key in questions]
+    for question, answer in answer_questions(subject, asked):
+        team.first(partial(_keep, context, question, answer))
 
 
 def _known(context: CellContext) -> dict[str, Labels]:

@@ -17,6 +17,7 @@ from bascule.attacks.run import run_attack
 from bascule.core import rng
 from bascule.core.images import Images, Splits
 from bascule.core.progress import Progress
+from bascule.core.team import ALONE, Team
 from bascule.data.contract import Source
 from bascule.plan.plan import Cell
 from bascule.record.cell import CellRecord
@@ -59,6 +60,9 @@ class RunContext:
     """What listens to the work on cells."""
     reader: Reader = field(default_factory=Reader)
     """Where data come from."""
+    team: Team = ALONE
+    """The processes that do each cell together, where there are several. All take the same way; the first alone reads
+    and writes the record."""
     _key: str = ""
     _splits: Splits | None = None
     _held_out: Images | None = None
@@ -68,14 +72,14 @@ class RunContext:
         key = repr(source)
         if self._splits is None or key != self._key:
             self._splits = self._held_out = None  # free the old ones before reading the new ones
-            self._splits, self._key = self.reader.splits(source, self.roots), key
+            self._splits, self._key = self.team.alike(lambda: self.reader.splits(source, self.roots)), key
         return self._splits
 
     def held_out(self, source: Source) -> Images:
         """The images that a source holds out, on the CPU; those of the last source used are kept."""
         self.splits(source)
         if self._held_out is None:
-            self._held_out = self.reader.held_out(source, self.roots)
+            self._held_out = self.team.alike(lambda: self.reader.held_out(source, self.roots))
         return self._held_out
 
 
@@ -97,6 +101,10 @@ class CellContext:
     def of(self, other: Cell) -> CellContext:
         """Another cell in the same run."""
         return CellContext(other, self.run)
+
+    def alone(self) -> CellContext:
+        """The same cell, for work that this process does by itself."""
+        return CellContext(self.cell, replace(self.run, team=ALONE))
 
     def generator(self, *purpose: str, device: torch.device | str | None = None) -> torch.Generator:
         """A fresh stream for one purpose, on the device of the run unless told otherwise."""
@@ -123,7 +131,10 @@ class CellContext:
             perturb = None if poison.prepare is None else self._perturb(self.cell.proxy, poison.prepare)
             found = self._search(poison.search_key) if isinstance(poison.trigger, Searched) else None
         generator = self.generator("poison", device="cpu")
-        images, truth = poison.plant(self.splits.train, generator=generator, perturb=perturb, found=found)
+        train = self.splits.train
+        images, truth = self.run.team.alike(
+            lambda: poison.plant(train, generator=generator, perturb=perturb, found=found)
+        )
         return images.to(self.device), truth
 
     def found(self, trigger: Trigger) -> Trigger:
@@ -139,6 +150,9 @@ class CellContext:
         return self._found[trigger.key]
 
     def _search(self, key: str) -> Found:
+        return self.run.team.first(lambda: self._recorded(key))
+
+    def _recorded(self, key: str) -> Found:
         for proxy in self.cell.proxies:
             if any(question.key == key for question in proxy.questions):
                 finding = self.of(proxy).record.finding(key)
@@ -174,7 +188,9 @@ class CellContext:
         train = self.splits.train
         complete = self.setup.train is None
         network = replace(self.setup.model, weights=None) if bare else self.setup.model
-        model = network.initialised(train.size, len(train.classes), seed=self.cell.seed, complete=complete)
+        model = self.run.team.alike(
+            lambda: network.initialised(train.size, len(train.classes), seed=self.cell.seed, complete=complete)
+        )
         # The first convolution brings the images into the layout of its weights, grey ones too (benchmarks/layout.py).
         return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -185,13 +201,23 @@ class CellContext:
             NotMadeError: It is not there.
             RequestError: It is damaged.
         """
+        team = self.run.team
+        team.first(self._check_made)
+        model = self.empty_model(bare=True)
+        weights = team.first(lambda: self._read_into(model))
+        if not team.leads:
+            model.load_state_dict(weights)
+        return model
+
+    def _check_made(self) -> None:
         if not self.record.trained:
             why = self.record.failure() or "unknown"
             raise NotMadeError(f"it needs the model of {self.cell.label!r}, which was not made: {why}")
         check_sum(self.record.model_file)
-        model = self.empty_model(bare=True)
+
+    def _read_into(self, model: nn.Module) -> dict[str, Tensor]:
         safetensors.torch.load_model(model, self.record.model_file, device=str(self.device))
-        return model
+        return model.state_dict()
 
 
 def _perturbed(

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
@@ -59,13 +60,21 @@ def make_model(context: CellContext) -> nn.Module:
         else:
             model = context.empty_model()
             notes = _train(context, model)
+    context.run.team.first(lambda: _keep_model(context, model, notes, started, time.monotonic() - began))
+    return model
+
+
+def _keep_model(
+    context: CellContext, model: nn.Module, notes: dict[str, Any], started: datetime, seconds: float
+) -> None:
     notes |= {
         "started": started.isoformat(timespec="seconds"),
-        "seconds": round(time.monotonic() - began, 3),
+        "seconds": round(seconds, 3),
         **provenance(
             context.device,
             command=context.run.command,
             compiled=_compiled(context),
+            processes=context.run.team.size,
             hooks=context.run.telling.names,
         ),
         "failure": None,
@@ -76,7 +85,6 @@ def make_model(context: CellContext) -> nn.Module:
     context.record.forget_other_models(hashlib.sha256(content).hexdigest())
     write_summed(context.record.model_file, lambda temporary: temporary.write_bytes(content))
     context.record.remove_checkpoint()
-    return model
 
 
 def _about(context: CellContext, model: nn.Module) -> dict[str, Any]:
@@ -166,14 +174,24 @@ def _repaired(context: CellContext) -> tuple[nn.Module, dict[str, Any]]:
     repair = context.setup.repair
     assert context.cell.base is not None
     assert repair is not None
-    base = context.of(context.cell.base)
+    base, team = context.of(context.cell.base), context.run.team
     broken = base.load_model()
     # A repair that needs no images is told the size of these only.
     one = context.splits.train.at(torch.tensor([0])).to(context.device)
     images = context.held_out if repair.needs_images else one
-    with context.run.progress.stage("repair", 1):
-        model, changes = run_repair(broken, repair, images, generator=context.generator("repair"))
-    return model, {"poisoned": base.record.info().get("poisoned"), "repair": changes}
+    model = broken
+
+    def mend() -> tuple[dict[str, Tensor], dict[str, Any]]:
+        nonlocal model
+        with context.run.progress.stage("repair", 1):
+            model, changes = run_repair(broken, repair, images, generator=context.generator("repair"))
+        return model.state_dict(), {"poisoned": base.record.info().get("poisoned"), "repair": changes}
+
+    weights, notes = team.first(mend)
+    if not team.leads:
+        model.load_state_dict(weights)
+        model.eval()
+    return model, notes
 
 
 # --- training --------------------------------------------------------------------------------------------------------
@@ -205,8 +223,10 @@ def _train(context: CellContext, model: nn.Module) -> dict[str, Any]:
     One that came with its weights stays as it is.
     """
     images, truth = context.training_set
+    team = context.run.team
     if truth is not None:
-        _keep_poison(context, truth)
+        planted = truth
+        team.first(lambda: _keep_poison(context.alone(), planted))
     notes: dict[str, Any] = {"poisoned": 0 if truth is None else truth.count}
     if truth is not None and len(truth.covers):
         notes["covers"] = len(truth.covers)
@@ -238,6 +258,7 @@ def _train(context: CellContext, model: nn.Module) -> dict[str, Any]:
             checkpoints=_CheckpointFile(context.record.checkpoint_file),
             compile_passes=context.run.compile_passes,
             capture_steps=context.run.capture_steps,
+            team=team,
             report=report,
             look=looks or (lambda _: {}),
             judge=judge,
@@ -246,7 +267,7 @@ def _train(context: CellContext, model: nn.Module) -> dict[str, Any]:
         )
     if judge is not None:
         notes["kept"] = judge.about(curve)
-    context.record.write_curve(curve)
+    team.first(lambda: context.record.write_curve(curve))
     if all(math.isfinite(value) for entry in curve for value in entry.values()):
         notes["curve"] = curve  # a second time, since only another training would bring it back
     return notes
@@ -280,12 +301,19 @@ def _looks(context: CellContext, model: nn.Module, images: Images, truth: Truth 
 def _keep_isolated(context: CellContext, isolated: Isolated, images: Images, truth: Truth | None) -> dict[str, Any]:
     """Keep what the training isolated, beside the truth that it was never told; what to note about it."""
     answer = beside_truth(Judged(isolated.score.cpu(), isolated.isolated.cpu()), images, truth)
-    context.record.add_finding(ISOLATED, answer.numpy_arrays(), {"kind": "isolated", **answer.notes})
+    about = {"kind": "isolated", **answer.notes}
+    context.run.team.first(lambda: context.record.add_finding(ISOLATED, answer.numpy_arrays(), about))
     return {"isolated": answer.notes["removed"]}
 
 
 def _filtered(context: CellContext, images: Images, truth: Truth | None) -> Images:
     """What the recipe's filter leaves, judged once and kept: a continued training goes on with the same images."""
+    removed = context.run.team.first(lambda: _removed(context.alone(), images, truth))
+    return images.at(torch.from_numpy(np.flatnonzero(~removed)).to(images.device))
+
+
+def _removed(context: CellContext, images: Images, truth: Truth | None) -> NDArray[np.bool_]:
+    """Which images the recipe's filter removes."""
     assert context.cell.base is not None
     assert context.setup.filter is not None
     judged = context.record.finding(FILTERED)
@@ -301,7 +329,7 @@ def _filtered(context: CellContext, images: Images, truth: Truth | None) -> Imag
         context.record.add_finding(FILTERED, arrays, info)
     else:
         arrays = judged.arrays
-    return images.at(torch.from_numpy(np.flatnonzero(~arrays["removed"])).to(images.device))
+    return arrays["removed"]
 
 
 # --- what is kept of the poison --------------------------------------------------------------------------------------

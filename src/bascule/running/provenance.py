@@ -25,10 +25,11 @@ def own_command() -> str:
 
 
 def provenance(
-    device: torch.device, *, command: str, compiled: bool = False, hooks: Sequence[str] = ()
+    device: torch.device, *, command: str, compiled: bool = False, processes: int = 1, hooks: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Versions, commit and machine, for the record, with the command, whether the passes were compiled, and the hooks
-    that were told of it, if any."""
+    """Versions, commit and machine, for the record, with the command, whether the passes were compiled, how many
+    processes worked together (each with a device and threads like those named), and the hooks that were told of it, if
+    any."""
     return {
         "versions": {
             "bascule": version("bascule"),
@@ -43,6 +44,7 @@ def provenance(
             "cpus": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "compiled": compiled,
+            **({"processes": processes} if processes > 1 else {}),
             "cuda": _cuda(device),
         },
         "command": command,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from rich.console import Console
@@ -16,6 +16,7 @@ from rich.console import Console
 from bascule.core.catalog import describe, remember_named
 from bascule.core.errors import Interrupted, RequestError
 from bascule.core.progress import Progress, nothing
+from bascule.core.team import ALONE, Team
 from bascule.core.text import count
 from bascule.hooks.contract import Hook
 from bascule.plan.plan import Cell, Plan
@@ -31,7 +32,7 @@ from bascule.running.hooked import hooks_of, telling
 from bascule.running.loss import refuse_loss
 from bascule.running.parts import Shared, cells_of_part, open_cells, refuse_other_plan
 from bascule.running.provenance import own_command
-from bascule.running.resources import Resources, resources_of
+from bascule.running.resources import Resources
 from bascule.running.waiting import Waiting
 from bascule.training.capture import check_captures
 from bascule.training.compile import check_compiles
@@ -70,19 +71,6 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def pick_place(device: str, engine: Engine, resources: Mapping[str, Any] | None) -> tuple[torch.device, Resources]:
-    """The device of this process, and what each cell is given on a cluster.
-
-    Raises:
-        RequestError: Not a device of this machine, or not what a cluster can give.
-    """
-    if engine == "ray":
-        return torch.device("cpu"), resources_of(resources, device)
-    if resources is not None:
-        raise RequestError("only with `engine` ray, whose workers may lie on other machines", place=("resources",))
-    return pick_device(device), Resources()
-
-
 def run_plan(
     plan: Plan,
     run: RunRecord,
@@ -100,6 +88,7 @@ def run_plan(
     warn: Callable[[str], object] | None = None,
     hooks: Sequence[Hook] = (),
     part: Part | None = None,
+    begin: Callable[[Sequence[Cell]], Team] = lambda _: ALONE,
 ) -> Ran:
     """Do what the record does not hold yet. A cell that fails is recorded as failed and tried again next time.
 
@@ -113,6 +102,7 @@ def run_plan(
     ended. `console`, by default standard error, is told how far the work is: with bars on a terminal, else with lines.
     `hooks` are told what happens (`bascule.hooks.Hook`), beside those that other packages have installed. A `part` does
     the cells that are its own (`parts.cells_of_part`) and those that they need, beside processes that do other parts.
+    `begin` is told the cells to work on, and gives who does (`running.together`).
 
     Raises:
         RequestError: The data cannot be read, a hook is none, the engine is not installed or takes no `jobs` or `part`,
@@ -132,7 +122,7 @@ def run_plan(
             pending = _begin_alone(plan, run, records, roots, train, warn)
         else:
             pending = _begin_part(plan, run, records, part, let_others_begin, warn)
-        context = RunContext(run, device, tuple(roots), Progress(), compile_passes, capture_steps)
+        context = RunContext(run, device, tuple(roots), Progress(), compile_passes, capture_steps, team=begin(pending))
         try:
             with telling(told, plan, run, pending, warn) as (listening, failures):
                 if pending:

@@ -82,7 +82,9 @@ class Captured:
         self._warm = 0
         self._replay: Callable[[], Tensor] | None = None
         self._from = steps.training.steady_from
-        if self._from is not None and not all(group["fused"] for group in steps.optimizer.param_groups):
+        if self._from is not None and steps.shares is not None:
+            self._give_up("the batch is cut into shares")
+        elif self._from is not None and not all(group["fused"] for group in steps.optimizer.param_groups):
             self._give_up("the optimiser takes its step parameter by parameter")
         elif self._from is not None:
             self._set_lr(torch.tensor(steps.training.lr, device=steps.images.device))

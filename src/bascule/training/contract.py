@@ -63,7 +63,7 @@ class Objective(ABC):
         Args:
             model: From [0, 1] images to logits, in train mode; must be left in the mode it is found in. Mixed precision
                 and compilation stand around the network; its logits are floats of the images' type all the same.
-            x: Floats in [0, 1], B x C x H x W, stamped and augmented.
+            x: Floats in [0, 1], B x C x H x W, stamped and augmented; of a batch that is cut, one share.
             y: int64 labels, shape (B,).
             progress: Share of the training that is done, in [0, 1).
             generator: On the device of `x`.
@@ -169,7 +169,7 @@ class Samples:
     epochs: int
     """Of the whole training."""
     memory: Memory
-    """A step may change it."""
+    """A step may change it, where its batch is not cut into shares."""
 
 
 @dataclass(frozen=True, eq=False)

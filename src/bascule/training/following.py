@@ -40,8 +40,8 @@ class Following:
         """Share of the peak learning rate in this epoch, where the course has one."""
         return self._course.lr_share(epoch=epoch, epochs=self._epochs)
 
-    def end_epoch(self, model: nn.Module, epoch: int) -> None:
-        """Show the model as it is after this epoch."""
+    def end_epoch(self, model: nn.Module, epoch: int) -> dict[str, Any]:
+        """Show the model as it is after this epoch; the state then."""
         with (
             torch.no_grad(),
             evaluating(model, freeze=True),
@@ -57,10 +57,15 @@ class Following:
                 generator=self._generator(epoch),
             )
         self.drawn = self._drawn_in(epoch + 1) if epoch < self._epochs else None
+        return self.state()
 
     def isolated(self) -> Isolated | None:
         """What the course says of single images in the end."""
         return self._course.isolated(self._memory)
+
+    def versions(self) -> dict[str, tuple[int, int]]:
+        """Tells, before and after a step, whether it has changed what is remembered."""
+        return {name: (id(value), value._version) for name, value in self._memory.items()}
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds; what the epoch is drawn from too, since steps may change the memory meanwhile."""

@@ -17,12 +17,14 @@ from bascule.core import rng
 from bascule.core.errors import DivergedError, RequestError
 from bascule.core.images import Images
 from bascule.core.lending import lending
+from bascule.core.team import ALONE, Team
 from bascule.training.capture import capturing
 from bascule.training.compile import compile_model
 from bascule.training.contract import Isolated
 from bascule.training.precision import Mixed
 from bascule.training.settings import Training
 from bascule.training.steps import Steps
+from bascule.training.synced import synchronised
 
 _LOOK_EVERY = 50
 """Steps between two looks at the losses: a look waits for the device."""
@@ -84,6 +86,7 @@ def train(
     at_epoch: AtEpoch = lambda _: None,
     compile_passes: bool = False,
     capture_steps: bool = False,
+    team: Team = ALONE,
 ) -> list[dict[str, float]]:
     """Train `model` in place on `images`; both are on the same device.
 
@@ -98,6 +101,9 @@ def train(
     says; averaged ones where there are any, which `look` and `judge` see along the way too. A course is told the end of
     each epoch and draws from (seed, "course", epoch); `tell` is told at the end which images it has isolated, if any.
 
+    The processes of a `team` all call this alike and divide the shares of each batch (`Training.shares`); the first
+    alone looks, judges and keeps checkpoints, and all end with the same weights and the same curve.
+
     Returns:
         The curve: one entry per epoch with `epoch` (from 1), `step`, `loss` (mean of the epoch), `lr` (of its last
         step) and `seconds` since the start, looks not counted; what `judge` said, where the best epoch is kept; where
@@ -105,29 +111,25 @@ def train(
 
     Raises:
         DivergedError: A loss, parameter or running statistic is not finite.
-        RequestError: The network does not answer with one logit per class in train mode, or nobody judges for `best`.
+        RequestError: Not one logit per class in train mode, nobody judges for `best`, or a batch cannot be divided.
     """
     judge = _judge_of(training, judge)
-    checkpoints = checkpoints or NoCheckpoints()
-    steps = Steps(model, images, training, seed=seed)
-    done = _Done.begun(steps, checkpoints.load(), at_epoch)
-    saved = time.monotonic()
+    steps = Steps(model, images, training, seed=seed, team=team)
+    done = _Done.begun(steps, checkpoints or NoCheckpoints(), at_epoch)
     with _taking(steps, compile_passes=compile_passes, capture_steps=capture_steps) as take:
         for step in range(done.steps, steps.total):
-            place, lr = step % steps.per_epoch, steps.lr(step)
+            place, last, lr = step % steps.per_epoch, (step + 1) % steps.per_epoch == 0, steps.lr(step)
             done.losses[place] = take(step)
             steps.follow(step)
             done.steps = step + 1
-            last = place == steps.per_epoch - 1
-            due = time.monotonic() - saved >= checkpoint_seconds
+            due = team.agreed(time.monotonic() - done.saved >= checkpoint_seconds)
             if last or due or step % _LOOK_EVERY == 0:
-                _check_finite(done.losses[: place + 1], model, step, place, steps.total)
+                team.share(partial(_check_finite, done.losses[: place + 1], model, step, place, steps.total))
                 report(step + 1, steps.total, float(done.losses[place]), lr)
             if last:
                 done.end_epoch(steps, lr, look, judge)
             if due and step + 1 < steps.total:
-                checkpoints.save(done.state(steps))
-                saved = time.monotonic()
+                done.save(steps)
     done.finish(steps, tell)
     return done.curve
 
@@ -153,18 +155,25 @@ class _Done:
     losses: Tensor
     """Of the steps of the current epoch."""
     at_epoch: AtEpoch
+    checkpoints: Checkpoints
     curve: list[dict[str, float]] = field(default_factory=list)
     steps: int = 0
     earlier: float = 0.0
     """Seconds spent before the last interruption."""
     began: float = field(default_factory=time.monotonic)
+    saved: float = field(default_factory=time.monotonic)
+    """When the last checkpoint was."""
     best: dict[str, Tensor] | None = None
     """The weights of the best epoch so far, where that is kept."""
 
     @classmethod
-    def begun(cls, steps: Steps, state: dict[str, Any] | None, at_epoch: AtEpoch) -> _Done:
-        """Where a training starts: at a checkpoint, if there is one."""
-        done = cls(losses=torch.zeros(steps.per_epoch, device=steps.images.device), at_epoch=at_epoch)
+    def begun(cls, steps: Steps, checkpoints: Checkpoints, at_epoch: AtEpoch) -> _Done:
+        """Where a training starts: at a checkpoint, if there is one; in a team all where the first one does."""
+        losses = torch.zeros(steps.per_epoch, device=steps.images.device)
+        done = cls(losses=losses, at_epoch=at_epoch, checkpoints=checkpoints)
+        state = steps.team.first(checkpoints.load)
+        if state is None and steps.team.size > 1:
+            state = steps.team.first(lambda: done.state(steps))
         if state is not None:
             done.restore(state, steps)
         return done
@@ -173,13 +182,17 @@ class _Done:
         """One more point of the curve, the weights if no epoch before was as good, and what a course does."""
         epoch = self.steps // steps.per_epoch
         with steps.kept():
-            self._note(epoch, lr, look, judge)
+            self.curve.append(steps.team.first(lambda: self._seen(epoch, lr, look, judge)))
+            self._tell(self.curve[-1:])
             if judge is not None and best_epoch(self.curve, judge.name) == len(self.curve):
                 self.best = {name: value.detach().clone() for name, value in steps.model.state_dict().items()}
-        if steps.course is not None:
-            steps.course.end_epoch(steps.model, epoch)
+        if (course := steps.course) is not None:
+            remembered = steps.team.first(lambda: course.end_epoch(steps.model, epoch))
+            if not steps.team.leads:
+                course.restore(remembered)
 
-    def _note(self, epoch: int, lr: float, look: Look, judge: Judge | None) -> None:
+    def _seen(self, epoch: int, lr: float, look: Look, judge: Judge | None) -> dict[str, float]:
+        """A point of the curve."""
         loss = float(self.losses.mean())
         judged = {} if judge is None else {judge.name: judge(epoch)}
         entry = {"epoch": epoch, "step": self.steps, "loss": loss, "lr": lr, "seconds": self.seconds(), **judged}
@@ -187,8 +200,7 @@ class _Done:
         seen = look(epoch)
         spent = time.monotonic() - began
         self.began += spent
-        self.curve.append({**entry, **seen, "probe_seconds": spent} if seen else entry)
-        self._tell(self.curve[-1:])
+        return {**entry, **seen, "probe_seconds": spent} if seen else entry
 
     def _tell(self, entries: Sequence[Mapping[str, float]]) -> None:
         """Tell of points of the curve, in no time of the training."""
@@ -210,6 +222,11 @@ class _Done:
     def seconds(self) -> float:
         """Since the start, without interruptions and looks."""
         return self.earlier + time.monotonic() - self.began
+
+    def save(self, steps: Steps) -> None:
+        """One more checkpoint."""
+        steps.team.first(lambda: self.checkpoints.save(self.state(steps)))
+        self.saved = time.monotonic()
 
     def state(self, steps: Steps) -> dict[str, Any]:
         """What a checkpoint holds."""
@@ -244,8 +261,12 @@ class _Done:
 @contextmanager
 def _taking(steps: Steps, *, compile_passes: bool, capture_steps: bool) -> Iterator[Callable[[int], Tensor]]:
     """What takes a step by its number and gives its loss; the model is in train mode meanwhile."""
+    training, team = steps.training, steps.team
     with ExitStack() as stack:
-        net = stack.enter_context(_passes(steps.model, steps.training, compile_passes=compile_passes))
+        if together := training.sync_batch_norm and team.size > 1:
+            stack.enter_context(synchronised(steps.model, team))
+        compiles = compile_passes and not together  # compiled code does not meet others on its way
+        net = stack.enter_context(_passes(steps.model, training, compile_passes=compiles))
         stack.enter_context(lending(net, classes=len(steps.images.classes)))
         stack.enter_context(rng.borrowed_global_stream(steps.seed, "train"))
         net.train()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bascule.core.catalog import Of, component, name_of
 from bascule.core.errors import RequestError
+from bascule.core.text import count
 from bascule.training.awp import WeightPerturbation
 from bascule.training.contract import Objective
 from bascule.training.crop import ResizedCrop
@@ -64,7 +65,7 @@ class Augment:
 class Training:
     """A training schedule. An epoch is a fresh random order of the set, cut into whole batches; a rest is left out."""
 
-    later: ClassVar[tuple[str, ...]] = ("clip_norm", "ema", "awp", "keep")
+    later: ClassVar[tuple[str, ...]] = ("clip_norm", "ema", "awp", "keep", "shares", "sync_batch_norm")
     """Fields that came after records had been written."""
 
     objective: Annotated[Objective, Of("train")]
@@ -107,6 +108,15 @@ class Training:
     images (`data.held_out`), since training on can lower it ("robust overfitting", Rice, Wong & Kolter 2020). The
     attack is PGD of 10 steps of 2.5 eps / 10, one try from a random start, in the objective's ball, as theirs is; for
     an objective without a ball it is accuracy. The test set has no part in it."""
+    shares: Annotated[int, Ge(1)] = 1
+    """Equal parts that each batch is cut into, as by so many GPUs: each has draws, a search for images, batch-norm
+    statistics and a weight perturbation of its own; gradients and running statistics are averaged before the one step.
+    As many processes as divide it may train together and end in the same numbers but for rounding; one process takes
+    them one after another, which needs memory for one share only."""
+    sync_batch_norm: bool = False
+    """Whether batch norm normalises the whole batch together, and not each share by itself, where the network learns
+    (synchronised batch norm). Needs one process for each share. Searches that use the statistics of a batch go by the
+    share's."""
 
     def __post_init__(self) -> None:
         if self.precision != "float32" and self.objective.needs_float32:
@@ -114,6 +124,12 @@ class Training:
                 f"{name_of(self.objective)} trains with bounds, which hold in float32 only; got {self.precision!r}. "
                 "Leave the setting out.",
                 place=("precision",),
+            )
+        if self.batch_size % self.shares:
+            raise RequestError(
+                f"a batch of {count(self.batch_size, 'image')} cannot be cut into {count(self.shares, 'equal share')}: "
+                "let `batch_size` be a multiple of it",
+                place=("shares",),
             )
         steps = [step for step, _ in self.milestones]
         if self.schedule == "piecewise" and (not steps or steps[0] != 0 or steps != sorted(set(steps))):
@@ -129,9 +145,9 @@ class Training:
         steady = self.objective.steady_from
         return steady if steady is None or self.awp is None else max(steady, self.awp.warmup)
 
-    def steps_per_epoch(self, count: int) -> int:
-        """Whole batches in a set of `count` images."""
-        return max(1, count // self.batch_size)
+    def steps_per_epoch(self, images: int) -> int:
+        """Whole batches in a set of so many images."""
+        return max(1, images // self.batch_size)
 
     def lr_share(self, step: int, total: int) -> float:
         """Share of the peak learning rate used in step `step` (from 0) of `total`."""

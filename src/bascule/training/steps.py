@@ -9,20 +9,29 @@ import torch
 from torch import Tensor, nn
 
 from bascule.core import rng
+from bascule.core.catalog import name_of
+from bascule.core.errors import RequestError
 from bascule.core.gradients import check_follows
 from bascule.core.images import Images
 from bascule.core.returned import returned
+from bascule.core.team import ALONE, Team
 from bascule.training.average import Average
 from bascule.training.contract import Course, Objective
 from bascule.training.following import Following, orders
 from bascule.training.settings import Training
+from bascule.training.shares import Shares, check_images, check_shares
 
 
 class Steps:
     """The steps of a training, each decided by its number, so that they can be taken up anywhere."""
 
-    def __init__(self, model: nn.Module, images: Images, training: Training, *, seed: int) -> None:
+    def __init__(self, model: nn.Module, images: Images, training: Training, *, seed: int, team: Team = ALONE) -> None:
         self.model, self.images, self.training, self.seed = model, images, training, seed
+        self.team = team
+        self.size = min(training.batch_size, len(images))
+        """Images in a batch."""
+        team.share(lambda: check_shares(training, team, self.size))
+        check_images(images, team)
         self.per_epoch = training.steps_per_epoch(len(images))
         self.total = self.per_epoch * training.epochs
         self.optimizer = training.make_optimizer(model)
@@ -32,6 +41,8 @@ class Steps:
         course = training.objective
         self.course = Following(course, images, training.epochs, seed) if isinstance(course, Course) else None
         self._order = -1, torch.empty(0)
+        self.shares = Shares(model, self._parameters, training, self.team) if training.shares > 1 else None
+        """What a batch is cut into, where it is."""
 
     def lr(self, step: int) -> float:
         """Learning rate of this step (from 0)."""
@@ -49,8 +60,14 @@ class Steps:
         Returns:
             The loss, not waited for.
         """
-        index = self.prepare(step)
-        return self.descend(net, self.images.batch(index), self.images.labels[index], progress=step / self.total)
+        index, shares, progress = self.prepare(step), self.shares, step / self.total
+        if shares is None:
+            return self.descend(net, self.images.batch(index), self.images.labels[index], progress=progress)
+        self.optimizer.zero_grad(set_to_none=True)
+        parts = index.chunk(self.training.shares)
+        loss = shares.take(lambda share: self._take_share(net, step, share, parts[share]))
+        self._move()
+        return loss
 
     def prepare(self, step: int) -> Tensor:
         """What of a step is not the device's work: learning rate and seeds; the numbers of its images."""
@@ -60,28 +77,58 @@ class Steps:
                 group["lr"].fill_(lr)
             else:  # rounded as in a tensor, so that both ways end in the same bytes
                 group["lr"] = float(np.float32(lr)) if group.get("fused") else lr
-        number = rng.derive(self.seed, "step", step)
-        self.generator.manual_seed(number)
-        rng.seed_global(number, self.images.device)  # dropout; the caller puts the global stream back
         places = self._batch(step)
-        if self.course is not None:
-            self.objective = self.course.at(places, step // self.per_epoch + 1)
+        self._begin(places, step)
         return places
 
     def descend(self, net: nn.Module, x: Tensor, y: Tensor, *, progress: float) -> Tensor:
         """The rest of a prepared step: the same operations each time, as far as the objective's are (`steady_from`)."""
-        x = self.training.augment.apply(x, generator=self.generator)
         self.optimizer.zero_grad(set_to_none=True)
+        loss = self._differentiate(net, x, y, progress)
+        self._move()
+        return loss
+
+    def _begin(self, places: Tensor, step: int, *share: str | int) -> None:
+        """Set what is drawn from, and the objective, for the images at these places: a batch, or a share of one."""
+        number = rng.derive(self.seed, "step", step, *share)
+        self.generator.manual_seed(number)
+        rng.seed_global(number, self.images.device)  # dropout; the caller puts the global stream back
+        if self.course is not None:
+            self.objective = self.course.at(places, step // self.per_epoch + 1)
+
+    def _take_share(self, net: nn.Module, step: int, share: int, places: Tensor) -> Tensor:
+        """The passes of a share of a step, which draws from (seed, "step", number, "share", share), the first as ever;
+        its loss."""
+        self._begin(places, step, *(("share", share) if share else ()))
+        remembered = None if self.course is None else self.course.versions()
+        loss = self._differentiate(net, self.images.batch(places), self.images.labels[places], step / self.total)
+        if self.course is not None and self.course.versions() != remembered:
+            raise RequestError(
+                f"{name_of(self.training.objective)} remembers something of the images of a step, which the shares of "
+                "a batch cannot tell each other: train it with 1",
+                place=("shares",),
+            )
+        return loss
+
+    def _differentiate(self, net: nn.Module, x: Tensor, y: Tensor, progress: float) -> Tensor:
+        """Add the gradients of these images' loss, of their share of it where the batch has several; the loss."""
+        x = self.training.augment.apply(x, generator=self.generator)
         with self._objective(net, x, y, progress) as objective:
             loss = objective.loss(net, x, y, progress=progress, generator=self.generator)
             loss = returned(loss, Tensor, who=objective, method="loss")
             check_follows(loss)
-            loss.backward()
-        if self.training.clip_norm is not None:
-            wanted = [p for group in self.optimizer.param_groups for p in group["params"]]
-            nn.utils.clip_grad_norm_(wanted, self.training.clip_norm)
-        self.optimizer.step()
+            (loss if self.shares is None else loss / self.training.shares).backward()
         return loss.detach()
+
+    def _move(self) -> None:
+        """The step itself, by the gradients that are there."""
+        if self.training.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self._parameters, self.training.clip_norm)
+        self.optimizer.step()
+
+    @property
+    def _parameters(self) -> list[Tensor]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
 
     def _objective(self, net: nn.Module, x: Tensor, y: Tensor, progress: float) -> AbstractContextManager[Objective]:
         """What the step minimises; inside, the weights are those that it is differentiated for."""
@@ -102,7 +149,7 @@ class Steps:
     def _batch(self, step: int) -> Tensor:
         """Numbers of the images of a step."""
         epoch, place = divmod(step, self.per_epoch)
-        size = min(self.training.batch_size, len(self.images))
+        size = self.size
         if self._order[0] != epoch:
             generator = rng.stream(self.seed, "order", epoch)
             if self.course is None or self.course.drawn is None:

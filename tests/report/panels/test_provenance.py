@@ -15,7 +15,14 @@ CUDA = {"version": "13.0", "cudnn": 91002, "tf32_matmul": False, "tf32_cudnn": T
 def test_what_was_run_can_be_run_again(tmp_path: Path) -> None:
     other = {
         "commit": "def456",
-        "host": {"system": "Linux aarch64", "device": "NVIDIA H100", "cpus": 1, "compiled": True, "cuda": CUDA},
+        "host": {
+            "system": "Linux aarch64",
+            "device": "NVIDIA H100",
+            "cpus": 1,
+            "compiled": True,
+            "cuda": CUDA,
+            "processes": 8,
+        },
     }
     page = page_of(
         tmp_path, Spec(), Spec("Other", info=other), overrides=["train.epochs=3"], text="title: <b>\nrows: {}\n"
@@ -25,8 +32,8 @@ def test_what_was_run_can_be_run_again(tmp_path: Path) -> None:
         "Study tiny", "Command bascule run tiny", "Settings changed train.epochs=3",
         "Versions bascule 0.1.0, torch 2.6.0", "Commit abc123 (6 models) def456 (2 models)",
         "Linux x86_64, device cpu, 4 CPUs, 2 threads (6 models)",
-        "Linux aarch64, device NVIDIA H100, 1 CPU, compiled training, CUDA 13.0, cuDNN 91002 (deterministic), "
-        "TF32 in training: cuDNN (2 models)",
+        "Linux aarch64, device NVIDIA H100, 8 processes together, 1 CPU, compiled training, CUDA 13.0, "
+        "cuDNN 91002 (deterministic), TF32 in training: cuDNN (2 models)",
         "Started 2024-05-06 07:00 UTC; the last model at 2024-05-06 07:01 UTC",
         "Time taken training 16 s, evaluation 10 s, over 8 models", "title: <b> rows: {}", "All models (8)",
     ):  # fmt: skip

@@ -110,6 +110,7 @@ def _host(host: Mapping[str, Any] | None) -> str:
     if not host:
         return ""
     parts = [str(host.get("system", "")), f"device {host.get('device', 'unknown')}"]
+    parts += [f"{host['processes']} processes together"] if host.get("processes") else []
     parts += [count(int(host[key]), noun) for key, noun in (("cpus", "CPU"), ("threads", "thread")) if host.get(key)]
     parts += ["compiled training"] if host.get("compiled") else []
     cuda = host.get("cuda")
