@@ -77,10 +77,10 @@ class Heard(Progress):
 def subject(model: nn.Module, **changes: Any) -> Subject:
     asked = EvaluationSettings(
         test="of these images",
-        attack=(Pgd(eps=0.05, steps=2, restarts=2), Square(eps=0.05, queries=20)),
+        attack=(Square(eps=0.08, queries=30), Pgd(eps=0.08, steps=2, restarts=2)),
         trigger=Sticker(size=2, position="random"),
         target=7,
-        curve=(0.1,),
+        curve=(0.05,),
         certify=(Smoothing(sigma=0.1, n0=10, n=50, eps=0.02),),
         detect=catalog.build("detect", {"name": "strip", "overlays": 2}),
         retune=Retuning(images=60, poisoned=6, epochs=1),
@@ -185,7 +185,7 @@ def test_the_answers_say_something(alone) -> None:
     attacked = [columns[question.key] for question, _ in alone if question.kind == "attack"]
     for column in attacked:
         wanted = column != MISSING
-        assert int(wanted.sum()) > 2 * BATCH, "fewer than three batches"
+        assert int(wanted.sum()) > BATCH, "one batch"
         assert int((column != labels)[wanted].sum()) > 0
     (radii,) = (columns[question.key] for question, _ in alone if question.kind == "certify")
     assert 0 < int((radii > 0).sum()) < len(radii)
@@ -210,7 +210,7 @@ def test_the_first_process_tells_how_far_they_are(both) -> None:
     first, second = (one["heard"] for one in both)
     assert second == []
     total = first[0][1]
-    assert [said[:3] for said in first] == [["pgd", total, 2 * BATCH], ["pgd", total, total]]
+    assert [said[:3] for said in first] == [["square", total, 2 * BATCH], ["square", total, total]]
     assert [said[3].split()[2:] for said in first] == [["of", "500"], ["of", str(total - BATCH)]]
 
 
