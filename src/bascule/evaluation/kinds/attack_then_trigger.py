@@ -31,7 +31,8 @@ def answer(question: Question, subject: Subject) -> Answer:
 
     def parts() -> Iterator[Part]:
         for number, index, x in subject.all_batches():
-            same = stamping.clone_state()
+            same = subject.generator(stamped)
+            same.set_state(stamping.get_state())
             # Drawn as when `stamped` was answered, whatever this batch's trigger is then put on, and by whom.
             subject.stamped_at(stamped.component, index, x, generator=stamping)
             if not subject.team.takes(number):
