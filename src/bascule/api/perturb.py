@@ -70,8 +70,8 @@ def perturb(
     if search.uses_gradient and not is_differentiable(model, images.x):
         warnings.warn(f"hardly attacked: {no_gradients(name_of(search))}", stacklevel=outside())
     right = predict(model, images, batch_size=batch_size(images)) == images.labels.cpu()
-    perturbed, filled, generator = images.x.clone(), Filled(model), subject.generator(question)
-    for index, part in subject.batches(question, right.numpy()):
-        labels = images.labels[index]
+    perturbed, filled = images.x.clone(), Filled(model)
+    for number, index, part in subject.batches(question, right.numpy()):
+        labels, generator = images.labels[index], subject.generator(question, batch=number)
         perturbed[index] = run_attack(filled, search, part, labels, generator=generator, precision=question.precision).x
     return perturbed.to(x.device if isinstance(x, Tensor) else "cpu")

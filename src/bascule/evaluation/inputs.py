@@ -36,7 +36,7 @@ class Attacked:
 
 
 def adversarial(question: Question, subject: Subject, wanted: NDArray[np.bool_]) -> Iterator[Attacked]:
-    """What `question.attacked` made for robust accuracy of the test images wanted: in its batches, with its stream.
+    """What `question.attacked` made for robust accuracy of the test images wanted: in its batches, with their streams.
 
     Args:
         question: Of a detector.
@@ -47,9 +47,9 @@ def adversarial(question: Question, subject: Subject, wanted: NDArray[np.bool_])
     assert attacked is not None
 
     def make() -> Iterator[Attacked]:
-        generator, filled = subject.generator(attacked), Filled(subject.model)
-        for index, x in subject.batches(attacked, wanted):
-            y = subject.test.labels[index]
+        filled = Filled(subject.model)
+        for number, index, x in subject.batches(attacked, wanted):
+            y, generator = subject.test.labels[index], subject.generator(attacked, batch=number)
             found = run_attack(filled, attacked.component, x, y, generator=generator, precision=attacked.precision)
             yield Attacked(index, x, found.x, found.prediction)
 
@@ -58,7 +58,7 @@ def adversarial(question: Question, subject: Subject, wanted: NDArray[np.bool_])
 
 def pushed(question: Question, subject: Subject, wanted: NDArray[np.bool_]) -> Iterator[Attacked]:
     """What `question.attacked`, run to its end, makes of triggered test images on the way to the target, batch by
-    batch and target by target: with a stream of this attack and this trigger.
+    batch and target by target: with streams of this attack and this trigger.
 
     Args:
         question: Of a detector.
@@ -71,8 +71,8 @@ def pushed(question: Question, subject: Subject, wanted: NDArray[np.bool_]) -> I
     attack, aims = to_its_end(attacked.component), question.aim_of(subject.test.labels)
 
     def make() -> Iterator[Attacked]:
-        generator = subject.generator(attacked, "towards the target", stamped.key)
-        for places, x in subject.batches(question, wanted):
+        for number, places, x in subject.batches(question, wanted):
+            generator = subject.generator(attacked, "towards the target", stamped.key, batch=number)
             for target in aims[places].unique().tolist():
                 same = aims[places] == target
                 view, y = Filled(Toward(subject.model, target)), places.new_zeros(int(same.sum()))

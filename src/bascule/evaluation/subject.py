@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,8 +19,9 @@ from bascule.core import rng
 from bascule.core.errors import RequestError
 from bascule.core.fingerprint import fingerprint
 from bascule.core.images import Images, Shown
-from bascule.core.inference import Filled, chunks, predict
+from bascule.core.inference import Filled, chunks, labels_of
 from bascule.core.progress import Progress
+from bascule.core.restore import evaluating
 from bascule.core.team import ALONE, Team
 from bascule.evaluation.question import Question
 from bascule.metrics.contract import MISSING, Labels
@@ -40,9 +41,8 @@ EXPLAINED = 256
 def batch_size(images: Shown) -> int:
     """Images per pass, by device and size alone, so that a machine with less memory answers the same.
 
-    Attacks and triggers draw batch by batch from one stream, so on CUDA they draw otherwise than on the CPU. They do
-    that anyway: the generators of the two give different numbers. A question's key holds neither; the record names the
-    device.
+    Attacks and triggers draw batch by batch, so on CUDA they draw otherwise than on the CPU. They do that anyway: the
+    generators of the two give different numbers. A question's key holds neither; the record names the device.
     """
     if images.device.type != "cuda":
         return BATCH
@@ -63,6 +63,28 @@ class Answer:
     def numpy_arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays as a record keeps them."""
         return {name: values.cpu().numpy() for name, values in self.arrays.items()}
+
+
+class Batch(NamedTuple):
+    """Some test images."""
+
+    number: int
+    """Of the batch, from 0, among those that a question goes through."""
+    places: Tensor
+    """Positions in the test set, shape (B,)."""
+    x: Tensor
+    """B x C x H x W."""
+
+
+class Part(NamedTuple):
+    """What was found out about a batch."""
+
+    places: Tensor
+    """Positions in the test set, shape (B,)."""
+    values: Tensor
+    """One for each."""
+    counted: int = 0
+    """How many are worth a word on the way."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -100,9 +122,14 @@ class Subject:
         """The true labels."""
         return self.test.labels.cpu().numpy()
 
-    def generator(self, question: Question, *purpose: str) -> torch.Generator:
-        """A fresh stream of the question's own: the same wherever and whenever it is asked."""
-        return rng.stream(self.seed, question.key, *purpose, device=self.test.device)
+    def generator(self, question: Question, *purpose: str, batch: int = 0) -> torch.Generator:
+        """A fresh stream of the question's own: the same wherever and whenever it is asked.
+
+        Where each batch of images has one, so that none depends on what the ones before it drew, that of the first is
+        the question's.
+        """
+        of_batch = ("batch", batch) if batch else ()
+        return rng.stream(self.seed, question.key, *purpose, *of_batch, device=self.test.device)
 
     def training_set(self) -> tuple[Images, Truth | None]:
         """The training set with its poison, and which images are poisoned.
@@ -139,9 +166,29 @@ class Subject:
         return np.logical_and.reduce([self.predictions[key] == self.labels for key in keys])
 
     def predictions_on(self, change: Callable[[Tensor, Tensor], Tensor] | None = None) -> Answer:
-        """What the model takes all test images for, once changed: from positions and images, in order."""
-        shown = self.test if change is None else _Changed(self.test, change)
-        return Answer(predict(self.model, shown, batch_size=batch_size(self.test)))
+        """What the model takes all test images for, once changed.
+
+        Args:
+            change: From positions and images to other images; in every process it meets all of them, in order.
+        """
+
+        def parts() -> Iterator[Part]:
+            for batch in self.all_batches(own=change is None):
+                x = batch.x if change is None else change(batch.places, batch.x)
+                if self.team.takes(batch.number):
+                    yield Part(batch.places, self.labels_on(x))
+
+        return Answer(self.gathered(parts(), MISSING))
+
+    @torch.no_grad()
+    def labels_on(self, x: Tensor) -> Tensor:
+        """What the model takes a batch of images for, int64, shape (B,).
+
+        Raises:
+            RequestError: A logit is not a number.
+        """
+        with evaluating(self.model):
+            return labels_of(self.model(x))
 
     def stamped_at(self, trigger: Trigger, index: Tensor, x: Tensor, *, generator: torch.Generator) -> Tensor:
         """The test images at these positions, as they are or perturbed (x), with the trigger on them."""
@@ -152,24 +199,34 @@ class Subject:
         index = self._places(wanted)[:count]
         return self.test.batch(index), self.test.labels[index]
 
-    def batches(self, question: Question, wanted: NDArray[np.bool_]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Positions and images of those wanted, batch by batch: with the trigger where the question is about these."""
-        if question.stamped is not None:
-            yield from self._stamped_batches(question.stamped, wanted)
-            return
-        places = self._places(wanted)
-        for part in chunks(len(places), batch_size(self.test), self.test.device):
-            yield places[part], self.test.batch(places[part])
+    def batches(self, question: Question, wanted: NDArray[np.bool_], *, own: bool = False) -> Iterator[Batch]:
+        """The images wanted, batch by batch: with the trigger where the question is about these.
 
-    def all_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Positions and images of the whole set, in order, in the batches in which a trigger is stamped."""
-        for index in chunks(len(self.test), batch_size(self.test), self.test.device):
-            yield index, self.test.batch(index)
+        Args:
+            question: What they are for.
+            wanted: Which test images, in order.
+            own: Only the share of this process.
+        """
+        if question.stamped is None:
+            yield from self._plain_batches(self._places(wanted), own)
+            return
+        for number, (index, x) in enumerate(self._stamped_batches(question.stamped, wanted)):
+            if self.team.takes(number) or not own:
+                yield Batch(number, index, x)
+
+    def all_batches(self, *, own: bool = False) -> Iterator[Batch]:
+        """The whole set, in order, in the batches in which a trigger is stamped; or only the share of this process."""
+        yield from self._plain_batches(torch.arange(len(self.test), device=self.test.device), own)
+
+    def _plain_batches(self, places: Tensor, own: bool) -> Iterator[Batch]:
+        for number, part in enumerate(chunks(len(places), batch_size(self.test), places.device)):
+            if self.team.takes(number) or not own:
+                yield Batch(number, places[part], self.test.batch(places[part]))
 
     def _stamped_batches(self, stamped: Question, wanted: NDArray[np.bool_]) -> Iterator[tuple[Tensor, Tensor]]:
         """A trigger may draw: all images are stamped, in the order in which they are when `stamped` is answered."""
         keep, generator = torch.from_numpy(wanted).to(self.test.device), self.generator(stamped)
-        for index, x in self.all_batches():
+        for _, index, x in self.all_batches():
             x = self.stamped_at(stamped.component, index, x, generator=generator)
             chosen = keep[index]
             if bool(chosen.any()):
@@ -190,17 +247,48 @@ class Subject:
             wanted: Which test images, in order.
             labels: Labels to move away from, for every test image.
         """
-        predictions, filled, generator = torch.full((len(labels),), MISSING), Filled(model), self.generator(question)
-        done = fooled = 0
-        with self.progress.stage(str(question.settings["name"]), int(wanted.sum())):
-            for index, x in self.batches(question, wanted):
-                y = labels[index]
+        filled = Filled(model)
+
+        def parts() -> Iterator[Part]:
+            for number, index, x in self.batches(question, wanted, own=True):
+                y, generator = labels[index], self.generator(question, batch=number)
                 attacked = run_attack(filled, attack, x, y, generator=generator, precision=question.precision)
-                prediction = attacked.prediction
-                predictions[index.cpu()] = prediction.cpu()
-                done, fooled = done + len(index), fooled + int((prediction != y).sum())
-                self.progress.update(done, f"fooled {fooled}")
-        return predictions
+                yield Part(index, attacked.prediction, int((attacked.prediction != y).sum()))
+
+        return self.gathered(self.told(parts(), question, int(wanted.sum()), "fooled"), MISSING)
+
+    def told(self, parts: Iterable[Part], question: Question, total: int, counting: str = "") -> Iterator[Part]:
+        """The parts, and on the way how far they are: in a team as if the others were as far as this process.
+
+        Args:
+            parts: The share of this process.
+            question: What they are for.
+            total: How many images the question is about.
+            counting: The word for those that are counted.
+        """
+        done = counted = 0
+        with self.progress.stage(str(question.settings["name"]), total):
+            for part in parts:
+                yield part
+                done, counted = done + len(part.places), counted + part.counted
+                note = f"{counting} {counted}" if self.team.size == 1 else f"{counting} {counted} of {done}"
+                self.progress.update(min(total, done * self.team.size), note if counting else "")
+
+    def gathered(self, parts: Iterable[Part], missing: float) -> Tensor:
+        """A column of the parts that the processes of the team make, each its share, in every process; on the CPU.
+
+        Args:
+            parts: The share of this process, made as it is gone through.
+            missing: What stands for the images of no part; the type of the column is that of this number.
+
+        Raises:
+            RequestError: What one of the processes raised.
+        """
+        column = torch.full((len(self.test),), missing, dtype=torch.float64 if isinstance(missing, float) else None)
+        for share in self.team.share(lambda: [(part.places.cpu(), part.values.cpu()) for part in parts]):
+            for places, values in share:
+                column[places] = values.to(column)
+        return column
 
     def stamped_pairs(self, question: Question, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """The first test images that the question's trigger is meant to move: positions, without it, and with it."""
@@ -208,36 +296,6 @@ class Subject:
         index = (question.aim_of(self.test.labels) != NOWHERE).nonzero().squeeze(1)[:count]
         x = self.test.batch(index)
         return index, x, self.stamped_at(question.trigger, index, x, generator=self.generator(question, "shown"))
-
-
-@dataclass(frozen=True)
-class _Changed:
-    """Test images that are changed before a model sees them."""
-
-    images: Shown
-    change: Callable[[Tensor, Tensor], Tensor]
-
-    @property
-    def labels(self) -> Tensor:
-        return self.images.labels
-
-    @property
-    def ids(self) -> Tensor:
-        return self.images.ids
-
-    @property
-    def size(self) -> tuple[int, int, int]:
-        return self.images.size
-
-    @property
-    def device(self) -> torch.device:
-        return self.images.device
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def batch(self, index: Tensor) -> Tensor:
-        return self.change(index, self.images.batch(index))
 
 
 def content_identity(images: Shown) -> str:

@@ -7,8 +7,9 @@ A kind is a module with three things:
   follow the same kind, the order is that of their names.
 - `ask(asking)`: adds the kind's questions, if the settings, the metrics (`asking.settings.needs`) and the questions
   before it call for some.
-- `answer(question, subject)`: answers one of them, drawing from `subject.generator(question)` alone (a
-  detector's preparation from a stream of the model's: no trigger and no attack may move it).
+- `answer(question, subject)`: answers one of them, drawing from `subject.generator(question)` alone, with `batch` where
+  it draws for batches of images (a detector's preparation from a stream of the model's: no trigger and no attack may
+  move it). What costs is dealt out to the team, batch by batch, and put together by `subject.gathered`.
 
 What changes the answer must stand in the question (its component, `value`, `target`, `stamped`), whose key holds them;
 a constant of the module is in no key. A trigger is stamped with the generator of the `triggered` question, so that one

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 
 from bascule.attacks.run import run_attack
-from bascule.core.inference import Filled, labels_of
-from bascule.core.restore import evaluating
+from bascule.core.inference import Filled
 from bascule.evaluation.question import Asking, Question
-from bascule.evaluation.subject import Answer, Subject
+from bascule.evaluation.subject import Answer, Part, Subject
+from bascule.metrics.contract import MISSING
 
 FOLLOWS = "away"
 
@@ -25,17 +27,22 @@ def answer(question: Question, subject: Subject) -> Answer:
     stamped = question.stamped
     assert stamped is not None
     right = torch.from_numpy(subject.right(question.after)).to(subject.test.device)
-    attacking, stamping, filled = subject.generator(question), subject.generator(stamped), Filled(subject.model)
-    columns = []
-    with subject.progress.stage(str(question.settings["name"]), len(subject.test)):
-        for index, x in subject.all_batches():
+    stamping, filled = subject.generator(stamped), Filled(subject.model)
+
+    def parts() -> Iterator[Part]:
+        for number, index, x in subject.all_batches():
+            same = subject.generator(stamped)
+            same.set_state(stamping.get_state())
+            # Drawn as when `stamped` was answered, whatever this batch's trigger is then put on, and by whom.
+            subject.stamped_at(stamped.component, index, x, generator=stamping)
+            if not subject.team.takes(number):
+                continue
             chosen = right[index]
             if bool(chosen.any()):
-                y = subject.test.labels[index[chosen]]
+                y, generator = subject.test.labels[index[chosen]], subject.generator(question, batch=number)
                 attack, precision = question.component, question.precision
-                x[chosen] = run_attack(filled, attack, x[chosen], y, generator=attacking, precision=precision).x
-            x = subject.stamped_at(stamped.component, index, x, generator=stamping)
-            with evaluating(subject.model), torch.no_grad():
-                columns.append(labels_of(subject.model(x)).cpu())
-            subject.progress.update(int(index[-1]) + 1)
-    return Answer(torch.cat(columns))
+                x[chosen] = run_attack(filled, attack, x[chosen], y, generator=generator, precision=precision).x
+            x = subject.stamped_at(stamped.component, index, x, generator=same)
+            yield Part(index, subject.labels_on(x))
+
+    return Answer(subject.gathered(subject.told(parts(), question, len(subject.test)), MISSING))

@@ -26,8 +26,7 @@ from torch import Tensor, nn
 from bascule.attacks.contract import Attack
 from bascule.attacks.toward import Toward
 from bascule.core import rng
-from bascule.core.inference import chunks, labels_of
-from bascule.core.restore import evaluating
+from bascule.core.inference import chunks
 from bascule.detectors.contract import Guard
 from bascule.detectors.evade import evade
 from bascule.detectors.run import prepare_detector
@@ -68,10 +67,10 @@ def answer(question: Question, subject: Subject) -> Answer:
     guard = prepare_detector(subject.model, question.component, subject.defenders_images(), generator=drawing)
     asked = _Asked(question, subject, guard)
     with subject.progress.stage("detect", 1):
-        for index, x in subject.all_batches():
+        for _, index, x in subject.all_batches():
             asked.put("benign", index, x)
         if question.stamped is not None:
-            for index, x in subject.batches(question, np.ones(len(subject.test), dtype=bool)):
+            for _, index, x in subject.batches(question, np.ones(len(subject.test), dtype=bool)):
                 asked.put("triggered", index, x)
         if question.attacked is not None:
             _adversarial(asked)
@@ -92,9 +91,7 @@ class _Asked:
 
     def put(self, sort: str, index: Tensor, x: Tensor) -> None:
         """Ask about inputs made of the test images at these positions."""
-        suspicion = self.guard.suspicion(x)
-        with evaluating(self.subject.model), torch.no_grad():
-            self.keep(sort, index, suspicion, labels_of(self.subject.model(x)))
+        self.keep(sort, index, self.guard.suspicion(x), self.subject.labels_on(x))
 
     def keep(self, sort: str, index: Tensor, suspicion: Tensor, prediction: Tensor) -> None:
         count = len(self.subject.test)

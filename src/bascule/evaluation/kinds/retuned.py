@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from bascule.core.team import ALONE
 from bascule.evaluation.kinds import retuned_triggered
 from bascule.evaluation.question import Asking, Question
 from bascule.evaluation.subject import Answer, Subject
@@ -20,4 +21,4 @@ def ask(asking: Asking) -> None:
 def answer(question: Question, subject: Subject) -> Answer:
     """Predicted labels."""
     assert question.of is not None
-    return replace(subject, model=retuned_triggered.retuned(question.of, subject)).predictions_on()
+    return replace(subject, model=retuned_triggered.retuned(question.of, subject), team=ALONE).predictions_on()

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
+from bascule.core.team import ALONE
 from bascule.evaluation.question import Asking, Question
 from bascule.evaluation.subject import Answer, Subject
 
@@ -32,7 +33,7 @@ def answer(question: Question, subject: Subject) -> Answer:
     def stamp(index: Tensor, x: Tensor) -> Tensor:
         return subject.stamped_at(stamped.component, index, x, generator=generator)
 
-    return replace(subject, model=retuned(question, subject)).predictions_on(stamp)
+    return replace(subject, model=retuned(question, subject), team=ALONE).predictions_on(stamp)
 
 
 def retuned(question: Question, subject: Subject) -> nn.Module:
