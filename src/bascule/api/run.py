@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, cast, get_args
 
 from rich.console import Console
 
-from bascule.api.verb import path, whole_or_none
+from bascule.api.verb import path, whole, whole_or_none
+from bascule.core.ahead import READ_AHEAD, Reading
 from bascule.core.errors import Interrupted, RequestError, placed, unknown
 from bascule.core.files import check_writable
 from bascule.core.progress import nothing
@@ -43,6 +44,8 @@ def run(
     data_dir: str | PathLike[str] | None = None,
     compile_passes: bool = False,
     capture_steps: bool = False,
+    workers: int | None = None,
+    read_ahead: int = READ_AHEAD,
     report: bool = False,
     progress: bool = True,
     hooks: Sequence[Hook] = (),
@@ -68,6 +71,8 @@ def run(
         data_dir: Folder searched first for data; then $BASCULE_DATA, ./data, ~/.cache/bascule and here.
         compile_passes: Compile the passes of training, where the objective allows it.
         capture_steps: Capture the steps of training as CUDA graphs, where the objective allows it.
+        workers: Threads that decode pictures on disk; by default as many as there are cores.
+        read_ahead: MiB of pictures decoded before they are asked for, at most; 0: none.
         report: Keep report.html in the run folder current.
         progress: Whether to say on standard error how far the work is.
         hooks: What is told of cells, epochs and the table (`bascule.hooks.Hook`), beside those that are installed.
@@ -84,6 +89,7 @@ def run(
         _document(study, name), overrides=_overrides(set, seeds), scale=_text(scale, "scale"), runs=path(runs, "runs"),
         device=device, jobs=whole_or_none(jobs, "jobs"), engine=_engine(engine), compile_passes=compile_passes,
         data_dir=None if data_dir is None else path(data_dir, "data_dir"), capture_steps=capture_steps, report=report,
+        reading=Reading(whole_or_none(workers, "workers"), whole(read_ahead, "read_ahead")),
         console=None if progress else silent(), hooks=hooks,
     )  # fmt: skip
 
@@ -122,6 +128,7 @@ def run_study(
     data_dir: Path | None,
     compile_passes: bool,
     capture_steps: bool,
+    reading: Reading,
     report: bool,
     console: Console | None = None,
     warn: Callable[[str], object] | None = None,
@@ -146,7 +153,8 @@ def run_study(
     with _kept_current(record, wanted=report, warn=warn or warnings.warn) as changed:
         done = run_plan(
             plan, record, device=where, roots=default_roots(data_dir), engine=engine, jobs=jobs, console=console,
-            compile_passes=compile_passes, capture_steps=capture_steps, changed=changed, warn=warn, hooks=hooks,
+            compile_passes=compile_passes, capture_steps=capture_steps, reading=reading, changed=changed, warn=warn,
+            hooks=hooks,
         )  # fmt: skip
     return Made(plan, record, done)
 

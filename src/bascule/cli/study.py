@@ -49,18 +49,28 @@ def run(
         bool,
         typer.Option("--capture", help="Capture the steps of training as CUDA graphs, where the objective allows it."),
     ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Threads that decode pictures on disk; by default as many as there are cores."
+        ),
+    ] = None,
+    read_ahead: Annotated[
+        int, typer.Option(min=0, metavar="MIB", help="MiB of pictures decoded before they are asked for; 0: none.")
+    ] = 256,
     report_: Annotated[
         bool, typer.Option("--report", help="Keep report.html in the run folder current, to be watched in a browser.")
     ] = False,
 ) -> None:
     """Train, attack from both sides, and print the table. The same command again continues where it stopped."""
     from bascule.api.run import run_study
+    from bascule.core.ahead import Reading
     from bascule.plan.document import read_study
 
     plan, record, done = run_study(
         read_study(study), overrides=_overrides(set_, seeds), scale=scale, runs=runs, device=device, jobs=jobs,
         engine=engine.value, data_dir=data_dir, compile_passes=compile_, capture_steps=capture, report=report_,
-        warn=_warn,
+        reading=Reading(workers, read_ahead), warn=_warn,
     )  # fmt: skip
     print_table([record], Format.text)
     cells = len(plan.cells())

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from bascule.attacks.contract import Evasion
 from bascule.attacks.run import run_attack
 from bascule.core import rng
+from bascule.core.ahead import read_batches
 from bascule.core.errors import RequestError
 from bascule.core.fingerprint import fingerprint
 from bascule.core.images import Images, Shown
@@ -137,8 +138,7 @@ class Subject:
 
     def predictions_on(self, change: Callable[[Tensor, Tensor], Tensor] | None = None) -> Answer:
         """What the model takes all test images for, once changed: from positions and images, in order."""
-        shown = self.test if change is None else _Changed(self.test, change)
-        return Answer(predict(self.model, shown, batch_size=batch_size(self.test)))
+        return Answer(predict(self.model, self.test, batch_size=batch_size(self.test), change=change))
 
     def stamped_at(self, trigger: Trigger, index: Tensor, x: Tensor, *, generator: torch.Generator) -> Tensor:
         """The test images at these positions, as they are or perturbed (x), with the trigger on them."""
@@ -155,13 +155,11 @@ class Subject:
             yield from self._stamped_batches(question.stamped, wanted)
             return
         places = self._places(wanted)
-        for part in chunks(len(places), batch_size(self.test), self.test.device):
-            yield places[part], self.test.batch(places[part])
+        yield from read_batches(self.test, places.split(batch_size(self.test)) if len(places) else ())
 
     def all_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Positions and images of the whole set, in order, in the batches in which a trigger is stamped."""
-        for index in chunks(len(self.test), batch_size(self.test), self.test.device):
-            yield index, self.test.batch(index)
+        yield from read_batches(self.test, chunks(len(self.test), batch_size(self.test), self.test.device))
 
     def _stamped_batches(self, stamped: Question, wanted: NDArray[np.bool_]) -> Iterator[tuple[Tensor, Tensor]]:
         """A trigger may draw: all images are stamped, in the order in which they are when `stamped` is answered."""
@@ -207,39 +205,9 @@ class Subject:
         return index, x, self.stamped_at(question.trigger, index, x, generator=self.generator(question, "shown"))
 
 
-@dataclass(frozen=True)
-class _Changed:
-    """Test images that are changed before a model sees them."""
-
-    images: Shown
-    change: Callable[[Tensor, Tensor], Tensor]
-
-    @property
-    def labels(self) -> Tensor:
-        return self.images.labels
-
-    @property
-    def ids(self) -> Tensor:
-        return self.images.ids
-
-    @property
-    def size(self) -> tuple[int, int, int]:
-        return self.images.size
-
-    @property
-    def device(self) -> torch.device:
-        return self.images.device
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def batch(self, index: Tensor) -> Tensor:
-        return self.change(index, self.images.batch(index))
-
-
 def content_identity(images: Shown) -> str:
     """Identity of images that belong to no run: their pixels, to 32 bits, and their labels."""
     content = hashlib.sha256(images.labels.cpu().numpy().tobytes())
-    for index in chunks(len(images), BATCH, images.device):
-        content.update(images.batch(index).float().cpu().numpy().tobytes())
+    for _, x in read_batches(images, chunks(len(images), BATCH, images.device)):
+        content.update(x.float().cpu().numpy().tobytes())
     return fingerprint("test", content.hexdigest())

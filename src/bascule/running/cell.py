@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from bascule.core.ahead import reading_as
 from bascule.core.errors import RequestError
 from bascule.evaluation.question import Question
 from bascule.evaluation.run import answer_questions
@@ -55,7 +56,8 @@ def try_cell(cell: Cell, run: RunContext) -> str | None:
     """
     record = run.record.cell(cell.fingerprint)
     try:
-        do_cell(cell, run)
+        with reading_as(run.reading):
+            do_cell(cell, run)
     except RequestError:
         raise
     except (Exception, SystemExit) as error:

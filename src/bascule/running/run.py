@@ -13,8 +13,10 @@ from typing import Literal
 import torch
 from rich.console import Console
 
+from bascule.core.ahead import Reading
 from bascule.core.catalog import describe, remember_named
 from bascule.core.errors import Interrupted, RequestError
+from bascule.core.host import available_cores
 from bascule.core.progress import Progress, nothing
 from bascule.core.text import count
 from bascule.hooks.contract import Hook
@@ -76,6 +78,7 @@ def run_plan(
     train: bool = True,
     compile_passes: bool = False,
     capture_steps: bool = False,
+    reading: Reading | None = None,
     changed: Callable[[], object] = nothing,
     warn: Callable[[str], object] | None = None,
     hooks: Sequence[Hook] = (),
@@ -87,8 +90,9 @@ def run_plan(
     process of its own with one torch thread; else one after another in this process. Files of the record that are
     damaged are set aside and made again, which `warn` is told (by default a warning). With `compile_passes` the
     passes of training are compiled, with `capture_steps` its steps captured as CUDA graphs, where the objective allows
-    it. `changed` is called when there is something new in the record: before the first cell, and whenever one has
-    ended. `console`, by default standard error, is told how far the work is: with bars on a terminal, else with lines.
+    it. `reading` says how pictures on disk are decoded, by default on every core. `changed` is called when there is
+    something new in the record: before the first cell, and whenever one has ended. `console`, by default standard
+    error, is told how far the work is: with bars on a terminal, else with lines.
     `hooks` are told what happens (`bascule.hooks.Hook`), beside those that other packages have installed.
 
     Raises:
@@ -111,7 +115,8 @@ def run_plan(
         pending = [cell for cell, record in records if not is_done(cell, record) and (train or record.trained)]
         keep = run.write_plan if train or not pending else run.write_asked
         keep(plan.recorded())
-        context = RunContext(run, device, tuple(roots), Progress(), compile_passes, capture_steps)
+        how = reading or Reading()
+        context = RunContext(run, device, tuple(roots), Progress(), compile_passes, capture_steps, how)
         try:
             with telling(told, plan, run, pending, warn) as (listening, failures):
                 if pending:
@@ -214,13 +219,13 @@ def _run_here(cells: Sequence[Cell], run: RunContext) -> list[Failure]:
 def _run_in_processes(cells: Sequence[Cell], run: RunContext, *, jobs: int) -> list[Failure]:
     from bascule.running.processes import run_cells
 
-    return run_cells(cells, run, jobs)
+    return run_cells(cells, replace(run, reading=run.reading.shared_by(jobs)), jobs)
 
 
 def _run_on_ray(cells: Sequence[Cell], run: RunContext) -> list[Failure]:
     from bascule.running.ray import run_cells  # looks for Ray only where it is wanted
 
-    return run_cells(cells, run)
+    return run_cells(cells, replace(run, reading=run.reading.shared_by(available_cores())))
 
 
 _ENGINES = {"local": _run_here, "ray": _run_on_ray}

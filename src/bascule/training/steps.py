@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bascule.core import rng
+from bascule.core.ahead import Ahead
 from bascule.core.gradients import check_follows
 from bascule.core.images import Images
 from bascule.training.average import Average
@@ -30,7 +32,8 @@ class Steps:
         self.objective = training.objective
         course = training.objective
         self.course = Following(course, images, training.epochs, seed) if isinstance(course, Course) else None
-        self._order = -1, torch.empty(0)
+        self.ahead = Ahead(images, self._known)
+        self._orders: dict[int, _Order] = {}
 
     def lr(self, step: int) -> float:
         """Learning rate of this step (from 0)."""
@@ -49,7 +52,8 @@ class Steps:
             The loss, not waited for.
         """
         index = self.prepare(step)
-        return self.descend(net, self.images.batch(index), self.images.labels[index], progress=step / self.total)
+        x = self.ahead.batch(step, index)
+        return self.descend(net, x, self.images.labels[index], progress=step / self.total)
 
     def prepare(self, step: int) -> Tensor:
         """What of a step is not the device's work: learning rate and seeds; the numbers of its images."""
@@ -99,13 +103,39 @@ class Steps:
 
     def _batch(self, step: int) -> Tensor:
         """Numbers of the images of a step."""
+        epoch, places = self._places(step)
+        self._orders = {known: order for known, order in self._orders.items() if known >= epoch}
+        if epoch not in self._orders:
+            self._orders = {epoch: self._order(epoch)}
+        return self._orders[epoch].on_device[places]
+
+    def _known(self, step: int) -> Tensor | None:
+        """The same of a step to come, on the CPU; None where a course has yet to choose, and after the last."""
+        epoch, places = self._places(step)
+        if step >= self.total or (epoch not in self._orders and self.course is not None):
+            return None
+        if epoch not in self._orders:
+            self._orders[epoch] = self._order(epoch)
+        return self._orders[epoch].on_cpu[places]
+
+    def _places(self, step: int) -> tuple[int, slice]:
+        """The epoch of a step, from 0, and its part of the epoch's order."""
         epoch, place = divmod(step, self.per_epoch)
         size = min(self.training.batch_size, len(self.images))
-        if self._order[0] != epoch:
-            generator = rng.stream(self.seed, "order", epoch)
-            if self.course is None or self.course.drawn is None:
-                order = torch.randperm(len(self.images), generator=generator)
-            else:
-                order = orders(self.course.drawn.nonzero().squeeze(1).cpu(), self.per_epoch * size, generator)
-            self._order = epoch, order.to(self.images.device)
-        return self._order[1][place * size : (place + 1) * size]
+        return epoch, slice(place * size, (place + 1) * size)
+
+    def _order(self, epoch: int) -> _Order:
+        generator = rng.stream(self.seed, "order", epoch)
+        if self.course is None or self.course.drawn is None:
+            order = torch.randperm(len(self.images), generator=generator)
+        else:
+            count = self._places(self.per_epoch - 1)[1].stop
+            order = orders(self.course.drawn.nonzero().squeeze(1).cpu(), count, generator)
+        return _Order(order, order.to(self.images.device))
+
+
+class _Order(NamedTuple):
+    """Numbers of the images of an epoch, in order."""
+
+    on_cpu: Tensor
+    on_device: Tensor
