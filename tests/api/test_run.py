@@ -146,6 +146,8 @@ def test_what_stands_twice_is_written_twice() -> None:
         ({"device": "tpu"}, "device: allowed are auto, cpu, cuda and cuda:N"),
         ({"jobs": 0}, "jobs: at least one cell at a time"),
         ({"jobs": True}, "jobs: expected a whole number"),
+        ({"workers": 0}, "workers: at least one thread that decodes; got 0"),
+        ({"read_ahead": -1}, "read_ahead: MiB from 0 (nothing ahead) on; got -1"),
         ({"engine": "spark"}, "engine: unknown engine 'spark'"),
     ],
 )
