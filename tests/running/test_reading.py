@@ -53,7 +53,11 @@ def test_a_set_in_memory_and_one_read_ahead_give_the_same_bytes(
 
     monkeypatch.setattr(Ahead, "_begin", begun)
     runs = []
-    for name, limit, reading in (("memory", 2**30, None), ("ahead", 0, Reading(3, 1)), ("on demand", 0, Reading(1, 0))):
+    for name, limit, reading in (
+        ("memory", 2**30, Reading()),
+        ("ahead", 0, Reading(3, 1)),
+        ("on demand", 0, Reading(1, 0)),
+    ):
         monkeypatch.setattr(_streamed, "IN_MEMORY", limit)
         run = RunRecord(tmp_path / name)
         assert run_plan(plan, run, device=torch.device("cpu"), roots=[root], reading=reading).failures == ()

@@ -62,8 +62,7 @@ def run(
         seeds: Number of seeds instead of the study's.
         set: Settings changed in every row, or with `rows.NAME...` in one: `{"train.epochs": 3}` or
             `["train.epochs=3"]`; texts are read as in a file.
-        name: What a study that is a mapping is called, and so its run folder. What was made under this name before
-            stays, and is used again where it is asked for again.
+        name: What a study that is a mapping is called, and its run folder; what was made under it before is used again.
         runs: Folder that holds the runs.
         device: auto, cpu, cuda or cuda:N.
         jobs: Cells at the same time, each in a process of its own with one thread.
@@ -71,8 +70,8 @@ def run(
         data_dir: Folder searched first for data; then $BASCULE_DATA, ./data, ~/.cache/bascule and here.
         compile_passes: Compile the passes of training, where the objective allows it.
         capture_steps: Capture the steps of training as CUDA graphs, where the objective allows it.
-        workers: Threads that decode pictures on disk; by default as many as there are cores.
-        read_ahead: MiB of pictures decoded before they are asked for, at most; 0: none.
+        workers: Threads that decode pictures on disk; by default one a core.
+        read_ahead: MiB of pictures decoded before they are asked for, at most.
         report: Keep report.html in the run folder current.
         progress: Whether to say on standard error how far the work is.
         hooks: What is told of cells, epochs and the table (`bascule.hooks.Hook`), beside those that are installed.
@@ -89,8 +88,7 @@ def run(
         _document(study, name), overrides=_overrides(set, seeds), scale=_text(scale, "scale"), runs=path(runs, "runs"),
         device=device, jobs=whole_or_none(jobs, "jobs"), engine=_engine(engine), compile_passes=compile_passes,
         data_dir=None if data_dir is None else path(data_dir, "data_dir"), capture_steps=capture_steps, report=report,
-        reading=Reading(whole_or_none(workers, "workers"), whole(read_ahead, "read_ahead")),
-        console=None if progress else silent(), hooks=hooks,
+        reading=_reading(workers, read_ahead), console=None if progress else silent(), hooks=hooks,
     )  # fmt: skip
 
 
@@ -209,6 +207,10 @@ def _text(value: Any, place: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise RequestError(f"expected text, got {quote(value)}", place=(place,))
     return value
+
+
+def _reading(workers: Any, read_ahead: Any) -> Reading:
+    return Reading(whole_or_none(workers, "workers"), whole(read_ahead, "read_ahead"))
 
 
 def _engine(value: Any) -> Engine:

@@ -78,7 +78,7 @@ def run_plan(
     train: bool = True,
     compile_passes: bool = False,
     capture_steps: bool = False,
-    reading: Reading | None = None,
+    reading: Reading = Reading(),  # noqa: B008  (frozen)
     changed: Callable[[], object] = nothing,
     warn: Callable[[str], object] | None = None,
     hooks: Sequence[Hook] = (),
@@ -88,12 +88,12 @@ def run_plan(
     With `train=False` only cells whose model is there are worked on, and only evaluated; the table shows what it showed
     before until all of them have answered. With `jobs` above 1 so many cells are done at the same time, each in a
     process of its own with one torch thread; else one after another in this process. Files of the record that are
-    damaged are set aside and made again, which `warn` is told (by default a warning). With `compile_passes` the
-    passes of training are compiled, with `capture_steps` its steps captured as CUDA graphs, where the objective allows
-    it. `reading` says how pictures on disk are decoded, by default on every core. `changed` is called when there is
-    something new in the record: before the first cell, and whenever one has ended. `console`, by default standard
-    error, is told how far the work is: with bars on a terminal, else with lines.
-    `hooks` are told what happens (`bascule.hooks.Hook`), beside those that other packages have installed.
+    damaged are set aside and made again, which `warn` is told (by default a warning). With `compile_passes` the passes
+    of training are compiled, with `capture_steps` its steps captured as CUDA graphs, where the objective allows it.
+    `reading` says how pictures on disk are decoded, on every core unless told otherwise. `changed` is called before the
+    first cell and whenever one has ended, when the record holds something new. `console`, by default standard error, is
+    told how far the work is: with bars on a terminal, else with lines. `hooks` are told what happens
+    (`bascule.hooks.Hook`), beside those that other packages have installed.
 
     Raises:
         RequestError: The data cannot be read, a hook is none, the engine is not installed or takes no `jobs`, nothing
@@ -115,8 +115,7 @@ def run_plan(
         pending = [cell for cell, record in records if not is_done(cell, record) and (train or record.trained)]
         keep = run.write_plan if train or not pending else run.write_asked
         keep(plan.recorded())
-        how = reading or Reading()
-        context = RunContext(run, device, tuple(roots), Progress(), compile_passes, capture_steps, how)
+        context = RunContext(run, device, tuple(roots), Progress(), compile_passes, capture_steps, reading)
         try:
             with telling(told, plan, run, pending, warn) as (listening, failures):
                 if pending:
