@@ -21,6 +21,8 @@ class Cost:
     seconds: float
     mib: float
     """The peak above what the process held before."""
+    cpu: float
+    """Seconds of processor time, those of its processes among them."""
 
 
 def cost_here(job: Callable[[], object], clock: str) -> None:
@@ -28,9 +30,10 @@ def cost_here(job: Callable[[], object], clock: str) -> None:
     marker = Path("/proc/self/clear_refs")
     if marker.is_file():
         marker.write_text("5")  # the peak counts from here
-    before, began = _memory("VmRSS"), CLOCKS[clock]()
+    before, busy, began = _memory("VmRSS"), _cpu(), CLOCKS[clock]()
     job()
-    print(json.dumps({"seconds": CLOCKS[clock]() - began, "mib": _memory("VmHWM") - before}))
+    seconds = CLOCKS[clock]() - began
+    print(json.dumps({"seconds": seconds, "mib": _memory("VmHWM") - before, "cpu": _cpu() - busy}))
 
 
 def cost_apart(script: str, arguments: Sequence[str], threads: int) -> Cost:
@@ -49,6 +52,11 @@ def cost_apart(script: str, arguments: Sequence[str], threads: int) -> Cost:
             raise ImportError(last.partition(": ")[2])
         raise SystemExit(f"{' '.join(arguments)} failed:\n{done.stderr}")
     return Cost(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def _cpu() -> float:
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def _memory(key: str) -> float:

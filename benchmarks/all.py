@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 import autoattack
+import decoding
 import disk
 import pgd
 import pgd_restarts
@@ -75,6 +76,7 @@ PARTS = {
     "study": Part(study, [""], ["--epochs 1 --rounds 1"]),
     "reading": Part(reading, [""], ["--models 8 --values 1 --images 40 --epochs 1 --rounds 1"]),
     "disk": Part(disk, [""], ["--pictures 40"]),
+    "decoding": Part(decoding, [""], ["--pictures 70 --steps 2 --rounds 1 --cores 1"]),
 }
 
 

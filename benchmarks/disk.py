@@ -37,11 +37,12 @@ def write_pictures(folder: Path, count: int) -> None:
 
 
 def bascule(folder: Path, *, in_memory: bool) -> None:
-    from bascule.data import folder as source
+    from bascule.data import _streamed
+    from bascule.data.folder import Folder
 
     if not in_memory:
-        source.IN_MEMORY = 0
-    images = source.Folder(path=folder.name).load([folder.parent])[0]
+        _streamed.IN_MEMORY = 0
+    images = Folder(path=folder.name).load([folder.parent])[0]
     for epoch in range(EPOCHS):
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(epoch))
         for index in order.split(BATCH):

@@ -65,7 +65,7 @@ def backdoored(network: str, device: torch.device, epochs: int | None) -> tuple[
     train(model, planted, Training(objective="standard", schedule="one-cycle", **schedule), seed=0)  # type: ignore[arg-type]
     draws = stream(0, "stamp", device=device)
     clean = predict(model, splits.test)
-    seen = predict(model, splits.test, change=lambda x: stamp(poison.trigger, x, generator=draws))
+    seen = predict(model, splits.test, change=lambda _, x: stamp(poison.trigger, x, generator=draws))
     labels = splits.test.labels.cpu()
     accuracy = float((clean == labels).float().mean())
     asr = float((seen[labels != TARGET] == TARGET).float().mean())

@@ -199,7 +199,7 @@ def test_studies_with_files_of_yours_are_valid(block: Block) -> None:
 def test_data_of_yours_are_named_right() -> None:
     (block,) = marked("test_data_of_yours_are_named_right")
     built = [catalog.build("data", part["data"]) for part in parts(block.text)]
-    assert [catalog.name_of(source) for source in built] == ["folder", "parquet", "npz", "mnist", "cifar100"]
+    assert [catalog.name_of(source) for source in built] == ["folder", "parquet", "shards", "npz", "mnist", "cifar100"]
 
 
 def test_the_readme_in_python_runs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -151,6 +151,8 @@ def test_what_stands_twice_is_written_twice() -> None:
         ({"part": (1, "4")}, "part: expected a whole number, got '4'"),
         ({"part": (5, 4)}, "part: expected I of N with I from 1 to N, got 5 of 4"),
         ({"part": (1, 4), "engine": "ray"}, "part: not with `engine` ray"),
+        ({"workers": 0}, "workers: at least one thread that decodes; got 0"),
+        ({"read_ahead": -1}, "read_ahead: MiB from 0 (nothing ahead) on; got -1"),
         ({"engine": "spark"}, "engine: unknown engine 'spark'"),
     ],
 )

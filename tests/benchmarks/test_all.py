@@ -33,6 +33,7 @@ def test_every_part_is_measured_or_says_why_not(parts: dict[str, dict]) -> None:
         assert part["results"] or part["said"], name
     assert set(parts) == {
         "pgd", "pgd-restarts", "autoattack", "training", "neural-cleanse", "filters", "study", "reading", "disk",
+        "decoding",
     }  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from bascule.data.contract import Source
 from bascule.testing import sources as contract
 from bascule.testing.settings import check_settings
 from pickles import python2_pickle
+from tars import png, write_tar
 
 TRAIN, TEST = 12, 7
 EMBEDDED = ("digits",)
@@ -108,6 +109,15 @@ def tiny_folder(root: Path, seed: int) -> dict[str, Any]:
     return {"path": "set"}
 
 
+def tiny_shards(root: Path, seed: int) -> dict[str, Any]:
+    (root / "tars").mkdir(exist_ok=True)
+    for split, count in (("train", TRAIN), ("val", TEST)):
+        samples = [{"png": png(pixels), "cls": str(i % 3)} for i, pixels in enumerate(pictures(count, seed))]
+        for number, part in enumerate((samples[:4], samples[4:])):
+            write_tar(root / "tars" / f"set-{split}-{number:06}.tar", part, first=4 * number)
+    return {"path": "tars", "classes": ["cat", "dog", "owl"]}
+
+
 def tiny_npz(root: Path, seed: int) -> dict[str, Any]:
     arrays = {}
     for split, count in (("train", TRAIN), ("test", TEST)):
@@ -124,6 +134,7 @@ TINY: dict[str, Callable[[Path, int], dict[str, Any]]] = {
     "mnist": tiny_mnist,
     "npz": tiny_npz,
     "parquet": tiny_parquet,
+    "shards": tiny_shards,
     "stl10": tiny_stl10,
     "svhn": tiny_svhn,
 }

@@ -13,7 +13,7 @@ from PIL import Image
 
 from bascule.core.errors import RequestError
 from bascule.core.images import as_floats
-from bascule.data import folder as module
+from bascule.data import _files, _streamed
 from bascule.data.folder import Folder
 from folders import greys, save, two_classes, whole
 
@@ -27,7 +27,7 @@ def root(tmp_path: Path) -> Path:
 def kept(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways a split can be held."""
     if request.param == "streamed":
-        monkeypatch.setattr(module, "IN_MEMORY", 0)
+        monkeypatch.setattr(_streamed, "IN_MEMORY", 0)
     return request.param
 
 
@@ -44,7 +44,7 @@ def test_sorted_by_class_then_name(root: Path) -> None:
 
 def test_the_limit_decides_what_is_held_in_memory(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for limit, in_memory in ((4 * 18, True), (4 * 18 - 1, False)):
-        monkeypatch.setattr(module, "IN_MEMORY", limit)
+        monkeypatch.setattr(_streamed, "IN_MEMORY", limit)
         assert isinstance(Folder(path="set").load([root]).train.pixels, torch.Tensor) is in_memory
 
 
@@ -58,7 +58,7 @@ def test_both_ways_give_the_same_pixels(
             pixels = generator.integers(0, 256, (21, 34, 3), dtype=np.uint8)
             save(tmp_path / split / "ab"[i % 2] / f"{i}.{('jpg', 'png', 'webp')[i % 3]}", pixels)
     memory = Folder(path=".", **settings).load([tmp_path]).train
-    monkeypatch.setattr(module, "IN_MEMORY", 0)
+    monkeypatch.setattr(_streamed, "IN_MEMORY", 0)
     streamed = Folder(path=".", **settings).load([tmp_path]).train
     index = torch.tensor([29, 0, 7, 7, 15])
     assert streamed.pixels.shape == memory.pixels.shape
@@ -68,7 +68,7 @@ def test_both_ways_give_the_same_pixels(
 
 
 def test_cut_while_streamed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "IN_MEMORY", 0)
+    monkeypatch.setattr(_streamed, "IN_MEMORY", 0)
     train = Folder(path="set", max_train=2).load([root]).train
     assert greys(train.pixels) == [(10, 20, 30, 40)[i] for i in train.ids.tolist()]
 
@@ -135,7 +135,7 @@ class TestDigest:
         assert self.digest(root) != before
 
     def test_of_a_large_set_covers_names_and_sizes(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(module, "HASHED", 0)
+        monkeypatch.setattr(_files, "HASHED", 0)
         before = self.digest(root)
         save(root / "set" / "train" / "dog" / "a.BMP", 31, 4, 4)
         assert self.digest(root) != before
@@ -170,7 +170,7 @@ def test_refuses_a_picture_cut_short(root: Path) -> None:
 
 
 def test_a_streamed_picture_cut_short_is_refused_when_it_is_used(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "IN_MEMORY", 0)
+    monkeypatch.setattr(_streamed, "IN_MEMORY", 0)
     path = root / "set" / "train" / "dog" / "c.JPEG"
     save(path, 1)
     path.write_bytes(path.read_bytes()[:-3])
@@ -248,7 +248,7 @@ def test_a_single_one_that_is_left_out_is_no_plural(root: Path) -> None:
 def test_a_check_reads_all_headers_and_a_deep_one_all_pixels(
     root: Path, monkeypatch: pytest.MonkeyPatch, size: int | None
 ) -> None:
-    monkeypatch.setattr(module, "IN_MEMORY", 0)
+    monkeypatch.setattr(_streamed, "IN_MEMORY", 0)
     source, path = Folder(path="set", size=size), root / "set" / "train" / "dog" / "c.JPEG"
     source.check([root], deep=True)
     save(path, 1)
@@ -326,7 +326,7 @@ def test_a_name_that_is_too_long_is_one_message(tmp_path: Path) -> None:
 
 @pytest.mark.data
 def test_imagenette_streamed(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "IN_MEMORY", 0)
+    monkeypatch.setattr(_streamed, "IN_MEMORY", 0)
     train, test = Folder(path="imagenette2-224").load([data_root])
     assert (len(train), len(test), train.size) == (6000, 3000, (3, 224, 224))
     assert train.labels.bincount().tolist() == [600] * 10
@@ -340,6 +340,6 @@ def test_imagenette_streamed(data_root: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.data
 def test_imagenette_made_smaller(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "IN_MEMORY", 0)
+    monkeypatch.setattr(_streamed, "IN_MEMORY", 0)
     test = Folder(path="imagenette2-224", size=64, channels=1, max_test=8).load([data_root]).test
     assert test.batch(torch.arange(8)).shape == (8, 1, 64, 64)

@@ -116,7 +116,7 @@ def test_a_backdoor_weakens(digits: Splits) -> None:
     others = judged.at((judged.labels != 7).nonzero().squeeze(1))
 
     def success(net: nn.Module) -> float:
-        taken = predict(net, others, change=lambda x: stamp(poison.trigger, x, generator=stream(0, "test")))
+        taken = predict(net, others, change=lambda _, x: stamp(poison.trigger, x, generator=stream(0, "test")))
         return (taken == 7).double().mean().item()
 
     found = run_repair(model, Rnp(), ours, generator=stream(0, "contract"))

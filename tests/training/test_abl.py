@@ -265,7 +265,7 @@ def test_the_backdoor_is_not_learnt(inner: Any, isolate_at: float, mnist: Splits
         train(net, images, training, seed=0, tell=told.append)
         test, others = mnist.test, mnist.test.labels != 7
         accuracy = (predict(net, test) == test.labels).float().mean().item()
-        moved = predict(net, test, change=lambda x: trigger.stamp(x, generator=stream(0, "test"))) == 7
+        moved = predict(net, test, change=lambda _, x: trigger.stamp(x, generator=stream(0, "test"))) == 7
         found[objective] = accuracy, moved[others].float().mean().item()
     assert found[inner][1] > 0.9
     assert found[abl][1] < 0.2

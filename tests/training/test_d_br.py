@@ -224,7 +224,7 @@ def test_the_backdoor_is_isolated_and_unlearnt(inner: Any, share: float, mnist: 
         if epoch in (10, 12):
             test, others = mnist.test, mnist.test.labels != 7
             accuracy = (predict(net, test) == test.labels).float().mean().item()
-            moved = predict(net, test, change=lambda x: trigger.stamp(x, generator=stream(0, "test"))) == 7
+            moved = predict(net, test, change=lambda _, x: trigger.stamp(x, generator=stream(0, "test"))) == 7
             seen[epoch] = accuracy, moved[others].float().mean().item()
         return {}
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -14,11 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bascule.core import rng
+from bascule.core.ahead import Reading, reading_as
 from bascule.core.catalog import component
-from bascule.core.errors import DivergedError
+from bascule.core.errors import DivergedError, RequestError
 from bascule.core.images import Images, Splits
 from bascule.core.inference import predict
 from bascule.core.restore import evaluating
+from bascule.training.abl import Abl
 from bascule.training.awp import WeightPerturbation
 from bascule.training.contract import Objective
 from bascule.training.crop import ResizedCrop
@@ -456,3 +461,61 @@ def test_a_good_training_is_not_stopped(few: Images, make_net: Callable) -> None
     train(model, few, settings(objective=BreaksAt(step=-1)), seed=0)
     with evaluating(model), torch.no_grad():
         assert model(few.batch(torch.arange(70))).isfinite().all()
+
+
+# --- pictures that are decoded ahead ---------------------------------------------------------------------------------
+
+
+class Decoded:
+    """The pictures of a set, as if they were decoded when they are asked for."""
+
+    def __init__(self, pixels: Tensor) -> None:
+        self.pixels, self.shape = pixels, pixels.shape
+
+    def __getitem__(self, index: Tensor, /) -> Tensor:
+        return self.pixels[index]
+
+
+@pytest.mark.parametrize("how", [Reading(1, 0), Reading(2), Reading(3, 1)], ids=str)
+@pytest.mark.parametrize("capture", [False, True], ids=["", "captured"])
+def test_a_training_ends_in_the_same_bytes_however_pictures_are_read(
+    few: Images, how: Reading, capture: bool, make_net: Callable
+) -> None:
+    expected, model = make_net(), make_net()
+    train(expected, few, settings(), seed=3, capture_steps=capture)
+    with reading_as(how):
+        train(model, replace(few, pixels=Decoded(few.pixels)), settings(), seed=3, capture_steps=capture)
+    assert same(weights(model), weights(expected))
+
+
+def test_what_a_course_chooses_is_not_decoded_before_it_has_chosen(few: Images, make_net: Callable) -> None:
+    course = settings(objective=Abl(unlearn="alone", unlearn_for=0.3))
+    expected, model = make_net(), make_net()
+    train(expected, few, course, seed=3)
+    train(model, replace(few, pixels=Decoded(few.pixels)), course, seed=3)
+    assert same(weights(model), weights(expected))
+
+
+def test_a_damaged_picture_stops_the_training_at_its_step_and_leaves_no_thread(
+    few: Images, make_net: Callable, kept: Callable
+) -> None:
+    class Damaged(Decoded):
+        def __getitem__(self, index: Tensor, /) -> Tensor:
+            if 40 in index.tolist():
+                raise RequestError("picture 40: damaged")
+            return super().__getitem__(index)
+
+    steps: list[int] = []
+    order = torch.randperm(len(few), generator=rng.stream(3, "order", 0)).tolist()
+    with pytest.raises(RequestError, match="picture 40: damaged"):
+        train(
+            make_net(),
+            replace(few, pixels=Damaged(few.pixels)),
+            settings(),
+            seed=3,
+            checkpoints=kept(),
+            checkpoint_seconds=0,
+            report=lambda step, *_: steps.append(step),
+        )
+    assert steps == list(range(1, order.index(40) // 16 + 1))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]

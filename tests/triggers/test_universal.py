@@ -220,7 +220,7 @@ def fit(images: Images, model: dict[str, Any], seed: int, epochs: int, batch_siz
 
 
 def asr(net: nn.Module, trigger: Trigger, images: Images, target: int) -> float:
-    taken = predict(net, images, change=lambda x: stamped_as_bytes(trigger, x, generator=torch.Generator()))
+    taken = predict(net, images, change=lambda _, x: stamped_as_bytes(trigger, x, generator=torch.Generator()))
     return (taken == target)[images.labels != target].double().mean().item()
 
 

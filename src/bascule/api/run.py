@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 
 from bascule.api.verb import verb, whole
+from bascule.core.ahead import READ_AHEAD, Reading
 from bascule.core.errors import Interrupted, RequestError, placed, unknown
 from bascule.core.files import check_folder, check_writable
 from bascule.core.given import outside
@@ -51,6 +52,8 @@ def run(
     data_dir: str | PathLike[str] | None = None,
     compile_passes: bool = False,
     capture_steps: bool = False,
+    workers: int | None = None,
+    read_ahead: int = READ_AHEAD,
     report: bool = False,
     progress: bool = True,
     hooks: Sequence[Hook] = (),
@@ -80,6 +83,8 @@ def run(
         data_dir: Folder searched first for data; then $BASCULE_DATA, ./data, ~/.cache/bascule and here.
         compile_passes: Compile the passes of training, where the objective allows it.
         capture_steps: Capture the steps of training as CUDA graphs, where the objective allows it.
+        workers: Threads that decode pictures on disk; by default one a core.
+        read_ahead: MiB of pictures decoded before they are asked for, at most.
         report: Keep report.html in the run folder current.
         progress: Whether to say on standard error how far the work is.
         hooks: What is told of cells, epochs and the table (`bascule.hooks.Hook`), beside those that are installed.
@@ -97,7 +102,7 @@ def run(
         _document(study, name), overrides=_overrides(set, seeds), scale=scale, runs=Path(runs), device=str(device),
         jobs=jobs, part=_part(part), engine=_engine(engine), resources=resources, compile_passes=compile_passes,
         capture_steps=capture_steps, report=report, data_dir=None if data_dir is None else Path(data_dir),
-        console=None if progress else silent(), hooks=hooks,
+        reading=Reading(workers, whole(read_ahead, "read_ahead")), console=None if progress else silent(), hooks=hooks,
     )  # fmt: skip
 
 
@@ -138,6 +143,7 @@ def run_study(
     data_dir: Path | None,
     compile_passes: bool,
     capture_steps: bool,
+    reading: Reading,
     report: bool,
     console: Console | None = None,
     warn: Callable[[str], object] | None = None,
@@ -167,8 +173,8 @@ def run_study(
     with _kept_current(record, wanted=report and team.leads, warn=warn or warnings.warn) as changed:
         done = run_together(
             team, plan, record, device=where, roots=default_roots(data_dir), engine=engine, jobs=jobs, resources=given,
-            console=console, compile_passes=compile_passes, capture_steps=capture_steps, changed=changed, warn=warn,
-            hooks=hooks, part=this,
+            console=console, compile_passes=compile_passes, capture_steps=capture_steps, reading=reading,
+            changed=changed, warn=warn, hooks=hooks, part=this,
         )  # fmt: skip
     return Made(plan, record, done)
 

@@ -63,6 +63,15 @@ def run(
             help="For speed: capture the steps of training as CUDA graphs, where the objective allows it.",
         ),
     ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Threads that decode pictures on disk; by default as many as there are cores."
+        ),
+    ] = None,
+    read_ahead: Annotated[
+        int, typer.Option(min=0, metavar="MIB", help="MiB of pictures decoded before they are asked for; 0: none.")
+    ] = 256,
     report_: Annotated[
         bool, typer.Option("--report", help="Keep report.html in the run folder current, to be watched in a browser.")
     ] = False,
@@ -70,6 +79,7 @@ def run(
     """Train, attack from both sides, and print the table. The same command again continues where it stopped."""
     start_on_each(device)
     from bascule.api.run import run_study
+    from bascule.core.ahead import Reading
     from bascule.plan.document import read_study
     from bascule.running.together import meeting
 
@@ -79,7 +89,7 @@ def run(
             team.alike(lambda: read_study(study)), overrides=team.alike(lambda: _overrides(set_, seeds)), scale=scale,
             runs=runs, device=device, team=team, jobs=jobs, part=numbers, engine=engine.value,
             resources=team.alike(lambda: amounts_of(resources)), data_dir=data_dir, compile_passes=compile_,
-            capture_steps=capture, report=report_, warn=_warn,
+            capture_steps=capture, reading=team.alike(lambda: Reading(workers, read_ahead)), report=report_, warn=_warn,
         )  # fmt: skip
         if team.leads:
             print_table([record], Format.text)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from bascule.core.ahead import read_batches
 from bascule.core.images import Images
 
 
@@ -19,10 +20,8 @@ def batches(
     """
     size = min(batch_size, len(images))
     per_pass = len(images) // size
-    order = torch.empty(0)
-    for step in range(steps):
-        place = step % per_pass
-        if place == 0:
-            order = torch.randperm(len(images), generator=generator, device=images.device)
-        index = order[place * size : (place + 1) * size]
-        yield images.batch(index), images.labels[index]
+    for start in range(0, steps, per_pass):
+        order = torch.randperm(len(images), generator=generator, device=images.device)
+        parts = order.split(size)[: min(per_pass, steps - start)]
+        for index, x in read_batches(images, parts):
+            yield x, images.labels[index]

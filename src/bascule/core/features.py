@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from bascule.core.ahead import read_batches
 from bascule.core.errors import RequestError, nearest
 from bascule.core.images import Images
 from bascule.core.inference import chunks
@@ -73,10 +74,10 @@ class Features:
         if self.rows is not None:
             yield from self.rows.split(self.batch_size)
             return
-        for index in chunks(len(self), self.batch_size, self.images.device):
+        for _, x in read_batches(self.images, chunks(len(self), self.batch_size, self.images.device)):
             # Hook and mode are set for one batch at a time: whoever stops in the middle leaves no trace.
             with torch.no_grad():
-                part = self.of(self.images.batch(index))
+                part = self.of(x)
             yield part
 
     def of(self, x: Tensor) -> Tensor:

@@ -33,6 +33,11 @@ def settle() -> None:
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @contextmanager
 def rarely_collecting() -> Iterator[None]:
     """Inside, Python looks for garbage in cycles less often: where objects by the million are made to stay, it finds

@@ -111,13 +111,20 @@ class Images:
         """Where batches come out."""
         return self.labels.device
 
+    @property
+    def is_decoded(self) -> bool:
+        """Whether pictures are decoded when they are asked for, and so worth asking for early (`core/ahead.py`)."""
+        return _is_decoded(self.pixels)
+
     def batch(self, index: Tensor) -> Tensor:
         """The images at these positions as floats in [0, 1], B x C x H x W, on this set's device."""
         if isinstance(self.pixels, Tensor):
             # Copies whole pictures; `pixels[index]` copies value by value.
-            pixels = self.pixels.index_select(0, index.to(self.pixels.device))
-        else:
-            pixels = self.pixels[index]
+            return self.on_device(self.pixels.index_select(0, index.to(self.pixels.device)))
+        return self.on_device(self.pixels[index])
+
+    def on_device(self, pixels: Tensor) -> Tensor:
+        """Pictures out of `pixels` as `batch` gives them."""
         pixels = pixels.to(self.device, non_blocking=True)
         return pixels if pixels.is_floating_point() else as_floats(pixels)
 
@@ -140,6 +147,12 @@ class Images:
         new_pixels = self.pixels.clone()
         new_pixels[index] = pixels
         return replace(self, pixels=new_pixels, labels=new_labels)
+
+
+def _is_decoded(pixels: Pixels) -> bool:
+    if isinstance(pixels, (_Selected, _Overlaid)):
+        return _is_decoded(pixels.base)
+    return not isinstance(pixels, (Tensor, Exact))
 
 
 class _Selected:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bascule.core.ahead import read_batches
 from bascule.core.errors import RequestError
 from bascule.core.images import Images, Shown
 from bascule.core.restore import evaluating, full_precision
@@ -90,7 +91,7 @@ def entropy_of(logits: Tensor) -> Tensor:
 
 @torch.no_grad()
 def predict(
-    model: nn.Module, images: Shown, *, batch_size: int = 1000, change: Callable[[Tensor], Tensor] | None = None
+    model: nn.Module, images: Shown, *, batch_size: int = 1000, change: Callable[[Tensor, Tensor], Tensor] | None = None
 ) -> Tensor:
     """The model's label for every image, int64 on the CPU, in eval mode and full precision.
 
@@ -98,16 +99,15 @@ def predict(
         model: From [0, 1] images to logits, on the images' device.
         images: The set.
         batch_size: Images per pass; has no effect on the result but rounding.
-        change: Applied to each batch of [0, 1] images first, in order.
+        change: Applied first to each batch, in order: from positions and [0, 1] images to images.
 
     Raises:
         RequestError: A logit is not a number.
     """
     labels = []
     with evaluating(model), full_precision(images.device):
-        for index in chunks(len(images), batch_size, images.device):
-            x = images.batch(index)
-            labels.append(labels_of(model(x if change is None else change(x))).cpu())
+        for index, x in read_batches(images, chunks(len(images), batch_size, images.device)):
+            labels.append(labels_of(model(x if change is None else change(index, x))).cpu())
     return torch.cat(labels)
 
 
@@ -127,7 +127,7 @@ def cross_entropies(model: nn.Module, images: Shown, *, batch_size: int = 1000) 
     """
     with evaluating(model), full_precision(images.device):
         parts = [
-            F.cross_entropy(model(images.batch(index)), images.labels[index], reduction="none")
-            for index in chunks(len(images), batch_size, images.device)
+            F.cross_entropy(model(x), images.labels[index], reduction="none")
+            for index, x in read_batches(images, chunks(len(images), batch_size, images.device))
         ]
     return torch.cat(parts).float()

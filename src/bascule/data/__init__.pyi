@@ -7,5 +7,6 @@ from .folder import Folder as Folder
 from .mnist import Mnist as Mnist
 from .npz import Npz as Npz
 from .parquet import Parquet as Parquet
+from .shards import Shards as Shards
 from .stl10 import Stl10 as Stl10
 from .svhn import Svhn as Svhn

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from pathlib import Path
 from bascule.core.errors import RequestError
 from bascule.core.fingerprint import file_digest
 
+HASHED = 2**30
+"""Bytes of files of single pictures up to which a digest covers their content; beyond, their names and sizes."""
 _NAMED = 8
 """Most names in a message."""
 
@@ -51,6 +54,25 @@ def contents_of(folder: Path) -> str:
 def _listed(kind: str, names: Sequence[str]) -> str:
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return f"the {kind}{'s' * (len(names) > 1)} {', '.join(names[:_NAMED])}{more}" if names else ""
+
+
+def check_parts(files: Sequence[Path]) -> None:
+    """Names such as train-00002-of-00005 say how many files there are: none may be missing or there twice."""
+    parts: dict[tuple[str, str], list[int]] = {}
+    for path in files:
+        if match := re.match(r"(.*)-(\d+)-of-(\d+)", path.stem):
+            parts.setdefault((match[1], match[3]), []).append(int(match[2]))
+    for (stem, total), numbers in parts.items():
+        wanted = range(int(total))
+        wrong = [f"{stem}-{i:0{len(total)}}-of-{total}" for i in wanted[: len(numbers) + 1] if numbers.count(i) != 1]
+        if wrong:
+            state = "is missing" if int(wrong[0].split("-")[-3]) not in numbers else "is there more than once"
+            raise RequestError(f"{files[0].parent}: {wrong[0]} {state}; the set must be complete, each part once")
+
+
+def is_hashed(size: int) -> bool:
+    """Whether so many bytes are few enough to be read for a digest, each time that somebody wants it."""
+    return size <= HASHED
 
 
 def content_digest(*groups: Sequence[Path]) -> str:

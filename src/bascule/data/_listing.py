@@ -79,7 +79,7 @@ def find_splits(folder: Path, share: float) -> tuple[Split, Split | None]:
     place = folder
     for _ in range(_DEEPEST):
         inside = _folders(place)
-        trains, tests = _named(inside, TRAINS), _named(inside, TESTS)
+        trains, tests = named(inside, TRAINS), named(inside, TESTS)
         if trains and tests:
             train = _split(place / trains[0])
             return train, _test_split(train, [place / name for name in tests], folder)
@@ -106,7 +106,7 @@ def _folders(place: Path) -> list[str]:
         return [entry.name for kind, entry in _entries(place) if kind == "folder" and entry.name != "__MACOSX"]
 
 
-def _named(folders: Sequence[str], names: Sequence[str]) -> list[str]:
+def named(folders: Sequence[str], names: Sequence[str]) -> list[str]:
     """The folders with one of the names: as it is written, then in another case, then with other words beside it."""
     written = [name for name in names if name in folders]
     other_case = [one for name in names for one in folders if one.lower() == name]
@@ -316,7 +316,7 @@ def _kind(entry: os.DirEntry[str]) -> str:
 
 
 def _is_picture(file: str) -> bool:
-    return Path(file).suffix.lower() in ENDINGS
+    return os.path.splitext(file)[1].lower() in ENDINGS  # noqa: PTH122  (a Path takes ten times as long)
 
 
 def _pictures_below(folder: Path, place: str) -> Iterable[str]:

@@ -6,7 +6,6 @@ The files are parquet, as on the hub, or Arrow, as the `datasets` library keeps 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,7 +20,9 @@ from torch import Tensor
 
 from bascule.core.errors import RequestError, unknown
 from bascule.data._arrow import ArrowFile
-from bascule.data._files import content_digest, contents_of, reading
+from bascule.data._files import check_parts, content_digest, contents_of, reading
+from bascule.data._remembered import Arrays, remembered
+from bascule.data._rows import Rows, empty, is_arrow, kind_of, row_name
 from bascule.data.contract import numbered
 from bascule.data.decode import SET_SIZE, allocate, check_headers, decode, picture
 
@@ -85,8 +86,17 @@ class ParquetFiles:
         Raises:
             RequestError: The first row whose picture is missing, is none or, where one is given, not of this size.
         """
-        for name, contents in self._batches(_ROWS):
-            check_headers(contents, size, name=name)
+
+        def look() -> Arrays:
+            for name, contents in self._batches(_ROWS):
+                check_headers(contents, size, name=name)
+            return {}
+
+        remembered(f"headers {self.columns} {size}", self.files, look)
+
+    def rows(self) -> Rows:
+        """The pictures, to be read where they are wanted."""
+        return Rows(self.files, self.columns)
 
     def first(self, most: int, size: tuple[int, int, int], *, resize: int | None = None) -> Tensor:
         """The first pictures of all, at most `most`, decoded as by `pixels`."""
@@ -111,34 +121,32 @@ class ParquetFiles:
     def _batches(self, rows: int) -> Iterator[tuple[Callable[[int], str], list[bytes]]]:
         """Compressed pictures, at most `rows` at a time, with what to call each of them in an error."""
         for path, column in zip(self.files, self.columns, strict=True):
-            with reading(path, _kind(path)), _opened(path) as file:
+            with reading(path, kind_of(path)), _opened(path) as file:
                 start = 0
                 for batch in file.iter_batches(rows, columns=[column]):
                     cells = batch.column(0)
                     contents = (cells.field("bytes") if pa.types.is_struct(cells.type) else cells).to_pylist()
-                    name = partial(_row, path, start)
+                    name = partial(_row_of, path, start)
                     if not all(contents):
-                        empty = next(i for i, content in enumerate(contents) if not content)
-                        raise RequestError(f"{name(empty)}: no picture bytes; write the file with the bytes embedded")
+                        raise empty(name(next(i for i, content in enumerate(contents) if not content)))
                     yield name, contents
                     start += len(contents)
 
 
-def _row(path: Path, start: int, i: int) -> str:
-    return f"{path}: row {start + i}"
-
-
-def _kind(path: Path) -> str:
-    return f"{'Arrow' if path.suffix == '.arrow' else 'parquet'} file"
+def _row_of(path: Path, start: int, i: int) -> str:
+    return row_name(path, start + i)
 
 
 def _opened(path: Path) -> pq.ParquetFile | ArrowFile:
-    return ArrowFile(path) if path.suffix == ".arrow" else pq.ParquetFile(path, page_checksum_verification=True)
+    return ArrowFile(path) if is_arrow(path) else pq.ParquetFile(path, page_checksum_verification=True)
 
 
 def digest(*splits: ParquetFiles) -> str:
     """Identity of the files' content."""
-    return content_digest(*(split.files for split in splits))
+    groups = [split.files for split in splits]
+    shape = " ".join(str(len(group)) for group in groups)
+    found = remembered(f"content {shape}", sum(groups, ()), lambda: {"digest": np.array(content_digest(*groups))})
+    return str(found["digest"])
 
 
 def find_both(
@@ -246,10 +254,10 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _split(files: Sequence[Path], image: str | None, label: str | None) -> ParquetFiles:
-    _check_parts(files)
+    check_parts(files)
     columns, labels, names = [], [], []
     for path in files:
-        with reading(path, _kind(path)), _opened(path) as file:
+        with reading(path, kind_of(path)), _opened(path) as file:
             schema = file.schema_arrow
             columns.append(_image_column(path, schema, image))
             column = _column(path, schema, label, LABEL_COLUMNS, "label")
@@ -265,20 +273,6 @@ def _split(files: Sequence[Path], image: str | None, label: str | None) -> Parqu
     texts = whole if whole.dtype.kind == "U" else None
     numbers = torch.from_numpy(whole) if texts is None else torch.zeros(len(whole), dtype=torch.int64)
     return ParquetFiles(files=tuple(files), columns=tuple(columns), labels=numbers, names=names[0], texts=texts)
-
-
-def _check_parts(files: Sequence[Path]) -> None:
-    """Names such as train-00002-of-00005 say how many files there are: none may be missing or there twice."""
-    parts: dict[tuple[str, str], list[int]] = {}
-    for path in files:
-        if match := re.match(r"(.*)-(\d+)-of-(\d+)", path.stem):
-            parts.setdefault((match[1], match[3]), []).append(int(match[2]))
-    for (stem, total), numbers in parts.items():
-        wanted = range(int(total))
-        wrong = [f"{stem}-{i:0{len(total)}}-of-{total}" for i in wanted[: len(numbers) + 1] if numbers.count(i) != 1]
-        if wrong:
-            state = "is missing" if int(wrong[0].split("-")[-3]) not in numbers else "is there more than once"
-            raise RequestError(f"{files[0].parent}: {wrong[0]} {state}; the set must be complete, each part once")
 
 
 def _column(path: Path, schema: pa.Schema, given: str | None, usual: Sequence[str], kind: str) -> str:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from bascule.core.ahead import threads
 from bascule.core.errors import RequestError
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -25,12 +26,15 @@ SET_SIZE = "Set `size` to bring all pictures to one size."
 WIDE = "pictures with 16 bits per channel are scaled to 8 bits: 65535 becomes 255, and the finer steps are lost"
 """Said once of pictures that hold more than is used."""
 
+Content = bytes | Path
+"""A compressed picture, or its file."""
+
 _MODES = {1: "L", 3: "RGB"}
 _RUN = 64
 """Most pictures a thread takes at once: enough to hide the cost of handing them over."""
 
 
-def picture(content: bytes | Path, *, channels: int, resize: int | None = None) -> Image.Image:
+def picture(content: Content, *, channels: int, resize: int | None = None) -> Image.Image:
     """A decoded picture, converted to grey (1 channel, ITU-R 601 luma) or RGB (3), transparency dropped.
 
     With `resize` the short side becomes `resize` pixels (bilinear with antialiasing) and the centre square is kept, at
@@ -59,7 +63,7 @@ def picture(content: bytes | Path, *, channels: int, resize: int | None = None) 
 
 
 @contextmanager
-def _opened(content: bytes | Path) -> Iterator[ImageFile.ImageFile]:
+def _opened(content: Content | IO[bytes]) -> Iterator[ImageFile.ImageFile]:
     """The picture with its header read."""
     try:
         with Image.open(BytesIO(content) if isinstance(content, bytes) else content, formats=FORMATS) as image:
@@ -112,12 +116,12 @@ def allocate(count: int, channels: int, height: int, width: int) -> np.ndarray:
         gib = count * channels * height * width / 2**30
         raise RequestError(
             f"{count} pictures of {channels} x {height} x {width} take {gib:.1f} GiB of memory, more than there is. "
-            "Use smaller pictures, or an image folder, which is read batch by batch."
+            "Use smaller pictures, or a folder, shards or parquet, which are read batch by batch."
         ) from error
 
 
 def decode(
-    contents: Sequence[bytes | Path],
+    contents: Sequence[Content],
     out: np.ndarray,
     *,
     name: Callable[[int], str],
@@ -148,9 +152,9 @@ def decode(
 
 
 def check_headers(
-    contents: Sequence[bytes | Path], size: tuple[int, int] | None, *, name: Callable[[int], str]
+    contents: Sequence[Content | IO[bytes]], size: tuple[int, int] | None, *, name: Callable[[int], str]
 ) -> None:
-    """Read the header of every picture; `contents` and `name` as for `decode`.
+    """Read the header of every picture; `contents` and `name` as for `decode`, or open files.
 
     Raises:
         RequestError: The first, in order, that is no picture, or not of this height and width where one is given.
@@ -180,7 +184,7 @@ def _each(count: int, one: Callable[[int], None], name: Callable[[int], str]) ->
 
     The threads live for one call, so that nothing is left running and a forked process is safe.
     """
-    workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8)
+    workers = threads()
     step = max(1, min(_RUN, count // (4 * workers)))
 
     def run(start: int) -> None:
@@ -190,6 +194,10 @@ def _each(count: int, one: Callable[[int], None], name: Callable[[int], str]) ->
             except RequestError as error:
                 raise RequestError(f"{name(i)}: {error.problem}") from error.__cause__
 
+    if workers == 1:
+        for start in range(0, count, step):
+            run(start)
+        return
     with ThreadPoolExecutor(workers) as pool:
         for _ in pool.map(run, range(0, count, step)):
             pass

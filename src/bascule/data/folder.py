@@ -11,20 +11,14 @@ from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from annotated_types import Ge, Lt
-from torch import Tensor
 
 from bascule.core.catalog import component, name_of
 from bascule.core.errors import RequestError
-from bascule.core.images import Images, Pixels, Splits
-from bascule.data._files import content_digest
+from bascule.core.images import Images, Splits
+from bascule.data._files import content_digest, is_hashed
 from bascule.data._listing import Split, find_splits
+from bascule.data._streamed import Streamed, first_size
 from bascule.data.contract import TEST_SHARE_UNSET, Facts, Source, find, look_for_darkness
-from bascule.data.decode import allocate, check_headers, decode, picture
-
-IN_MEMORY = 2**30
-"""Bytes of decoded pictures up to which a split is held in memory; a larger one is decoded batch by batch."""
-HASHED = 2**30
-"""Bytes of picture files up to which the digest covers their content; beyond, their names and sizes."""
 
 
 @component
@@ -100,46 +94,37 @@ class Folder(Source):
             raise RequestError(f"{train.folder}: no folder of test pictures; add one, {TEST_SHARE_UNSET}")
         return train, test
 
-    def _streamed(self, split: Split, size: tuple[int, int, int]) -> _Streamed:
-        return _Streamed(split.folder, split.files, size, self.size)
+    def _streamed(self, split: Split, size: tuple[int, int, int]) -> Streamed:
+        return Streamed(_Files(split), size, self.size)
 
     def _first_size(self, split: Split) -> tuple[int, int, int]:
-        path = split.folder / split.files[0]
-        try:
-            image = picture(path, channels=self.channels, resize=self.size)
-        except RequestError as error:
-            raise RequestError(f"{path}: {error.problem}") from error.__cause__
-        return self.channels, image.height, image.width
+        return first_size(_Files(split), channels=self.channels, resize=self.size)
 
     def _images(self, split: Split, size: tuple[int, int, int]) -> Images:
-        everything = torch.arange(len(split.files))
         streamed = self._streamed(split, size)
-        pixels: Pixels = streamed
-        if streamed.shape.numel() <= IN_MEMORY:
-            pixels = streamed[everything]
-        else:
+        pixels = streamed.kept()
+        if pixels is streamed:
             streamed.check()
-        return Images(pixels=pixels, labels=split.labels, ids=everything, classes=split.classes)
+        ids = torch.arange(len(split.files))
+        return Images(pixels=pixels, labels=split.labels, ids=ids, classes=split.classes)
 
 
-class _Streamed:
-    """Pictures decoded when they are asked for."""
+class _Files:
+    """The picture files of a split."""
 
-    def __init__(self, folder: Path, files: Sequence[str], size: tuple[int, int, int], resize: int | None) -> None:
-        self.folder, self.files, self.resize = folder, files, resize
-        self.shape = torch.Size((len(files), *size))
+    def __init__(self, split: Split) -> None:
+        self._folder, self._files = split.folder, split.files
 
-    def __getitem__(self, index: Tensor, /) -> Tensor:
-        paths = [self.folder / self.files[i] for i in index.tolist()]
-        out = allocate(len(paths), *self.shape[1:])
-        decode(paths, out, name=lambda i: str(paths[i]), resize=self.resize)
-        return torch.from_numpy(out)
+    def __len__(self) -> int:
+        return len(self._files)
 
-    def check(self) -> None:
-        """Find now, from the headers, the picture that would stop a training later."""
-        paths = [self.folder / file for file in self.files]
-        size = None if self.resize else (self.shape[2], self.shape[3])
-        check_headers(paths, size, name=lambda i: str(paths[i]))
+    def take(self, places: Sequence[int]) -> Sequence[Path]:
+        return [self._folder / self._files[place] for place in places]
+
+    heads = take
+
+    def name(self, place: int) -> str:
+        return str(self._folder / self._files[place])
 
 
 def _digest(*splits: Split) -> str:
@@ -150,7 +135,7 @@ def _digest(*splits: Split) -> str:
             known.update(os.fsencode(f"{split.name}/{file}\0{size}\n"))
         if split.listed:  # elsewhere the paths say the labels
             known.update(split.labels.numpy().tobytes())
-    if sum(sum(split.sizes) for split in splits) <= HASHED:
+    if is_hashed(sum(sum(split.sizes) for split in splits)):
         for split in splits:
             known.update(content_digest([split.folder / file for file in split.files]).encode())
     return known.hexdigest()

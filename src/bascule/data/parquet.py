@@ -12,22 +12,24 @@ from annotated_types import Ge, Lt
 from torch import Tensor
 
 from bascule.core.catalog import component, name_of
-from bascule.core.images import Images, Splits
+from bascule.core.images import Images, Pixels, Splits
 from bascule.data._parquet import ParquetFiles, digest, find_splits, lacking_test
 from bascule.data._share import drawn_for_test
+from bascule.data._streamed import Streamed, is_held
 from bascule.data.contract import LOOKED, TEST_SHARE_UNSET, Facts, Source, class_names, find, look_for_darkness
 
 
 @component
 class Parquet(Source):
-    """Parquet files as found on the Hugging Face hub, or the cache of the `datasets` library, decoded into memory.
+    """Parquet files as found on the Hugging Face hub, or the cache of the `datasets` library.
 
     Training files are `train*.parquet`, test files `test*.parquet` or else `validation*.parquet` or `val*.parquet`, in
     the folder, in its sub-folder `data`, or else in the only sub-folder that has training files; `train/*.parquet` and
     `test/*.parquet` do as well. All may lie deeper, in the only folder there is, so that a clone or the hub's cache
     (`~/.cache/huggingface/hub/datasets--NAME`) is read as it is. In place of parquet, Arrow files are read, as
     `load_dataset` caches them (`NAME-train.arrow`, under `~/.cache/huggingface/datasets/NAME`) and `save_to_disk`
-    writes them (`train/data-*.arrow`). A picture is a cell of bytes (PNG, JPEG, ...) or a struct with `bytes`.
+    writes them (`train/data-*.arrow`). A picture is a cell of bytes (PNG, JPEG, ...) or a struct with `bytes`. A split
+    that takes more than 1 GiB as uint8 is decoded batch by batch; parquet files are then read a row group at a time.
     Format: https://huggingface.co/docs/datasets/about_dataset_features (Image, ClassLabel).
     """
 
@@ -116,12 +118,13 @@ class Parquet(Source):
         return part.first_size(channels=self.channels, resize=self.size)
 
     def _images(self, split: ParquetFiles, size: tuple[int, int, int], classes: tuple[str, ...]) -> Images:
-        return Images(
-            pixels=split.pixels(size, resize=self.size),
-            labels=split.labels,
-            ids=torch.arange(len(split.labels)),
-            classes=classes,
-        )
+        pixels: Pixels
+        if is_held(len(split.labels), size):
+            pixels = split.pixels(size, resize=self.size)
+        else:
+            split.check(None if self.size else size[1:])
+            pixels = Streamed(split.rows(), size, self.size)
+        return Images(pixels=pixels, labels=split.labels, ids=torch.arange(len(split.labels)), classes=classes)
 
 
 def _some(images: Images, chosen: Tensor) -> Images:

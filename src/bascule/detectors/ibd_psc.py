@@ -11,6 +11,7 @@ from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from bascule.core.ahead import read_batches
 from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.core.images import Images
@@ -98,7 +99,7 @@ def _norms(model: nn.Module) -> list[str]:
 def _error(model: nn.Module, amplified: Amplified, images: Images) -> float:
     """Share of the images that the amplified model gets wrong."""
     wrong = 0
-    for index in chunks(len(images), _CHUNK, images.device):
-        logits = functional_call(model, dict(amplified), (images.batch(index),))
+    for index, x in read_batches(images, chunks(len(images), _CHUNK, images.device)):
+        logits = functional_call(model, dict(amplified), (x,))
         wrong += int((logits.argmax(1) != images.labels[index]).sum())
     return wrong / len(images)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from bascule.core.ahead import read_batches
 from bascule.core.catalog import name_of
 from bascule.core.errors import RequestError
 from bascule.core.gradients import check_differentiable
@@ -57,7 +58,8 @@ def prepare_detector(model: nn.Module, detector: Detector, images: Images, *, ge
         judge=prepared.suspicion,
         smooth=prepared.smooth or prepared.suspicion,
     )
-    calm = torch.cat([guard.suspicion(others.batch(part)) for part in chunks(len(others), CHUNK, images.device)])
+    parts = chunks(len(others), CHUNK, images.device)
+    calm = torch.cat([guard.suspicion(x) for _, x in read_batches(others, parts)])
     return replace(guard, calm=calm.sort().values)
 
 

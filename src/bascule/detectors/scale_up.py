@@ -8,6 +8,7 @@ import torch
 from annotated_types import Ge, MinLen
 from torch import Tensor, nn
 
+from bascule.core.ahead import read_batches
 from bascule.core.catalog import component
 from bascule.core.images import Images
 from bascule.core.inference import chunks, labels_of
@@ -65,8 +66,7 @@ class ScaleUp(Detector):
     @torch.no_grad()
     def _usual(self, model: nn.Module, images: Images) -> _Usual:
         labels, found = [], []
-        for index in chunks(len(images), _CHUNK, images.device):
-            x = images.batch(index)
+        for _, x in read_batches(images, chunks(len(images), _CHUNK, images.device)):
             labels.append(labels_of(model(x)))
             found.append(self._consistency(model, x, labels[-1]))
         return _usual(torch.cat(found), torch.cat(labels), len(images.classes))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from bascule.attacks.contract import Evasion
 from bascule.attacks.run import run_attack
 from bascule.core import rng
+from bascule.core.ahead import read_batches
 from bascule.core.errors import RequestError
 from bascule.core.fingerprint import fingerprint
 from bascule.core.images import Images, Shown
@@ -219,9 +220,10 @@ class Subject:
         yield from self._plain_batches(torch.arange(len(self.test), device=self.test.device), own)
 
     def _plain_batches(self, places: Tensor, own: bool) -> Iterator[Batch]:
-        for number, part in enumerate(chunks(len(places), batch_size(self.test), places.device)):
-            if self.team.takes(number) or not own:
-                yield Batch(number, places[part], self.test.batch(places[part]))
+        parts = enumerate(places.split(batch_size(self.test)) if len(places) else ())
+        wanted = {number: part for number, part in parts if self.team.takes(number) or not own}
+        for number, (index, x) in zip(wanted, read_batches(self.test, wanted.values()), strict=True):
+            yield Batch(number, index, x)
 
     def _stamped_batches(self, stamped: Question, wanted: NDArray[np.bool_]) -> Iterator[tuple[Tensor, Tensor]]:
         """A trigger may draw: all images are stamped, in the order in which they are when `stamped` is answered."""
@@ -301,6 +303,6 @@ class Subject:
 def content_identity(images: Shown) -> str:
     """Identity of images that belong to no run: their pixels, to 32 bits, and their labels."""
     content = hashlib.sha256(images.labels.cpu().numpy().tobytes())
-    for index in chunks(len(images), BATCH, images.device):
-        content.update(images.batch(index).float().cpu().numpy().tobytes())
+    for _, x in read_batches(images, chunks(len(images), BATCH, images.device)):
+        content.update(x.float().cpu().numpy().tobytes())
     return fingerprint("test", content.hexdigest())

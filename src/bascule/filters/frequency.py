@@ -10,6 +10,7 @@ from annotated_types import Ge, Interval
 from torch import Tensor, nn
 
 from bascule.core import rng
+from bascule.core.ahead import read_batches
 from bascule.core.catalog import component
 from bascule.core.images import Images, as_bytes
 from bascule.core.inference import chunks
@@ -60,8 +61,7 @@ class Frequency(Filter):
 def _lesson(images: Images, generator: torch.Generator) -> Images:
     """The images (label 0) and a tampered copy of each (label 1)."""
     clean, copies = [], []
-    for index in chunks(len(images), _CHUNK, images.device):
-        x = images.batch(index)
+    for _, x in read_batches(images, chunks(len(images), _CHUNK, images.device)):
         clean.append(as_bytes(x.clone()))
         copies.append(as_bytes(tamper(x, generator=generator)))
     labels = torch.arange(2, device=images.device).repeat_interleave(len(images))
@@ -113,6 +113,6 @@ def dct_matrix(size: int) -> Tensor:
 @torch.no_grad()
 def _log_odds(detector: nn.Module, images: Images) -> Tensor:
     with evaluating(detector):
-        parts = [detector(images.batch(index)) for index in chunks(len(images), _CHUNK, images.device)]
+        parts = [detector(x) for _, x in read_batches(images, chunks(len(images), _CHUNK, images.device))]
     logits = torch.cat(parts)
     return logits[:, 1] - logits[:, 0]

@@ -10,6 +10,7 @@ import torch
 from annotated_types import Ge, Interval
 from torch import nn
 
+from bascule.core.ahead import read_batches
 from bascule.core.catalog import component
 from bascule.core.images import Images
 from bascule.core.inference import chunks, entropy_of
@@ -50,9 +51,10 @@ class Strip(Filter):
         entropy = torch.zeros(len(images), device=images.device)
         for _ in range(self.overlays):
             partners = torch.randint(len(images), (len(images),), generator=generator, device=images.device)
-            for index in chunks(len(images), _CHUNK, images.device):
-                x = (images.batch(index) + images.batch(partners[index])).clamp_(max=1)
-                entropy[index] += entropy_of(model(x)).float()
+            shown = read_batches(images, chunks(len(images), _CHUNK, images.device))
+            over = read_batches(images, partners.split(_CHUNK))
+            for (index, x), (_, other) in zip(shown, over, strict=True):
+                entropy[index] += entropy_of(model((x + other).clamp_(max=1))).float()
         entropy /= self.overlays * math.log(len(images.classes))
         median, _, mad = deviations(entropy)
         threshold = median + NormalDist().inv_cdf(self.false_alarms) * (CONSISTENCY * mad)

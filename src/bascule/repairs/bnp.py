@@ -8,6 +8,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
+from bascule.core.ahead import read_batches
 from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.core.images import Images
@@ -84,9 +85,9 @@ def clean_statistics(model: nn.Module, norms: list[_Norm], images: Images) -> li
     counts = [0] * len(norms)
     sums = [torch.zeros(2, norm.num_features, dtype=torch.float64, device=images.device) for norm in norms]
     with evaluating(model), capture(norms, inputs=True) as taken:
-        for index in chunks(len(images), _BATCH, images.device):
+        for _, x in read_batches(images, chunks(len(images), _BATCH, images.device)):
             taken[:] = [torch.empty(0) for _ in norms]
-            model(images.batch(index))
+            model(x)
             for place, values in enumerate(taken):
                 if len(values):
                     values = values.double().transpose(0, 1).flatten(1)

@@ -8,6 +8,7 @@ import torch
 from annotated_types import Interval
 from torch import Tensor, nn
 
+from bascule.core.ahead import read_batches
 from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.core.images import Images
@@ -99,8 +100,8 @@ def _activity(model: nn.Module, linear: nn.Linear, channels: int, images: Images
     """Mean absolute value of each channel over the images, shape (channels,)."""
     total = torch.zeros(channels, dtype=torch.float64, device=images.device)
     with evaluating(model), capture([linear], inputs=True) as taken:
-        for index in chunks(len(images), _BATCH, images.device):
-            model(images.batch(index))
+        for index, x in read_batches(images, chunks(len(images), _BATCH, images.device)):
+            model(x)
             if taken[0].ndim != 2:
                 raise RequestError(
                     f"fine-pruning needs a linear layer that takes one vector per image, this one takes "

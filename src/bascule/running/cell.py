@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 
+from bascule.core.ahead import reading_as
 from bascule.core.errors import RequestError
 from bascule.evaluation.question import Question
 from bascule.evaluation.run import answer_questions
@@ -81,7 +82,8 @@ def try_cell(cell: Cell, run: RunContext) -> str | None:
 
 def _try_alone(cell: Cell, run: RunContext, record: CellRecord) -> str | None:
     try:
-        do_cell(cell, run)
+        with reading_as(run.reading):
+            do_cell(cell, run)
     except RequestError:
         raise
     except (Exception, SystemExit) as error:

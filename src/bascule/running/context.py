@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from bascule.attacks.contract import Evasion
 from bascule.attacks.run import run_attack
 from bascule.core import rng
+from bascule.core.ahead import Reading
 from bascule.core.images import Images, Splits
 from bascule.core.progress import Progress
 from bascule.core.team import ALONE, Team
@@ -54,6 +55,8 @@ class RunContext:
     """Compile the passes of training; for speed, and so no setting of a study."""
     capture_steps: bool = False
     """Capture the steps of training, on CUDA; for speed too."""
+    reading: Reading = field(default_factory=Reading)
+    """How pictures on disk are decoded; for speed and memory."""
     command: str = field(default_factory=own_command)
     """What somebody asked for, also where another process does it."""
     telling: Telling = field(default_factory=Telling)

@@ -13,8 +13,10 @@ from typing import Literal
 import torch
 from rich.console import Console
 
+from bascule.core.ahead import Reading
 from bascule.core.catalog import describe, remember_named
 from bascule.core.errors import Interrupted, RequestError
+from bascule.core.host import available_cores
 from bascule.core.progress import Progress, nothing
 from bascule.core.team import ALONE, Team
 from bascule.core.text import count
@@ -84,6 +86,7 @@ def run_plan(
     train: bool = True,
     compile_passes: bool = False,
     capture_steps: bool = False,
+    reading: Reading = Reading(),  # noqa: B008  (frozen)
     changed: Callable[[], object] = nothing,
     warn: Callable[[str], object] | None = None,
     hooks: Sequence[Hook] = (),
@@ -95,14 +98,15 @@ def run_plan(
     With `train=False` only cells whose model is there are worked on, and only evaluated; the table shows what it showed
     before until all of them have answered. With `jobs` above 1 so many cells are done at the same time, each in a
     process of its own with one torch thread; else one after another in this process. On Ray each cell is given
-    `resources`, and `device` is not asked. Files of the record that are
-    damaged are set aside and made again, which `warn` is told (by default a warning). With `compile_passes` the
-    passes of training are compiled, with `capture_steps` its steps captured as CUDA graphs, where the objective allows
-    it. `changed` is called when there is something new in the record: before the first cell, and whenever one has
-    ended. `console`, by default standard error, is told how far the work is: with bars on a terminal, else with lines.
-    `hooks` are told what happens (`bascule.hooks.Hook`), beside those that other packages have installed. A `part` does
-    the cells that are its own (`parts.cells_of_part`) and those that they need, beside processes that do other parts.
-    `begin` is told the cells to work on, and gives who does (`running.together`).
+    `resources`, and `device` is not asked. Files of the record that are damaged are set aside and made again, which
+    `warn` is told (by default a warning). With `compile_passes` the passes of training are compiled, with
+    `capture_steps` its steps captured as CUDA graphs, where the objective allows it. `reading` says how pictures on
+    disk are decoded, on every core unless told otherwise. `changed` is called when there is something new in the
+    record: before the first cell, and whenever one has ended. `console`, by default standard error, is told how far the
+    work is: with bars on a terminal, else with lines. `hooks` are told what happens (`bascule.hooks.Hook`), beside
+    those that other packages have installed. A `part` does the cells that are its own (`parts.cells_of_part`) and those
+    that they need, beside processes that do other parts. `begin` is told the cells to work on, and gives who does
+    (`running.together`).
 
     Raises:
         RequestError: The data cannot be read, a hook is none, the engine is not installed or takes no `jobs` or `part`,
@@ -122,7 +126,9 @@ def run_plan(
             pending = _begin_alone(plan, run, records, roots, train, warn)
         else:
             pending = _begin_part(plan, run, records, part, let_others_begin, warn)
-        context = RunContext(run, device, tuple(roots), Progress(), compile_passes, capture_steps, team=begin(pending))
+        context = RunContext(
+            run, device, tuple(roots), Progress(), compile_passes, capture_steps, reading, team=begin(pending)
+        )
         try:
             with telling(told, plan, run, pending, warn) as (listening, failures):
                 if pending:
@@ -269,7 +275,7 @@ def _run_locally(cells: Sequence[Cell], run: RunContext, *, jobs: int, part: Par
     if jobs > 1:
         from bascule.running.processes import run_cells
 
-        return run_cells(waiting, run, jobs)
+        return run_cells(waiting, replace(run, reading=run.reading.shared_by(jobs)), jobs)
     while waiting:
         cell = waiting.begin()
         if cell is None:
@@ -289,4 +295,4 @@ def _run_locally(cells: Sequence[Cell], run: RunContext, *, jobs: int, part: Par
 def _run_on_ray(cells: Sequence[Cell], run: RunContext, *, resources: Resources) -> list[Failure]:
     from bascule.running.ray import run_cells  # looks for Ray only where it is wanted
 
-    return run_cells(cells, run, resources)
+    return run_cells(cells, replace(run, reading=run.reading.shared_by(available_cores())), resources)

@@ -11,6 +11,7 @@ import torch
 from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 
+from bascule.core.ahead import read_batches
 from bascule.core.catalog import component
 from bascule.core.errors import RequestError
 from bascule.core.features import last_linear
@@ -109,8 +110,8 @@ def _inputs(model: nn.Module, layer: nn.Module, images: Images, *, batch_size: i
     """What `layer` is given for each image, N x D."""
     features: list[Tensor] = []
     with _before(layer, lambda module, args: features.append(args[0].clone())):
-        for index in chunks(len(images), batch_size, images.device):
-            model(images.batch(index))
+        for index, x in read_batches(images, chunks(len(images), batch_size, images.device)):
+            model(x)
             if features[-1].ndim != 2 or sum(map(len, features)) != int(index[-1]) + 1:
                 raise RequestError(
                     f"the model's last linear layer takes {tuple(features[-1].shape)} for {len(index)} images, not one "

@@ -9,11 +9,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from bascule.core.ahead import read_batches
 from bascule.core.catalog import name_of
 from bascule.core.errors import RequestError
 from bascule.core.gradients import check_differentiable
 from bascule.core.images import Images
-from bascule.core.inference import chunks, labels_of
+from bascule.core.inference import labels_of
 from bascule.core.restore import evaluating, untouched
 from bascule.core.returned import returned
 from bascule.scanners.contract import Passes, Scan, Scanner
@@ -85,9 +86,8 @@ def success(model: nn.Module, scan: Scan, images: Images, *, batch_size: int = 1
         for label in there.nonzero().flatten().tolist():
             others = (images.labels != label).nonzero().squeeze(1)
             hits = torch.zeros((), dtype=torch.int64, device=images.device)
-            for part in chunks(len(others), batch_size, images.device):
-                x = scan.stamp(images.batch(others[part]), label)
-                hits += (labels_of(model(x)) == label).sum()
+            for _, x in read_batches(images, others.split(batch_size) if len(others) else ()):
+                hits += (labels_of(model(scan.stamp(x, label))) == label).sum()
             moved[label] = hits / len(others)
     return moved
 

@@ -87,7 +87,7 @@ def accuracy(model: nn.Module, images: Images) -> float:
 def success_rate(model: nn.Module, images: Images) -> float:
     """Share of the stamped images of other classes that the model takes for the target."""
     others = images.at((images.labels != TARGET).nonzero().squeeze(1))
-    stamped = predict(model, others, change=lambda x: stamp(POISON.trigger, x, generator=stream(0, "test")))
+    stamped = predict(model, others, change=lambda _, x: stamp(POISON.trigger, x, generator=stream(0, "test")))
     return (stamped == TARGET).double().mean().item()
 
 

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from bascule.core.errors import RequestError
-from bascule.core.images import Images
 from bascule.training.rehearsal import CannotCaptureError, Rehearsal
 from bascule.training.steps import Steps
 
@@ -78,7 +77,7 @@ class Captured:
 
     def __init__(self, steps: Steps, net: nn.Module, recorder: Recorder) -> None:
         self._steps, self._net, self._recorder = steps, net, recorder
-        self._inputs = _Inputs(steps.images)
+        self._inputs = _Inputs(steps)
         self._warm = 0
         self._replay: Callable[[], Tensor] | None = None
         self._from = steps.training.steady_from
@@ -113,7 +112,7 @@ class Captured:
         return self._recorder.warm(partial(self._body, step))
 
     def _prepare(self, step: int) -> None:
-        self._inputs.fill(self._steps.prepare(step))
+        self._inputs.fill(step, self._steps.prepare(step))
 
     def _body(self, step: int) -> Tensor:
         return self._steps.descend(self._net, *self._inputs.read(), progress=step / self._steps.total)
@@ -156,15 +155,15 @@ class Captured:
 class _Inputs:
     """Tensors that hold the images of a step: their numbers, or copies where the pixels are not on the device."""
 
-    def __init__(self, images: Images) -> None:
-        self._images = images
-        pixels = images.pixels
-        self._resident = isinstance(pixels, Tensor) and pixels.device == images.device
+    def __init__(self, steps: Steps) -> None:
+        self._images, self._ahead = steps.images, steps.ahead
+        pixels = self._images.pixels
+        self._resident = isinstance(pixels, Tensor) and pixels.device == self._images.device
         self._held: tuple[Tensor, ...] = ()
 
-    def fill(self, index: Tensor) -> None:
-        """Take the images at these positions, as many each time."""
-        values = (index,) if self._resident else (self._images.batch(index), self._images.labels[index])
+    def fill(self, step: int, index: Tensor) -> None:
+        """Take the images of a step, at these positions, as many each time."""
+        values = (index,) if self._resident else (self._ahead.batch(step, index), self._images.labels[index])
         if not self._held:
             self._held = tuple(torch.empty_like(value) for value in values)
         for held, value in zip(self._held, values, strict=True):

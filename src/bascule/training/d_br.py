@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from annotated_types import Gt, Interval
 from torch import Tensor, nn
 
+from bascule.core.ahead import read_batches
 from bascule.core.catalog import Of, component
 from bascule.core.errors import RequestError
 from bascule.core.features import Features, features
@@ -183,8 +184,7 @@ def sensitivities(features: Features, motions: Tensor) -> Tensor:
     images = features.images
     moved = Motions(degrees=180.0, pixels=float(max(images.size[1:])))  # no limit to what is drawn within it
     parts = []
-    for index in chunks(len(images), features.batch_size, images.device):
-        x = images.batch(index)
+    for index, x in read_batches(images, chunks(len(images), features.batch_size, images.device)):
         parts.append((features.of(x) - features.of(moved.realise(motions[index], x))).square().mean(1))
     return torch.cat(parts)
 

@@ -269,6 +269,7 @@ def _taking(steps: Steps, *, compile_passes: bool, capture_steps: bool) -> Itera
         net = stack.enter_context(_passes(steps.model, training, compile_passes=compiles))
         stack.enter_context(lending(net, classes=len(steps.images.classes)))
         stack.enter_context(rng.borrowed_global_stream(steps.seed, "train"))
+        stack.enter_context(steps.ahead)
         net.train()
         yield stack.enter_context(capturing(steps, net)) if capture_steps else partial(steps.take, net)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bascule.core import rng
+from bascule.core.ahead import Ahead
 from bascule.core.catalog import name_of
 from bascule.core.errors import RequestError
 from bascule.core.gradients import check_follows
@@ -40,9 +42,10 @@ class Steps:
         self.objective = training.objective
         course = training.objective
         self.course = Following(course, images, training.epochs, seed) if isinstance(course, Course) else None
-        self._order = -1, torch.empty(0)
         self.shares = Shares(model, self._parameters, training, self.team) if training.shares > 1 else None
         """What a batch is cut into, where it is."""
+        self.ahead = Ahead(images, self._known)
+        self._orders: dict[int, _Order] = {}
 
     def lr(self, step: int) -> float:
         """Learning rate of this step (from 0)."""
@@ -62,7 +65,8 @@ class Steps:
         """
         index, shares, progress = self.prepare(step), self.shares, step / self.total
         if shares is None:
-            return self.descend(net, self.images.batch(index), self.images.labels[index], progress=progress)
+            x = self.ahead.batch(step, index)
+            return self.descend(net, x, self.images.labels[index], progress=progress)
         self.optimizer.zero_grad(set_to_none=True)
         parts = index.chunk(self.training.shares)
         loss = shares.take(lambda share: self._take_share(net, step, share, parts[share]))
@@ -101,7 +105,8 @@ class Steps:
         its loss."""
         self._begin(places, step, *(("share", share) if share else ()))
         remembered = None if self.course is None else self.course.versions()
-        loss = self._differentiate(net, self.images.batch(places), self.images.labels[places], step / self.total)
+        x = self.ahead.batch(step * len(self._own) + share - self._own.start, places)
+        loss = self._differentiate(net, x, self.images.labels[places], step / self.total)
         if self.course is not None and self.course.versions() != remembered:
             raise RequestError(
                 f"{name_of(self.training.objective)} remembers something of the images of a step, which the shares of "
@@ -148,13 +153,45 @@ class Steps:
 
     def _batch(self, step: int) -> Tensor:
         """Numbers of the images of a step."""
+        epoch, places = self._places(step)
+        self._orders = {known: order for known, order in self._orders.items() if known >= epoch}
+        if epoch not in self._orders:
+            self._orders = {epoch: self._order(epoch)}
+        return self._orders[epoch].on_device[places]
+
+    @property
+    def _own(self) -> range:
+        """The numbers of the shares that this process takes of a batch."""
+        return range(1) if self.shares is None else self.shares.own
+
+    def _known(self, number: int) -> Tensor | None:
+        """The same of a share to come, on the CPU, of those that this process takes, counted over the steps; None where
+        a course has yet to choose, and after the last."""
+        step, share = divmod(number, len(self._own))
+        epoch, places = self._places(step)
+        if step >= self.total or (epoch not in self._orders and self.course is not None):
+            return None
+        if epoch not in self._orders:
+            self._orders[epoch] = self._order(epoch)
+        return self._orders[epoch].on_cpu[places].chunk(self.training.shares)[self._own[share]]
+
+    def _places(self, step: int) -> tuple[int, slice]:
+        """The epoch of a step, from 0, and its part of the epoch's order."""
         epoch, place = divmod(step, self.per_epoch)
-        size = self.size
-        if self._order[0] != epoch:
-            generator = rng.stream(self.seed, "order", epoch)
-            if self.course is None or self.course.drawn is None:
-                order = torch.randperm(len(self.images), generator=generator)
-            else:
-                order = orders(self.course.drawn.nonzero().squeeze(1).cpu(), self.per_epoch * size, generator)
-            self._order = epoch, order.to(self.images.device)
-        return self._order[1][place * size : (place + 1) * size]
+        return epoch, slice(place * self.size, (place + 1) * self.size)
+
+    def _order(self, epoch: int) -> _Order:
+        generator = rng.stream(self.seed, "order", epoch)
+        if self.course is None or self.course.drawn is None:
+            order = torch.randperm(len(self.images), generator=generator)
+        else:
+            count = self._places(self.per_epoch - 1)[1].stop
+            order = orders(self.course.drawn.nonzero().squeeze(1).cpu(), count, generator)
+        return _Order(order, order.to(self.images.device))
+
+
+class _Order(NamedTuple):
+    """Numbers of the images of an epoch, in order."""
+
+    on_cpu: Tensor
+    on_device: Tensor
