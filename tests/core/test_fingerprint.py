@@ -55,8 +55,8 @@ def examples() -> Iterator[tuple[str, Any, set[str]]]:
     yield "augment", Augment(), set()
     yield "resized-crop", ResizedCrop(), set()
     yield "weight-perturbation", WeightPerturbation(), set()
-    yield "training", Training(objective=Standard(), epochs=1), {"milestones"}
-    stepwise = Training(objective=Standard(), epochs=1, schedule="piecewise", milestones=((0, 1.0),))
+    yield "training", Training(objective=Standard(), epochs=1, batch_size=15), {"milestones"}
+    stepwise = Training(objective=Standard(), epochs=1, batch_size=15, schedule="piecewise", milestones=((0, 1.0),))
     yield "training-piecewise", stepwise, {"schedule"}
 
 

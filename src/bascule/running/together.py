@@ -137,7 +137,7 @@ def _follow(team: Team, plan: Plan, run: RunRecord, *, device: torch.device, roo
             f"process {team.rank} of {team.size} reads another study, other data or other code than the first: they "
             "must be the same wherever processes work together"
         )
-    speed = {name: rest[name] for name in ("compile_passes", "capture_steps") if name in rest}
+    speed = {name: rest[name] for name in ("compile_passes", "capture_steps", "reading") if name in rest}
     context = RunContext(run, device, tuple(roots), team=team, **speed)
     tried = [(known[name], try_cell(known[name], context)) for name in names]
     return Ran(len(names), tuple(Failure(cell.label, message) for cell, message in tried if message is not None))
