@@ -190,11 +190,11 @@ def test_a_part_says_what_is_done_of_it_and_of_the_run(bascule: Callable, study:
     assert bascule(*whole).code == 0
     first = bascule("run", str(study), "--part", "1/3")
     assert (first.code, len(ended(first))) == (0, 2)
-    assert "runs/tiny: part 1 of 3: 2 of 2 cells done; 2 of 4 cells of the whole run.\n" in first.out
+    assert "runs/tiny: part 1 of 3: 2 of 2 models done; 2 of 4 models of the whole run.\n" in first.out
     assert "Adv. training" in first.out
     for number in (2, 3):
         said = bascule("run", str(study), "--part", f"{number}/3")
-        assert f"part {number} of 3: 1 of 1 cell done; {number + 1} of 4 cells of the whole run.\n" in said.out
+        assert f"part {number} of 3: 1 of 1 model done; {number + 1} of 4 models of the whole run.\n" in said.out
     tables = [bascule("table", "tiny", "--runs", runs, "--format", "json").out for runs in ("runs", "whole")]
     assert tables[0] == tables[1]
 

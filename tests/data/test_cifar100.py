@@ -103,7 +103,7 @@ def test_refuses_what_is_not_there(folder: Path, tmp_path: Path) -> None:
     (folder / "test").unlink()
     with pytest.raises(RequestError, match=r"python: test not found. Give .* it holds the files meta, train\."):
         Cifar100().load([tmp_path])
-    with pytest.raises(RequestError, match=r"no cifar100 or .* bascule data get cifar100"):
+    with pytest.raises(RequestError, match=r"no 'cifar100' or .* bascule data get cifar100"):
         Cifar100().load([tmp_path / "nowhere"])
 
 

@@ -77,7 +77,7 @@ def told(said: pytest.WarningsRecorder) -> str:
 
 
 def files_of(run: RunRecord) -> set[str]:
-    return {path.relative_to(run.path).as_posix() for path in run.path.glob("cells/**/*") if path.is_file()}
+    return {path.relative_to(run.path).as_posix() for path in run.path.glob("cells/**/[!.]*") if path.is_file()}
 
 
 def test_what_comes_back_is_the_record_of_a_run_here(
@@ -321,7 +321,7 @@ def folder_of_pictures(place: Path, each: int) -> None:
 def test_pictures_read_in_place_must_be_the_same_on_the_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, each in (("here", 2), ("same", 2), ("other", 3)):
         folder_of_pictures(tmp_path / name / "pictures", each)
-    monkeypatch.setattr("bascule.data.folder.IN_MEMORY", 0)
+    monkeypatch.setattr("bascule.data._streamed.IN_MEMORY", 0)
     source = Folder(path="pictures")
     data = sent.read_data(source, [tmp_path / "here"], 1e9)
     assert isinstance(data, sent.InPlace)
