@@ -93,7 +93,7 @@ def test_before_any_seed_is_finished_the_begun_ones_show(tmp_path: Path) -> None
     add(run, 0, "clean:1", 20)
     row = row_in(run)
     assert (row.seeds, row.metrics["accuracy"].value, row.metrics["robust_accuracy"].value) == (1, 0.9, None)
-    assert unfinished(row) == ["unfinished: 1 of 2 seeds finished"]
+    assert unfinished(row) == ["unfinished: 0 of 2 seeds finished; the numbers are of the answers so far"]
 
 
 def test_a_bound_that_some_seeds_have_is_left_out(tmp_path: Path) -> None:
@@ -146,3 +146,13 @@ def test_what_was_asked_since_is_named_until_all_seeds_have_it(tmp_path: Path) -
     run.write_plan(plan)
     assert unfinished(row_in(run)) == []
     assert not run.asked_file.exists()
+
+
+def test_a_first_attack_alone_is_no_robust_accuracy_without_a_flag(tmp_path: Path) -> None:
+    run = run_of(tmp_path, seeds=1)
+    run.cell("cell0").write_info({"seed": 0, "finished": None})
+    add(run, 0, "clean:1", 20)
+    add(run, 0, "attack:1", 50)
+    row = row_in(run)
+    assert row.metrics["robust_accuracy"].value is not None
+    assert unfinished(row) == ["unfinished: 0 of 1 seed finished; the numbers are of the answers so far"]

@@ -36,6 +36,8 @@ class Counted:
     """Keys of findings beside the questions that do not count."""
     flags: tuple[str, ...]
     """What is left out of the seeds that count."""
+    finished: int
+    """Seeds that have answered everything; where there are none, those count that have begun."""
 
 
 def counted_part(run: RunRecord, row: RecordedRow) -> Counted:
@@ -54,7 +56,7 @@ def counted_part(run: RunRecord, row: RecordedRow) -> Counted:
         *(f"unfinished: {_SAID[key]} is not there for all of {len(seeds)} seeds and is left out" for key in hidden),
     ]
     kept = tuple(replace(seed, cell=_without(seed.cell, own), twin=_twin_without(seed, of_twin)) for seed in seeds)
-    return Counted(replace(row, seeds=kept), frozenset(hidden), tuple(flags))
+    return Counted(replace(row, seeds=kept), frozenset(hidden), tuple(flags), len(finished))
 
 
 def flags_of_asked(run: RunRecord, row: RecordedRow, seeds: Sequence[int]) -> Iterator[str]:

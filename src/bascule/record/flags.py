@@ -62,7 +62,7 @@ def flags_of_row(
         part: What counts of the row, where that is known already.
     """
     part = part or counted_part(run, row)
-    yield from _of_the_run(run, row, len(by_seed))
+    yield from _of_the_run(run, row, len(by_seed), min(part.finished, len(by_seed)))
     yield from part.flags
     yield from _of_asked(run, row, list(by_seed))
     yield from _of_damage(run, row)
@@ -98,10 +98,11 @@ def _of_seed(run: RunRecord, seed: RecordedSeed, outcomes: Outcomes | None) -> I
         yield tried_of(answers, seed.cell.questions, outcomes)
 
 
-def _of_the_run(run: RunRecord, row: RecordedRow, seeds: int) -> Iterator[str]:
+def _of_the_run(run: RunRecord, row: RecordedRow, seeds: int, finished: int) -> Iterator[str]:
     planned = len(row.seeds)
-    if seeds < planned:
-        yield f"unfinished: {seeds} of {count(planned, 'seed')} finished"
+    if finished < planned:
+        some = "; the numbers are of the answers so far" if seeds > finished else ""
+        yield f"unfinished: {finished} of {count(planned, 'seed')} finished{some}"
     for seed in row.seeds:
         for cell, who in ((seed.cell, "seed"), (seed.twin, "twin of seed")):
             failure = None if cell is None else run.cell(cell.fingerprint).failure()
