@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -127,7 +128,12 @@ def test_a_lost_worker_is_replaced_and_the_cell_goes_on_from_what_came_back(
 
     def lose(actor: int, method: str) -> bool:
         heard.append(method)
-        return actor == 0 and heard.count("listen") == 1  # once the first words of the first cell are here
+        if actor or heard.count("listen") != 1:  # once the first words of the first cell are here
+            return False
+        for thread in threading.enumerate():
+            if "(_work)" in thread.name:
+                thread.join()  # a node takes its work along; here it would draw from torch's generator beside the next
+        return True
 
     ray, run, notes = StandInRay(1, lose=lose), RunRecord(tmp_path / "small"), Notes()
     with pytest.warns(UserWarning, match="given") as said:
