@@ -23,14 +23,6 @@ def root(tmp_path: Path) -> Path:
     return two_classes(tmp_path)
 
 
-@pytest.fixture(params=["in memory", "streamed"])
-def kept(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways a split can be held."""
-    if request.param == "streamed":
-        monkeypatch.setattr(_streamed, "IN_MEMORY", 0)
-    return request.param
-
-
 @pytest.mark.usefixtures("kept")
 def test_sorted_by_class_then_name(root: Path) -> None:
     train, test = Folder(path="set").load([root])

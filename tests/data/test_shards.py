@@ -33,14 +33,6 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture(params=["in memory", "streamed"])
-def kept(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways a split can be held."""
-    if request.param == "streamed":
-        monkeypatch.setattr(_streamed, "IN_MEMORY", 0)
-    return request.param
-
-
 @pytest.mark.usefixtures("kept")
 def test_pictures_in_the_order_of_files_and_members(root: Path) -> None:
     train, test = Shards(path="set").load([root])

@@ -79,6 +79,14 @@ def finish(process: multiprocessing.process.BaseProcess) -> int | None:
     return process.exitcode
 
 
+def undisturbed(folder: Path) -> tuple[dict[str, object], float]:
+    """What a run holds that nobody kills, and the seconds that it takes."""
+    began = time.monotonic()
+    finish(spawn(folder))
+    length = time.monotonic() - began
+    return content(folder), length
+
+
 def kills(count: int, *, seed: int = 0) -> Iterator[Trial]:
     """Runs that are killed until they end, `count` times in all, each compared with one that was not."""
     import torch
@@ -86,11 +94,8 @@ def kills(count: int, *, seed: int = 0) -> Iterator[Trial]:
     torch.set_num_threads(1)
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory() as place:
-        whole = Path(place) / "whole"
-        began = time.monotonic()
-        finish(spawn(whole))
-        length = time.monotonic() - began
-        expected, killed, number = content(whole), 0, 0
+        expected, length = undisturbed(Path(place) / "whole")
+        killed = number = 0
         while killed < count:
             number += 1
             folder, of_this = Path(place) / f"cut{number}", 0
@@ -124,11 +129,8 @@ def parts(count: int, *, seed: int = 0) -> Iterator[Trial]:
     torch.set_num_threads(1)
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory() as place:
-        whole = Path(place) / "whole"
-        began = time.monotonic()
-        finish(spawn(whole))
-        length = time.monotonic() - began
-        expected, killed, number = content(whole), 0, 0
+        expected, length = undisturbed(Path(place) / "whole")
+        killed = number = 0
         while killed < count:
             number += 1
             folder = Path(place) / f"parts{number}"

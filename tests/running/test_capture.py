@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-import bascule.running.run
+import bascule.running.context
 from bascule.core.errors import RequestError
 from bascule.record.run import RunRecord
+from bascule.running.context import Speed
 from bascule.running.run import run_plan
 from bascule.training.rehearsal import Rehearsal
 
@@ -23,8 +24,8 @@ def test_a_captured_run_makes_the_same_models(
     run_here(plan, plain)
     record = Rehearsal.record
     monkeypatch.setattr(Rehearsal, "record", lambda *given: (recorded.append(0), record(*given))[1])
-    monkeypatch.setattr(bascule.running.run, "check_captures", lambda _: None)
-    ran = run_plan(plan, quick, device=torch.device("cpu"), roots=(), capture_steps=True)
+    monkeypatch.setattr(bascule.running.context, "check_captures", lambda _: None)
+    ran = run_plan(plan, quick, device=torch.device("cpu"), roots=(), speed=Speed(capture_steps=True))
     assert ran.failures == ()
     assert len(recorded) == len(plan.cells())
     for cell in plan.cells():
@@ -34,5 +35,5 @@ def test_a_captured_run_makes_the_same_models(
 
 def test_a_device_that_captures_nothing_is_refused_before_any_work(tmp_path: Path, plan_of: Callable) -> None:
     with pytest.raises(RequestError, match="steps are captured on CUDA"):
-        run_plan(plan_of(), RunRecord(tmp_path), device=torch.device("cpu"), roots=(), capture_steps=True)
+        run_plan(plan_of(), RunRecord(tmp_path), device=torch.device("cpu"), roots=(), speed=Speed(capture_steps=True))
     assert not (tmp_path / "cells").exists()

@@ -9,10 +9,11 @@ import pytest
 import safetensors.torch
 import torch
 
-import bascule.running.run
+import bascule.running.context
 import bascule.training.loop
 from bascule.core.errors import RequestError
 from bascule.record.run import RunRecord
+from bascule.running.context import Speed
 from bascule.running.run import run_plan
 from bascule.training.compile import compile_model
 
@@ -22,14 +23,14 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torc
 def test_the_record_says_what_was_compiled(
     tmp_path: Path, plan_of: Callable, run_here: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bascule.running.run, "check_compiles", lambda _: None)
+    monkeypatch.setattr(bascule.running.context, "check_compiles", lambda _: None)
     monkeypatch.setattr(bascule.training.loop, "compile_model", lambda model: compile_model(model, backend="aot_eager"))
     plan = plan_of(
         "train.optimizer=sgd", "train.lr=0.05", "twin=false", "rows.None.train.objective={name: lipschitz}", seeds=1
     )
     plain, quick = RunRecord(tmp_path / "plain"), RunRecord(tmp_path / "quick")
     run_here(plan, plain)
-    ran = run_plan(plan, quick, device=torch.device("cpu"), roots=(), compile_passes=True)
+    ran = run_plan(plan, quick, device=torch.device("cpu"), roots=(), speed=Speed(compile_passes=True))
     assert ran.failures == ()
     without, with_it = (cell.fingerprint for cell in plan.cells())
     for run, wanted in ((plain, (False, False)), (quick, (False, True))):
@@ -46,7 +47,7 @@ def test_a_machine_that_cannot_compile_is_refused_before_any_work(
     def refuse(device: torch.device) -> None:
         raise RequestError(f"--compile: not on {device}")
 
-    monkeypatch.setattr(bascule.running.run, "check_compiles", refuse)
+    monkeypatch.setattr(bascule.running.context, "check_compiles", refuse)
     with pytest.raises(RequestError, match="not on cpu"):
-        run_plan(plan_of(), RunRecord(tmp_path), device=torch.device("cpu"), roots=(), compile_passes=True)
+        run_plan(plan_of(), RunRecord(tmp_path), device=torch.device("cpu"), roots=(), speed=Speed(compile_passes=True))
     assert not (tmp_path / "cells").exists()

@@ -13,6 +13,7 @@ import torch
 from bascule.core.ahead import Ahead, Reading, threads
 from bascule.data import _streamed
 from bascule.record.run import RunRecord
+from bascule.running.context import Speed
 from bascule.running.run import run_plan
 from folders import save
 
@@ -60,7 +61,8 @@ def test_a_set_in_memory_and_one_read_ahead_give_the_same_bytes(
     ):
         monkeypatch.setattr(_streamed, "IN_MEMORY", limit)
         run = RunRecord(tmp_path / name)
-        assert run_plan(plan, run, device=torch.device("cpu"), roots=[root], reading=reading).failures == ()
+        ran = run_plan(plan, run, device=torch.device("cpu"), roots=[root], speed=Speed(reading=reading))
+        assert ran.failures == ()
         runs.append(run)
         assert seen == {"memory": set(), "ahead": {3}, "on demand": {3, 1}}[name]
     for cell in plan.cells():

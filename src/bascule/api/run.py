@@ -30,6 +30,7 @@ from bascule.record.lock import Part
 from bascule.record.run import RunRecord
 from bascule.report.result import Run
 from bascule.running.console import silent
+from bascule.running.context import Speed
 from bascule.running.extend import recall_codes
 from bascule.running.run import Engine, Ran
 from bascule.running.together import meeting, pick_place, run_together
@@ -100,9 +101,9 @@ def run(
     """
     return _run(
         _document(study, name), overrides=_overrides(set, seeds), scale=scale, runs=Path(runs), device=str(device),
-        jobs=jobs, part=_part(part), engine=_engine(engine), resources=resources, compile_passes=compile_passes,
-        capture_steps=capture_steps, report=report, data_dir=None if data_dir is None else Path(data_dir),
-        reading=Reading(workers, whole(read_ahead, "read_ahead")), console=None if progress else silent(), hooks=hooks,
+        jobs=jobs, part=_part(part), engine=_engine(engine), resources=resources, report=report,
+        speed=Speed(compile_passes, capture_steps, Reading(workers, read_ahead)), hooks=hooks,
+        data_dir=None if data_dir is None else Path(data_dir), console=None if progress else silent(),
     )  # fmt: skip
 
 
@@ -141,9 +142,7 @@ def run_study(
     engine: Engine,
     resources: Mapping[str, Any] | None,
     data_dir: Path | None,
-    compile_passes: bool,
-    capture_steps: bool,
-    reading: Reading,
+    speed: Speed,
     report: bool,
     console: Console | None = None,
     warn: Callable[[str], object] | None = None,
@@ -173,8 +172,7 @@ def run_study(
     with _kept_current(record, wanted=report and team.leads, warn=warn or warnings.warn) as changed:
         done = run_together(
             team, plan, record, device=where, roots=default_roots(data_dir), engine=engine, jobs=jobs, resources=given,
-            console=console, compile_passes=compile_passes, capture_steps=capture_steps, reading=reading,
-            changed=changed, warn=warn, hooks=hooks, part=this,
+            speed=speed, console=console, changed=changed, warn=warn, hooks=hooks, part=this,
         )  # fmt: skip
     return Made(plan, record, done)
 
@@ -227,12 +225,6 @@ def _change(path: Any, value: Any) -> str:
         return f"{path}={value}"
     with placed("set", str(path)):
         return f"{path}={written(value, flow=True)}"
-
-
-def _text(value: Any, place: str) -> str | None:
-    if value is not None and not isinstance(value, str):
-        raise RequestError(f"expected text, got {quote(value)}", place=(place,))
-    return value
 
 
 def _part(value: Any) -> tuple[int, int] | None:

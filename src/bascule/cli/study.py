@@ -81,6 +81,7 @@ def run(
     from bascule.api.run import run_study
     from bascule.core.ahead import Reading
     from bascule.plan.document import read_study
+    from bascule.running.context import Speed
     from bascule.running.together import meeting
 
     with meeting(device) as team, told_once(team):
@@ -88,8 +89,8 @@ def run(
         plan, record, done = run_study(
             team.alike(lambda: read_study(study)), overrides=team.alike(lambda: _overrides(set_, seeds)), scale=scale,
             runs=runs, device=device, team=team, jobs=jobs, part=numbers, engine=engine.value,
-            resources=team.alike(lambda: amounts_of(resources)), data_dir=data_dir, compile_passes=compile_,
-            capture_steps=capture, reading=team.alike(lambda: Reading(workers, read_ahead)), report=report_, warn=_warn,
+            resources=team.alike(lambda: amounts_of(resources)), data_dir=data_dir, report=report_, warn=_warn,
+            speed=team.alike(lambda: Speed(compile_, capture, Reading(workers, read_ahead))),
         )  # fmt: skip
         if team.leads:
             print_table([record], Format.text)

@@ -55,7 +55,11 @@ class Reading:
 
     def shared_by(self, processes: int) -> Reading:
         """As each of so many processes reads: they have the cores together."""
-        return replace(self, workers=max(1, available_cores() // processes)) if self.workers is None else self
+        return self.on(max(1, available_cores() // processes))
+
+    def on(self, cores: int) -> Reading:
+        """As a process reads that has so many cores."""
+        return replace(self, workers=cores) if self.workers is None else self
 
 
 _READING: ContextVar[Reading] = ContextVar("reading", default=Reading())  # noqa: B039  (frozen)

@@ -6,18 +6,25 @@ import functools
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from bascule.core.errors import RequestError
 from bascule.record.sums import DamagedError, read_checked
 
 T = TypeVar("T")
-Seen = tuple[int, int, int]
-"""What tells a file from the one that takes its place."""
 FORMAT = 1
 """Of `study.json` and `cell.json`."""
 _MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """From each earlier format to the next one: what `study.json` or `cell.json` says in the words of the next."""
+
+
+class Seen(NamedTuple):
+    """What tells a file from the one that takes its place."""
+
+    inode: int
+    written: int
+    """When, in nanoseconds."""
+    size: int
 
 
 class Readings:
@@ -73,7 +80,7 @@ def seen(path: Path) -> Seen | None:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return status.st_ino, status.st_mtime_ns, status.st_size
+    return Seen(status.st_ino, status.st_mtime_ns, status.st_size)
 
 
 def _outcome(path: Path, parse: Callable[[bytes], Any]) -> Any:

@@ -82,7 +82,7 @@ def try_cell(cell: Cell, run: RunContext) -> str | None:
 
 def _try_alone(cell: Cell, run: RunContext, record: CellRecord) -> str | None:
     try:
-        with reading_as(run.reading):
+        with reading_as(run.speed.reading):
             do_cell(cell, run)
     except RequestError:
         raise

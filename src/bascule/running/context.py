@@ -26,6 +26,8 @@ from bascule.record.run import RunRecord
 from bascule.record.sums import check_sum
 from bascule.running.provenance import own_command
 from bascule.running.telling import Telling
+from bascule.training.capture import check_captures
+from bascule.training.compile import check_compiles
 from bascule.triggers.contract import Found, Searched, Trigger
 from bascule.triggers.found import FoundTrigger
 from bascule.triggers.placement import Poison, Truth
@@ -43,6 +45,33 @@ class Reader:
         return source.load_held_out(roots)
 
 
+@dataclass(frozen=True)
+class Speed:
+    """What is for speed and memory alone, and so no setting of a study: it changes no more than rounding."""
+
+    compile_passes: bool = False
+    """Compile the passes of training, where the objective allows it."""
+    capture_steps: bool = False
+    """Capture the steps of training as CUDA graphs, where the objective allows it."""
+    reading: Reading = Reading()  # noqa: RUF009  (frozen)
+    """How pictures on disk are decoded."""
+
+    def check(self, device: torch.device) -> None:
+        """See that it can be had on this device.
+
+        Raises:
+            RequestError: Nothing can be compiled or captured here.
+        """
+        if self.compile_passes:
+            check_compiles(device)
+        if self.capture_steps:
+            check_captures(device)
+
+    def with_reading(self, reading: Reading) -> Speed:
+        """The same, with pictures decoded in this way."""
+        return replace(self, reading=reading)
+
+
 @dataclass
 class RunContext:
     """Where the record is, device, data folders, the data read last, progress."""
@@ -51,12 +80,7 @@ class RunContext:
     device: torch.device
     roots: tuple[Path, ...]
     progress: Progress = field(default_factory=Progress)
-    compile_passes: bool = False
-    """Compile the passes of training; for speed, and so no setting of a study."""
-    capture_steps: bool = False
-    """Capture the steps of training, on CUDA; for speed too."""
-    reading: Reading = field(default_factory=Reading)
-    """How pictures on disk are decoded; for speed and memory."""
+    speed: Speed = field(default_factory=Speed)
     command: str = field(default_factory=own_command)
     """What somebody asked for, also where another process does it."""
     telling: Telling = field(default_factory=Telling)

@@ -163,7 +163,7 @@ def make_lost_parts(context: CellContext, model: nn.Module) -> None:
 def _compiled(context: CellContext) -> bool:
     """Whether the passes of the cell's training were compiled."""
     training = None if context.setup.repair is not None else context.setup.train
-    return context.run.compile_passes and training is not None and training.objective.compiles
+    return context.run.speed.compile_passes and training is not None and training.objective.compiles
 
 
 # --- repair ----------------------------------------------------------------------------------------------------------
@@ -256,8 +256,8 @@ def _train(context: CellContext, model: nn.Module) -> dict[str, Any]:
             training,
             seed=context.cell.seed,
             checkpoints=_CheckpointFile(context.record.checkpoint_file),
-            compile_passes=context.run.compile_passes,
-            capture_steps=context.run.capture_steps,
+            compile_passes=context.run.speed.compile_passes,
+            capture_steps=context.run.speed.capture_steps,
             team=team,
             report=report,
             look=looks or (lambda _: {}),

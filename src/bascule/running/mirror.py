@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bascule.core.files import write_atomically
 from bascule.record.cell import CellRecord
+from bascule.record.reading import Seen, seen
 from bascule.record.sums import DamagedError, read_checked, sum_file, sums_of, write_summed
 
 
@@ -85,16 +86,14 @@ class Mirror:
 class _Folder:
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._known: dict[str, tuple[int, int, int]] = {}
+        self._known: dict[str, Seen] = {}
 
     def changes(self) -> Changes:
-        now = {}
-        for path in self._path.rglob("[!.]*"):
-            if path.suffix != ".sha256" and path.is_file():
-                about = path.stat()
-                now[path.relative_to(self._path).as_posix()] = (about.st_mtime_ns, about.st_ino, about.st_size)
+        files = (path for path in self._path.rglob("[!.]*") if path.suffix != ".sha256" and path.is_file())
+        marks = ((path.relative_to(self._path).as_posix(), seen(path)) for path in files)
+        now = {name: mark for name, mark in marks if mark is not None}
         info = CellRecord(self._path).info_file.name
-        new = sorted((name != info, mark, name) for name, mark in now.items() if self._known.get(name) != mark)
+        new = sorted((name != info, mark.written, name) for name, mark in now.items() if self._known.get(name) != mark)
         gone = tuple(name for name in self._known if name not in now)
         self._known = now
         return Changes({name: _kept(self._path / name) for *_, name in new}, gone)

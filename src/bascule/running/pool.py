@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from bascule.plan.plan import Cell
 from bascule.running.cell import Failure
 from bascule.running.context import RunContext
 from bascule.running.waiting import Waiting
+from bascule.running.worker import Epoch, Reached, Refused
 
 
 class Pool(Protocol):
@@ -56,3 +57,20 @@ def run_by(pool: Pool, waiting: Waiting, run: RunContext) -> list[Failure]:
     finally:
         pool.stop()
     return waiting.failures
+
+
+def passed_on(word: Any, cell: Cell, run: RunContext) -> bool:
+    """Tell whoever follows the run what a worker says on its way through a cell; whether it was such a word.
+
+    Raises:
+        RequestError: It found that the request is wrong.
+    """
+    if isinstance(word, Refused):
+        raise word.error
+    if isinstance(word, Reached):
+        run.progress.told(cell.label, word.stage, word.total, word.done, word.note)
+    elif isinstance(word, Epoch):
+        run.telling.epoch(cell, word.values)
+    else:
+        return False
+    return True

@@ -19,9 +19,9 @@ from bascule.core.errors import RequestError
 from bascule.plan.plan import Cell
 from bascule.running.cell import Failure, is_done, record_failure
 from bascule.running.context import RunContext
-from bascule.running.pool import run_by
+from bascule.running.pool import passed_on, run_by
 from bascule.running.waiting import Waiting
-from bascule.running.worker import Ended, Epoch, Order, Reached, Refused
+from bascule.running.worker import Ended, Order
 from bascule.running.workplace import Workplace, code_of_cell
 
 _PROGRAM = """\
@@ -174,15 +174,9 @@ class _Team:
             worker.wait()
         if cell is None:
             return None
-        if isinstance(word, Reached):
-            self._run.progress.told(cell.label, word.stage, word.total, word.done, word.note)
-            return None
-        if isinstance(word, Epoch):
-            self._run.telling.epoch(cell, word.values)
+        if passed_on(word, cell, self._run):
             return None
         worker.cell = None
-        if isinstance(word, Refused):
-            raise word.error
         if isinstance(word, Ended):
             return cell, word.seconds, self._outcome(cell, word)
         message = worker.loss()

@@ -21,12 +21,12 @@ from bascule.running.cell import Failure, is_done, record_failure
 from bascule.running.cluster import nodes_of, started, token_in
 from bascule.running.context import RunContext
 from bascule.running.mirror import Changes
-from bascule.running.pool import run_by
+from bascule.running.pool import passed_on, run_by
 from bascule.running.ray_worker import Full, Here, RayWorker
 from bascule.running.resources import Resources
 from bascule.running.sent import Sending
 from bascule.running.waiting import Waiting
-from bascule.running.worker import Ended, Epoch, Reached, Refused
+from bascule.running.worker import Ended, Refused
 from bascule.running.workplace import SHARED, Workplace
 
 _PATIENCE = 5.0
@@ -225,14 +225,10 @@ class _Pool:
     def _take(self, worker: _Hired, word: Any) -> _Ended | None:
         cell = worker.cell
         assert cell is not None
-        if isinstance(word, Reached):
-            self._run.progress.told(cell.label, word.stage, word.total, word.done, word.note)
-        elif isinstance(word, Epoch):
-            self._run.telling.epoch(cell, word.values)
-        elif isinstance(word, Changes):
+        if passed_on(word, cell, self._run):
+            return None
+        if isinstance(word, Changes):
             word.carry_out(self._run.record.cell(cell.fingerprint).path)
-        elif isinstance(word, Refused):
-            raise word.error
         elif isinstance(word, Full):
             worker.cell = None
             self._put_aside(worker, word)

@@ -27,8 +27,6 @@ from bascule.running.mirror import Mirror
 from bascule.running.sent import Sent, SentReader
 from bascule.running.worker import Ended, Refused, done, telling_of_it
 from bascule.running.workplace import Workplace
-from bascule.training.capture import check_captures
-from bascule.training.compile import check_compiles
 
 _ROOM = 256 * 2**20
 """Bytes below which a disk counts as full."""
@@ -86,7 +84,9 @@ class RayWorker:
         except RequestError as error:
             return Refused(error)
         torch.set_num_threads(self._threads)
-        self._place = replace(self._place, run=replace(self._place.run, reader=self._reader))
+        speed = self._place.run.speed
+        speed = speed.with_reading(speed.reading.on(self._threads))
+        self._place = replace(self._place, run=replace(self._place.run, reader=self._reader, speed=speed))
         if _sees(self._place.run.record.path, self._token):
             self._here = replace(self._here, shared=True)
             return self._here
@@ -125,10 +125,7 @@ class RayWorker:
                 "for cpu",
                 place=("device",),
             )
-        if run.compile_passes:
-            check_compiles(run.device)
-        if run.capture_steps:
-            check_captures(run.device)
+        run.speed.check(run.device)
 
     def _work(self, sent: Sent) -> None:
         try:

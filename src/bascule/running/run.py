@@ -13,11 +13,9 @@ from typing import Literal
 import torch
 from rich.console import Console
 
-from bascule.core.ahead import Reading
 from bascule.core.catalog import describe, remember_named
 from bascule.core.errors import Interrupted, RequestError
-from bascule.core.host import available_cores
-from bascule.core.progress import Progress, nothing
+from bascule.core.progress import nothing
 from bascule.core.team import ALONE, Team
 from bascule.core.text import count
 from bascule.hooks.contract import Hook
@@ -29,15 +27,13 @@ from bascule.record.run import RunRecord
 from bascule.record.sums import DamagedError
 from bascule.running.cell import Failure, is_done, try_cell
 from bascule.running.console import console_progress
-from bascule.running.context import RunContext
+from bascule.running.context import RunContext, Speed
 from bascule.running.hooked import hooks_of, telling
 from bascule.running.loss import refuse_loss
 from bascule.running.parts import Shared, cells_of_part, open_cells, refuse_other_plan
 from bascule.running.provenance import own_command
 from bascule.running.resources import Resources
 from bascule.running.waiting import Waiting
-from bascule.training.capture import check_captures
-from bascule.training.compile import check_compiles
 
 Engine = Literal["local", "ray"]
 _GLANCE = 0.2
@@ -84,9 +80,7 @@ def run_plan(
     resources: Resources = Resources(),  # noqa: B008  (frozen)
     console: Console | None = None,
     train: bool = True,
-    compile_passes: bool = False,
-    capture_steps: bool = False,
-    reading: Reading = Reading(),  # noqa: B008  (frozen)
+    speed: Speed = Speed(),  # noqa: B008  (frozen)
     changed: Callable[[], object] = nothing,
     warn: Callable[[str], object] | None = None,
     hooks: Sequence[Hook] = (),
@@ -99,14 +93,11 @@ def run_plan(
     before until all of them have answered. With `jobs` above 1 so many cells are done at the same time, each in a
     process of its own with one torch thread; else one after another in this process. On Ray each cell is given
     `resources`, and `device` is not asked. Files of the record that are damaged are set aside and made again, which
-    `warn` is told (by default a warning). With `compile_passes` the passes of training are compiled, with
-    `capture_steps` its steps captured as CUDA graphs, where the objective allows it. `reading` says how pictures on
-    disk are decoded, on every core unless told otherwise. `changed` is called when there is something new in the
-    record: before the first cell, and whenever one has ended. `console`, by default standard error, is told how far the
-    work is: with bars on a terminal, else with lines. `hooks` are told what happens (`bascule.hooks.Hook`), beside
-    those that other packages have installed. A `part` does the cells that are its own (`parts.cells_of_part`) and those
-    that they need, beside processes that do other parts. `begin` is told the cells to work on, and gives who does
-    (`running.together`).
+    `warn` is told (by default a warning). `changed` is called when there is something new in the record: before the
+    first cell, and whenever one has ended. `console`, by default standard error, is told how far the work is: with bars
+    on a terminal, else with lines. `hooks` are told what happens (`bascule.hooks.Hook`), beside those that other
+    packages have installed. A `part` does the cells that are its own (`parts.cells_of_part`) and those that they need,
+    beside processes that do other parts. `begin` is told the cells to work on, and gives who does (`running.together`).
 
     Raises:
         RequestError: The data cannot be read, a hook is none, the engine is not installed or takes no `jobs` or `part`,
@@ -118,7 +109,7 @@ def run_plan(
     do, told = _engine(engine, jobs, part, resources), hooks_of(hooks)
     remember_named()  # the plan names it
     if engine == "local":  # else the workers look
-        _check_quick(device, compile_passes, capture_steps)
+        speed.check(device)
     cells = plan.cells() if part is None else cells_of_part(plan, part)
     records = [(cell, run.cell(cell.fingerprint)) for cell in cells]
     with lock_run(run.path, own_command(), part) as let_others_begin:
@@ -126,9 +117,7 @@ def run_plan(
             pending = _begin_alone(plan, run, records, roots, train, warn)
         else:
             pending = _begin_part(plan, run, records, part, let_others_begin, warn)
-        context = RunContext(
-            run, device, tuple(roots), Progress(), compile_passes, capture_steps, reading, team=begin(pending)
-        )
+        context = RunContext(run, device, tuple(roots), speed=speed, team=begin(pending))
         try:
             with telling(told, plan, run, pending, warn) as (listening, failures):
                 if pending:
@@ -182,13 +171,6 @@ def _begin_part(
     run.write_plan(plan.recorded())
     let_others_begin()
     return open_cells([cell for cell, _ in records], plan, run, functools.partial(_mend, warn=warn, patience=_GLANCE))
-
-
-def _check_quick(device: torch.device, compile_passes: bool, capture_steps: bool) -> None:
-    if compile_passes:
-        check_compiles(device)
-    if capture_steps:
-        check_captures(device)
 
 
 def _interrupted(run: RunRecord, records: Sequence[tuple[Cell, CellRecord]]) -> Interrupted:
@@ -275,7 +257,7 @@ def _run_locally(cells: Sequence[Cell], run: RunContext, *, jobs: int, part: Par
     if jobs > 1:
         from bascule.running.processes import run_cells
 
-        return run_cells(waiting, replace(run, reading=run.reading.shared_by(jobs)), jobs)
+        return run_cells(waiting, replace(run, speed=run.speed.with_reading(run.speed.reading.shared_by(jobs))), jobs)
     while waiting:
         cell = waiting.begin()
         if cell is None:
@@ -295,4 +277,4 @@ def _run_locally(cells: Sequence[Cell], run: RunContext, *, jobs: int, part: Par
 def _run_on_ray(cells: Sequence[Cell], run: RunContext, *, resources: Resources) -> list[Failure]:
     from bascule.running.ray import run_cells  # looks for Ray only where it is wanted
 
-    return run_cells(cells, replace(run, reading=run.reading.shared_by(available_cores())), resources)
+    return run_cells(cells, run, resources)

@@ -17,7 +17,7 @@ from bascule.core.team import Team, joined
 from bascule.plan.plan import Cell, Plan
 from bascule.record.run import RunRecord
 from bascule.running.cell import Failure, try_cell
-from bascule.running.context import RunContext
+from bascule.running.context import RunContext, Speed
 from bascule.running.resources import Resources, resources_of
 from bascule.running.run import Engine, Ran, pick_device, run_plan
 from bascule.running.starting import devices_of
@@ -60,15 +60,16 @@ def pick_place(
     Raises:
         RequestError: Not a device of this machine, or not what a cluster can give; in all processes alike.
     """
+    given = team.alike(lambda: _resources(engine, device, resources))
+    return torch.device("cpu") if engine == "ray" else own_device(device, team), given
+
+
+def _resources(engine: Engine, device: str, wanted: Mapping[str, Any] | None) -> Resources:
     if engine == "ray":
-        return torch.device("cpu"), team.alike(lambda: resources_of(resources, device))
-    if resources is not None:
-        team.alike(
-            lambda: _fail(
-                RequestError("only with `engine` ray, whose workers may lie on other machines", place=("resources",))
-            )
-        )
-    return own_device(device, team), Resources()
+        return resources_of(wanted, device)
+    if wanted is not None:
+        raise RequestError("only with `engine` ray, whose workers may lie on other machines", place=("resources",))
+    return Resources()
 
 
 def _own_part(device: str) -> str:
@@ -137,8 +138,7 @@ def _follow(team: Team, plan: Plan, run: RunRecord, *, device: torch.device, roo
             f"process {team.rank} of {team.size} reads another study, other data or other code than the first: they "
             "must be the same wherever processes work together"
         )
-    speed = {name: rest[name] for name in ("compile_passes", "capture_steps", "reading") if name in rest}
-    context = RunContext(run, device, tuple(roots), team=team, **speed)
+    context = RunContext(run, device, tuple(roots), speed=rest.get("speed", Speed()), team=team)
     tried = [(known[name], try_cell(known[name], context)) for name in names]
     return Ran(len(names), tuple(Failure(cell.label, message) for cell, message in tried if message is not None))
 
