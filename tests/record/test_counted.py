@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from bascule.record.plan import Reach
+from bascule.record.plan import Reach, RecordedCell, RecordedSeed
 from bascule.record.rows import RowResult, read_rows
 from bascule.record.run import RunRecord
-from records import asked, plan_of_rows, row_of, seed_of
+from bascule.report.compare.asked import asked_of
+from records import ATTACK, asked, plan_of_rows, row_of, seed_of
 
 LABELS = np.zeros(200, dtype=np.int64)
 KEYS = ("clean:1", "attack:1", "attack:2")
@@ -93,7 +94,9 @@ def test_before_any_seed_is_finished_the_begun_ones_show(tmp_path: Path) -> None
     add(run, 0, "clean:1", 20)
     row = row_in(run)
     assert (row.seeds, row.metrics["accuracy"].value, row.metrics["robust_accuracy"].value) == (1, 0.9, None)
-    assert unfinished(row) == ["unfinished: 0 of 2 seeds finished; the numbers are of the answers so far"]
+    assert unfinished(row) == [
+        "unfinished: 0 of 2 seeds finished; the numbers are of the answers so far, without attack"
+    ]
 
 
 def test_a_bound_that_some_seeds_have_is_left_out(tmp_path: Path) -> None:
@@ -112,7 +115,9 @@ def test_a_bound_that_some_seeds_have_is_left_out(tmp_path: Path) -> None:
             )
     row = row_in(run)
     assert row.metrics["certified_accuracy"].value == 0.25
-    assert unfinished(row) == ["unfinished: certify interval has answers for 1 of 2 seeds and is left out"]
+    assert unfinished(row) == [
+        "unfinished: certify interval (linf, eps 0.1) has answers for 1 of 2 seeds and is left out"
+    ]
 
 
 def test_a_security_curve_is_that_of_all_seeds_or_none(tmp_path: Path) -> None:
@@ -155,4 +160,28 @@ def test_a_first_attack_alone_is_no_robust_accuracy_without_a_flag(tmp_path: Pat
     add(run, 0, "attack:1", 50)
     row = row_in(run)
     assert row.metrics["robust_accuracy"].value is not None
-    assert unfinished(row) == ["unfinished: 0 of 1 seed finished; the numbers are of the answers so far"]
+    assert unfinished(row) == [
+        "unfinished: 0 of 1 seed finished; the numbers are of the answers so far, without attack"
+    ]
+
+
+def test_an_attack_that_nobody_has_answered_is_named(tmp_path: Path) -> None:
+    run, attacks = run_of(tmp_path, seeds=1), [ATTACK, {"name": "pgd", "norm": "linf", "eps": 8 / 255}]
+    plan = run.plan()
+    run.write_plan(replace(plan, rows=(replace(plan.rows[0], settings={"attack": attacks}),)))
+    named = run.plan().rows[0].seeds[0].cell.of("attack")
+    assert [question.name for question in named] == ["fgsm", "pgd"]  # in a plan of version 0.2: as in the settings
+    reach = Reach(norm="linf", eps=8 / 255)
+    cell = RecordedCell(fingerprint="cell0", questions=(*asked("clean:1"), named[0], replace(named[1], reach=reach)))
+    row = replace(plan.rows[0], seeds=(RecordedSeed(seed=0, cell=cell),), settings={"attack": attacks})
+    run.write_plan(replace(plan, rows=(row,)))
+    add(run, 0, "clean:1", 20)
+    add(run, 0, "attack:1", 50)
+    read = row_in(run)
+    assert unfinished(read) == ["unfinished: attack pgd (linf, eps 8/255) has answers for 0 of 1 seed and is left out"]
+    assert [question.key for question in read.counted("attack")] == ["attack:1"]
+    assert asked_of([read]) == ["Attack: fgsm; not in it yet: pgd (linf, eps 8/255)"]
+    add(run, 0, "attack:2", 60)
+    assert asked_of([row_in(run)]) == [
+        "Attacks: fgsm (linf, eps 0.3) and pgd (linf, eps 8/255), the worst of them for each image"
+    ]

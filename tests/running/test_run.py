@@ -21,9 +21,10 @@ from bascule.core.errors import RequestError
 from bascule.core.files import write_atomically
 from bascule.core.text import count
 from bascule.metrics.contract import MISSING
+from bascule.plan.plan import Plan
 from bascule.record.rows import read_rows
 from bascule.record.run import RunRecord
-from bascule.running.run import pick_device, run_plan
+from bascule.running.run import Ran, pick_device, run_plan
 from interruptible import Killed, run_killed
 
 
@@ -75,18 +76,30 @@ def test_a_finished_study_does_nothing(finished: RunRecord, plan_of, run_here, m
 
 
 @pytest.mark.parametrize(
-    "change",
-    ["attack=[{name: fgsm, eps: 0.1}, {name: pgd, eps: 0.2, steps: 3}]", "measure=[accuracy, asr]", "data.max_test=40"],
+    ("change", "told"),
+    [
+        ("attack=[{name: fgsm, eps: 0.1}, {name: pgd, eps: 0.2, steps: 3}]", "attack[1].eps: 0.1 then, 0.2 now"),
+        ("measure=[accuracy, asr]", ""),
+        ("data.max_test=40", "row 'None': data.max_test: 60 then, 40 now"),
+        ("seeds=1", "1 seed then that is not asked for now"),
+    ],
 )
 def test_more_evaluation_trains_nothing(
-    tmp_path: Path, finished: RunRecord, plan_of, run_here, monkeypatch: pytest.MonkeyPatch, change: str
+    tmp_path: Path, finished: RunRecord, plan_of, monkeypatch: pytest.MonkeyPatch, change: str, told: str
 ) -> None:
     import shutil
+
+    said: list[str] = []
+
+    def run_here(plan: Plan, run: RunRecord) -> Ran:
+        return run_plan(plan, run, device=torch.device("cpu"), roots=(), warn=said.append)
 
     run = RunRecord(Path(shutil.copytree(finished.path, tmp_path / "run")))
     monkeypatch.setattr(bascule.running.make, "train", None)
     assert run_here(plan_of(change), run).failures == ()
-    assert all(row["seeds"] == 2 for row in table(run))
+    assert all(row["seeds"] == (1 if change == "seeds=1" else 2) for row in table(run))
+    assert told in " ".join(said)
+    assert bool(said) == bool(told)
     assert run_here(plan_of(), run).cells == 0  # and the first study's table is still there
     assert [row["metrics"] for row in table(run)] == [row["metrics"] for row in table(finished)]
 
@@ -250,7 +263,8 @@ def test_bounds_are_added_without_training(tmp_path: Path, finished: RunRecord, 
 
     run = RunRecord(Path(shutil.copytree(finished.path, tmp_path / "run")))
     monkeypatch.setattr(bascule.running.make, "train", None)
-    assert run_here(plan_of(*CERTIFIED), run).failures == ()
+    with pytest.warns(UserWarning, match="row 'None': something of the twin is not asked any more"):
+        assert run_here(plan_of(*CERTIFIED), run).failures == ()
     assert all(row["metrics"]["certified_accuracy"]["value"] is not None for row in table(run))
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from reprlib import Repr
+from typing import Any
 
 _STEERING = (
     "\\x00-\\x1f\\x7f-\\x9f"  # control characters, escape sequences among them
@@ -83,6 +84,17 @@ def radius(eps: float) -> str:
     if eps < 0.2 and abs(steps - round(steps)) < 1e-3:
         return f"{round(steps)}/255"
     return f"{eps:.4g}"
+
+
+def ball_of(part: Mapping[str, Any]) -> str:
+    """Where an attack searches or a bound proves, as `linf, eps 8/255`; nothing of an attack without a ball."""
+    return f"{part.get('norm', 'linf')}, eps {radius(float(part['eps']))}" if "eps" in part else ""
+
+
+def with_ball(part: Mapping[str, Any]) -> str:
+    """Its name, and the ball where there is one: `pgd (linf, eps 8/255)`."""
+    ball = ball_of(part)
+    return f"{part['name']} ({ball})" if ball else str(part["name"])
 
 
 def number_said(text: str) -> float | None:

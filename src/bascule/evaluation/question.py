@@ -71,7 +71,8 @@ class Question:
     def recorded(self) -> RecordedQuestion:
         """As a plan keeps it."""
         reach = reach_of(self.component) if isinstance(self.component, (Evasion, Certifier)) else None
-        return RecordedQuestion(key=self.key, kind=self.kind, reach=reach, value=self.value)
+        name = self.settings.get("name") if isinstance(self.settings, Mapping) else None
+        return RecordedQuestion(key=self.key, kind=self.kind, reach=reach, value=self.value, name=name)
 
 
 def reach_of(part: Evasion | Certifier) -> Reach:

@@ -38,6 +38,8 @@ class Counted:
     """What is left out of the seeds that count."""
     finished: int
     """Seeds that have answered everything; where there are none, those count that have begun."""
+    missing: tuple[str, ...] = ()
+    """What the seeds that count have not all answered: `attack pgd (linf, eps 8/255)`."""
 
 
 def counted_part(run: RunRecord, row: RecordedRow) -> Counted:
@@ -56,7 +58,8 @@ def counted_part(run: RunRecord, row: RecordedRow) -> Counted:
         *(f"unfinished: {_SAID[key]} is not there for all of {len(seeds)} seeds and is left out" for key in hidden),
     ]
     kept = tuple(replace(seed, cell=_without(seed.cell, own), twin=_twin_without(seed, of_twin)) for seed in seeds)
-    return Counted(replace(row, seeds=kept), frozenset(hidden), tuple(flags), len(finished))
+    missing = tuple(dict.fromkeys(_texts(run, [seed.cell for seed in seeds], own)))
+    return Counted(replace(row, seeds=kept), frozenset(hidden), tuple(flags), len(finished), missing)
 
 
 def flags_of_asked(run: RunRecord, row: RecordedRow, seeds: Sequence[int]) -> Iterator[str]:
@@ -144,14 +147,22 @@ def _flags(
 ) -> Iterator[str]:
     """What is left out. Of seeds that are all on their way for the first time (`whole` is false), what none has is
     no more than not begun."""
-    kinds = {question.key: question.kind for cell in cells for question in cell.questions}
     texts: dict[str, int] = {}
-    for key, answered in missing.items():
+    for answered, what in zip(missing.values(), _texts(run, cells, missing), strict=True):
         if answered or whole:
-            notes = [run.cell(cell.fingerprint).evaluations().get(key, {}) for cell in cells]
-            settings = [note["settings"] for note in notes if isinstance(note.get("settings"), dict)]
-            name = next((str(setting["name"]) for setting in settings if "name" in setting), "")
-            what = " ".join(filter(None, (kinds[key], name if name != kinds[key] else "")))
             texts[what] = min(answered, texts.get(what, answered))
     for what, answered in texts.items():
         yield f"unfinished: {what}{whose} has answers for {answered} of {count(len(cells), 'seed')} and is left out"
+
+
+def _texts(run: RunRecord, cells: Sequence[RecordedCell], keys: Iterable[str]) -> Iterator[str]:
+    """What each of these questions is called: its kind, and what it is about where somebody knows."""
+    questions = {question.key: question for cell in cells for question in cell.questions}
+    for key in keys:
+        question = questions[key]
+        if question.name is None:  # in plans of version 0.2 the answers say it
+            notes = [run.cell(cell.fingerprint).evaluations().get(key, {}) for cell in cells]
+            settings = [note["settings"] for note in notes if isinstance(note.get("settings"), dict)]
+            name = next((str(setting["name"]) for setting in settings if "name" in setting), None)
+            question = replace(question, name=name)
+        yield " ".join(dict.fromkeys((question.kind, question.words)))

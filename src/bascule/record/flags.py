@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from bascule.core.text import count
+from bascule.core.text import count, joined
 from bascule.metrics.accuracy import Accuracy
 from bascule.metrics.asr import Asr
 from bascule.metrics.contract import Labels, Measure, Metric, Outcomes
@@ -62,7 +62,7 @@ def flags_of_row(
         part: What counts of the row, where that is known already.
     """
     part = part or counted_part(run, row)
-    yield from _of_the_run(run, row, len(by_seed), min(part.finished, len(by_seed)))
+    yield from _of_the_run(run, row, len(by_seed), min(part.finished, len(by_seed)), part.missing)
     yield from part.flags
     yield from _of_asked(run, row, list(by_seed))
     yield from _of_damage(run, row)
@@ -98,10 +98,11 @@ def _of_seed(run: RunRecord, seed: RecordedSeed, outcomes: Outcomes | None) -> I
         yield tried_of(answers, seed.cell.questions, outcomes)
 
 
-def _of_the_run(run: RunRecord, row: RecordedRow, seeds: int, finished: int) -> Iterator[str]:
+def _of_the_run(run: RunRecord, row: RecordedRow, seeds: int, finished: int, missing: Sequence[str]) -> Iterator[str]:
     planned = len(row.seeds)
     if finished < planned:
-        some = "; the numbers are of the answers so far" if seeds > finished else ""
+        without = f", without {joined(missing)}" if missing else ""
+        some = f"; the numbers are of the answers so far{without}" if seeds > finished else ""
         yield f"unfinished: {finished} of {count(planned, 'seed')} finished{some}"
     for seed in row.seeds:
         for cell, who in ((seed.cell, "seed"), (seed.twin, "twin of seed")):

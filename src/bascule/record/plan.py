@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bascule.core.text import quote
+from bascule.core.text import quote, with_ball
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,16 @@ class RecordedQuestion:
     value: float | None = None
     """The radius of a point of the security curve, the strength of a weakened trigger, the size of a defender's set,
     how many poisoned images a model is retuned on."""
+    name: str | None = field(default=None, compare=False)
+    """Of the component that it is about; None where it is about none or several, and in plans of version 0.2."""
+
+    @property
+    def words(self) -> str:
+        """What an attack or a bound is called below a table: `pgd (linf, eps 8/255)`; without a name its kind."""
+        if self.reach is None or self.name is None:
+            return self.name or self.kind
+        ball = {} if self.reach.eps is None else {"norm": self.reach.norm, "eps": self.reach.eps}
+        return with_ball({"name": self.name, **ball})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +208,7 @@ def _row_as_dict(row: RecordedRow) -> dict[str, Any]:
 
 def _seed_as_dict(seed: RecordedSeed) -> dict[str, Any]:
     questions = seed.cell.questions
+    names = {question.key: question.name for question in questions if question.name is not None}
     return {
         "seed": seed.seed,
         "cell": seed.cell.fingerprint,
@@ -206,6 +217,7 @@ def _seed_as_dict(seed: RecordedSeed) -> dict[str, Any]:
         "twin_columns": {} if seed.twin is None else _by_kind(seed.twin.questions),
         "balls": {question.key: question.reach.as_dict() for question in questions if question.reach is not None},
         "values": {question.key: question.value for question in questions if question.value is not None},
+        **({"names": names} if names else {}),
     }
 
 
@@ -227,7 +239,7 @@ def _row_from(content: Mapping[str, Any]) -> RecordedRow:
         settings=dict(content["settings"]),
         given=dict(content.get("given", {})),
         published=None if published is None else _published_from(published),
-        seeds=tuple(map(_seed_from, content["cells"])),
+        seeds=tuple(_seed_from(cell, content["settings"]) for cell in content["cells"]),
     )
 
 
@@ -255,17 +267,28 @@ def _published_from(content: Mapping[str, Any]) -> PublishedValues:
     )
 
 
-def _seed_from(content: Mapping[str, Any]) -> RecordedSeed:
+def _seed_from(content: Mapping[str, Any], settings: Mapping[str, Any]) -> RecordedSeed:
     asked, twin = content["columns"], content["twin"]
     # Runs recorded before twins had evaluations of their own asked them all but the attacks.
     of_twin = content.get("twin_columns", {kind: keys for kind, keys in asked.items() if kind != "attack"})
     reaches = {key: _reach_from(reach) for key, reach in content.get("balls", {}).items()}
     values = {key: float(value) for key, value in content.get("values", {}).items()}
+    names = {key: str(name) for key, name in content.get("names", _names_in(settings, asked)).items()}
     return RecordedSeed(
         seed=int(content["seed"]),
-        cell=_cell_from(content["cell"], asked, reaches, values),
-        twin=None if twin is None else _cell_from(twin, of_twin, {}, values),
+        cell=_cell_from(content["cell"], asked, reaches, values, names),
+        twin=None if twin is None else _cell_from(twin, of_twin, {}, values, names),
     )
+
+
+def _names_in(settings: Mapping[str, Any], asked: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """What attacks and bounds are called in a plan of version 0.2: as in the settings, where none has several parts."""
+    names = {}
+    for kind in ("attack", "certify"):
+        keys, parts = asked.get(kind, ()), settings.get(kind) or ()
+        if len(keys) == len(parts):
+            names |= {key: part["name"] for key, part in zip(keys, parts, strict=True)}
+    return names
 
 
 def _reach_from(content: Mapping[str, Any]) -> Reach:
@@ -275,12 +298,18 @@ def _reach_from(content: Mapping[str, Any]) -> Reach:
 
 
 def _cell_from(
-    fingerprint: Any, asked: Mapping[str, Sequence[str]], reaches: Mapping[str, Reach], values: Mapping[str, float]
+    fingerprint: Any,
+    asked: Mapping[str, Sequence[str]],
+    reaches: Mapping[str, Reach],
+    values: Mapping[str, float],
+    names: Mapping[str, str],
 ) -> RecordedCell:
     return RecordedCell(
         fingerprint=plain_name(fingerprint),
         questions=tuple(
-            RecordedQuestion(key=plain_name(key), kind=kind, reach=reaches.get(key), value=values.get(key))
+            RecordedQuestion(
+                key=plain_name(key), kind=kind, reach=reaches.get(key), value=values.get(key), name=names.get(key)
+            )
             for kind, keys in asked.items()
             for key in keys
         ),

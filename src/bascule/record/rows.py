@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import operator
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
@@ -18,7 +20,14 @@ from bascule.record.answers import Answers
 from bascule.record.counted import counted_part
 from bascule.record.flags import flags_of_metrics, flags_of_row
 from bascule.record.outcomes import outcomes_of
-from bascule.record.plan import PublishedValues, RecordedPlan, RecordedRow, RecordedSeed, came_as_it_is
+from bascule.record.plan import (
+    PublishedValues,
+    RecordedPlan,
+    RecordedQuestion,
+    RecordedRow,
+    RecordedSeed,
+    came_as_it_is,
+)
 from bascule.record.run import RunRecord
 
 
@@ -49,6 +58,8 @@ class RowResult:
     """The security curve where one was asked for: radius and robust accuracy, by rising radius."""
     run: str = ""
     """Which run it comes from, where rows of several stand together."""
+    answered: frozenset[str] | None = field(default=None, compare=False)
+    """Keys of the questions whose answers are in the numbers; None where that is not known, which stands for all."""
     made_from: tuple[str, ...] = ()
     """Per seed, the cell that was repaired, or filtered and trained again; empty where nothing was."""
 
@@ -75,6 +86,20 @@ class RowResult:
         settings = [f"{path} {value}" for path, value in self.vary.items()]
         names = ((name, parts) for name in (self.name, self.row) for parts in (settings, values))
         return tuple(dict.fromkeys(" · ".join((name, *parts)) for name, parts in names))
+
+    def missing(self, kind: str) -> tuple[RecordedQuestion, ...]:
+        """What of this kind the plan asks, and is not in the numbers yet, though others are; empty before any is."""
+        answered, missing = self._asked_of(kind)
+        return missing if answered else ()
+
+    def counted(self, kind: str) -> tuple[RecordedQuestion, ...]:
+        """What of this kind the numbers are made from."""
+        return self._asked_of(kind)[0]
+
+    def _asked_of(self, kind: str) -> tuple[tuple[RecordedQuestion, ...], tuple[RecordedQuestion, ...]]:
+        asked = self.planned[0].cell.of(kind) if self.planned else ()
+        there = [self.answered is None or question.key in self.answered for question in asked]
+        return tuple(itertools.compress(asked, there)), tuple(itertools.compress(asked, map(operator.not_, there)))
 
     def class_name(self, label: int) -> str:
         """Name of a class; its label where names are not known."""
@@ -172,6 +197,7 @@ def _row(
         outcomes=by_seed,
         curve=tuple(_curve(run, part.row)),
         classes=next((tuple(info["data"]["classes"]) for info in infos if "data" in info), ()),
+        answered=frozenset().union(*(seed.cell.keys for seed in part.row.seeds)),
         made_from=tuple(info["base"] for info in infos if info.get("base")),
     )
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from bascule.core.text import count as count  # as they are part of what this file is for
 from bascule.core.text import joined as joined
-from bascule.core.text import radius
 
 SPACE = "\N{NO-BREAK SPACE}"
 
@@ -95,17 +94,6 @@ def component(value: Mapping[str, Any]) -> str:
     """A component in words, settings that are not used left out: `sticker: size 2, position bottom-right`."""
     parts = _settings((key, item) for key, item in value.items() if key != "name")
     return f"{value.get('name', '')}: {parts}" if parts else str(value.get("name", ""))
-
-
-def ball_of(part: Mapping[str, Any]) -> str:
-    """Where an attack searches or a bound proves, as `linf, eps 8/255`; nothing of an attack without a ball."""
-    return f"{part.get('norm', 'linf')}, eps {radius(float(part['eps']))}" if "eps" in part else ""
-
-
-def with_ball(part: Mapping[str, Any]) -> str:
-    """Its name, and the ball where there is one: `pgd (linf, eps 8/255)`."""
-    ball = ball_of(part)
-    return f"{part['name']} ({ball})" if ball else str(part["name"])
 
 
 def flag_lines(flagged: Iterable[tuple[str, Sequence[str]]], *, every: int | None = None) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from bascule.core.catalog import describe
 from bascule.core.errors import RequestError
-from bascule.core.text import count
+from bascule.core.text import count, joined
 from bascule.plan.plan import Plan, Row
 from bascule.record.plan import RecordedCell, RecordedRow
 from bascule.record.run import RunRecord
@@ -33,19 +33,23 @@ def refuse_loss(run: RunRecord, plan: Plan, roots: Sequence[Path]) -> None:
     Raises:
         RequestError: It does not; says what changed.
     """
+    if lost := lost_of(run, plan, roots):
+        raise RequestError(
+            f"what {run.path} has recorded was made with something else, and its table would lose it: {lost}. Nothing "
+            "was written. Bring that back; or make models anew in another folder, to be given with `runs`"
+        )
+
+
+def lost_of(run: RunRecord, plan: Plan, roots: Sequence[Path]) -> str:
+    """What the recorded plan asks, and this one does not, a few rows of many with the reason; "" where it asks all."""
     told = []
     for row in run.plan().rows:
         today = next((other for other in plan.rows if (other.name, other.vary) == (row.row, dict(row.vary))), None)
         if today is None or _loses(row, today):
             reason = "the study has no such row any more" if today is None else _reason(run, row, today, roots)
             told.append(f"{_label(row)}: {reason}")
-    if told:
-        more = f"; and {count(len(told) - _SHOWN, 'more row')}" if len(told) > _SHOWN else ""
-        raise RequestError(
-            f"what {run.path} has recorded was made with something else, and its table would lose it: "
-            f"{'; '.join(told[:_SHOWN])}{more}. Nothing was written. Bring that back; or make models anew in another "
-            "folder, to be given with `runs`"
-        )
+    more = f"; and {count(len(told) - _SHOWN, 'more row')}" if len(told) > _SHOWN else ""
+    return f"{'; '.join(told[:_SHOWN])}{more}"
 
 
 def _label(row: RecordedRow) -> str:
@@ -75,6 +79,10 @@ def _reason(run: RunRecord, row: RecordedRow, today: Row, roots: Sequence[Path])
     if changes:
         more = f" and {count(len(changes) - _SHOWN, 'more setting')}" if len(changes) > _SHOWN else ""
         return "; ".join(changes[:_SHOWN]) + more
+    if gone := sorted({seed.seed for seed in row.seeds} - {cell.seed for cell in today.cells}):
+        return f"{count(len(gone), 'seed')} then that {'is' if len(gone) == 1 else 'are'} not asked for now"
+    if {seed.cell.fingerprint for seed in row.seeds} <= {cell.fingerprint for cell in today.cells}:
+        return f"{joined(_no_more_asked(row, today)) or 'something of the twin'} is not asked any more"
     facts = today.setup.data.facts(roots)
     infos = [run.cell(seed.cell.fingerprint).info() for seed in row.seeds]
     made: Mapping[str, Any] = next((info["data"] for info in infos if "data" in info), {})
@@ -84,6 +92,12 @@ def _reason(run: RunRecord, row: RecordedRow, today: Row, roots: Sequence[Path])
         if made.get(name) not in (None, len(labels))
     ]
     return f"the data changed: {', '.join(counts) or 'other pictures or labels, as many as before'}"
+
+
+def _no_more_asked(row: RecordedRow, today: Row) -> list[str]:
+    keys = {question.key for cell in today.cells for question in cell.questions}
+    asked = (question for seed in row.seeds for question in seed.cell.questions)
+    return list(dict.fromkeys(question.words for question in asked if question.key not in keys))
 
 
 def _differences(old: Any, new: Any, place: str = "") -> Iterator[str]:

@@ -29,7 +29,7 @@ from bascule.running.cell import Failure, is_done, try_cell
 from bascule.running.console import console_progress
 from bascule.running.context import RunContext, Speed
 from bascule.running.hooked import hooks_of, telling
-from bascule.running.loss import refuse_loss
+from bascule.running.loss import lost_of, refuse_loss
 from bascule.running.parts import Shared, cells_of_part, open_cells, refuse_other_plan
 from bascule.running.provenance import own_command
 from bascule.running.resources import Resources
@@ -116,7 +116,7 @@ def run_plan(
         if part is None:
             pending = _begin_alone(plan, run, records, roots, train, warn)
         else:
-            pending = _begin_part(plan, run, records, part, let_others_begin, warn)
+            pending = _begin_part(plan, run, records, roots, part, let_others_begin, warn)
         context = RunContext(run, device, tuple(roots), speed=speed, team=begin(pending))
         try:
             with telling(told, plan, run, pending, warn) as (listening, failures):
@@ -146,7 +146,7 @@ def _begin_alone(
     _tell(mend_run(run), warn)
     for _, record in records:
         _mend(record, warn)
-    for note in _notes(run, plan, records) if train else ():
+    for note in _notes(run, plan, records, roots) if train else ():
         warn(note)
     pending = [cell for cell, record in records if not is_done(cell, record) and (train or record.trained)]
     keep = run.write_plan if train or not pending else run.write_asked
@@ -158,6 +158,7 @@ def _begin_part(
     plan: Plan,
     run: RunRecord,
     records: Sequence[tuple[Cell, CellRecord]],
+    roots: Sequence[Path],
     part: Part,
     let_others_begin: Callable[[], object],
     warn: Callable[[str], object],
@@ -166,7 +167,7 @@ def _begin_part(
     refuse_other_plan(plan, run, part)
     clear_leftovers(run.path, alone=False)
     _tell(mend_run(run), warn)
-    for note in _notes(run, plan, records):
+    for note in _notes(run, plan, records, roots):
         warn(note)
     run.write_plan(plan.recorded())
     let_others_begin()
@@ -194,10 +195,17 @@ def _tell(damaged: Iterable[DamagedError], warn: Callable[[str], object]) -> Non
         warn(f"{damage}. It was set aside (*.damaged); `bascule run` makes it again")
 
 
-def _notes(run: RunRecord, plan: Plan, records: Sequence[tuple[Cell, CellRecord]]) -> Iterator[str]:
+def _notes(
+    run: RunRecord, plan: Plan, records: Sequence[tuple[Cell, CellRecord]], roots: Sequence[Path]
+) -> Iterator[str]:
     """What is to be said before the models of a study are made."""
     if dropped := _no_longer_asked(run, plan):
         yield f"not in the study, and so not in its table any more, but kept: {', '.join(dropped)}"
+    elif run.plan_file.is_file() and (lost := lost_of(run, plan, roots)):
+        yield (
+            f"the table of {run.path} becomes another one: {lost}. What it held is kept, and comes back with the study "
+            "as it was; to have both tables, keep this one's runs in another folder"
+        )
     if unseen := _without_looks(records):
         yield f"{unseen}; make them anew in another run folder to see it"
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from bascule.core.text import with_ball
 from bascule.metrics.contract import Measure
 from bascule.record.agreement import Scanned, scans_of
 from bascule.record.audited import notes_of
 from bascule.record.plan import came_as_it_is
 from bascule.report.view import CellView, RowView, RunView
-from bascule.report.words import with_ball
 
 _METRICS = ("accuracy", "robust_accuracy", "asr")
 
@@ -168,6 +168,10 @@ def _robust(row: RowView) -> Iterator[Robust]:
     attacks = row.result.settings.get("attack") or ()
     if measure is None or not attacks:
         return
+    if row.result.missing("attack"):
+        counted = tuple(question.words for question in row.result.counted("attack"))
+        yield Robust(norm=None, eps=None, measure=measure, attacks=counted)
+        return
     names = tuple(str(attack["name"]) for attack in attacks)
     balls = {(str(attack.get("norm", "linf")), attack.get("eps")) for attack in attacks}
     if len(balls) > 1 or None in {eps for _, eps in balls}:
@@ -182,8 +186,9 @@ def _robust(row: RowView) -> Iterator[Robust]:
 
 def _bounds(row: RowView) -> Iterator[Robust]:
     measure = _measure(row, "certified_accuracy")
+    missing = {question.words for question in row.result.missing("certify")}
     for bound in row.result.settings.get("certify") or ():
-        if measure is not None:
+        if measure is not None and with_ball(bound) not in missing:
             name = (str(bound["name"]),)
             yield Robust(norm=str(bound.get("norm", "linf")), eps=float(bound["eps"]), measure=measure, attacks=name)
 
