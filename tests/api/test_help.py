@@ -37,6 +37,13 @@ def test_a_component_has_its_settings() -> None:
 
 
 @pytest.mark.parametrize("room", catalog.ROOMS)
+def test_no_machinery_is_listed(room: str) -> None:
+    listed = pydoc.plain(pydoc.render_doc(catalog.load(room, catalog.names(room)[0])))
+    assert "pydantic" not in listed
+    assert "Methods defined here" in listed or "Data and other attributes" in listed
+
+
+@pytest.mark.parametrize("room", catalog.ROOMS)
 def test_every_component_tells_what_show_tells(room: str) -> None:
     for name in catalog.names(room):
         about, text = catalog.documentation(room, name), inspect.getdoc(catalog.load(room, name)) or ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 import bascule
 from bascule import RequestError
 from bascule.attacks.contract import Evasion
+from bascule.core import catalog
 
 
 @pytest.fixture
@@ -47,6 +49,38 @@ def test_what_is_given_by_position(some) -> None:
         RequestError, match=r"evaluate takes model, x and y by position; give what is more as attack=\.\.\."
     ):
         bascule.evaluate(*some, ["nope"])  # type: ignore[misc]
+
+
+PARTS = {
+    "perturb": "attack", "certify": "certifier", "filter": "filter", "scan": "scanner", "detect": "detector",
+    "repair": "repair",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", PARTS)
+def test_a_verb_without_its_part_says_what_there_is(some, verb: str) -> None:
+    part, call = PARTS[verb], getattr(bascule, verb)
+    kind = {"perturb": "attack"}.get(verb, verb)
+    with pytest.raises(RequestError) as raised:
+        call(*some)
+    text = str(raised.value)
+    assert re.match(rf'bascule\.{verb} needs {part} too, as in bascule\.{verb}\(model, x, y, "[\w-]+"\)', text)
+    (example,) = re.findall(r'"(.*)"', text)
+    assert example in catalog.names(kind)
+    assert all(name in text for name in catalog.names(kind))
+    with pytest.raises(RequestError, match=rf"needs y and {part} too, .*; y is None where x is a data set"):
+        call(*some[:2])
+
+
+def test_other_calls_that_do_not_fit(some) -> None:
+    with pytest.raises(RequestError, match=r"bascule\.train needs y and objective too|bascule\.train needs y too"):
+        bascule.train(*some[:2])  # type: ignore[call-arg]
+    with pytest.raises(
+        RequestError, match=r"unknown argument of bascule\.evaluate 'attacks'\. Did you mean 'attack'\?"
+    ):
+        bascule.evaluate(*some, attacks="pgd")  # type: ignore[call-arg]
+    with pytest.raises(RequestError, match=r"bascule\.scan: multiple values for argument 'y'"):
+        bascule.scan(*some, "mm-bd", y=some[2])  # type: ignore[misc]
 
 
 def test_a_target_without_a_trigger_is_used_where_a_metric_needs_it(some) -> None:

@@ -136,6 +136,9 @@ def test_nothing_is_written_over(bascule: Callable, tmp_path: Path) -> None:
         said = bascule("new", *words)
         assert said.code == 2
         assert "is there already, and nothing is written over it" in said.err
+    (tmp_path / "my-attack").mkdir()
+    assert "another name, as in my-attack-2" in " ".join(bascule("new", "attack", "my-attack").err.split())
+    assert "a component needs a name: bascule new attack attack-2" in bascule("new", "attack").err
     assert (tmp_path / "study.yaml").read_text() == "mine"
     assert list((tmp_path / "own-attack").iterdir()) == []
 
@@ -154,7 +157,7 @@ def test_nothing_is_written_over(bascule: Callable, tmp_path: Path) -> None:
         (("attack", "sticker"), "poison/sticker is built in"),
         (("attack", "random"), "Python has a module or a word of this name"),
         (("attack", "torch"), "Python has a module or a word of this name"),
-        (("attack", "pydantic"), "Python has a module or a word of this name; give another one, as in my-pydantic"),
+        (("attack", "pydantic"), "Python has a module or a word of this name; give another name, as in my-pydantic"),
         (("attack", "conftest"), "Python has a module or a word of this name"),
         (("attack", "class"), "Python has a module or a word of this name"),
         (("attack", ""), "'': a component is called with small letters"),

@@ -13,9 +13,10 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import nn
 
+from bascule.api.given import ARGUMENTS
 from bascule.core.apart import apart
-from bascule.core.catalog import plain_number
-from bascule.core.errors import RequestError
+from bascule.core.catalog import names, plain_number
+from bascule.core.errors import RequestError, unknown
 from bascule.core.text import joined, quote
 
 P = ParamSpec("P")
@@ -24,7 +25,8 @@ R = TypeVar("R")
 
 def verb(function: Callable[P, R]) -> Callable[P, R]:
     """Make a function a verb, whose keywords of the types in `_CHECKS` are what they should be, or refused by name."""
-    parameters = inspect.signature(function).parameters.values()
+    signature = inspect.signature(function)
+    parameters = signature.parameters.values()
     named = [one for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY]
     placed = [one.name for one in parameters if one.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
     checks = {one.name: _CHECKS[str(one.annotation)] for one in named if str(one.annotation) in _CHECKS}
@@ -36,6 +38,10 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
             raise RequestError(
                 f"{function.__name__} takes {joined(placed)} by position; give what is more as {further}"
             )
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise _wrongly_called(function.__name__, signature, args, kwargs, error) from None
         for name, check in checks.items():
             if name in kwargs:
                 kwargs[name] = check(kwargs[name], name)
@@ -45,6 +51,44 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
 
     return run
+
+
+def _wrongly_called(
+    verb: str, signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping[str, Any], error: TypeError
+) -> RequestError:
+    """What is missing, with what there is of it; or what the verb does not know."""
+    parameters = signature.parameters
+    placed = [one.name for one in parameters.values() if one.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    foreign = [name for name in kwargs if name not in parameters]
+    if foreign and not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
+        return RequestError(unknown(f"argument of bascule.{verb}", foreign[0], parameters))
+    missing = [
+        name
+        for name in placed[len(args) :]
+        if name not in kwargs and parameters[name].default is inspect.Parameter.empty
+    ]
+    if not missing:
+        return RequestError(f"bascule.{verb}: {error}")  # something twice
+    part = placed[-1] if placed[-1] in _EXAMPLES else ""
+    call = ", ".join([*(placed[:-1] if part else placed), *([f'"{_EXAMPLES[part]}"'] if part else [])])
+    said = [f"bascule.{verb} needs {joined(missing)} too, as in bascule.{verb}({call})"]
+    if "y" in missing:
+        said.append("y is None where x is a data set that brings its labels along")
+    if part in missing:
+        room = next(room for room, argument in ARGUMENTS.items() if argument == part)
+        said.append(f"there are {joined(names(room))}")
+    return RequestError("; ".join(said))
+
+
+_EXAMPLES = {
+    "attack": "pgd",
+    "certifier": "interval",
+    "filter": "spectral-signatures",
+    "scanner": "mm-bd",
+    "detector": "strip",
+    "repair": "fine-pruning",
+}
+"""One of the components that a verb is given last, by its argument."""
 
 
 def whole(given: Any, place: str) -> int:

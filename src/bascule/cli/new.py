@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import keyword
 import re
 import shlex
@@ -72,6 +73,7 @@ _KINDS: Mapping[str, _Kind] = {
 }
 _TAKEN = ("conftest", "setup", "test", "tests")
 """What pytest and setuptools look for; Python has a `test` that it does not list."""
+_THERE = " is there already, and nothing is written over it"
 _LONGEST = 100
 """Letters in the name of a component: it is part of names of files."""
 
@@ -129,19 +131,37 @@ def _component_name(kind: str, name: str | None) -> str:
     from bascule.core import catalog
 
     if name is None:
-        raise RequestError(f"a component needs a name: bascule new {kind} my-{kind}")
+        raise RequestError(f"a component needs a name: bascule new {kind} {_free(kind, kind)}")
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name) or len(name) > _LONGEST:
         raise RequestError(
             f"{quote(name)}: a component is called with small letters, digits and single -, at most {_LONGEST}, "
-            f"as in my-{kind}"
+            f"as in {_free(kind, kind)}"
         )
-    for place in (kind, *catalog.ROOMS):
-        if catalog.is_built_in(place, name):
-            raise RequestError(f"{place}/{name} is built in; give another name, as in my-{name}")
+    if reason := _taken(kind, name):
+        raise RequestError(f"{reason}; give another name, as in {_free(kind, name)}")
+    return name
+
+
+def _taken(kind: str, name: str) -> str:
+    """What has this name, so that no component may be called so; "" where nothing has."""
+    from bascule.core import catalog
+
+    place = next((place for place in (kind, *catalog.ROOMS) if catalog.is_built_in(place, name)), None)
+    if place is not None:
+        return f"{place}/{name} is built in"
+    if Path(name).exists():
+        return f"{name}{_THERE}"
     module = name.replace("-", "_")
     if keyword.iskeyword(module) or module in _TAKEN or _is_module(module):
-        raise RequestError(f"{name!r}: Python has a module or a word of this name; give another one, as in my-{name}")
-    return name
+        return f"{name!r}: Python has a module or a word of this name"
+    return ""
+
+
+def _free(kind: str, name: str) -> str:
+    """A name like this one that nothing has."""
+    mine = [] if name.startswith("my-") else [f"my-{name}"]
+    numbered = (f"{re.sub(r'-[0-9]+$', '', name)}-{number}" for number in itertools.count(2))
+    return next(one for one in itertools.chain(mine, numbered) if one != name and not _taken(kind, one))
 
 
 def _is_module(name: str) -> bool:
@@ -188,9 +208,7 @@ def _write(files: Mapping[Path, str]) -> None:
     place = first if len(files) == 1 else first.parent
     try:
         if place.exists() or place.is_symlink():
-            raise RequestError(
-                f"{place} is there already, and nothing is written over it; give another name or remove it"
-            )
+            raise RequestError(f"{place}{_THERE}; give another name or remove it")
         check_writable(place.parent)
         with TemporaryDirectory(dir=place.parent, prefix=".bascule-") as beside:
             for path, text in files.items():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+from abc import ABCMeta
 from functools import cache, cached_property
 from pathlib import Path
 from textwrap import indent
@@ -53,9 +54,18 @@ def documented(cls: type[T]) -> type[T]:
     return cls
 
 
+class Listed(ABCMeta):
+    """The class of component classes, of which `help` and `dir` list no part of pydantic's machinery."""
+
+    def __dir__(cls) -> list[str]:
+        return [name for name in super().__dir__() if "pydantic" not in name]
+
+
 def with_settings(cls: type) -> None:
     """Let `help` tell the settings of a component: what is allowed, the default, the meaning."""
     cls.__doc__ = Documented.of(cls, settings=True)
+    if type(cls) is ABCMeta:  # one with a metaclass of its own keeps it
+        cls.__class__ = Listed
 
 
 def _told(field: FieldDoc, settings: bool) -> str:
