@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 import bascule
@@ -81,6 +82,53 @@ def test_other_calls_that_do_not_fit(some) -> None:
         bascule.evaluate(*some, attacks="pgd")  # type: ignore[call-arg]
     with pytest.raises(RequestError, match=r"bascule\.scan: multiple values for argument 'y'"):
         bascule.scan(*some, "mm-bd", y=some[2])  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "train", *PARTS])
+def test_channels_last_are_told_also_where_the_model_flattens(digits, verb: str) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    x = digits.test.pixels[:20].permute(0, 2, 3, 1)
+    kind = {"perturb": "attack"}.get(verb, verb)
+    part = {"train": ["standard"], "evaluate": []}[verb] if verb not in PARTS else [catalog.names(kind)[0]]
+    more = {"train": {"epochs": 1}, "certify": {"eps": 0.1}, "perturb": {"eps": 0.1}}.get(verb, {})
+    text = r"x: images must be N x C x H x W, got shape \(20, 8, 8, 1\): the channels come last; give x\.permute"
+    for images in (x, x.float() / 255, x.numpy()):
+        with pytest.raises(RequestError, match=text):
+            getattr(bascule, verb)(model, images, digits.test.labels[:20], *part, **more)
+
+
+@pytest.mark.parametrize(
+    ("shape", "text"),
+    [
+        ((20, 8, 8), r"give grey images as x\[:, None\]"),
+        ((20, 64), r"give rows of pixels as images, x\.reshape"),
+        ((20, 1, 8, 8), r"got int64 of shape .*: give whole numbers from 0 to 255 as uint8"),
+    ],
+)
+def test_other_shapes_and_types_have_a_remedy(shape: tuple[int, ...], text: str) -> None:
+    x = torch.zeros(shape) if len(shape) < 4 else torch.zeros(shape, dtype=torch.int64)
+    with pytest.raises(RequestError, match=text):
+        bascule.evaluate(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), x, torch.arange(20) % 10)
+
+
+def test_a_model_of_rows_is_told_from_one_of_images(digits) -> None:
+    x, y = digits.test.pixels[:20], digits.test.labels[:20]
+    text = r"model: cannot take images of 1 x 8 x 8: it takes rows of 64 numbers; give nn\.Sequential\(nn\.Flatten\(\)"
+    for call in (bascule.evaluate, lambda *some: bascule.train(*some, epochs=1)):
+        with pytest.raises(RequestError, match=text):
+            call(nn.Linear(64, 10), x, y)
+        with pytest.raises(RequestError, match="its first layer takes 784 numbers, an image has 64"):
+            call(nn.Sequential(nn.Flatten(), nn.Linear(784, 10)), x, y)
+
+
+def test_a_list_of_pictures_is_a_set_of_images(some) -> None:
+    model, x, y = some
+    expected = bascule.perturb(model, x, y, "fgsm", eps=0.1)
+    pictures = [Image.fromarray(one[0].numpy()) for one in x]
+    for images in (pictures, list(x), [one[0] for one in x]):
+        assert torch.equal(bascule.perturb(model, images, y, "fgsm", eps=0.1), expected)
+    with pytest.raises(RequestError, match="x: list: item 1 is 1 x 4 x 4, the first 1 x 8 x 8"):
+        bascule.perturb(model, [x[0], x[1, :, :4, :4]], y[:2], "fgsm", eps=0.1)
 
 
 def test_a_target_without_a_trigger_is_used_where_a_metric_needs_it(some) -> None:

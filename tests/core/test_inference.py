@@ -74,7 +74,7 @@ class Broken(nn.Module):
 
 def test_nan_is_no_label() -> None:
     assert labels_of(torch.tensor([[0.0, torch.inf], [-torch.inf, -1.0]])).tolist() == [1, 1]
-    with pytest.raises(RequestError, match="1 of 2 images with NaN"):
+    with pytest.raises(RequestError, match="1 of the 2 images that were tried with NaN"):
         labels_of(torch.tensor([[0.0, 1.0], [torch.nan, 1.0]]))
 
 
@@ -83,7 +83,7 @@ def test_a_model_that_answers_nan_has_no_accuracy_and_no_robustness() -> None:
     images = Images(pixels=pixels, labels=torch.ones(3, dtype=torch.int64), ids=torch.arange(3), classes=("a", "b"))
     dark = images.at(torch.arange(2))
     assert predict(Broken(), dark).tolist() == [1, 1]
-    with pytest.raises(RequestError, match="1 of 3 images with NaN"):
+    with pytest.raises(RequestError, match="1 of the 3 images that were tried with NaN"):
         predict(Broken(), images)
     x = dark.batch(torch.arange(2))
     with pytest.raises(RequestError, match="with NaN"):

@@ -99,7 +99,7 @@ def answering(fitted: Fitted, answer: Any) -> nn.Module:
         (lambda z: z[:, :1], "model: Around answers with one number per image; expected one logit per class"),
         (lambda z: z[:, 0], "model: Around answers with shape (2,) for 2 images"),
         (lambda z: z.argsort(1), "model: Around answers with int64; expected floats"),
-        (lambda z: z * torch.nan, "model: the model answers 2 of 2 images with NaN"),
+        (lambda z: z * torch.nan, "model: the model answers 2 of the 2 images that were tried with NaN"),
     ],
     ids=["tuple", "dict", "one", "squeezed", "whole", "nan"],
 )

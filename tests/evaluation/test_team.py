@@ -189,7 +189,7 @@ def test_a_detector_meets_the_images_of_the_attack(alone) -> None:
 
 
 def test_nobody_waits_for_one_that_cannot_answer(both) -> None:
-    nan = "RequestError: the model answers 1 of 500 images with NaN; such a model has no accuracy"
+    nan = "RequestError: the model answers 1 of the 500 images that were tried with NaN; such a model has no accuracy"
     assert [one["nan"] for one in both] == [nan, nan]
     assert [one["lost"] for one in both] == ["RuntimeError: process 1 of 2: OSError: no disk", "OSError: no disk"]
     assert [one["still there"] for one in both] == [[0, 1]] * 2

@@ -104,7 +104,8 @@ def test_the_last_epoch_is_looked_at_whatever_lies_between(every: int, epochs: l
 def test_answers_that_are_no_numbers_are_told_and_the_training_goes_on() -> None:
     looks = looks_at(Broken(math.nan, 0.0, 0.0))
     with pytest.warns(
-        UserWarning, match="no look at the model after epoch 3: the model answers 4 of 4 images with NaN"
+        UserWarning,
+        match="no look at the model after epoch 3: the model answers 4 of the 4 images that were tried with NaN",
     ):
         assert looks(3) == {}
 

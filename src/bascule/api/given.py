@@ -19,7 +19,7 @@ from bascule.core.inference import check_answers, labels_of
 from bascule.core.restore import evaluating
 from bascule.core.text import joined, quote
 from bascule.evaluation.subject import batch_size
-from bascule.models.checks import check_logits
+from bascule.models.checks import check_logits, flat
 
 ARGUMENTS = {
     "attack": "attack",
@@ -90,7 +90,8 @@ def floats_for(model: nn.Module, x: Data, y: Labels | None, seed: int) -> tuple[
             raise
         except Exception as error:  # somebody's code may raise anything
             size = " x ".join(map(str, few.shape[1:]))
-            raise RequestError(f"cannot take images of {size}: {type(error).__name__}: {error}") from error
+            remedy = flat(model, few) or f": {type(error).__name__}: {error}"
+            raise RequestError(f"cannot take images of {size}{remedy}") from error
         classes = logits.shape[1] if isinstance(logits, Tensor) and logits.ndim == 2 else 0
         check_logits(type(model).__name__, logits, len(few), classes)
         labels_of(logits)

@@ -128,7 +128,6 @@ def _component_name(kind: str, name: str | None) -> str:
     Raises:
         RequestError: None is given, it is no plain word, or it is taken.
     """
-    from bascule.core import catalog
 
     if name is None:
         raise RequestError(f"a component needs a name: bascule new {kind} {_free(kind, kind)}")

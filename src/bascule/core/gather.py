@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,26 @@ def gather(data: Any, *, seed: int) -> tuple[Tensor, Tensor]:
         return torch.cat(images), torch.cat(labels)
     except (RuntimeError, MemoryError) as error:
         raise _wrong(f"not enough memory for all of {name}: give a part of it, torch.utils.data.Subset") from error
+
+
+def stacked(pictures: Sequence[Any]) -> Tensor:
+    """N x C x H x W of pictures of Pillow, or of tensors C x H x W or H x W.
+
+    Raises:
+        RequestError: They are of several sizes or types, or floats outside of [0, 1].
+    """
+    images, name = list[Tensor](), type(pictures).__name__
+    for at, picture in enumerate(pictures):
+        x = _batch(picture, name, at)
+        _check(x, images, None, name, at)
+        images.append(x)
+    return torch.cat(images)
+
+
+def are_pictures(x: Any) -> bool:
+    """Whether this is a list of images alone, one by one: pictures of Pillow, or tensors."""
+    single = isinstance(x, (list, tuple)) and bool(x)
+    return single and (isinstance(x[0], Image.Image) or (isinstance(x[0], Tensor) and x[0].ndim in (2, 3)))
 
 
 def _items(data: Any, name: str) -> Iterator[tuple[int, Any]]:

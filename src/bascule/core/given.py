@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from bascule.core.errors import RequestError
-from bascule.core.gather import gather, is_data_set, native
+from bascule.core.gather import are_pictures, gather, is_data_set, native, stacked
 from bascule.core.images import Floats, Images, Splits, as_floats, only_marks
 
 Data: TypeAlias = Tensor | NDArray[Any] | Dataset[Any] | DataLoader[Any] | Iterable[Any] | Images
@@ -82,7 +82,7 @@ def _check_split(x: object) -> None:
 
 
 def _pixels(given: Any) -> Tensor:
-    x = _tensor(given, "x").detach()
+    x = stacked(given) if are_pictures(given) else _tensor(given, "x").detach()
     if x.dtype == torch.uint8:
         problem = only_marks(x) if x.numel() else None
         if problem is not None:

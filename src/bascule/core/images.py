@@ -83,7 +83,9 @@ class Images:
     def __post_init__(self) -> None:
         shape = self.pixels.shape
         if len(shape) != 4 or shape[1] not in (1, 3):
-            raise RequestError(f"images must be N x C x H x W with 1 or 3 channels, got shape {tuple(shape)}")
+            raise RequestError(
+                f"images must be N x C x H x W with 1 or 3 channels, got shape {tuple(shape)}{_turned(shape)}"
+            )
         if isinstance(self.pixels, Tensor) and self.pixels.dtype != torch.uint8:
             raise RequestError(f"images must be stored as uint8 (0 to 255), got {self.pixels.dtype}")
         if shape[0] == 0:
@@ -202,10 +204,13 @@ class Floats:
     def __post_init__(self) -> None:
         if self.x.ndim != 4 or not self.x.is_floating_point():
             raise RequestError(
-                f"images must be N x C x H x W, floats in [0, 1] or uint8; got {_kind(self.x)}", place=("x",)
+                f"images must be N x C x H x W, floats in [0, 1] or uint8; got {_kind(self.x)}{_remedy(self.x)}",
+                place=("x",),
             )
         if len(self.x) == 0:
             raise RequestError("there are no images", place=("x",))
+        if turned := _turned(self.x.shape):
+            raise RequestError(f"images must be N x C x H x W, got shape {tuple(self.x.shape)}{turned}", place=("x",))
         low, high = float(self.x.min()), float(self.x.max())
         if low != low:
             broken = int(self.x.isnan().flatten(1).any(1).sum())
@@ -253,6 +258,22 @@ class Floats:
 
 def _kind(value: Tensor) -> str:
     return f"{str(value.dtype).removeprefix('torch.')} of shape {tuple(value.shape)}"
+
+
+def _turned(shape: Sequence[int]) -> str:
+    """What to say of images whose channels come last; nothing of others."""
+    last = channel_axis(shape, first=1) == 3 and min(shape[1:3]) > shape[3]
+    return ": the channels come last; give x.permute(0, 3, 1, 2), of an array x.transpose(0, 3, 1, 2)" if last else ""
+
+
+def _remedy(x: Tensor) -> str:
+    """How what is no batch of images may become one."""
+    if x.ndim == 3:
+        return ": give grey images as x[:, None], a single image as x[None]"
+    if x.ndim == 2:
+        return ": give rows of pixels as images, x.reshape(-1, C, H, W)"
+    whole = x.ndim == 4 and not x.is_floating_point() and not x.is_complex()
+    return ": give whole numbers from 0 to 255 as uint8, x.to(torch.uint8)" if whole else ""
 
 
 class Splits(NamedTuple):

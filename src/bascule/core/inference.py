@@ -55,7 +55,8 @@ def labels_of(logits: Tensor) -> Tensor:
     broken = int(logits.isnan().any(1).sum())
     if broken:
         raise RequestError(
-            f"the model answers {broken} of {count(len(logits), 'image')} with NaN; such a model has no accuracy"
+            f"the model answers {broken} of the {count(len(logits), 'image')} that were tried with NaN; such a model "
+            "has no accuracy"
         )
     return logits.argmax(1)
 

@@ -14,6 +14,7 @@ from bascule.core.errors import RequestError
 from bascule.core.gradients import is_differentiable
 from bascule.core.lending import not_logits
 from bascule.core.restore import answer_in_training, evaluating
+from bascule.core.text import count
 from bascule.models.contract import Architecture
 
 
@@ -44,8 +45,14 @@ def check_network(
     """
     with _trying(model, "cannot take", size):
         network = model.initialised(size, classes, seed=0, complete=complete).eval()
-        with evaluating(network), torch.no_grad():
-            logits = network(torch.zeros(1, *size))
+        try:
+            with evaluating(network), torch.no_grad():
+                logits = network(torch.zeros(1, *size))
+        except Exception as error:
+            if remedy := flat(network, torch.zeros(1, *size)):
+                images = " x ".join(map(str, size))
+                raise RequestError(f"{name_of(model)} cannot take images of {images}{remedy}") from error
+            raise
     check_logits(name_of(model), logits, 1, classes)
     if complete:
         return not is_differentiable(network, torch.rand(2, *size, generator=rng.stream(0, "trial", "gradient")))
@@ -69,6 +76,27 @@ def _has_gradients(network: nn.Module, size: tuple[int, int, int]) -> bool:
             if p.ndim > 1 and p.is_floating_point() and not bool(p.any()):
                 p.copy_(torch.randn(p.shape, generator=generator))
     return is_differentiable(network, torch.rand(2, *size, generator=generator))
+
+
+def flat(network: nn.Module, x: Tensor) -> str:
+    """What to say of a network that fails at images and takes rows of numbers; nothing of others.
+
+    Args:
+        network: From whatever it takes to logits.
+        x: A few images, N x C x H x W, on its device.
+    """
+    layer = next((part for part in network.modules() if not [*part.children()] and [*part.parameters()]), None)
+    if not isinstance(layer, nn.Linear):
+        return ""
+    numbers = x[0].numel()
+    if layer.in_features != numbers:
+        return f": its first layer takes {count(layer.in_features, 'number')}, an image has {numbers:,}"
+    try:
+        with evaluating(network), torch.no_grad():
+            network(x.flatten(1))
+    except Exception:  # somebody's code may raise anything
+        return ""
+    return f": it takes rows of {numbers:,} numbers; give nn.Sequential(nn.Flatten(), ...) with it inside"
 
 
 @contextmanager

@@ -283,7 +283,7 @@ def _seed_from(content: Mapping[str, Any], settings: Mapping[str, Any]) -> Recor
 
 def _names_in(settings: Mapping[str, Any], asked: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """What attacks and bounds are called in a plan of version 0.2: as in the settings, where none has several parts."""
-    names = {}
+    names = dict[str, str]()
     for kind in ("attack", "certify"):
         keys, parts = asked.get(kind, ()), settings.get(kind) or ()
         if len(keys) == len(parts):
