@@ -121,6 +121,16 @@ def test_a_model_of_rows_is_told_from_one_of_images(digits) -> None:
             call(nn.Sequential(nn.Flatten(), nn.Linear(784, 10)), x, y)
 
 
+@pytest.mark.parametrize("attack", ["spatial", "composite"])
+def test_a_shift_out_of_sight_is_refused(some, attack: str) -> None:
+    spatial = {"name": "spatial", "pixels": 8}
+    spec = spatial if attack == "spatial" else {"name": "composite", "attacks": [spatial]}
+    with pytest.raises(
+        RequestError, match=r"attack.*pixels: shifts by up to 8 pixels push images of 8 x 8 out of sight"
+    ):
+        bascule.perturb(*some, spec)
+
+
 def test_a_list_of_pictures_is_a_set_of_images(some) -> None:
     model, x, y = some
     expected = bascule.perturb(model, x, y, "fgsm", eps=0.1)

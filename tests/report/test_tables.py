@@ -301,6 +301,7 @@ def test_one_common_seed_makes_nothing_clear() -> None:
     assert re.search(r"Better perhaps differs in robust accuracy \(30 % and 90 %, \d+ to \d+ points higher\)", text)
     assert "At one seed no difference is clear" in text
     assert "Not separated by 1 seed" in text
+    assert "; one seed has no interval over seeds" in " ".join(text.split())
     assert "At one seed" not in render(THREE, "text", MORE)
 
 
@@ -416,7 +417,7 @@ def test_what_is_not_separated_is_said_in_words() -> None:
         assert "Not separated by 2 seeds and 150 images: ASR of None and Other (1 of 3 pairs)" in text
     assert "Not separated" not in render(THREE, "text")
     alone = [measured("None", 0.5, 0.2, seeds=1), measured("Same", 0.5, 0.6, seeds=3)]
-    assert "Not separated by 1 seed and 200 images: robust accuracy of None and Same\n" in render(alone, "text")
+    assert "robust accuracy of None and Same; one seed has no interval over seeds\n" in render(alone, "text")
 
 
 def test_no_winner_is_marked() -> None:

@@ -88,6 +88,19 @@ def test_what_is_missing_is_asked_again_and_answered_alike(run: RunRecord, plan_
             ("data.held_out=0", "retune.images=2000", "rows.Repaired.repair=null"),
             "2,000 images asked for, the training set has",
         ),
+        (
+            (
+                "data.held_out=0",
+                "data.max_train=40",
+                "retune={images: 40, poisoned: 40}",
+                "rows.Repaired.repair=null",
+            ),
+            r"retune.poisoned.*40 asked for; there are \d+ clean images that (dirty|clean)-label poison may stamp",
+        ),
+        (
+            ("attack={name: spatial, pixels: 100}",),
+            r"attack.*pixels: shifts by up to 100 pixels push images of 8 x 8 out",
+        ),
         (("retune.poisoned=300",), "300 of 200 images cannot be"),
         (("retune.steps=3",), "steps"),
     ],

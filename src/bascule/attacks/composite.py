@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -73,6 +74,10 @@ class Chained(Threat):
     @property
     def words(self) -> str:
         return "; then ".join(step.words for step in self.steps)
+
+    def check_size(self, size: Sequence[int]) -> None:
+        for step in self.steps:
+            step.check_size(size)
 
     def realise(self, proposal: Tensor, origin: Tensor) -> Tensor:
         """The proposed images, in [0, 1]; that each step kept to its own limits is for whoever made them."""

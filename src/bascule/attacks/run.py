@@ -49,9 +49,10 @@ def run_attack(
         precision: `mixed` lets an attack that can (`Attack.mixed_precision`) take its gradients in bfloat16.
 
     Raises:
-        RequestError: A logit of a perturbed image is not a number; or a model that cannot be searched in two
-            precisions.
+        RequestError: A logit of a perturbed image is not a number; a model that cannot be searched in two precisions;
+            or images that are too small for the threat model.
     """
+    attack.threat.check_size(x.shape[1:])
     if isinstance(model, TwoPrecisions):  # an ensemble hands its parts what it was given
         model, precision = model.model, "mixed"
     mixed = precision == "mixed" and attack.mixed_precision

@@ -114,7 +114,8 @@ DataDirOption = Annotated[
     typer.Option(
         "--data-dir",
         metavar="FOLDER",
-        help="Folder searched first for data; then $BASCULE_DATA, ./data, ~/.cache/bascule and the current folder.",
+        help="Folder searched first for data; then $BASCULE_DATA, ./data, ~/.cache/bascule, beside the study file and "
+        "the current folder.",
     ),
 ]
 DataOption = Annotated[

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bascule.core.errors import RequestError
 from bascule.core.threat import Threat
 
 PARAMETERS = 3
@@ -30,6 +32,15 @@ class Motions(Threat):
     @property
     def words(self) -> str:
         return f"turned by up to {self.degrees:g} degrees, shifted by up to {self.pixels:g} pixels"
+
+    def check_size(self, size: Sequence[int]) -> None:
+        height, width = size[1:]
+        if self.pixels >= min(height, width):
+            raise RequestError(
+                f"shifts by up to {self.pixels:g} pixels push images of {height} x {width} out of sight; give less "
+                f"than {min(height, width)}, for example {max(1, min(height, width) // 10)}",
+                place=("pixels",),
+            )
 
     def limits(self, like: Tensor) -> Tensor:
         """Largest size of each parameter, shape (3,), on the device and of the type of `like`."""

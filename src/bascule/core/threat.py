@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -14,6 +15,13 @@ class Threat(ABC):
     @abstractmethod
     def words(self) -> str:
         """For people: `linf, eps 0.3`; `turned by up to 30 degrees`."""
+
+    def check_size(self, size: Sequence[int]) -> None:  # noqa: B027  (most take all sizes)
+        """Refuse images of this size (channels, height, width), of which it would leave nothing; by default none.
+
+        Raises:
+            RequestError: Its place is the setting that is too large.
+        """
 
     @abstractmethod
     def realise(self, proposal: Tensor, origin: Tensor) -> Tensor:

@@ -174,6 +174,9 @@ class EvaluationSettings:
         """
         if self.attack_precision == "mixed":
             check_in_float32(model)
+        for attack in self.attack:
+            with placed("attack"):
+                attack.threat.check_size(images.size)
         if self.trigger is not None and self.target is None and self.aims is None:
             raise RequestError("a trigger aims at a class: name it with `target`")
         if self.target is not None and not 0 <= self.target < classes:

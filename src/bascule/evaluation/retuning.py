@@ -83,9 +83,8 @@ class Retuning:
         """
         _check_enough("images", self.images, len(clean), "")
         order = torch.randperm(len(clean), generator=generator, device=clean.device)
-        may, after = (aims == NOWHERE, clean.labels) if self.label == "clean" else (aims != NOWHERE, aims)
-        able = order[may[order]]
-        _check_enough("poisoned", self.poisoned, len(able), f" that {self.label or 'dirty'}-label poison may stamp")
+        after = clean.labels if self.label == "clean" else aims
+        able = order[self.able(aims)[order]]
         chosen = able[: self.poisoned]
         rest = order[~torch.isin(order, chosen)][: self.images - self.poisoned]
         index = torch.cat([chosen, rest]).sort().values
@@ -94,6 +93,17 @@ class Retuning:
             return images
         pixels = stamp_bytes(images, places, trigger, generator=generator)
         return images.with_replaced(places, pixels, after[index[places]])
+
+    def able(self, aims: Tensor) -> Tensor:
+        """Which images may be stamped, of those that the trigger aims at so (`draw`): bool, shape (N,).
+
+        Raises:
+            RequestError: There are too few.
+        """
+        may = aims == NOWHERE if self.label == "clean" else aims != NOWHERE
+        which = f" that {self.label or 'dirty'}-label poison may stamp"
+        _check_enough("poisoned", self.poisoned, int(may.sum()), which)
+        return may
 
     def tuned(
         self, model: nn.Module, images: Images, *, generator: torch.Generator, report: Callable[[int], None]

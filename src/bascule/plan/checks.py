@@ -30,7 +30,7 @@ from bascule.metrics.contract import AIM, OF_BASE, OF_TWIN, Metric
 from bascule.metrics.detection import REFUSING
 from bascule.metrics.needs import in_words, keys_of
 from bascule.models.checks import check_network
-from bascule.plan.plan import Cell, Row
+from bascule.plan.plan import Cell, Row, retuning_of
 from bascule.plan.schema import Setup
 from bascule.repairs.contract import Repair
 from bascule.scanners.contract import Scanner
@@ -80,6 +80,9 @@ class Checks:
                 raise RequestError(f"{what}; nothing can be attacked", place=("poison",))
         _check_defences(setup)
         _check_retuning(setup, facts)
+        for attack in setup.attack:
+            with placed("attack"):
+                attack.threat.check_size(facts.size)
         if setup.train is None:
             _check_as_it_is(setup)
         elif isinstance(setup.train.objective, Course):
@@ -247,6 +250,9 @@ def _check_retuning(setup: Setup, facts: Facts) -> None:
     if isinstance(poison, GivenPoison) and poison.count(facts.train_labels, len(facts.classes)) == 0:
         problem = "the data are poisoned already, so that nobody has clean images to train on; leave it out"
         raise RequestError(problem, place=("retune",))
+    if not held_out:  # else which images those are is known once they are drawn
+        aims = aim_of(facts.train_labels, poison.target, poison.aims(len(facts.classes)))
+        retuning_of(setup).able(aims)
     if retune.poisoned and poison.trigger_at_test.numbered:
         raise RequestError(
             "the trigger is known on stamped test images alone, and other images cannot be poisoned with it; give 0, "

@@ -276,7 +276,7 @@ def _asked(setup: Setup, facts: Facts, frame: Frame) -> EvaluationSettings:
         detect=setup.detect,
         defender=setup.defender,
         explain=setup.explain,
-        retune=_retuning(setup),
+        retune=None if setup.retune is None else retuning_of(setup),
         trigger=poison.trigger_at_test if poison else None,
         target=poison.target if poison else None,
         aims=poison.aims(len(facts.classes)) if poison else None,
@@ -285,10 +285,11 @@ def _asked(setup: Setup, facts: Facts, frame: Frame) -> EvaluationSettings:
     )
 
 
-def _retuning(setup: Setup) -> Retuning | None:
-    """How the row is retuned, with the label that its poison has."""
+def retuning_of(setup: Setup) -> Retuning:
+    """How a row that is to be is retuned, with the label that its poison has."""
     poison, retune = setup.poison, setup.retune
-    if retune is None or retune.label is not None:
+    assert retune is not None
+    if retune.label is not None:
         return retune
     poison = poison.parts[poison.measured] if isinstance(poison, SeveralPoisons) else poison
     return replace(retune, label="clean" if isinstance(poison, Poison) and poison.label == "clean" else "dirty")

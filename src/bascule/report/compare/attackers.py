@@ -179,9 +179,11 @@ def _share(row: RowResult, name: str, outcomes: Outcomes) -> float | None:
 _HOLDS = "A recipe holds where ASR clearly lies within 2 points of the twin's, and falls where it clearly lies above."
 
 
-def sentences(contest: Contest) -> list[str]:
-    """What holding means, one on each recipe, then which of them nobody beats at both ends in the worst case."""
-    return [_HOLDS, *(_about(standing, contest) for standing in contest.standings), *in_the_worst_case(contest)]
+def sentences(contest: Contest, worst: Sequence[str] | None = None) -> list[str]:
+    """What holding means, one on each recipe, then which of them nobody beats at both ends in the worst case: what
+    `in_the_worst_case` says, where that is known already."""
+    worst = list(in_the_worst_case(contest)) if worst is None else worst
+    return [_HOLDS, *(_about(standing, contest) for standing in contest.standings), *worst]
 
 
 def _about(standing: Standing, contest: Contest) -> str:

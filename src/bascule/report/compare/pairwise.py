@@ -111,7 +111,9 @@ def unseparated(rows: Sequence[RowResult]) -> list[str]:
             by = f"{between([paired.seeds for paired in unclear.values()], 'seed')} and "
             by += between([paired.n or 0 for paired in unclear.values()], "image")
             many = f" ({len(unclear)} of {count(len(pairs), 'pair')})" if len(pairs) > 1 else ""
-            notes.append(f"Not separated by {by}{_where(group)}: {NAMES[name]} of {', '.join(named)}{many}")
+            alone = any(paired.too_few_seeds for paired in unclear.values())
+            why = "; one seed has no interval over seeds" if alone else ""
+            notes.append(f"Not separated by {by}{_where(group)}: {NAMES[name]} of {', '.join(named)}{many}{why}")
     return notes
 
 

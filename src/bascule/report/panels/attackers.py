@@ -46,6 +46,7 @@ def context(view: View) -> Mapping[str, Any] | None:
 
 
 def _chart(contest: Contest) -> Chart:
+    worst = list(in_the_worst_case(contest))
     return Chart(
         name=contest.name,
         recipes=[standing.recipe for standing in contest.standings],
@@ -53,8 +54,8 @@ def _chart(contest: Contest) -> Chart:
             (attacker, [_meeting(standing.bouts.get(attacker)) for standing in contest.standings])
             for attacker in contest.attackers
         ],
-        finding=next(in_the_worst_case(contest), ""),
-        sentences=sentences(contest),
+        finding=next(iter(worst), ""),
+        sentences=sentences(contest, worst),
     )
 
 
