@@ -114,8 +114,7 @@ DataDirOption = Annotated[
     typer.Option(
         "--data-dir",
         metavar="FOLDER",
-        help="Folder searched first for data; then $BASCULE_DATA, ./data, ~/.cache/bascule, beside the study file and "
-        "the current folder.",
+        help="Searched first for data; then $BASCULE_DATA, ./data, ~/.cache/bascule, beside the study file, here.",
     ),
 ]
 DataOption = Annotated[
