@@ -18,7 +18,7 @@ from bascule.core.errors import Interrupted, RequestError, placed, unknown
 from bascule.core.files import check_folder, check_writable
 from bascule.core.given import outside
 from bascule.core.progress import nothing
-from bascule.core.team import ALONE, Team
+from bascule.core.team import ALONE, Team, joined
 from bascule.core.text import count, quote
 from bascule.data.contract import default_roots
 from bascule.hooks.contract import Hook
@@ -33,7 +33,7 @@ from bascule.running.console import silent
 from bascule.running.context import Speed
 from bascule.running.extend import recall_codes
 from bascule.running.run import Engine, Ran
-from bascule.running.together import meeting, pick_place, run_together
+from bascule.running.together import pick_place, run_together
 
 
 @verb
@@ -110,7 +110,7 @@ def run(
 def _run(document: Document, device: str, **asked: Any) -> Run:
     """`run_study` as Python expects it: interrupted by KeyboardInterrupt, and warned of what failed."""
     try:
-        with meeting(device) as team:
+        with joined() as team:
             made = run_study(document, team=team, device=device, **asked)
     except Interrupted as stopped:
         raise KeyboardInterrupt(str(stopped)) from None
