@@ -40,25 +40,15 @@ from bascule.running.together import pick_place, run_together
 def run(
     study: str | PathLike[str] | Mapping[str, Any],
     *,
-    scale: str | None = None,
-    seeds: int | None = None,
+    scale: str | None = None, seeds: int | None = None,
     set: Mapping[str, Any] | Sequence[str] = (),  # noqa: A002  (as the option is called)
-    name: str | None = None,
-    runs: str | PathLike[str] = "runs",
-    device: str | torch.device = "auto",
-    jobs: int | None = None,
-    part: tuple[int, int] | None = None,
-    engine: Engine = "local",
-    resources: Mapping[str, Any] | None = None,
+    name: str | None = None, runs: str | PathLike[str] = "runs",
+    device: str | torch.device = "auto", jobs: int | None = None, part: tuple[int, int] | None = None,
+    engine: Engine = "local", resources: Mapping[str, Any] | None = None,
     data_dir: str | PathLike[str] | None = None,
-    compile_passes: bool = False,
-    capture_steps: bool = False,
-    workers: int | None = None,
-    read_ahead: int = READ_AHEAD,
-    report: bool = False,
-    progress: bool = True,
-    hooks: Sequence[Hook] = (),
-) -> Run:
+    compile_passes: bool = False, capture_steps: bool = False, workers: int | None = None, read_ahead: int = READ_AHEAD,
+    report: bool = False, progress: bool = True, hooks: Sequence[Hook] = (),
+) -> Run:  # fmt: skip
     """Train, attack from both sides, measure: what `bascule run` does, with the same record and the same bytes.
 
     What is recorded already is not done again: the same call continues where it was stopped, also one that
