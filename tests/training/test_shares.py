@@ -121,6 +121,21 @@ def test_a_step_by_hand() -> None:
     assert torch.equal(found["steady"], torch.tensor([0.1, torch.inf]))
 
 
+def test_a_buffer_that_changes_its_shape_is_left_alone() -> None:
+    class Growing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = small()
+            self.register_buffer("seen", torch.ones(1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.seen = torch.ones(len(self.seen) + 1)
+            answer: Tensor = self.net(x)
+            return answer
+
+    assert len(trained(replace(plain(shares=2), epochs=1), Growing())["seen"]) > 2
+
+
 def test_a_parameter_that_no_share_learns_from_stays() -> None:
     class Aside(nn.Module):
         def __init__(self) -> None:

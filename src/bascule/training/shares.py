@@ -166,8 +166,8 @@ class _Buffers:
         now = dict(self._model.named_buffers())
         for names, flat in zip(self._names, flats, strict=True):
             views = self._views(names, flat)
-            fitting = [name for name in names if self._fits(name, now)]
-            torch._foreach_copy_([now[name] for name in fitting], [views[name] for name in fitting])
+            if fitting := [name for name in names if self._fits(name, now)]:
+                torch._foreach_copy_([now[name] for name in fitting], [views[name] for name in fitting])
 
     def _fits(self, name: str, now: Mapping[str, Tensor]) -> bool:
         return name in now and now[name].shape == self._shapes[name]
