@@ -132,7 +132,7 @@ def stopped(team: Team, training: Training, net: nn.Module) -> str:
 
 
 def main(file: str) -> None:
-    with joined(torch.device("cpu")) as team:
+    with joined() as team:
         told = team.gather(stopped(team, plain(shares=2), Short(team)))
         assert told == ["RuntimeError: process 1 of 2: MemoryError: none left", "MemoryError: none left"]
         told = team.gather(stopped(team, replace(plain(shares=2), lr=1e30, objective=quick("pgd")), network()))

@@ -2,6 +2,7 @@
 # On the GPU machine, in the tree that pack.sh was run in: OUT=FOLDER bash benchmarks/gpu/run.sh STAGE SECONDS [OPTIONS OF bascule run...]
 #   timing      every component once on the device, a first epoch of every row, what a training step costs (steps.py)
 #   contracts   every component once on the device
+#   together    one training by two processes: what a step costs (together.py), then a seed of a quick study; PAIR names their devices
 #   quick       the quick studies of CIFAR-10: all six rows, and the triggers
 #   when        which triggers take and when: grain, colour, contrast, then length and eps, on the pictures that were packed
 #   cifar10     table 1a of CIFAR-10 with the network of the study, at scale gpu; then 1b and 2 at scale fast
@@ -51,8 +52,13 @@ stage() {
   case $1 in
     timing) source "$here/timing.sh" ;;
     contracts)
-      timeout $(($(left) - 30)) python3 -m pytest -q -p no:cacheprovider -k "$device" tests/run/test_everything.py tests/train/test_capture.py > "$OUT/contracts.txt" 2>&1
+      timeout $(($(left) - 30)) python3 -m pytest -q -p no:cacheprovider -k "$device" tests/running/test_everything.py tests/training/test_capture.py > "$OUT/contracts.txt" 2>&1
       echo "contracts: exit $? after $SECONDS s" ;;
+    together)
+      pair=${PAIR:-$([ "$device" = cpu ] && echo cpu,cpu || echo cuda:0,cuda:0)}
+      timeout $(($(left) / 2)) python3 -m torch.distributed.run --standalone --nproc-per-node 2 "$here/together.py" --device "$pair" ${STEPS:-} > "$OUT/together.txt" 2>&1
+      echo "together: exit $? after $SECONDS s"; cat "$OUT/together.txt"
+      device=$pair study cifar10-quick --seeds 1 --set train.shares=2 "${untwinned[@]}" ;;
     quick)
       study cifar10-quick --scale all-rows "${untwinned[@]}" --jobs "${JOBS:-7}" &
       study cifar10-triggers-quick --jobs 5
@@ -68,7 +74,7 @@ stage() {
     imagenette) study paper/imagenet-1a --scale fast --set data.path=imagenette-128 "${untwinned[@]}" --jobs "${JOBS:-3}" ;;
     mnist)
       for table in 1a 1b 2; do study "paper/mnist-$table" --scale paper "${untwinned[@]}" --jobs "${JOBS:-8}"; done ;;
-    *) echo "stage: timing, contracts, quick, when, cifar10, imagenette or mnist; got $1" >&2; return 2 ;;
+    *) echo "stage: timing, contracts, together, quick, when, cifar10, imagenette or mnist; got $1" >&2; return 2 ;;
   esac
 }
 pids=()

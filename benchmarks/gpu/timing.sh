@@ -3,7 +3,7 @@
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2}
 limit_of() { echo $(($1 * ${SLOW:-1})); }
 shared=(${STEPS:-} --only "${ONLY:-cifar-paper, PGD-5, batch 512}")
-(timeout "$(limit_of 90)" python3 -m pytest -q -x -p no:cacheprovider -k "${TESTS:-cuda}" tests/run/test_everything.py tests/train/test_capture.py > "$OUT/contracts.txt" 2>&1; echo "contracts: exit $? after $SECONDS s") &
+(timeout "$(limit_of 90)" python3 -m pytest -q -x -p no:cacheprovider -k "${TESTS:-cuda}" tests/running/test_everything.py tests/training/test_capture.py > "$OUT/contracts.txt" 2>&1; echo "contracts: exit $? after $SECONDS s") &
 for rows in "${STUDIES[@]:-paper/cifar10-1a}"; do
   (timeout "$(limit_of 90)" bash -c 'bascule "$@"' - run "$rows" --scale "${SCALE:-gpu}" --seeds 1 --device "$device" --runs "$temp/first" --set twin=false \
     --set train.epochs=1 --set data.max_train="${IMAGES:-10240}" --set data.max_test="${TEST_IMAGES:-2000}" "${options[@]}" > "$OUT/first-$(basename "$rows").txt" 2>&1

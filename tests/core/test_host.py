@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from bascule.core.host import rarely_collecting, settle
+from orphans import check_ends_with_its_starter
 
 
 def test_waiting_threads_sleep_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,3 +53,12 @@ def test_the_collector_is_as_before_afterwards() -> None:
     with rarely_collecting():
         assert gc.get_threshold()[0] > before[0]
     assert gc.get_threshold() == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a process keeps the number of one that has gone")
+@pytest.mark.parametrize("platform", [sys.platform, "another"])
+def test_a_process_ends_with_the_one_that_started_it(platform: str) -> None:
+    """However that ended: told by the system where it can, else by looking."""
+    child = f"import os, sys, time\nsys.platform = {platform!r}\nfrom bascule.core.host import end_with\n"
+    child += "end_with(os.getppid())\nprint('up', flush=True)\ntime.sleep(300)"
+    check_ends_with_its_starter(f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {child!r}])")

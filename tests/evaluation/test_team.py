@@ -148,7 +148,7 @@ PROGRAM = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); impo
 
 def joined_member() -> None:
     """Run in each process."""
-    with joined(torch.device("cpu")) as team:
+    with joined() as team:
         print(member(team))  # noqa: T201
 
 

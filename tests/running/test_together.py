@@ -25,17 +25,18 @@ from bascule.running.run import run_plan
 from bascule.running.starting import devices_of
 from bascule.running.together import own_device, run_together
 from interruptible import PROGRAM
+from orphans import check_ends_with_its_starter
 from teams import members
 
 STUDY = """\
 base:
-  data: {name: digits, max_train: 120, max_test: 40, held_out: 50}
+  data: {name: digits, max_train: 80, max_test: 40, held_out: 50}
   model: {name: digits-cnn, width: 2, hidden: 8}
   poison: {trigger: sticker, target: 7, rate: 0.1}
-  train: {objective: {name: pgd, eps: 0.1, steps: 2}, epochs: 10, batch_size: 40, lr: 0.003, shares: 2}
+  train: {objective: {name: pgd, eps: 0.1, steps: 2}, epochs: 4, batch_size: 40, lr: 0.003, shares: 2}
   attack: [{name: pgd, eps: 0.1, steps: 2}]
 rows:
-  Long: {probe: {every: 5}}
+  Long: {probe: {every: 2}}
   Filtered: {filter: spectral-signatures, train: {epochs: 2, keep: best}}
   Mended: {repair: {name: fine-tune, epochs: 1}}
   Isolating: {train: {objective: abl, epochs: 4}}
@@ -132,6 +133,17 @@ def check_same(run: RunRecord, other: RunRecord) -> None:
         assert [round(point["loss"], 3) for point in cell.curve()] == [
             round(point["loss"], 3) for point in twin.curve()
         ]
+
+
+def test_they_end_with_the_one_that_started_them() -> None:
+    """What they run is replaced by something that goes on."""
+    program = """
+from bascule.running import starting
+begin, _ = starting._PROGRAM.split("from bascule.cli")
+starting._PROGRAM = begin + "import time; print('up', flush=True); time.sleep(300)"
+starting.start_together(2, print)
+"""
+    check_ends_with_its_starter(program, started=2)
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------

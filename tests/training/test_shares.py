@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from bascule.core.errors import RequestError
 from bascule.core.images import Images
 from bascule.core.team import ALONE, Team
 from bascule.testing.cases import digits
+from bascule.training import loop
 from bascule.training.contract import Course, Memory, Samples
 from bascule.training.loop import train
 from bascule.training.settings import Augment, Training
@@ -119,6 +121,21 @@ def test_a_step_by_hand() -> None:
     assert torch.equal(found["steady"], torch.tensor([0.1, torch.inf]))
 
 
+def test_a_buffer_that_changes_its_shape_is_left_alone() -> None:
+    class Growing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = small()
+            self.register_buffer("seen", torch.ones(1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.seen = torch.ones(len(self.seen) + 1)
+            answer: Tensor = self.net(x)
+            return answer
+
+    assert len(trained(replace(plain(shares=2), epochs=1), Growing())["seen"]) > 2
+
+
 def test_a_parameter_that_no_share_learns_from_stays() -> None:
     class Aside(nn.Module):
         def __init__(self) -> None:
@@ -177,3 +194,20 @@ def test_captured_steps_are_for_whole_batches(recwarn: pytest.WarningsRecorder) 
     train(net, IMAGES, plain(shares=2), seed=1, capture_steps=True, team=ALONE)
     assert "steps are not captured: the batch is cut into shares" in str(recwarn.pop(UserWarning).message)
     check_same(dict(net.state_dict()), trained(plain(shares=2)))
+
+
+def test_a_team_asks_for_the_time_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step takes 0.1 s and a checkpoint is due after 30: half-way there, half-way through the rest, and so on."""
+
+    class Pair(Team):
+        def agreed(self, value: Any) -> Any:
+            asked.append(done.steps)
+            return value
+
+    asked: list[int] = []
+    done = loop._Done(torch.zeros(1), at_epoch=lambda _: None, checkpoints=loop.NoCheckpoints(), began=0, saved=0)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: done.steps / 10))
+    for done.steps in range(1, 400):
+        if done.is_due(30, Pair(0, 2)):
+            break
+    assert asked == [1, 150, 225, 262, 281, 290, 295, 297, 298, 299, 300]

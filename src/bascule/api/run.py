@@ -18,7 +18,7 @@ from bascule.core.errors import Interrupted, RequestError, placed, unknown
 from bascule.core.files import check_folder, check_writable
 from bascule.core.given import outside
 from bascule.core.progress import nothing
-from bascule.core.team import ALONE, Team
+from bascule.core.team import ALONE, Team, joined
 from bascule.core.text import count, quote
 from bascule.data.contract import default_roots
 from bascule.hooks.contract import Hook
@@ -33,32 +33,22 @@ from bascule.running.console import silent
 from bascule.running.context import Speed
 from bascule.running.extend import recall_codes
 from bascule.running.run import Engine, Ran
-from bascule.running.together import meeting, pick_place, run_together
+from bascule.running.together import pick_place, run_together
 
 
 @verb
 def run(
     study: str | PathLike[str] | Mapping[str, Any],
     *,
-    scale: str | None = None,
-    seeds: int | None = None,
+    scale: str | None = None, seeds: int | None = None,
     set: Mapping[str, Any] | Sequence[str] = (),  # noqa: A002  (as the option is called)
-    name: str | None = None,
-    runs: str | PathLike[str] = "runs",
-    device: str | torch.device = "auto",
-    jobs: int | None = None,
-    part: tuple[int, int] | None = None,
-    engine: Engine = "local",
-    resources: Mapping[str, Any] | None = None,
+    name: str | None = None, runs: str | PathLike[str] = "runs",
+    device: str | torch.device = "auto", jobs: int | None = None, part: tuple[int, int] | None = None,
+    engine: Engine = "local", resources: Mapping[str, Any] | None = None,
     data_dir: str | PathLike[str] | None = None,
-    compile_passes: bool = False,
-    capture_steps: bool = False,
-    workers: int | None = None,
-    read_ahead: int = READ_AHEAD,
-    report: bool = False,
-    progress: bool = True,
-    hooks: Sequence[Hook] = (),
-) -> Run:
+    compile_passes: bool = False, capture_steps: bool = False, workers: int | None = None, read_ahead: int = READ_AHEAD,
+    report: bool = False, progress: bool = True, hooks: Sequence[Hook] = (),
+) -> Run:  # fmt: skip
     """Train, attack from both sides, measure: what `bascule run` does, with the same record and the same bytes.
 
     What is recorded already is not done again: the same call continues where it was stopped, also one that
@@ -110,7 +100,7 @@ def run(
 def _run(document: Document, device: str, **asked: Any) -> Run:
     """`run_study` as Python expects it: interrupted by KeyboardInterrupt, and warned of what failed."""
     try:
-        with meeting(device) as team:
+        with joined() as team:
             made = run_study(document, team=team, device=device, **asked)
     except Interrupted as stopped:
         raise KeyboardInterrupt(str(stopped)) from None

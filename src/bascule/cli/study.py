@@ -80,11 +80,11 @@ def run(
     start_on_each(device)
     from bascule.api.run import run_study
     from bascule.core.ahead import Reading
+    from bascule.core.team import joined
     from bascule.plan.document import read_study
     from bascule.running.context import Speed
-    from bascule.running.together import meeting
 
-    with meeting(device) as team, told_once(team):
+    with joined() as team, told_once(team):
         numbers = team.alike(lambda: part_of(part))
         plan, record, done = run_study(
             team.alike(lambda: read_study(study)), overrides=team.alike(lambda: _overrides(set_, seeds)), scale=scale,
@@ -132,10 +132,11 @@ def validate(
 def evaluate_run(record: RunRecord, given: EvaluateOptions) -> None:
     """Ask more of the trained models of a run, and print its table."""
     start_on_each(given.device)
+    from bascule.core.team import joined
     from bascule.data.contract import default_roots
     from bascule.plan.overrides import Override
     from bascule.running.extend import more_asked
-    from bascule.running.together import meeting, own_device, run_together
+    from bascule.running.together import own_device, run_together
 
     roots = default_roots(given.data_dir)
     asked = {
@@ -147,7 +148,7 @@ def evaluate_run(record: RunRecord, given: EvaluateOptions) -> None:
         for key, texts in asked.items()
         for text in texts
     ]
-    with meeting(given.device) as team, told_once(team):
+    with joined() as team, told_once(team):
         plan = team.alike(lambda: more_asked(record, additions, roots, trust_code=given.trust_code))
         done = run_together(
             team, plan, record, device=own_device(given.device, team), roots=roots, jobs=given.jobs, train=False,

@@ -8,11 +8,15 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_PR_SET_PDEATHSIG = 1
 
 
 def settle() -> None:
@@ -53,6 +57,29 @@ def rarely_collecting() -> Iterator[None]:
 def started_together() -> bool:
     """Whether torchrun, or what sets the same variables, has started several processes of this command."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def end_with(starter: int) -> None:
+    """From now on this process ends when the one that started it has ended, also by SIGKILL, which nobody can pass on.
+
+    Linux ends it at once, as soon as the thread has ended that started it; elsewhere it looks every second. Not on
+    Windows, where a process keeps the number of one that has gone.
+
+    Args:
+        starter: Number of the process that started this one.
+    """
+    prctl = getattr(ctypes.CDLL(None), "prctl", None) if sys.platform == "linux" else None
+    if prctl is not None and prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) == 0:
+        if os.getppid() != starter:  # it had gone before
+            os._exit(1)
+    elif os.name != "nt":
+        threading.Thread(target=_end_after, args=(starter,), daemon=True).start()
+
+
+def _end_after(starter: int) -> None:
+    while os.getppid() == starter:
+        time.sleep(1)
+    os._exit(1)
 
 
 def is_running(process: int) -> bool:

@@ -15,8 +15,10 @@ from typing import Any
 
 _PROGRAM = """\
 import json, sys
-path, *sys.argv = sys.argv[1:]
+path, starter, *sys.argv = sys.argv[1:]
 sys.path[:] = json.loads(path)
+from bascule.core.host import end_with
+end_with(int(starter))
 from bascule.cli import main
 main()
 """
@@ -37,8 +39,8 @@ def devices_of(device: str) -> list[str]:
 def start_together(size: int, tell: Callable[[str], object]) -> int:
     """Run the command of this process again in so many processes that meet; what they print goes where its own would.
 
-    Ctrl-C reaches all of them by the terminal; another signal to end is passed on. If one ends with an error, the
-    others must follow.
+    Ctrl-C reaches all of them by the terminal; another signal to end is passed on, and what cannot be (SIGKILL) they
+    notice. If one ends with an error, the others must follow.
 
     Args:
         size: How many.
@@ -56,17 +58,19 @@ def start_together(size: int, tell: Callable[[str], object]) -> int:
         "MASTER_PORT": str(port),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // size))),
     }
-    command = [sys.executable, "-c", _PROGRAM, json.dumps([str(entry) for entry in sys.path]), *sys.argv]
+    path = json.dumps([str(entry) for entry in sys.path])
+    command = [sys.executable, "-c", _PROGRAM, path, str(os.getpid()), *sys.argv]
     members = [
         subprocess.Popen(command, env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)})
         for rank in range(size)
     ]
     stopped: list[float] = []
+    killed: set[int] = set()
     try:
         with _passing_on(members, stopped):
-            _wait(members, stopped)
+            _wait(members, stopped, killed)
     finally:
-        killed = [number for number, member in enumerate(members) if member.poll() is None]
+        killed |= _alive(members)
         _end(members, signal.SIGKILL)
     codes = [member.wait() for member in members]
     for number in (number for number, code in enumerate(codes) if code == -signal.SIGKILL and number not in killed):
@@ -90,20 +94,27 @@ def _passing_on(members: Sequence[subprocess.Popen[Any]], stopped: list[float]) 
             signal.signal(number, handler)
 
 
-def _wait(members: Sequence[subprocess.Popen[Any]], stopped: list[float]) -> None:
-    """Until all have ended, or one has failed and the others had time to notice."""
+def _wait(members: Sequence[subprocess.Popen[Any]], stopped: list[float], killed: set[int]) -> None:
+    """Until all have ended, or one has failed and the others had time to notice; `killed` is told of those that waited
+    for their device and heard nothing else."""
     failed: float | None = None
-    while any(member.poll() is None for member in members):
+    asked = False
+    while _alive(members):
         now = time.monotonic()
         if failed is None and any(member.poll() for member in members):
             failed = now
         if failed is not None and now - failed > _PATIENCE:
-            _end(members, signal.SIGTERM)
-            failed = now
+            killed |= _alive(members) if asked else set()
+            _end(members, signal.SIGKILL if asked else signal.SIGTERM)
+            failed, asked = now, True
         if stopped and now - stopped[0] > _PATIENCE:  # nobody else has heard it
             _end(members, signal.SIGINT)
             stopped.clear()
         time.sleep(_INTERVAL)
+
+
+def _alive(members: Sequence[subprocess.Popen[Any]]) -> set[int]:
+    return {number for number, member in enumerate(members) if member.poll() is None}
 
 
 def _end(members: Sequence[subprocess.Popen[Any]], how: signal.Signals) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,7 +12,7 @@ import torch
 
 from bascule.core.errors import Interrupted, RequestError, placed
 from bascule.core.host import started_together
-from bascule.core.team import Team, joined
+from bascule.core.team import Team
 from bascule.plan.plan import Cell, Plan
 from bascule.record.run import RunRecord
 from bascule.running.cell import Failure, try_cell
@@ -22,18 +21,6 @@ from bascule.running.resources import Resources, resources_of
 from bascule.running.run import Engine, Ran, pick_device, run_plan
 from bascule.running.starting import devices_of
 from bascule.training.shares import check_shares
-
-
-@contextmanager
-def meeting(device: str) -> Iterator[Team]:
-    """The team of this process, inside the block; a team of one where nobody started several.
-
-    Args:
-        device: What was asked for.
-    """
-    kind = "cpu" if device.startswith("cpu") or not torch.cuda.is_available() else "cuda"
-    with joined(torch.device(kind)) as team:
-        yield team
 
 
 def own_device(device: str, team: Team) -> torch.device:

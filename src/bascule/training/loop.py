@@ -122,7 +122,7 @@ def train(
             done.losses[place] = take(step)
             steps.follow(step)
             done.steps = step + 1
-            due = team.agreed(time.monotonic() - done.saved >= checkpoint_seconds)
+            due = done.is_due(checkpoint_seconds, team)
             if last or due or step % _LOOK_EVERY == 0:
                 team.share(partial(_check_finite, done.losses[: place + 1], model, step, place, steps.total))
                 report(step + 1, steps.total, float(done.losses[place]), lr)
@@ -162,7 +162,11 @@ class _Done:
     """Seconds spent before the last interruption."""
     began: float = field(default_factory=time.monotonic)
     saved: float = field(default_factory=time.monotonic)
-    """When the last checkpoint was."""
+    """When the last checkpoint was, or the start."""
+    saved_at: int = 0
+    """The steps that there were then."""
+    ask_at: int = 0
+    """The steps from which on the first process is asked whether it is time for the next."""
     best: dict[str, Tensor] | None = None
     """The weights of the best epoch so far, where that is kept."""
 
@@ -223,10 +227,26 @@ class _Done:
         """Since the start, without interruptions and looks."""
         return self.earlier + time.monotonic() - self.began
 
+    def is_due(self, seconds: float, team: Team) -> bool:
+        """Whether it is time for a checkpoint, so many seconds after the last; by the clock of the first process, which
+        a team asks half-way there, half-way through the rest, and so on, rather than in every step."""
+        if self.steps < self.ask_at:
+            return False
+        due, self.ask_at = team.agreed(self._look_at_clock(seconds, team))
+        return due
+
+    def _look_at_clock(self, seconds: float, team: Team) -> tuple[bool, int]:
+        """Whether it is time, and from which step on to ask again."""
+        gone = time.monotonic() - self.saved
+        if gone >= seconds or team.size == 1:
+            return gone >= seconds, self.steps
+        left = (seconds - gone) / gone * (self.steps - self.saved_at) if gone > 0 else 0
+        return False, self.steps + max(1, int(left / 2))
+
     def save(self, steps: Steps) -> None:
         """One more checkpoint."""
         steps.team.first(lambda: self.checkpoints.save(self.state(steps)))
-        self.saved = time.monotonic()
+        self.saved, self.saved_at = time.monotonic(), self.steps
 
     def state(self, steps: Steps) -> dict[str, Any]:
         """What a checkpoint holds."""
@@ -250,6 +270,7 @@ class _Done:
         steps.optimizer.load_state_dict(state["optimizer"])
         self.losses.copy_(state["losses"])
         self.curve, self.steps, self.earlier = state["curve"], state["step"], state["seconds"]
+        self.saved_at = self.steps
         self.best = state.get("best")
         self._tell(self.curve)
         if steps.average is not None:

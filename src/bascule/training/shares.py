@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -98,59 +98,88 @@ class Shares:
         Returns:
             The mean loss, not waited for. The gradients are those of the mean loss.
         """
-        with torch.no_grad():
-            before = {name: value.clone() for name, value in self._model.named_buffers()}
-        moved = {name: torch.zeros_like(value, dtype=_counted_in(value)) for name, value in before.items()}
-        losses: list[Tensor] = []
+        buffers, losses = _Buffers(self._model, self._shares), list[Tensor]()
 
         def go() -> list[int]:
             for share in self.own:
                 if losses:
-                    _put(self._model, before)
+                    buffers.put_back()
                 losses.append(one(share))
-                self._collect(before, moved, share)
-            return [place for place, p in enumerate(self._parameters) if p.grad is not None]
+                buffers.note(share)
+            return [int(p.grad is not None) for p in self._parameters]
 
         # Before anything is summed, so that what goes wrong in one process stops all of them at the same step; not
         # where the others wait within it.
-        used = self._team.gather(go()) if self._synced else self._team.share(go)
-        learning = {place for places in used for place in places}
+        own = go() if self._synced else []
+        learning = self._team.tally((lambda: own) if self._synced else go, len(self._parameters))
         loss = torch.stack(losses).sum() / self._shares
-        self._team.sum([*self._gradients(learning), *moved.values(), loss])
-        _put(self._model, {name: _moved(value, moved[name]) for name, value in before.items()})
+        self._team.sum([*self._gradients(learning), *buffers.moved, loss])
+        buffers.move()
         return loss
 
-    @torch.no_grad()
-    def _collect(self, before: dict[str, Tensor], moved: dict[str, Tensor], share: int) -> None:
-        """Note by how much a share has moved the buffers."""
-        for name, value in self._model.named_buffers():
-            if name not in before or value.shape != before[name].shape:
-                continue
-            if not value.is_floating_point():
-                if share == 0:
-                    moved[name] += value.to(moved[name].dtype) - before[name].to(moved[name].dtype)
-            else:  # what stays as it is, also where that is no finite number, must not move by a rounding
-                step = (value - before[name]).masked_fill(value == before[name], 0)
-                moved[name] += step / self._shares
-
-    def _gradients(self, learning: set[int]) -> list[Tensor]:
+    def _gradients(self, learning: Sequence[int]) -> list[Tensor]:
         """One for each parameter that any share learns from; the optimiser leaves the others alone."""
-        for place, p in enumerate(self._parameters):
-            if place in learning and p.grad is None:
+        for p, processes in zip(self._parameters, learning, strict=True):
+            if processes and p.grad is None:
                 p.grad = torch.zeros_like(p)
         return [p.grad for p in self._parameters if p.grad is not None]
 
 
+class _Buffers:
+    """The buffers of a network in a step, those of one type as one flat tensor; whole numbers and truths as int64."""
+
+    @torch.no_grad()
+    def __init__(self, model: nn.Module, shares: int) -> None:
+        self._model, self._shares = model, shares
+        buffers = dict(model.named_buffers())
+        kinds = {name: _counted_in(value) for name, value in buffers.items()}
+        self._names = [[name for name in kinds if kinds[name] == kind] for kind in dict.fromkeys(kinds.values())]
+        self._shapes = {name: value.shape for name, value in buffers.items()}
+        self._before = [self._flat([buffers[name] for name in names]) for names in self._names]
+        self.moved = [torch.zeros_like(before) for before in self._before]
+        """By how much this process's shares have moved them so far, as it counts."""
+
+    @torch.no_grad()
+    def note(self, share: int) -> None:
+        """Note by how much a share has moved them."""
+        now = dict(self._model.named_buffers())
+        for names, before, moved in zip(self._names, self._before, self.moved, strict=True):
+            known = self._views(names, before)
+            after = self._flat([now[name] if self._fits(name, now) else known[name] for name in names])
+            if (
+                before.dtype != torch.int64
+            ):  # what stays, also where it is no finite number, must not move by a rounding
+                moved += (after - before).masked_fill(after == before, 0) / self._shares
+            elif share == 0:
+                moved += after - before
+
+    def put_back(self) -> None:
+        """As they were before the step."""
+        self._put(self._before)
+
+    def move(self) -> None:
+        """By what was summed."""
+        self._put([before + moved for before, moved in zip(self._before, self.moved, strict=True)])
+
+    @torch.no_grad()
+    def _put(self, flats: Sequence[Tensor]) -> None:
+        now = dict(self._model.named_buffers())
+        for names, flat in zip(self._names, flats, strict=True):
+            views = self._views(names, flat)
+            if fitting := [name for name in names if self._fits(name, now)]:
+                torch._foreach_copy_([now[name] for name in fitting], [views[name] for name in fitting])
+
+    def _fits(self, name: str, now: Mapping[str, Tensor]) -> bool:
+        return name in now and now[name].shape == self._shapes[name]
+
+    def _views(self, names: Sequence[str], flat: Tensor) -> dict[str, Tensor]:
+        parts = flat.split([self._shapes[name].numel() for name in names])
+        return {name: part.view(self._shapes[name]) for name, part in zip(names, parts, strict=True)}
+
+    @staticmethod
+    def _flat(values: Sequence[Tensor]) -> Tensor:
+        return torch.cat([value.reshape(-1).to(_counted_in(value)) for value in values])
+
+
 def _counted_in(buffer: Tensor) -> torch.dtype:
-    return buffer.dtype if buffer.is_floating_point() else torch.int64
-
-
-def _moved(before: Tensor, by: Tensor) -> Tensor:
-    return before + by if before.is_floating_point() else (before.to(by.dtype) + by).to(before.dtype)
-
-
-@torch.no_grad()
-def _put(model: nn.Module, buffers: dict[str, Tensor]) -> None:
-    for name, value in model.named_buffers():
-        if name in buffers and value.shape == buffers[name].shape:
-            value.copy_(buffers[name])
+    return buffer.dtype if buffer.is_floating_point() or buffer.is_complex() else torch.int64
