@@ -146,12 +146,10 @@ class _Buffers:
         for names, before, moved in zip(self._names, self._before, self.moved, strict=True):
             known = self._views(names, before)
             after = self._flat([now[name] if self._fits(name, now) else known[name] for name in names])
-            if (
-                before.dtype != torch.int64
-            ):  # what stays, also where it is no finite number, must not move by a rounding
+            if before.dtype == torch.int64:  # counts, the same in each share
+                moved += (after - before) * (share == 0)
+            else:  # what stays, also where it is no finite number, must not move by a rounding
                 moved += (after - before).masked_fill(after == before, 0) / self._shares
-            elif share == 0:
-                moved += after - before
 
     def put_back(self) -> None:
         """As they were before the step."""
