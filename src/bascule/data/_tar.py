@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from bascule.core.errors import RequestError
 from bascule.core.text import count
 from bascule.data._files import reading
-from bascule.data._remembered import Arrays, remembered
+from bascule.data._remembered import Arrays, remembered, stated
 from bascule.data.decode import ENDINGS
 
 LABEL, JSON = "cls", "json"
@@ -143,7 +143,7 @@ def read_samples(files: Sequence[Path], *, image: str | None, label: str | None)
     Raises:
         RequestError: A file is damaged or compressed, or a sample is not one picture with its label.
     """
-    found = remembered(f"samples {image} {label}", files, lambda: _find_out(files, image, label))
+    found = remembered(f"samples {image} {label}", stated(files), lambda: _find_out(files, image, label))
     left = Counter(dict(zip(_LEFT, found["left"].tolist(), strict=True)))
     if parts := [count(number, *_LEFT[kind]) for kind, number in left.items() if number]:
         warnings.warn(f"{files[0].parent}: left out in tar files: {'; '.join(parts)}", stacklevel=2)

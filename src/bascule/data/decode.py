@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+import PIL
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from bascule.core.ahead import threads
@@ -25,6 +26,9 @@ SET_SIZE = "Set `size` to bring all pictures to one size."
 
 WIDE = "pictures with 16 bits per channel are scaled to 8 bits: 65535 becomes 255, and the finer steps are lost"
 """Said once of pictures that hold more than is used."""
+
+PILLOW = PIL.__version__
+"""Which pictures can be read is up to it."""
 
 Content = bytes | Path
 """A compressed picture, or its file."""
@@ -52,7 +56,7 @@ def picture(content: Content, *, channels: int, resize: int | None = None) -> Im
         file.load()
         image = file
     if wide:
-        _warn_of_width()
+        warn_of_width()
     if image.mode.startswith("I"):
         image = Image.fromarray(np.rint(np.asarray(image).astype(np.float64) / 257).clip(0, 255).astype(np.uint8))
     if image.mode != _MODES[channels]:
@@ -86,7 +90,8 @@ def _is_wide(image: ImageFile.ImageFile) -> bool:
     return image.mode.startswith("I") or any(";16" in str(part[3]) for part in image.tile)
 
 
-def _warn_of_width() -> None:
+def warn_of_width() -> None:
+    """Say of 16 bits per channel that they are scaled."""
     warnings.warn(WIDE, stacklevel=1)  # at one place, so that Python says it once
 
 
@@ -153,8 +158,10 @@ def decode(
 
 def check_headers(
     contents: Sequence[Content | IO[bytes]], size: tuple[int, int] | None, *, name: Callable[[int], str]
-) -> None:
-    """Read the header of every picture; `contents` and `name` as for `decode`, or open files.
+) -> bool:
+    """Read the header of every picture; whether one has 16 bits per channel.
+
+    `contents` and `name` are as for `decode`, or open files.
 
     Raises:
         RequestError: The first, in order, that is no picture, or not of this height and width where one is given.
@@ -169,8 +176,7 @@ def check_headers(
 
     wide: list[int] = []
     _each(len(contents), one, name)
-    if wide:
-        _warn_of_width()
+    return bool(wide)
 
 
 def _check(image: Image.Image, height: int, width: int, remedy: str) -> None:

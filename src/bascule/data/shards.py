@@ -20,7 +20,7 @@ from bascule.core.errors import RequestError
 from bascule.core.images import Images, Splits
 from bascule.data._files import check_parts, content_digest, contents_of, is_hashed, reading
 from bascule.data._listing import TESTS, TRAINS, named
-from bascule.data._remembered import Arrays, remembered
+from bascule.data._remembered import stated
 from bascule.data._share import drawn_for_test
 from bascule.data._streamed import Streamed, first_size
 from bascule.data._tar import Samples, read_samples
@@ -143,12 +143,7 @@ class Shards(Source):
 
     def _check(self, samples: Samples, size: tuple[int, int, int]) -> None:
         """Read the header of every picture; of large files, once."""
-
-        def look() -> Arrays:
-            Streamed(samples, size, self.size).check()
-            return {}
-
-        remembered(f"headers {self.image} {self.label} {self.size or size}", samples.files, look)
+        Streamed(samples, size, self.size).check(f"{self.image} {self.label}", stated(samples.files))
 
     def _images(self, part: _Part, size: tuple[int, int, int], classes: tuple[str, ...]) -> Images:
         streamed = Streamed(part.samples, size, self.size)
