@@ -254,6 +254,15 @@ def test_a_check_reads_all_headers_and_a_deep_one_all_pixels(
             look([root])
 
 
+def test_a_file_that_vanishes_meanwhile_is_one_message(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_streamed, "IN_MEMORY", 0)
+    train = Folder(path="set").load([root]).train
+    path = sorted((root / "set" / "train" / "dog").iterdir())[0]
+    path.unlink()
+    with pytest.raises(RequestError, match=f"{path.name}: this file is not there any more; put it back"):
+        train.batch(torch.arange(4))
+
+
 class TestRemembered:
     """The headers of a large set are read once."""
 

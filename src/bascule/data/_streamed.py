@@ -107,8 +107,8 @@ def first_size(contents: Contents, *, channels: int, resize: int | None) -> tupl
     Raises:
         RequestError: It cannot be decoded.
     """
-    (content,) = contents.take([0])
     try:
+        (content,) = contents.take([0])
         image = picture(content, channels=channels, resize=resize)
     except RequestError as error:
         raise RequestError(f"{contents.name(0)}: {error.problem}") from error.__cause__

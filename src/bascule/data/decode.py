@@ -16,6 +16,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from bascule.core.ahead import threads
 from bascule.core.errors import RequestError
+from bascule.data._files import GONE
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Formats read. Others stay closed: some of Pillow's readers start other programs (PostScript)."""
@@ -80,6 +81,8 @@ def _opened(content: Content | IO[bytes]) -> Iterator[ImageFile.ImageFile]:
         raise
     except UnidentifiedImageError as error:
         raise RequestError(f"damaged, or not of a known format ({', '.join(FORMATS)}); replace or remove it") from error
+    except FileNotFoundError as error:
+        raise RequestError(GONE) from error
     except Exception as error:  # Pillow's readers raise whatever their parser trips over
         reason = " ".join(str(error).split()) or type(error).__name__
         raise RequestError(f"damaged or unreadable picture ({reason}); replace or remove it") from error
