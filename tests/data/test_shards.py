@@ -327,7 +327,7 @@ def test_a_file_that_vanishes_or_is_cut_meanwhile_is_one_message(root: Path, mon
     monkeypatch.setattr(_streamed, "IN_MEMORY", 0)
     train, path = Shards(path="set").load([root]).train, root / "set" / "x-train-000001.tar"
     path.write_bytes(path.read_bytes()[:520])
-    with pytest.raises(RequestError, match=r"^[^:]*x-train-000001.tar: 000003.png: the tar file is shorter than it was"):
+    with pytest.raises(RequestError, match=r"^[^:]*x-train-000001.tar: 000003.png: the tar file is shorter than"):
         train.batch(torch.arange(5))
     path.unlink()
     with pytest.raises(RequestError, match=r"^[^:]*x-train-000001.tar: 000003.png: this file is not there any more"):

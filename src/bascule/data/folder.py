@@ -137,8 +137,8 @@ def _digest(*splits: Split) -> str:
         sizes = split.sizes.tolist()
         for start in range(0, len(sizes), _LINES):
             some = slice(start, start + _LINES)
-            lines = [f"{split.name}/{file}\0{size}\n" for file, size in zip(split.files[some], sizes[some], strict=True)]
-            known.update(os.fsencode("".join(lines)))
+            pairs = zip(split.files[some], sizes[some], strict=True)
+            known.update(os.fsencode("".join(f"{split.name}/{file}\0{size}\n" for file, size in pairs)))
         if split.listed:  # elsewhere the paths say the labels
             known.update(split.labels.numpy().tobytes())
     if is_hashed(sum(int(split.sizes.sum()) for split in splits)):

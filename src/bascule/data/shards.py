@@ -241,7 +241,8 @@ def _labels(
         labels = [of[one.label] for of, one in zip(labels, samples, strict=True)]
         return labels, class_names(folder, [labels[0], labels[-1]], names)
     if numbers and "" not in there and not set(numbers) <= set(names or ()):
-        one, other = (_first(samples, text) for text in (numbers[0], next(text for text in there if text not in numbers)))
+        name = next(text for text in there if text not in numbers)
+        one, other = _first(samples, numbers[0]), _first(samples, name)
         raise RequestError(
             f"{folder}: some labels are numbers and others are names of classes: {one}, {other}. Write numbers in all "
             "samples or names in all; where numbers are names here, list all names with `classes`"
