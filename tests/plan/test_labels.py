@@ -81,7 +81,7 @@ def test_a_number_that_is_also_a_name_gets_a_word() -> None:
     warn_of_numbers({"poison": {"target": 1, "sources": ["10", 0]}}, classes)
     warn_of_numbers({"poison": {"target": "2"}}, classes)
     warn_of_numbers({"poison": {"target": 3}}, classes)
-    with pytest.warns(UserWarning, match="the class with the number 2 is called '10', .*: give \"2\", in quotes"):
+    with pytest.warns(UserWarning, match="the class with the number 2 is called '10' .*: give \"2\", in quotes"):
         warn_of_numbers({"poison": {"target": 2}}, classes)
     with pytest.warns(UserWarning, match="number 2 is called '10'"):
         warn_of_numbers({"poison": {"sources": [0, 2]}}, classes)

@@ -50,7 +50,7 @@ def warn_of_numbers(settings: Mapping[str, Any], classes: Sequence[str]) -> None
     for label in (part for value in given for part in (value if isinstance(value, (list, tuple)) else [value])):
         if type(label) is int and label < len(classes) and classes[label] != str(label) in classes:
             warnings.warn(
-                f"the class with the number {label} is called {quote(classes[label])}, since names are sorted as texts: "
+                f"the class with the number {label} is called {quote(classes[label])} (names are sorted as texts): "
                 f'give "{label}", in quotes, for the one that is called {label}',
                 stacklevel=1,  # at one place, so that Python says it once
             )
