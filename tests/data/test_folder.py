@@ -13,7 +13,7 @@ from PIL import Image
 
 from bascule.core.errors import RequestError
 from bascule.core.images import as_floats
-from bascule.data import _files, _streamed
+from bascule.data import _files, _remembered, _streamed, contract
 from bascule.data.folder import Folder
 from folders import greys, save, two_classes, whole
 
@@ -252,6 +252,92 @@ def test_a_check_reads_all_headers_and_a_deep_one_all_pixels(
     for look in (source.check, source.load):
         with pytest.raises(RequestError, match=r"c.JPEG: damaged, or not of a known format"):
             look([root])
+
+
+def test_a_file_that_vanishes_meanwhile_is_one_message(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_streamed, "IN_MEMORY", 0)
+    train = Folder(path="set").load([root]).train
+    path = sorted((root / "set" / "train" / "dog").iterdir())[0]
+    path.unlink()
+    with pytest.raises(RequestError, match=f"{path.name}: this file is not there any more; put it back"):
+        train.batch(torch.arange(4))
+
+
+class TestRemembered:
+    """The headers of a large set are read once."""
+
+    @pytest.fixture(autouse=True)
+    def large(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(_files, "HASHED", 0)
+        monkeypatch.setattr(_streamed, "IN_MEMORY", 0)
+        monkeypatch.setattr(_remembered, "SETTLED", 0)
+        monkeypatch.setattr(contract.Path, "home", lambda: root / "home")
+
+    @pytest.fixture
+    def read(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        """How many headers were read at a time."""
+        counts: list[int] = []
+        real = _streamed.check_headers
+
+        def counted(contents: Any, *given: Any, **more: Any) -> bool:
+            counts.append(len(contents))
+            return real(contents, *given, **more)
+
+        monkeypatch.setattr(_streamed, "check_headers", counted)
+        return counts
+
+    def test_until_a_file_is_changed_added_removed_or_renamed(self, root: Path, read: list[int]) -> None:
+        def start() -> list[int]:
+            read.clear()
+            Folder(path="set").load([root])
+            return list(read)
+
+        dog = root / "set" / "train" / "dog"
+        assert start() == [4, 2]
+        assert start() == []
+        save(dog / "new.png", 70)
+        assert start() == [5]
+        (dog / "new.png").rename(dog / "renamed.png")
+        assert start() == [5]
+        (dog / "renamed.png").unlink()
+        assert start() == []  # as it was before
+
+    def test_what_looks_like_the_file_but_is_another_one_is_read(self, root: Path, read: list[int]) -> None:
+        path = sorted((root / "set" / "train" / "dog").iterdir())[-1]
+        Folder(path="set").load([root])
+        before = path.stat()
+        path.write_bytes(b"hello".ljust(before.st_size))
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        with pytest.raises(RequestError, match=f"{path.name}: damaged, or not of a known format"):
+            Folder(path="set").load([root])
+
+    def test_what_was_written_just_now_is_read_again(
+        self, root: Path, read: list[int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(_remembered, "SETTLED", 3600 * 10**9)
+        for _ in range(2):
+            Folder(path="set").load([root])
+        assert read == [4, 2, 4, 2]
+
+    def test_16_bits_get_a_word_each_time(self, root: Path, read: list[int]) -> None:
+        Image.fromarray(np.full((2, 3), 40000, np.uint16)).save(root / "set" / "train" / "dog" / "wide.png")
+        for _ in range(2):
+            with pytest.warns(UserWarning, match="16 bits per channel are scaled to 8 bits"):
+                Folder(path="set").load([root])
+        assert read == [5, 2]
+
+    def test_what_was_not_used_for_longest_makes_room(
+        self, root: Path, read: list[int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(_remembered, "MOST_FILES", 2)
+        Folder(path="set").load([root])
+        Folder(path="set", size=2).load([root])
+        assert read == [4, 2, 4, 2]
+        assert len([*(root / "home" / ".cache" / "bascule" / "files").iterdir()]) == 2
+        Folder(path="set", size=2).load([root])
+        assert read == [4, 2, 4, 2]
+        Folder(path="set").load([root])
+        assert read == [4, 2, 4, 2, 4, 2]
 
 
 def test_pictures_of_zeros_and_ones_get_a_word(root: Path, kept: str) -> None:

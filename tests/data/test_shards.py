@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from bascule.core.errors import RequestError
-from bascule.data import _files, _streamed, _tar, contract
+from bascule.data import _files, _remembered, _streamed, _tar, contract
 from bascule.data.shards import Shards
 from folders import greys, whole
 from tars import png, write_members, write_tar
@@ -99,6 +99,8 @@ def test_a_test_set_is_drawn_where_asked(tmp_path: Path) -> None:
 LABELS: dict[str, tuple[dict[str, Any], list[dict[str, str]], list[int], tuple[str, ...]]] = {
     "names": ({}, [{"cls": "cat"}, {"cls": "ant "}], [1, 0], ("ant", "cat")),
     "named": ({"classes": ("cat", "ant")}, [{"cls": "cat"}, {"cls": "ant"}], [0, 1], ("cat", "ant")),
+    "numbers-as-names": ({"classes": ("cat", "7")}, [{"cls": "7"}, {"json": '{"label": "cat"}'}], [1, 0], ("cat", "7")),
+    "number-or-text-in-json": ({}, [{"json": '{"label": 1}'}, {"json": '{"label": "0"}'}], [1, 0], ("0", "1")),
     "json": ({}, [{"json": '{"label": 1}'}, {"json": '{"label": 0, "x": 3}'}], [1, 0], ("0", "1")),
     "json-number": ({}, [{"json": "1"}, {"json": "0"}], [1, 0], ("0", "1")),
     "json-key": (
@@ -181,7 +183,12 @@ WRONG: dict[str, tuple[list[tuple[str, bytes | str]], str]] = {
     ),
     "negative": ([("a.png", png(1)), ("a.cls", "-1")], r"has the label -1; labels count from 0"),
     "gap": ([("a.png", png(1)), ("a.cls", "5")], r"labels go up to 5, but no image has the label 2"),
-    "texts-and-numbers": ([("a.png", png(1)), ("a.cls", "")], r"a label holds an empty text"),
+    "empty-text": ([("a.png", png(1)), ("a.cls", "")], r"a label holds an empty text"),
+    "texts-and-numbers": (
+        [("a.png", png(1)), ("a.cls", "1"), ("b.png", png(1)), ("b.cls", "cat")],
+        r"some labels are numbers and others are names of classes: '0' of .*x-train-000000.tar: .*.png, 'cat' of "
+        r".*x-val-000000.tar: b.png. Write numbers in all samples or names in all; .* list all names with `classes`",
+    ),
     "no-json": ([("a.png", png(1)), ("a.json", "{")], r"has a label that cannot be read"),
     "json-without": (
         [("a.png", png(1)), ("a.json", "{}")],
@@ -274,6 +281,7 @@ class TestRemembered:
     def large(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(_files, "HASHED", 0)
         monkeypatch.setattr(_streamed, "IN_MEMORY", 0)
+        monkeypatch.setattr(_remembered, "SETTLED", 0)
         monkeypatch.setattr(contract.Path, "home", lambda: root / "home")
 
     @pytest.fixture
@@ -313,6 +321,23 @@ class TestRemembered:
         places[0].parent.write_text("in the way")
         assert Shards(path="set").facts([root]).digest == expected.digest
         assert len(gone_through) == 6
+
+
+def test_a_file_that_vanishes_or_is_cut_meanwhile_is_one_message(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_streamed, "IN_MEMORY", 0)
+    train, path = Shards(path="set").load([root]).train, root / "set" / "x-train-000001.tar"
+    path.write_bytes(path.read_bytes()[:520])
+    with pytest.raises(RequestError, match=r"^[^:]*x-train-000001.tar: 000003.png: the tar file is shorter than"):
+        train.batch(torch.arange(5))
+    path.unlink()
+    with pytest.raises(RequestError, match=r"^[^:]*x-train-000001.tar: 000003.png: this file is not there any more"):
+        train.batch(torch.arange(5))
+
+
+def test_a_file_without_pictures_gets_a_word(root: Path) -> None:
+    write_tar(root / "set" / "x-train-000002.tar", [])
+    with pytest.warns(UserWarning, match=r"no pictures in x-train-000002.tar$"):
+        Shards(path="set").load([root])
 
 
 def test_a_picture_is_read_no_further_than_its_end(root: Path) -> None:

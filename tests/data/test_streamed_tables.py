@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from bascule.core.errors import RequestError
-from bascule.data import _files, _parquet, _rows, _streamed, contract
+from bascule.data import _files, _parquet, _remembered, _rows, _streamed, contract
 from bascule.data._rows import Rows
 from bascule.data.parquet import Parquet
 from folders import whole
@@ -143,6 +143,7 @@ def test_what_takes_long_to_find_out_is_found_out_once(root: Path, monkeypatch: 
     digest = Parquet(path="set").facts([root]).digest
     monkeypatch.setattr(_streamed, "IN_MEMORY", 0)
     monkeypatch.setattr(_files, "HASHED", 0)
+    monkeypatch.setattr(_remembered, "SETTLED", 0)
     monkeypatch.setattr(contract.Path, "home", lambda: root / "home")
     done: list[str] = []
     for name in ("content_digest", "check_headers"):

@@ -10,7 +10,7 @@ import pytest
 
 from bascule.core.errors import RequestError
 from bascule.plan.document import Document, parse_study
-from bascule.plan.labels import label_of, with_labels
+from bascule.plan.labels import label_of, warn_of_numbers, with_labels
 from bascule.plan.resolve import make_plan
 
 COLOURS = ("blue", "green", "red")
@@ -74,6 +74,17 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     pixels, y = np.random.default_rng(0).integers(0, 255, (60, 8, 8), np.uint8), np.arange(60) % 3
     np.savez("colours.npz", x_train=pixels, y_train=y, x_test=pixels, y_test=y)
     return STUDY
+
+
+def test_a_number_that_is_also_a_name_gets_a_word() -> None:
+    classes = ("0", "1", "10", "2")
+    warn_of_numbers({"poison": {"target": 1, "sources": ["10", 0]}}, classes)
+    warn_of_numbers({"poison": {"target": "2"}}, classes)
+    warn_of_numbers({"poison": {"target": 3}}, classes)
+    with pytest.warns(UserWarning, match="the class with the number 2 is called '10' .*: give \"2\", in quotes"):
+        warn_of_numbers({"poison": {"target": 2}}, classes)
+    with pytest.warns(UserWarning, match="number 2 is called '10'"):
+        warn_of_numbers({"poison": {"sources": [0, 2]}}, classes)
 
 
 def study_of_text(text: str) -> Document:

@@ -15,6 +15,8 @@ from bascule.core.fingerprint import file_digest
 
 HASHED = 2**30
 """Bytes of files of single pictures up to which a digest covers their content; beyond, their names and sizes."""
+GONE = "this file is not there any more; put it back, or leave it out everywhere"
+"""What is said of a file that was listed."""
 _NAMED = 8
 """Most names in a message."""
 
@@ -30,6 +32,8 @@ def reading(path: Path, kind: str) -> Iterator[None]:
         yield
     except RequestError:
         raise
+    except FileNotFoundError as error:
+        raise RequestError(f"{path}: {GONE}") from error
     except MemoryError as error:
         raise RequestError(f"{path}: not enough memory to read this {kind}, or its header is damaged") from error
     except Exception as error:

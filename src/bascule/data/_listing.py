@@ -8,17 +8,22 @@ from __future__ import annotations
 import os
 import re
 import warnings
+from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bascule.core.errors import RequestError
 from bascule.core.text import count
 from bascule.data._annotations import USUAL, find_list, number_of, read_list
 from bascule.data._files import contents_of, reading
+from bascule.data._remembered import Stated, as_states, state_of
 from bascule.data._share import drawn_for_test
 from bascule.data.decode import ENDINGS
 
@@ -48,7 +53,7 @@ _ONE = {
 """A single one of each kind, in words."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Split:
     """The picture files of one split."""
 
@@ -58,12 +63,38 @@ class Split:
     classes: tuple[str, ...]
     files: tuple[str, ...]
     """Paths below the folder, `class/name`, sorted by class, then name."""
-    sizes: tuple[int, ...]
-    """Bytes of each file."""
+    states: NDArray[np.int64]
+    """Of each file, its size and times of change, as `Stated` has them."""
     labels: Tensor
     """int64, shape (N,)."""
     listed: bool = False
     """Whether a list says the classes, which the paths do not."""
+
+    @property
+    def stated(self) -> Stated:
+        """The files as they were when they were listed."""
+        return Stated((str(self.folder.absolute()), *self.files), self.states)
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """Bytes of each file."""
+        return self.stated.sizes
+
+
+@dataclass
+class _Pictures:
+    """Picture files as they are found."""
+
+    files: list[str] = field(default_factory=list)
+    states: array[int] = field(default_factory=lambda: array("q"))
+
+    def add(self, file: str, entry: os.DirEntry[str]) -> None:
+        self.files.append(file)
+        self.states.extend(state_of(entry.stat()))
+
+    def extend(self, others: _Pictures) -> None:
+        self.files += others.files
+        self.states += others.states
 
 
 def find_splits(folder: Path, share: float) -> tuple[Split, Split | None]:
@@ -147,7 +178,7 @@ def _some(whole: Split, name: str, chosen: Tensor) -> Split:
         whole,
         name=name,
         files=tuple(whole.files[place] for place in places),
-        sizes=tuple(whole.sizes[place] for place in places),
+        states=whole.states[places],
         labels=whole.labels[chosen],
     )
 
@@ -188,20 +219,21 @@ def _listed(train: Split, folder: Path, whole: Path) -> Split | None:
     with reading(flat, "folder"):
         inner = "" if flat == folder else flat.name
         pictures, _ = _pictures_in(folder, inner, left)
-    named = {Path(file).name: (file, size) for file, size in pictures}
+    named = {Path(file).name: place for place, file in enumerate(pictures.files)}
     if missing := sorted(listed.keys() - named.keys()):
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise RequestError(f"{path}: names {', '.join(missing[:3])}{more}, not in {flat}; unpack all of the set")
     left[_UNLISTED] = sorted(named.keys() - listed.keys())
     left.pop(_OTHER, None)  # the list itself among them
     _warn(folder, left)
-    labelled = sorted((number_of(path, name, numbers), *named[file]) for file, name in listed.items())
+    known = ((number_of(path, name, numbers), named[file]) for file, name in listed.items())
+    labelled = sorted((number, pictures.files[place], place) for number, place in known)
     return Split(
         name=folder.name,
         folder=folder,
         classes=train.classes,
         files=tuple(file for _, file, _ in labelled),
-        sizes=tuple(size for _, _, size in labelled),
+        states=as_states(pictures.states)[[place for _, _, place in labelled]],
         labels=torch.tensor([number for number, _, _ in labelled]),
         listed=True,
     )
@@ -222,8 +254,8 @@ def _agreeing(train: Split, test: Split) -> Split:
 
 def _split(folder: Path) -> Split:
     classes: list[str] = []
-    pictures: list[tuple[str, int]] = []
-    labels: list[int] = []
+    pictures = _Pictures()
+    counts: list[int] = []
     left: dict[str, list[str]] = {}
     place = _class_folder(folder)
     with reading(place, "folder"):
@@ -232,8 +264,8 @@ def _split(folder: Path) -> Split:
                 left.setdefault(kind if kind in (_LINK, _HIDDEN) else _BESIDE, []).append(entry.name)
                 continue
             inside = _class_pictures(place, entry.name, left)
-            pictures += inside
-            labels += [len(classes)] * len(inside)
+            pictures.extend(inside)
+            counts.append(len(inside.files))
             classes.append(entry.name)
     if not classes:
         raise RequestError(
@@ -245,9 +277,9 @@ def _split(folder: Path) -> Split:
         name=folder.name,
         folder=place,
         classes=tuple(classes),
-        files=tuple(file for file, _ in pictures),
-        sizes=tuple(size for _, size in pictures),
-        labels=torch.tensor(labels),
+        files=tuple(pictures.files),
+        states=as_states(pictures.states),
+        labels=torch.arange(len(classes)).repeat_interleave(torch.tensor(counts)),
     )
 
 
@@ -261,20 +293,20 @@ def _class_folder(folder: Path) -> Path:
     return folder
 
 
-def _class_pictures(folder: Path, name: str, left: dict[str, list[str]]) -> list[tuple[str, int]]:
-    """Path below `folder` and bytes of each picture of a class; the rest is added to `left`, by kind.
+def _class_pictures(folder: Path, name: str, left: dict[str, list[str]]) -> _Pictures:
+    """The pictures of a class by their paths below `folder`; the rest is added to `left`, by kind.
 
     Where the class has pictures in nothing but one sub-folder, they are its pictures.
     """
     pictures, below = _pictures_in(folder, name, left)
-    filled = [] if pictures else [place for place in below if _has_pictures(folder / place)]
+    filled = [] if pictures.files else [place for place in below if _has_pictures(folder / place)]
     if len(filled) == 1:
         below.remove(filled[0])
         pictures, deeper = _pictures_in(folder, filled[0], left)
         below += deeper
     for place in below:
         left.setdefault(_SUB_FOLDER, []).extend(_pictures_below(folder, place))
-    if not pictures:
+    if not pictures.files:
         raise RequestError(
             f"{folder / name}: no pictures in this folder; known endings: {', '.join(sorted(ENDINGS))}; "
             f"{contents_of(folder / name)}"
@@ -282,9 +314,9 @@ def _class_pictures(folder: Path, name: str, left: dict[str, list[str]]) -> list
     return pictures
 
 
-def _pictures_in(folder: Path, place: str, left: dict[str, list[str]]) -> tuple[list[tuple[str, int]], list[str]]:
-    """Path below `folder` and bytes of each picture that lies in `place`, and the folders there."""
-    pictures, folders = [], []
+def _pictures_in(folder: Path, place: str, left: dict[str, list[str]]) -> tuple[_Pictures, list[str]]:
+    """The pictures that lie in `place` by their paths below `folder`, and the folders there."""
+    pictures, folders = _Pictures(), []
     for kind, entry in _entries(folder / place):
         file = f"{place}/{entry.name}" if place else entry.name
         if kind == "folder":
@@ -294,14 +326,14 @@ def _pictures_in(folder: Path, place: str, left: dict[str, list[str]]) -> tuple[
         elif not _is_picture(file):
             left.setdefault(_OTHER, []).append(file)
         else:
-            pictures.append((file, entry.stat().st_size))
+            pictures.add(file, entry)
     return pictures, folders
 
 
 def _entries(folder: Path) -> Iterable[tuple[str, os.DirEntry[str]]]:
     """What lies in a folder, sorted by name, each with its kind: folder, file, or why it is left out."""
     with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name):
+        for entry in sorted(entries, key=attrgetter("name")):
             yield _kind(entry), entry
 
 
@@ -309,14 +341,15 @@ def _kind(entry: os.DirEntry[str]) -> str:
     if entry.name.startswith("."):
         return _HIDDEN
     try:
-        kind = "folder" if entry.is_dir() else "file" if entry.is_file() else _OTHER
+        kind = "file" if entry.is_file() else "folder" if entry.is_dir() else _OTHER
     except OSError:  # a link that leads to itself
         return _LINK
     return _LINK if kind == _OTHER and entry.is_symlink() and not Path(entry.path).exists() else kind
 
 
 def _is_picture(file: str) -> bool:
-    return os.path.splitext(file)[1].lower() in ENDINGS  # noqa: PTH122  (a Path takes ten times as long)
+    # As `os.path.splitext` has it, in a third of its time.
+    return file[file.rfind(".") :].lower() in ENDINGS
 
 
 def _pictures_below(folder: Path, place: str) -> Iterable[str]:

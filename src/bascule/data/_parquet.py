@@ -21,8 +21,9 @@ from torch import Tensor
 from bascule.core.errors import RequestError, unknown
 from bascule.data._arrow import ArrowFile
 from bascule.data._files import check_parts, content_digest, contents_of, reading
-from bascule.data._remembered import Arrays, remembered
+from bascule.data._remembered import remembered, stated
 from bascule.data._rows import Rows, empty, is_arrow, kind_of, row_name
+from bascule.data._streamed import check_once
 from bascule.data.contract import numbered
 from bascule.data.decode import SET_SIZE, allocate, check_headers, decode, picture
 
@@ -87,12 +88,13 @@ class ParquetFiles:
             RequestError: The first row whose picture is missing, is none or, where one is given, not of this size.
         """
 
-        def look() -> Arrays:
+        def look() -> bool:
+            wide = False
             for name, contents in self._batches(_ROWS):
-                check_headers(contents, size, name=name)
-            return {}
+                wide |= check_headers(contents, size, name=name)
+            return wide
 
-        remembered(f"headers {self.columns} {size}", self.files, look)
+        check_once(f"{self.columns} {size}", stated(self.files), look)
 
     def rows(self) -> Rows:
         """The pictures, to be read where they are wanted."""
@@ -145,7 +147,8 @@ def digest(*splits: ParquetFiles) -> str:
     """Identity of the files' content."""
     groups = [split.files for split in splits]
     shape = " ".join(str(len(group)) for group in groups)
-    found = remembered(f"content {shape}", sum(groups, ()), lambda: {"digest": np.array(content_digest(*groups))})
+    files = stated(sum(groups, ()))
+    found = remembered(f"content {shape}", files, lambda: {"digest": np.array(content_digest(*groups))})
     return str(found["digest"])
 
 

@@ -14,6 +14,7 @@ import tarfile
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -23,8 +24,8 @@ from numpy.typing import NDArray
 
 from bascule.core.errors import RequestError
 from bascule.core.text import count
-from bascule.data._files import reading
-from bascule.data._remembered import Arrays, remembered
+from bascule.data._files import GONE, reading
+from bascule.data._remembered import Arrays, remembered, stated
 from bascule.data.decode import ENDINGS
 
 LABEL, JSON = "cls", "json"
@@ -57,8 +58,10 @@ class Samples:
     """Bytes of it."""
     names: tuple[str, ...]
     """The pictures' members, by their whole names."""
-    labels: NDArray[np.str_]
-    """As they are written."""
+    texts: NDArray[np.str_]
+    """The labels that there are, as they are written."""
+    label: NDArray[np.int32]
+    """Which of these each picture has, shape (N,)."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -86,19 +89,33 @@ class _Read(Sequence[Any]):
         return len(self._places)
 
     def __getitem__(self, i: Any) -> Any:
-        with self._window(self._places[i]) as file:
-            return file.read()
+        place = self._places[i]
+        with _named_by_others(), self._window(place) as file:
+            content = file.read()
+        if len(content) < self._samples.size[place]:
+            raise RequestError("the tar file is shorter than it was when it was gone through; put it back")
+        return content
 
     def _window(self, place: int) -> IO[bytes]:
         of = self._samples
-        path = of.files[of.shard[place]]
-        with reading(path, "tar file"):
-            return io.BufferedReader(_Window(path, int(of.offset[place]), int(of.size[place])))
+        return io.BufferedReader(_Window(of.files[of.shard[place]], int(of.offset[place]), int(of.size[place])))
+
+
+@contextmanager
+def _named_by_others() -> Iterator[None]:
+    """What the system says of a file, as one RequestError without its name."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise RequestError(GONE) from error
+    except OSError as error:
+        raise RequestError(f"the tar file cannot be read ({error.strerror})") from error
 
 
 class _Opened(_Read):
     def __getitem__(self, i: Any) -> Any:
-        return self._window(self._places[i])
+        with _named_by_others():
+            return self._window(self._places[i])
 
 
 class _Window(io.RawIOBase):
@@ -143,7 +160,7 @@ def read_samples(files: Sequence[Path], *, image: str | None, label: str | None)
     Raises:
         RequestError: A file is damaged or compressed, or a sample is not one picture with its label.
     """
-    found = remembered(f"samples {image} {label}", files, lambda: _find_out(files, image, label))
+    found = remembered(f"samples {image} {label}", stated(files), lambda: _find_out(files, image, label))
     left = Counter(dict(zip(_LEFT, found["left"].tolist(), strict=True)))
     if parts := [count(number, *_LEFT[kind]) for kind, number in left.items() if number]:
         warnings.warn(f"{files[0].parent}: left out in tar files: {'; '.join(parts)}", stacklevel=2)
@@ -151,13 +168,17 @@ def read_samples(files: Sequence[Path], *, image: str | None, label: str | None)
         names = ", ".join(files[place].name for place in open_ended[:8])
         problem = f"{files[0].parent}: no end mark in {names}: perhaps cut short; what is there is used"
         warnings.warn(problem, stacklevel=2)
+    if empty := np.setdiff1d(np.arange(len(files)), found["shard"]).tolist():
+        problem = f"{files[0].parent}: no pictures in {', '.join(files[place].name for place in empty[:8])}"
+        warnings.warn(problem, stacklevel=2)
     return Samples(
         files=tuple(files),
         shard=found["shard"],
         offset=found["offset"],
         size=found["size"],
         names=tuple(found["names"].tobytes().decode(errors="surrogateescape").split("\0")),
-        labels=found["labels"],
+        texts=found["texts"],
+        label=found["label"],
     )
 
 
@@ -176,13 +197,16 @@ def _find_out(files: Sequence[Path], image: str | None, label: str | None) -> Ar
         shards += [number] * (len(rows) - len(shards))
     if not rows:
         raise RequestError(f"{files[0].parent}: no pictures in {count(len(files), 'tar file')}")
+    texts: dict[str, int] = {}
+    labels = [texts.setdefault(row.label, len(texts)) for row in rows]
     names = "\0".join(row.name for row in rows).encode(errors="surrogateescape")
     return {
         "shard": np.array(shards, np.int32),
         "offset": np.array([row.offset for row in rows], np.int64),
         "size": np.array([row.size for row in rows], np.int64),
         "names": np.frombuffer(names, np.uint8),
-        "labels": np.array([row.label for row in rows], np.str_),
+        "texts": np.array(list(texts), np.str_),
+        "label": np.array(labels, np.int32),
         "left": np.array([left[kind] for kind in _LEFT]),
         "open_ended": np.array(open_ended, np.int64),
     }

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+import PIL
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from bascule.core.ahead import threads
 from bascule.core.errors import RequestError
+from bascule.data._files import GONE
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Formats read. Others stay closed: some of Pillow's readers start other programs (PostScript)."""
@@ -25,6 +27,9 @@ SET_SIZE = "Set `size` to bring all pictures to one size."
 
 WIDE = "pictures with 16 bits per channel are scaled to 8 bits: 65535 becomes 255, and the finer steps are lost"
 """Said once of pictures that hold more than is used."""
+
+PILLOW = PIL.__version__
+"""Which pictures can be read is up to it."""
 
 Content = bytes | Path
 """A compressed picture, or its file."""
@@ -52,7 +57,7 @@ def picture(content: Content, *, channels: int, resize: int | None = None) -> Im
         file.load()
         image = file
     if wide:
-        _warn_of_width()
+        warn_of_width()
     if image.mode.startswith("I"):
         image = Image.fromarray(np.rint(np.asarray(image).astype(np.float64) / 257).clip(0, 255).astype(np.uint8))
     if image.mode != _MODES[channels]:
@@ -76,6 +81,8 @@ def _opened(content: Content | IO[bytes]) -> Iterator[ImageFile.ImageFile]:
         raise
     except UnidentifiedImageError as error:
         raise RequestError(f"damaged, or not of a known format ({', '.join(FORMATS)}); replace or remove it") from error
+    except FileNotFoundError as error:
+        raise RequestError(GONE) from error
     except Exception as error:  # Pillow's readers raise whatever their parser trips over
         reason = " ".join(str(error).split()) or type(error).__name__
         raise RequestError(f"damaged or unreadable picture ({reason}); replace or remove it") from error
@@ -86,7 +93,8 @@ def _is_wide(image: ImageFile.ImageFile) -> bool:
     return image.mode.startswith("I") or any(";16" in str(part[3]) for part in image.tile)
 
 
-def _warn_of_width() -> None:
+def warn_of_width() -> None:
+    """Say of 16 bits per channel that they are scaled."""
     warnings.warn(WIDE, stacklevel=1)  # at one place, so that Python says it once
 
 
@@ -153,8 +161,10 @@ def decode(
 
 def check_headers(
     contents: Sequence[Content | IO[bytes]], size: tuple[int, int] | None, *, name: Callable[[int], str]
-) -> None:
-    """Read the header of every picture; `contents` and `name` as for `decode`, or open files.
+) -> bool:
+    """Read the header of every picture; whether one has 16 bits per channel.
+
+    `contents` and `name` are as for `decode`, or open files.
 
     Raises:
         RequestError: The first, in order, that is no picture, or not of this height and width where one is given.
@@ -169,8 +179,7 @@ def check_headers(
 
     wide: list[int] = []
     _each(len(contents), one, name)
-    if wide:
-        _warn_of_width()
+    return bool(wide)
 
 
 def _check(image: Image.Image, height: int, width: int, remedy: str) -> None:

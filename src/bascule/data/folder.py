@@ -20,6 +20,9 @@ from bascule.data._listing import Split, find_splits
 from bascule.data._streamed import Streamed, first_size
 from bascule.data.contract import TEST_SHARE_UNSET, Facts, Source, find, look_for_darkness
 
+_LINES = 1000
+"""Files that go into the digest at once."""
+
 
 @component
 class Folder(Source):
@@ -79,7 +82,7 @@ class Folder(Source):
         train, test = self._both(roots)
         size = self._first_size(train)
         for split in (train, test):
-            self._streamed(split, size).check()
+            self._streamed(split, size).check("", split.stated)
         if deep:
             super().check(roots, deep=True)
         else:
@@ -104,7 +107,7 @@ class Folder(Source):
         streamed = self._streamed(split, size)
         pixels = streamed.kept()
         if pixels is streamed:
-            streamed.check()
+            streamed.check("", split.stated)
         ids = torch.arange(len(split.files))
         return Images(pixels=pixels, labels=split.labels, ids=ids, classes=split.classes)
 
@@ -131,11 +134,14 @@ def _digest(*splits: Split) -> str:
     """Identity of the files: relative paths and sizes, and the content of a set that is not too large for it."""
     known = hashlib.sha256()
     for split in splits:
-        for file, size in zip(split.files, split.sizes, strict=True):
-            known.update(os.fsencode(f"{split.name}/{file}\0{size}\n"))
+        sizes = split.sizes.tolist()
+        for start in range(0, len(sizes), _LINES):
+            some = slice(start, start + _LINES)
+            pairs = zip(split.files[some], sizes[some], strict=True)
+            known.update(os.fsencode("".join(f"{split.name}/{file}\0{size}\n" for file, size in pairs)))
         if split.listed:  # elsewhere the paths say the labels
             known.update(split.labels.numpy().tobytes())
-    if is_hashed(sum(sum(split.sizes) for split in splits)):
+    if is_hashed(sum(int(split.sizes.sum()) for split in splits)):
         for split in splits:
             known.update(content_digest([split.folder / file for file in split.files]).encode())
     return known.hexdigest()

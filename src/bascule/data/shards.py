@@ -20,7 +20,7 @@ from bascule.core.errors import RequestError
 from bascule.core.images import Images, Splits
 from bascule.data._files import check_parts, content_digest, contents_of, is_hashed, reading
 from bascule.data._listing import TESTS, TRAINS, named
-from bascule.data._remembered import Arrays, remembered
+from bascule.data._remembered import stated
 from bascule.data._share import drawn_for_test
 from bascule.data._streamed import Streamed, first_size
 from bascule.data._tar import Samples, read_samples
@@ -143,12 +143,7 @@ class Shards(Source):
 
     def _check(self, samples: Samples, size: tuple[int, int, int]) -> None:
         """Read the header of every picture; of large files, once."""
-
-        def look() -> Arrays:
-            Streamed(samples, size, self.size).check()
-            return {}
-
-        remembered(f"headers {self.image} {self.label} {self.size or size}", samples.files, look)
+        Streamed(samples, size, self.size).check(f"{self.image} {self.label}", stated(samples.files))
 
     def _images(self, part: _Part, size: tuple[int, int, int], classes: tuple[str, ...]) -> Images:
         streamed = Streamed(part.samples, size, self.size)
@@ -233,13 +228,34 @@ def _check_numbers(files: Sequence[Path]) -> None:
 def _labels(
     folder: Path, samples: Sequence[Samples], names: Sequence[str] | None
 ) -> tuple[list[Tensor], tuple[str, ...]]:
-    """int64 labels of each split, and the class names."""
-    texts = [one.labels for one in samples]
-    is_number = [np.array([_NUMBER.fullmatch(text) is not None for text in np.unique(one)]).all() for one in texts]
-    if all(is_number):
+    """int64 labels of each split, and the class names.
+
+    Raises:
+        RequestError: Some are numbers and others are names, and `names` does not say that all are names.
+    """
+    texts = [one.texts for one in samples]
+    there = [str(text) for one in texts for text in one]
+    numbers = [text for text in there if _NUMBER.fullmatch(text)]
+    if len(numbers) == len(there):
         labels = [torch.from_numpy(one.astype(np.int64)) for one in texts]
+        labels = [of[one.label] for of, one in zip(labels, samples, strict=True)]
         return labels, class_names(folder, [labels[0], labels[-1]], names)
-    return numbered(f"{folder}: a label", texts, names)
+    if numbers and "" not in there and not set(numbers) <= set(names or ()):
+        name = next(text for text in there if text not in numbers)
+        one, other = _first(samples, numbers[0]), _first(samples, name)
+        raise RequestError(
+            f"{folder}: some labels are numbers and others are names of classes: {one}, {other}. Write numbers in all "
+            "samples or names in all; where numbers are names here, list all names with `classes`"
+        )
+    labels, known = numbered(f"{folder}: a label", texts, names)
+    return [of[one.label] for of, one in zip(labels, samples, strict=True)], known
+
+
+def _first(samples: Sequence[Samples], text: str) -> str:
+    """A label with the first picture that has it."""
+    one = next(one for one in samples if text in one.texts)
+    place = int(np.flatnonzero(one.texts[one.label] == text)[0])
+    return f"{text!r} of {one.name(place)}"
 
 
 def _digest(parts: Sequence[_Part]) -> str:
@@ -249,12 +265,10 @@ def _digest(parts: Sequence[_Part]) -> str:
     for part in parts:
         of = part.samples
         places = range(len(of)) if part.chosen is None else part.chosen.tolist()
+        sizes, texts, label = of.size.tolist(), of.texts.tolist(), of.label.tolist()
         for place in places:
-            known.update(
-                f"{part.name}/{of.names[place]}\0{of.size[place]}\0{of.labels[place]}\n".encode(
-                    errors="surrogateescape"
-                )
-            )
+            line = f"{part.name}/{of.names[place]}\0{sizes[place]}\0{texts[label[place]]}\n"
+            known.update(line.encode(errors="surrogateescape"))
         files += [path for path in of.files if path not in files]
     if is_hashed(sum(path.stat().st_size for path in files)):
         known.update(content_digest(files).encode())

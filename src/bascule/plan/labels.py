@@ -6,6 +6,7 @@ A model is named by the number, so that `target: 2` and `target: red` are one mo
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -35,6 +36,24 @@ def label_of(given: str, classes: Sequence[str]) -> int:
     more = f", ... (0 to {len(classes) - 1:,})" if len(classes) > _MOST else ""
     problem = "is the name of several classes: give the number." if given in classes else "is no class of these data."
     raise RequestError(f"{quote(given)} {problem}{guess} Classes and their numbers: {known}{more}")
+
+
+def warn_of_numbers(settings: Mapping[str, Any], classes: Sequence[str]) -> None:
+    """Say of a number that is a label that another class is called so: folders `0` ... `10` are sorted as texts.
+
+    Args:
+        settings: Of a row, as they were given.
+        classes: The names of the classes by label.
+    """
+    poison = settings.get("poison")
+    given = [poison.get(key) for key in _OF_POISON] if isinstance(poison, Mapping) else []
+    for label in (part for value in given for part in (value if isinstance(value, (list, tuple)) else [value])):
+        if type(label) is int and label < len(classes) and classes[label] != str(label) in classes:
+            warnings.warn(
+                f"the class with the number {label} is called {quote(classes[label])} (names are sorted as texts): "
+                f'give "{label}", in quotes, for the one that is called {label}',
+                stacklevel=1,  # at one place, so that Python says it once
+            )
 
 
 def with_labels(settings: Any, classes: Callable[[], Sequence[str]]) -> Any:

@@ -18,7 +18,7 @@ from bascule.metrics.contract import Metric
 from bascule.plan.beside import SEED, found_beside
 from bascule.plan.checks import Checks, check_measured, check_metrics, check_rows_differ
 from bascule.plan.document import Document
-from bascule.plan.labels import with_labels
+from bascule.plan.labels import warn_of_numbers, with_labels
 from bascule.plan.origins import Layer, Origin, nested
 from bascule.plan.overrides import Override, RowChanges, apply_overrides
 from bascule.plan.plan import Plan, Row, make_row
@@ -79,6 +79,7 @@ def make_plan(
             setups = _setups(found, seeds)
             for setup in {id(setup): setup for setup in setups.values()}.values():  # mostly one for all seeds
                 facts = checks.check(setup)
+            warn_of_numbers(given, facts.classes)
             rows.append(make_row(recipe.row, recipe.varied, setups, given, facts, frame, written))
     with study.trace_errors():
         check_measured(frame.measure, rows, unchecked=(*_may_stay_empty(document, overrides, scale), *recorded))
