@@ -140,7 +140,7 @@ def test_a_cell_is_seen_before_its_worker_says_a_word(
     cells = plan_of("twin=false", seeds=1).cells()
     with console_progress(Console(file=file, force_terminal=True, width=120), 2) as bars:
         place = RunContext(record=RunRecord(tmp_path), device=torch.device("cpu"), roots=(), progress=bars)
-        processes.run_cells(Waiting(cells), place, 2)
+        processes.run_cells(Waiting(cells, place), place, 2)
     assert re.search(r"starting .* None · seed 0\s*\n\s*starting .* Adv\. training · seed 0\s", shown[0])
 
 

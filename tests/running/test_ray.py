@@ -21,6 +21,7 @@ from bascule.core.errors import RequestError
 from bascule.hooks import CellFacts
 from bascule.record.rows import read_rows
 from bascule.record.run import RunRecord
+from bascule.running import pool
 from bascule.running import ray as module
 from bascule.running.context import RunContext
 from bascule.running.resources import Resources
@@ -145,7 +146,7 @@ def test_a_cell_is_done_only_when_its_record_can_be_seen(
     plan_of, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_PATIENCE", 0.0)
-    monkeypatch.setattr(module, "is_done", lambda *_: False)
+    monkeypatch.setattr(pool, "is_done", lambda *_: False)
     ran = do_on(StandInRay(1), plan_of(text=SMALL), RunRecord(tmp_path), monkeypatch, shared=True)
     (failure,) = ran.failures
     assert failure.message.startswith(f"its record cannot be seen here: the run folder {tmp_path} must be on storage")

@@ -8,7 +8,7 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -49,7 +49,7 @@ def do_on(
     ray: StandInRay, plan: Plan, run: RunRecord, monkeypatch: pytest.MonkeyPatch, *, shared: bool = False, **more: Any
 ) -> Ran:
     """The plan on this Ray, whose workers see nothing of the run's folder unless it is `shared`."""
-    monkeypatch.setattr(engine, "started", lambda: ray)
+    monkeypatch.setattr(engine, "connected", lambda: nullcontext(ray))
     monkeypatch.setattr(sent, "_Ref", lambda fetch: fetch)
     monkeypatch.setattr(ray_worker, "_node_id", lambda: "0")
     if not shared:

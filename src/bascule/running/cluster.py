@@ -2,40 +2,82 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
 import secrets
 import socket
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from bascule.core.errors import RequestError
 from bascule.core.files import write_atomically
 
 _PATIENCE = 5.0
 """Seconds that a cluster's door may take to open."""
+_TOKEN = "If the cluster has a token, set RAY_AUTH_MODE=token and put the token into ~/.ray/auth_token here too"
 
 
-def started() -> Any:
-    """Ray, connected to the cluster that RAY_ADDRESS names, or else to one of its own on this machine."""
+@contextmanager
+def connected() -> Iterator[Any]:
+    """Ray, inside the block connected to the cluster that RAY_ADDRESS names, or else to one of its own on this machine.
+
+    What Ray prints meanwhile goes to standard error.
+
+    Raises:
+        RequestError: Ray is not installed, or the cluster cannot be reached.
+    """
     try:
         import ray
     except ImportError as error:
         raise RequestError("Ray is not installed: pip install 'bascule[ray]'", place=("engine",)) from error
-    if not ray.is_initialized():
-        _check_address(os.environ.get("RAY_ADDRESS", ""))
+    with contextlib.redirect_stdout(_OfThisThread()):
+        if ray.is_initialized():  # by the caller, whose it stays
+            yield ray
+            return
+        _connect(ray)
         try:
-            # Not what Ray takes by itself: a cluster that was started here once, and may be gone.
-            there = os.environ.get("RAY_ADDRESS") or "local"
-            ray.init(address=there, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
-        except Exception as error:  # refused connections, other versions, no room: each has a type of its own
-            address = os.environ.get("RAY_ADDRESS")
-            where = f"no Ray cluster can be reached at {address} (RAY_ADDRESS)" if address else "Ray cannot be started"
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
-            raise RequestError(f"{where}: {reason}", place=("engine",)) from error
-    return ray
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+class _OfThisThread(io.TextIOBase):
+    """Standard output; what other threads print, as Ray's do when a node is lost, goes to standard error."""
+
+    def __init__(self) -> None:
+        self._out, self._thread = sys.stdout, threading.get_ident()
+
+    def write(self, text: str) -> int:
+        return self._place.write(text)
+
+    def flush(self) -> None:
+        self._place.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._out, name)
+
+    @property
+    def _place(self) -> TextIO:
+        return self._out if threading.get_ident() == self._thread else sys.stderr
+
+
+def _connect(ray: Any) -> None:
+    address = os.environ.get("RAY_ADDRESS", "")
+    _check_address(address)
+    try:
+        # Not what Ray takes by itself: a cluster that was started here once, and may be gone.
+        ray.init(address=address or "local", log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
+    except Exception as error:  # refused connections, other versions, no room: each has a type of its own
+        where = f"no Ray cluster can be reached at {address} (RAY_ADDRESS)" if address else "Ray cannot be started"
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        hint = f". {_TOKEN}" if address and os.environ.get("RAY_AUTH_MODE") != "token" else ""
+        raise RequestError(f"{where}: {reason}{hint}", place=("engine",)) from error
 
 
 def _check_address(address: str) -> None:
