@@ -10,6 +10,8 @@ import secrets
 import socket
 import sys
 import threading
+import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +22,8 @@ from bascule.core.files import write_atomically
 
 _PATIENCE = 5.0
 """Seconds that a cluster's door may take to open."""
+_AWAY = 30.0
+"""Seconds that the head may be out of reach."""
 _TOKEN = "If the cluster has a token, set RAY_AUTH_MODE=token and put the token into ~/.ray/auth_token here too"
 
 
@@ -90,10 +94,46 @@ def _check_address(address: str) -> None:
     if not host or not port.isdecimal():
         return  # none, or a word such as `auto`
     try:
-        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
+        _knock(host, int(port))
     except (OSError, OverflowError, UnicodeError) as error:
         problem = f"no Ray cluster can be reached at {address} (RAY_ADDRESS): {error}. Start one, or unset it"
         raise RequestError(problem, place=("engine",)) from error
+
+
+def _knock(host: str, port: int) -> None:
+    socket.create_connection((host, port), timeout=_PATIENCE).close()
+
+
+class Head:
+    """The node that holds a cluster together. Ray ends a process that has not reached it for a minute."""
+
+    def __init__(self, ray: Any) -> None:
+        try:
+            self._address = str(ray.get_runtime_context().gcs_address)
+        except AttributeError:  # through Ray's client, which knows no head
+            self._address = os.environ.get("RAY_ADDRESS", "").removeprefix("ray://")
+        self._silent: float | None = None
+
+    def answers(self) -> bool:
+        """Whether it can be reached now; it is waited for, for a while.
+
+        Raises:
+            RequestError: It did not come back.
+        """
+        host, _, port = self._address.rpartition(":")
+        try:
+            _knock(host, int(port))
+        except OSError as error:
+            now, what = time.monotonic(), f"the head of the Ray cluster ({self._address}) cannot be reached any more"
+            if self._silent is None:
+                self._silent = now
+                warnings.warn(f"{what}: {error}; it is waited for", stacklevel=2)
+            elif now - self._silent > _AWAY:
+                kept = "What is finished is kept; the same command continues when there is a cluster again"
+                raise RequestError(f"{what}: {error}. {kept}", place=("engine",)) from error
+            return False
+        self._silent = None
+        return True
 
 
 def nodes_of(ray: Any) -> dict[str, tuple[dict[str, float], str]]:

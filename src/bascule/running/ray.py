@@ -18,7 +18,7 @@ from bascule.core.errors import RequestError
 from bascule.plan.plan import Cell
 from bascule.record.sums import DamagedError
 from bascule.running.cell import Failure, record_failure
-from bascule.running.cluster import connected, nodes_of, token_in
+from bascule.running.cluster import Head, connected, nodes_of, token_in
 from bascule.running.context import RunContext
 from bascule.running.mirror import Changes
 from bascule.running.pool import failure_of, passed_on, run_by
@@ -26,7 +26,7 @@ from bascule.running.ray_worker import Full, Here, RayWorker
 from bascule.running.resources import Resources
 from bascule.running.sent import Sending
 from bascule.running.waiting import Waiting
-from bascule.running.worker import Ended, Refused
+from bascule.running.worker import Refused
 from bascule.running.workplace import SHARED, Workplace
 
 _PATIENCE = 5.0
@@ -91,6 +91,7 @@ class _Pool:
     def __init__(self, ray: Any, run: RunContext, wanted: Resources, token: tuple[str, str], waiting: Waiting) -> None:
         self._ray, self._run, self._wanted, self._token, self._waiting = ray, run, wanted, token, waiting
         self._place = Workplace.of(replace(run, device=torch.device(wanted.device)))
+        self._head = Head(ray)
         stores = [node.get("object_store_memory", 0.0) for node, _ in nodes_of(ray).values()]
         self._sending = Sending(ray, run, min(filter(None, stores), default=0.0) / 2)
         self._workers: list[_Hired] = []
@@ -150,6 +151,8 @@ class _Pool:
     def _fill(self) -> None:
         """Start workers where there is room for more, let those go that have nothing to do any more or have gone."""
         self._looked = time.monotonic()
+        if not self._head.answers():
+            return
         nodes = nodes_of(self._ray)
         for worker in [one for one in self._workers if one.cell is None and one.here is not None]:
             if worker.here is not None and worker.here.node_id not in nodes:
