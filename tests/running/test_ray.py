@@ -96,12 +96,13 @@ base:
   data: {name: digits, max_train: 200, max_test: 40}
   model: "nets.py:small"
   train: {objective: standard, epochs: 1, batch_size: 50}
+  attack: {name: pgd, eps: 0.3, steps: 2}
 rows:
   Dead once: {model: "nets.py:deadly"}
   Good: {poison: {trigger: sticker, target: 7, rate: 0.05}}
   Diverged: {model: {name: digits-cnn, width: 2, hidden: 8}, train: {lr: 1e30}}
 seeds: 1
-measure: [accuracy, asr]
+measure: [accuracy, robust_accuracy, asr]
 """
 
 

@@ -24,7 +24,10 @@ _PATIENCE = 5.0
 """Seconds that a cluster's door may take to open."""
 _AWAY = 30.0
 """Seconds that the head may be out of reach."""
-_TOKEN = "If the cluster has a token, set RAY_AUTH_MODE=token and put the token into ~/.ray/auth_token here too"
+_NODE = (
+    "This machine must be one of its nodes (`ray start --address`), of the same version of Ray, and with the cluster's "
+    "token if it has one (RAY_AUTH_MODE=token and ~/.ray/auth_token)"
+)
 
 
 @contextmanager
@@ -80,8 +83,7 @@ def _connect(ray: Any) -> None:
     except Exception as error:  # refused connections, other versions, no room: each has a type of its own
         where = f"no Ray cluster can be reached at {address} (RAY_ADDRESS)" if address else "Ray cannot be started"
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        hint = f". {_TOKEN}" if address and os.environ.get("RAY_AUTH_MODE") != "token" else ""
-        raise RequestError(f"{where}: {reason}{hint}", place=("engine",)) from error
+        raise RequestError(f"{where}: {reason}{f'. {_NODE}' if address else ''}", place=("engine",)) from error
 
 
 def _check_address(address: str) -> None:
