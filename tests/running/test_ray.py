@@ -102,7 +102,7 @@ rows:
   Good: {poison: {trigger: sticker, target: 7, rate: 0.05}}
   Diverged: {model: {name: digits-cnn, width: 2, hidden: 8}, train: {lr: 1e30}}
 seeds: 1
-measure: [accuracy, robust_accuracy, asr]
+measure: [accuracy, robust-accuracy, asr]
 """
 
 
@@ -122,7 +122,7 @@ def test_a_lost_worker_and_a_failure_leave_the_table_as_it_is_on_standard_output
     ends = re.findall(r"^bascule: (\d) of 4 cells: .+: (\d+\.\d s|failed after .*)$", done.stderr, re.MULTILINE)
     assert [number for number, _ in ends] == [*"1234"]
     assert "failed: Diverged · seed 0: training diverged at step" in done.stderr
-    assert re.match(r" Row +Seeds +Accuracy", done.stdout)
+    assert re.match(r" +Robust accuracy\n Row +Seeds +Accuracy", done.stdout)
     assert "raylet" not in done.stdout
     # The record names what was asked for, not what a worker was started with.
     cells = [json.loads(path.read_text()) for path in (tmp_path / "ray" / "own" / "cells").glob("*/cell.json")]

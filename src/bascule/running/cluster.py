@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import os
 import secrets
@@ -15,7 +14,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from bascule.core.errors import RequestError
 from bascule.core.files import write_atomically
@@ -43,7 +42,7 @@ def connected() -> Iterator[Any]:
         import ray
     except ImportError as error:
         raise RequestError("Ray is not installed: pip install 'bascule[ray]'", place=("engine",)) from error
-    with contextlib.redirect_stdout(_OfThisThread()):
+    with contextlib.redirect_stdout(cast(TextIO, _OfThisThread())):
         if ray.is_initialized():  # by the caller, whose it stays
             yield ray
             return
@@ -54,24 +53,14 @@ def connected() -> Iterator[Any]:
             ray.shutdown()
 
 
-class _OfThisThread(io.TextIOBase):
+class _OfThisThread:
     """Standard output; what other threads print, as Ray's do when a node is lost, goes to standard error."""
 
     def __init__(self) -> None:
         self._out, self._thread = sys.stdout, threading.get_ident()
 
-    def write(self, text: str) -> int:
-        return self._place.write(text)
-
-    def flush(self) -> None:
-        self._place.flush()
-
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._out, name)
-
-    @property
-    def _place(self) -> TextIO:
-        return self._out if threading.get_ident() == self._thread else sys.stderr
+        return getattr(self._out if threading.get_ident() == self._thread else sys.stderr, name)
 
 
 def _connect(ray: Any) -> None:
