@@ -24,7 +24,7 @@ _PATIENCE = 5.0
 _AWAY = 30.0
 """Seconds that the head may be out of reach."""
 _NODE = (
-    "This machine must be one of its nodes (`ray start --address`), of the same version of Ray, and with the cluster's "
+    "This machine must be one of its nodes (`ray start`), of the same version of Ray, and with the cluster's "
     "token if it has one (RAY_AUTH_MODE=token and ~/.ray/auth_token)"
 )
 
