@@ -107,7 +107,7 @@ ROOT_OPTIONS = {"--help", "--version", "--install-completion", "--show-completio
 FOREIGN_OPTIONS = {
     *("--build-arg", "--rm", "--user"),  # docker
     *("--array", "--cpus-per-task", "--job-name", "--requeue", "--time"),  # sbatch
-    *("--head", "--port", "--address", "--object-store-memory"),  # ray
+    *("--head", "--port", "--address", "--num-cpus", "--generate", "--object-store-memory"),  # ray
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import socket
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +28,10 @@ class StandInRay:
     def __init__(self, *cores: int, lose: Callable[[int, str], bool] = lambda actor, method: False) -> None:
         self.cores, self.lose, self.actors, self.killed = cores, lose, 0, 0
         self.stored: list[Any] = []
+        self.head = socket.create_server(("127.0.0.1", 0))
+
+    def get_runtime_context(self) -> Any:
+        return SimpleNamespace(gcs_address=f"127.0.0.1:{self.head.getsockname()[1]}")
 
     def nodes(self) -> list[dict[str, Any]]:
         return [

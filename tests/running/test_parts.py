@@ -189,7 +189,7 @@ def test_what_fails_elsewhere_is_tried_once_at_most(tmp_path: Path) -> None:
     record_failure(first, context(run), "Error", "long ago")
     waiting = Shared([first, second], context(run))
     assert waiting.begin() == first  # what failed before may be good by now
-    waiting.end(first, "again")
+    waiting.end(first, 1.0, "again")
     record_failure(second, context(run), "Error", "a moment ago, elsewhere")
     assert waiting.begin() is None
     assert not waiting

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 import ray
@@ -19,8 +18,11 @@ from ray.cluster_utils import Cluster
 
 from bascule.core.errors import RequestError
 from bascule.hooks import CellFacts
+from bascule.plan.document import parse_study
+from bascule.plan.resolve import make_plan
 from bascule.record.rows import read_rows
 from bascule.record.run import RunRecord
+from bascule.running import pool
 from bascule.running import ray as module
 from bascule.running.context import RunContext
 from bascule.running.resources import Resources
@@ -58,33 +60,6 @@ def cluster(nodes: Cluster) -> str:
     return str(nodes.address)
 
 
-def call(folder: Path, *words: str, cluster: str = "") -> subprocess.CompletedProcess[str]:
-    # One thread, as a worker with one core has: sums in another order differ in the last bit.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_ADDRESS": cluster}
-    return subprocess.run([*MAIN, *words], capture_output=True, text=True, cwd=folder, env=environment, timeout=300)
-
-
-def table(folder: Path) -> list[dict[str, Any]]:
-    return [row.as_dict() for row in read_rows(RunRecord(folder))]
-
-
-def test_same_table_on_ray(tmp_path: Path, finished, cluster: str) -> None:
-    (tmp_path / "tiny.yaml").write_text(finished.plan().text)
-    tables = []
-    for engine in ("local", "ray"):
-        done = call(tmp_path, "run", "tiny.yaml", "--seeds", "1", "--engine", engine, "--runs", engine, cluster=cluster)
-        assert done.returncode == 0, done.stderr
-        assert "Traceback" not in done.stderr
-        assert re.findall(r"^bascule: (\d) of 4 cells: .+: \d+\.\d s$", done.stderr, re.MULTILINE) == [*"1234"]
-        tables.append(table(tmp_path / engine / "tiny"))
-    assert tables[0] == tables[1]
-    assert tables[0][0]["seeds"] == 1
-    # The record names what was asked for, not what a worker was started with.
-    asked = "run tiny.yaml --seeds 1 --engine ray --runs ray"
-    cells = [json.loads(path.read_text()) for path in (tmp_path / "ray" / "tiny" / "cells").glob("*/cell.json")]
-    assert {cell["command"].partition("run ")[2] for cell in cells} == {asked.removeprefix("run ")}
-
-
 def test_without_ray_the_message_says_what_to_install(plan_of, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(RequestError, match=r"pip install 'bascule\[ray\]'"):
@@ -92,45 +67,73 @@ def test_without_ray_the_message_says_what_to_install(plan_of, tmp_path: Path, m
 
 
 NETS = """
-import os, signal
+import os, signal, time
+from pathlib import Path
 from torch import nn
 
 def small(size, num_classes):
     return nn.Sequential(nn.Flatten(), nn.Linear(size[0] * size[1] * size[2], num_classes))
 
 def deadly(size, num_classes):
-    if os.getcwd() == "HOME" and os.getppid() != DRIVER and "RAY_RAYLET_PID" in os.environ:
+    if os.getcwd() == "HOME" and "RAY_RAYLET_PID" in os.environ and not Path("died").exists():
+        Path("died").touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return small(size, num_classes)
+
+class Held(nn.Sequential):
+    def __init__(self, size, num_classes):
+        super().__init__(*small(size, num_classes))
+        self.steps = 0
+
+    def forward(self, x):
+        self.steps += self.training
+        while self.steps > 30 and Path("HOME/held").exists():
+            time.sleep(0.1)
+        return super().forward(x)
 """
 OWN = """
 base:
   data: {name: digits, max_train: 200, max_test: 40}
-  model: "nets.py:deadly"
+  model: "nets.py:small"
   train: {objective: standard, epochs: 1, batch_size: 50}
+  attack: {name: pgd, eps: 0.3, steps: 2}
 rows:
-  Dead: {}
-  Good: {model: "nets.py:small"}
+  Dead once: {model: "nets.py:deadly"}
+  Good: {poison: {trigger: sticker, target: 7, rate: 0.05}}
   Diverged: {model: {name: digits-cnn, width: 2, hidden: 8}, train: {lr: 1e30}}
-measure: [accuracy]
+seeds: 1
+measure: [accuracy, robust-accuracy, asr]
 """
 
 
-def test_a_lost_worker_fails_its_cell_and_the_users_code_is_there_for_the_others(tmp_path: Path, cluster: str) -> None:
-    """With the runs in the current folder, which is not the one that the cluster was started in."""
-    text = NETS.replace("HOME", str(tmp_path)).replace("DRIVER", str(os.getpid()))
-    (tmp_path / "nets.py").write_text(text)
+def test_a_lost_worker_and_a_failure_leave_the_table_as_it_is_on_standard_output(tmp_path: Path, cluster: str) -> None:
+    """With code of the user, and runs in the current folder, which is not the one that the cluster was started in."""
+    (tmp_path / "nets.py").write_text(NETS.replace("HOME", str(tmp_path)))
     (tmp_path / "own.yaml").write_text(OWN)
-    done = call(tmp_path, "run", "own.yaml", "--engine", "ray", cluster=cluster)
+    command = ["run", "own.yaml", "--engine", "ray", "--runs", "ray"]
+    done = subprocess.run(
+        [*MAIN, *command], capture_output=True, text=True, cwd=tmp_path, timeout=300,
+        env={**os.environ, "RAY_ADDRESS": cluster, "COLUMNS": "200"},
+    )  # fmt: skip
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert re.search(
-        r"failed: Dead · seed 0: its worker on .* was lost: ActorDiedError.*\(tried 3 times\)", done.stderr
-    )
+    lost = r"^bascule: warning: Dead once · seed 0: its worker on .* was lost: ActorDied.*; it is given to another one$"
+    assert re.search(lost, done.stderr, re.MULTILINE)
+    ends = re.findall(r"^bascule: (\d) of 4 cells: .+: (\d+\.\d s|failed after .*)$", done.stderr, re.MULTILINE)
+    assert [number for number, _ in ends] == [*"1234"]
     assert "failed: Diverged · seed 0: training diverged at step" in done.stderr
-    dead, good, _ = table(tmp_path / "runs" / "own")
-    assert good["seeds"] == 1
-    assert any("was lost" in flag for flag in dead["flags"])
+    assert re.match(r" +Robust accuracy\n Row +Seeds +Accuracy", done.stdout)
+    assert "raylet" not in done.stdout
+    # The record names what was asked for, not what a worker was started with.
+    cells = [json.loads(path.read_text()) for path in (tmp_path / "ray" / "own" / "cells").glob("*/cell.json")]
+    assert {cell["command"].partition("run ")[2] for cell in cells} == {" ".join(command[1:])}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        here = RunRecord(tmp_path / "local")
+        run_plan(make_plan(parse_study(OWN, name="own", source="own.yaml")), here, device=CPU, roots=())
+    tables = [[row.as_dict() for row in read_rows(run)] for run in (RunRecord(tmp_path / "ray" / "own"), here)]
+    assert tables[0] == tables[1]
+    assert [row["seeds"] for row in tables[0]] == [1, 1, 0]
 
 
 def test_a_refused_connection_is_one_message(plan_of, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +148,7 @@ def test_a_cell_is_done_only_when_its_record_can_be_seen(
     plan_of, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_PATIENCE", 0.0)
-    monkeypatch.setattr(module, "is_done", lambda *_: False)
+    monkeypatch.setattr(pool, "is_done", lambda *_: False)
     ran = do_on(StandInRay(1), plan_of(text=SMALL), RunRecord(tmp_path), monkeypatch, shared=True)
     (failure,) = ran.failures
     assert failure.message.startswith(f"its record cannot be seen here: the run folder {tmp_path} must be on storage")
@@ -166,32 +169,36 @@ def test_workers_get_absolute_folders_and_the_same_code(
     assert "its code cannot be read on a worker" in str(there.do(b"", {"gone.py:small": "another"}))
 
 
-LONG = SMALL.replace("epochs: 2", "epochs: 600")
-
-
 def test_a_killed_node_loses_nothing_where_nothing_is_shared(
-    plan_of, tmp_path: Path, nodes: Cluster, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, nodes: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Told while it happens; another node with what the cell wants comes in its place."""
+    held = tmp_path / "held"
 
     class Kills(Notes):
         def epoch(self, cell: CellFacts, epoch: int, values: Mapping[str, float]) -> None:
             super().epoch(cell, epoch, values)
             if len(self.of("epoch")) == 5:
                 nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
+                held.unlink()
                 nodes.add_node(num_cpus=1, resources={"second": 1}, **STORE)
 
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(module, "token_in", unseen)
-    kills, plan, run = Kills(), plan_of(text=LONG), RunRecord(tmp_path / "killed")
-    wanted = Resources(more={"second": 1})
+    Path("nets.py").write_text(NETS.replace("HOME", str(tmp_path)))
+    text = OWN.partition("rows:")[0].replace("epochs: 1", "epochs: 12").replace("small", "Held")
+    text += "rows: {None: {}}\nseeds: 1\nmeasure: [accuracy]"
+    plan = make_plan(parse_study(text, name="own", source="own.yaml"))
+    kills, run, wanted = Kills(), RunRecord(tmp_path / "killed"), Resources(more={"second": 1})
+    held.touch()
     with pytest.warns(UserWarning, match="its worker on .* was lost: Actor"):
         ran = run_plan(plan, run, device=CPU, roots=(), engine="ray", resources=wanted, hooks=[kills])
     assert ran == Ran(1, ())
     assert len(kills.of("cell_begun")) == 2
     epochs = [epoch for _, epoch, _ in kills.of("epoch")]
     assert epochs[:5] == [1, 2, 3, 4, 5]
-    assert epochs[-600:] == [*range(1, 601)]
-    assert len(epochs) < 1200
+    assert epochs[-12:] == [*range(1, 13)]
+    assert len(epochs) < 24
     alone = RunRecord(tmp_path / "alone")
     run_plan(plan, alone, device=CPU, roots=())
     assert kept(run) == kept(alone)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,12 +23,13 @@ from PIL import Image
 from bascule.core.errors import RequestError
 from bascule.core.images import Exact, Images
 from bascule.data.folder import Folder
+from bascule.hooks import CellEnd, CellFacts
 from bascule.plan.plan import Plan
 from bascule.record.cell import CellRecord
 from bascule.record.run import RunRecord
 from bascule.record.sums import DamagedError, check_sum
+from bascule.running import cluster, ray_worker, sent
 from bascule.running import ray as engine
-from bascule.running import ray_worker, sent
 from bascule.running.mirror import Changes, Kept, Mirror, needed, whole
 from bascule.running.run import Ran, run_plan
 from running.stand_in_ray import StandInRay
@@ -49,12 +52,13 @@ def do_on(
     ray: StandInRay, plan: Plan, run: RunRecord, monkeypatch: pytest.MonkeyPatch, *, shared: bool = False, **more: Any
 ) -> Ran:
     """The plan on this Ray, whose workers see nothing of the run's folder unless it is `shared`."""
-    monkeypatch.setattr(engine, "started", lambda: ray)
+    monkeypatch.setattr(engine, "connected", lambda: nullcontext(ray))
     monkeypatch.setattr(sent, "_Ref", lambda fetch: fetch)
     monkeypatch.setattr(ray_worker, "_node_id", lambda: "0")
     if not shared:
         monkeypatch.setattr(engine, "token_in", unseen)
-    return run_plan(plan, run, device=torch.device("cpu"), roots=(), engine="ray", **more)
+    with ray.head:
+        return run_plan(plan, run, device=torch.device("cpu"), roots=(), engine="ray", **more)
 
 
 @pytest.fixture
@@ -166,6 +170,45 @@ def test_workers_that_cannot_start_are_one_message(
     with pytest.raises(RequestError, match=r"engine: no worker can be started .* Is bascule installed on every node\?"):
         do_on(ray, plan_of(text=SMALL), RunRecord(tmp_path / "small"), monkeypatch)
     assert ray.actors == 3
+
+
+def test_a_head_that_is_gone_ends_the_run_and_the_same_command_continues(
+    plan_of: Callable[..., Any],
+    undisturbed: RunRecord,
+    tmp_path: Path,
+    own_place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before Ray ends the process itself."""
+    ray, run, plan = StandInRay(1), RunRecord(tmp_path / "small"), plan_of(text=MENDED)
+
+    class Leaves(Notes):
+        def cell_ended(self, cell: CellFacts, end: CellEnd) -> None:
+            ray.head.close()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "_EVERY", 0.0)
+        patch.setattr(cluster, "_AWAY", 0.0)
+        with (
+            pytest.warns(UserWarning, match=r"the head of the Ray cluster \(127.*refused; it is waited for"),
+            pytest.raises(
+                RequestError,
+                match=r"^engine: the head .* cannot be reached any more: .*refused\. What is finished is kept; the",
+            ),
+        ):
+            do_on(ray, plan, run, patch, hooks=[Leaves()])
+    assert len(list(run.path.glob("cells/*/model.safetensors"))) == 1
+    assert do_on(StandInRay(1), plan, run, monkeypatch) == Ran(1, ())
+    assert kept(run) == kept(undisturbed)
+
+
+def test_what_others_print_leaves_standard_output_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    with contextlib.redirect_stdout(cluster._OfThisThread()):
+        other = threading.Thread(target=print, args=("a node has gone",))
+        other.start()
+        other.join()
+        sys.stdout.write("a hook's own\n")
+    assert capsys.readouterr() == ("a hook's own\n", "a node has gone\n")
 
 
 # --- full disks ------------------------------------------------------------------------------------------------------

@@ -97,8 +97,7 @@ class Shared(Waiting):
     pause = _LOOK
 
     def __init__(self, cells: Sequence[Cell], run: RunContext) -> None:
-        super().__init__(cells)
-        self._run = run
+        super().__init__(cells, run)
         self._before: Mapping[str, Seen | None] = {cell.fingerprint: self._told_of(cell) for cell in cells}
         self._held: dict[str, float] = {}
 
@@ -120,8 +119,7 @@ class Shared(Waiting):
         if not done and (failure is None or self._told_of(cell) == self._before[cell.fingerprint]):
             return True
         self._cells.remove(cell)
-        self._note(cell, None if done else failure)
-        self._run.progress.end(f"{cell.label}, by another part", waited, None if done else failure)
+        self._note(cell, f"{cell.label}, by another part", waited, None if done else failure)
         return False
 
     def _told_of(self, cell: Cell) -> Seen | None:

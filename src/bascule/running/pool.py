@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, Protocol
 
 from bascule.plan.plan import Cell
-from bascule.running.cell import Failure
+from bascule.running.cell import Failure, is_done, record_failure
 from bascule.running.context import RunContext
 from bascule.running.waiting import Waiting
-from bascule.running.worker import Epoch, Reached, Refused
+from bascule.running.worker import Ended, Epoch, Reached, Refused
 
 
 class Pool(Protocol):
@@ -43,17 +44,10 @@ def run_by(pool: Pool, waiting: Waiting, run: RunContext) -> list[Failure]:
     try:
         while waiting or pool.busy:
             while pool.has_room and (cell := waiting.begin()) is not None:
-                run.progress.begin(cell.label)
-                run.telling.begun(cell)
                 run.progress.told(cell.label, "starting", 1, 0, "")  # a worker takes seconds to say its first word
                 pool.give(cell)
-            ended = pool.listen(waiting.pause)
-            if ended is None:
-                continue
-            cell, seconds, message = ended
-            run.progress.end(cell.label, seconds, message)
-            run.telling.ended(cell, seconds, message)
-            waiting.end(cell, message)
+            if (ended := pool.listen(waiting.pause)) is not None:
+                waiting.end(*ended)
     finally:
         pool.stop()
     return waiting.failures
@@ -74,3 +68,24 @@ def passed_on(word: Any, cell: Cell, run: RunContext) -> bool:
     else:
         return False
     return True
+
+
+def failure_of(word: Ended, cell: Cell, run: RunContext, unseen: str, patience: float = 0.0) -> str | None:
+    """What keeps a cell from being done that a worker has ended, None if nothing does.
+
+    Args:
+        word: What the worker says.
+        cell: The cell.
+        run: Its record is told of a failure that the worker could not record.
+        unseen: What to say where the worker has done it, and the record does not say so.
+        patience: Seconds that the record may take to say so.
+    """
+    if word.kind:
+        record_failure(cell, run, word.kind, word.failure or word.kind)
+    elif word.failure is None:
+        until = time.monotonic() + patience
+        while not is_done(cell, run.record.cell(cell.fingerprint)):
+            if time.monotonic() > until:
+                return unseen
+            time.sleep(0.5)
+    return word.failure

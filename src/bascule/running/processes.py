@@ -17,9 +17,9 @@ from typing import Any
 
 from bascule.core.errors import RequestError
 from bascule.plan.plan import Cell
-from bascule.running.cell import Failure, is_done, record_failure
+from bascule.running.cell import Failure, record_failure
 from bascule.running.context import RunContext
-from bascule.running.pool import passed_on, run_by
+from bascule.running.pool import failure_of, passed_on, run_by
 from bascule.running.waiting import Waiting
 from bascule.running.worker import Ended, Order
 from bascule.running.workplace import Workplace, code_of_cell
@@ -178,7 +178,8 @@ class _Team:
             return None
         worker.cell = None
         if isinstance(word, Ended):
-            return cell, word.seconds, self._outcome(cell, word)
+            unseen = "it has ended, but its record does not say that it is done"
+            return cell, word.seconds, failure_of(word, cell, self._run, unseen)
         message = worker.loss()
         record_failure(cell, self._run, "LostWorker", message)
         return cell, time.monotonic() - worker.began, message
@@ -189,14 +190,6 @@ class _Team:
             worker.stop()
         for worker in self._workers:
             worker.wait()
-
-    def _outcome(self, cell: Cell, word: Ended) -> str | None:
-        if word.kind:
-            assert word.failure is not None
-            record_failure(cell, self._run, word.kind, word.failure)
-        elif word.failure is None and not is_done(cell, self._run.record.cell(cell.fingerprint)):
-            return "it has ended, but its record does not say that it is done"
-        return word.failure
 
 
 @contextlib.contextmanager

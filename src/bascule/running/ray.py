@@ -17,16 +17,16 @@ import torch
 from bascule.core.errors import RequestError
 from bascule.plan.plan import Cell
 from bascule.record.sums import DamagedError
-from bascule.running.cell import Failure, is_done, record_failure
-from bascule.running.cluster import nodes_of, started, token_in
+from bascule.running.cell import Failure, record_failure
+from bascule.running.cluster import Head, connected, nodes_of, token_in
 from bascule.running.context import RunContext
 from bascule.running.mirror import Changes
-from bascule.running.pool import passed_on, run_by
+from bascule.running.pool import failure_of, passed_on, run_by
 from bascule.running.ray_worker import Full, Here, RayWorker
 from bascule.running.resources import Resources
 from bascule.running.sent import Sending
 from bascule.running.waiting import Waiting
-from bascule.running.worker import Ended, Refused
+from bascule.running.worker import Refused
 from bascule.running.workplace import SHARED, Workplace
 
 _PATIENCE = 5.0
@@ -55,12 +55,12 @@ def run_cells(cells: Sequence[Cell], run: RunContext, wanted: Resources) -> list
             request is wrong.
         OSError: What comes back cannot be written here.
     """
-    ray = started()
-    nodes = nodes_of(ray)
-    wanted = wanted.on(node for node, _ in nodes.values())
-    wanted.check({f"{name} ({key[:8]})": node for key, (node, name) in nodes.items()})
-    with token_in(run.record.path) as token:
-        return run_by(_Pool(ray, run, wanted, token, len(cells)), Waiting(cells), run)
+    with connected() as ray, token_in(run.record.path) as token:
+        nodes = nodes_of(ray)
+        wanted = wanted.on(node for node, _ in nodes.values())
+        wanted.check({f"{name} ({key[:8]})": node for key, (node, name) in nodes.items()})
+        waiting = Waiting(cells, run)
+        return run_by(_Pool(ray, run, wanted, token, waiting), waiting, run)
 
 
 _Ended = tuple[Cell, float, str | None]
@@ -88,13 +88,13 @@ class _Hired:
 class _Pool:
     """The workers of a run: as many as the cluster has room for and there are cells."""
 
-    def __init__(self, ray: Any, run: RunContext, wanted: Resources, token: tuple[str, str], cells: int) -> None:
-        self._ray, self._run, self._wanted, self._token, self._open = ray, run, wanted, token, cells
+    def __init__(self, ray: Any, run: RunContext, wanted: Resources, token: tuple[str, str], waiting: Waiting) -> None:
+        self._ray, self._run, self._wanted, self._token, self._waiting = ray, run, wanted, token, waiting
         self._place = Workplace.of(replace(run, device=torch.device(wanted.device)))
+        self._head = Head(ray)
         stores = [node.get("object_store_memory", 0.0) for node, _ in nodes_of(ray).values()]
         self._sending = Sending(ray, run, min(filter(None, stores), default=0.0) / 2)
         self._workers: list[_Hired] = []
-        self._again: list[Cell] = []
         self._lost: Counter[str] = Counter()
         self._full: set[str] = set()
         self._failed, self._came = 0, False
@@ -103,13 +103,13 @@ class _Pool:
 
     @property
     def busy(self) -> list[Cell]:
-        """The cells that are being done, or wait for another worker."""
-        return [*(worker.cell for worker in self._workers if worker.cell is not None), *self._again]
+        """The cells that are being done."""
+        return [worker.cell for worker in self._workers if worker.cell is not None]
 
     @property
     def has_room(self) -> bool:
         """Whether another cell can be given."""
-        return not self._again and any(worker.idle for worker in self._workers)
+        return any(worker.idle for worker in self._workers)
 
     def give(self, cell: Cell) -> None:
         """Let an idle worker do this cell."""
@@ -128,7 +128,6 @@ class _Pool:
         """
         if time.monotonic() - self._looked > _EVERY:
             self._fill()
-        self._give_again()
         waiting = {worker.heard: worker for worker in self._workers if worker.heard is not None}
         if not waiting:
             time.sleep(_EVERY / 4)
@@ -152,6 +151,8 @@ class _Pool:
     def _fill(self) -> None:
         """Start workers where there is room for more, let those go that have nothing to do any more or have gone."""
         self._looked = time.monotonic()
+        if not self._head.answers():
+            return
         nodes = nodes_of(self._ray)
         for worker in [one for one in self._workers if one.cell is None and one.here is not None]:
             if worker.here is not None and worker.here.node_id not in nodes:
@@ -164,7 +165,7 @@ class _Pool:
             raise RequestError("no node that could do a cell is left in the cluster", place=("engine",))
         if places and len(aside) >= places:
             raise OSError(errno.ENOSPC, f"the disk of every worker is full ({', '.join(sorted(self._full))})")
-        size = min(places, self._open + len(aside))
+        size = min(places, len(self._waiting) + len(self.busy) + len(aside))
         for worker in [one for one in self._workers if one.idle][: max(0, len(self._workers) - size)]:
             self._dismiss(worker)
         while len(self._workers) < size and self._failed < _STARTS:
@@ -235,22 +236,15 @@ class _Pool:
             return self._once_more(cell, worker.began, f"the disk of its worker is full: {word}")
         else:
             worker.cell = None
-            return self._end(cell, word.seconds, self._outcome(cell, word, worker))
+            shared = worker.here is not None and worker.here.shared
+            where = f"the run folder {self._run.record.path} {SHARED}" if shared else "it did not come back whole"
+            unseen = f"its record cannot be seen here: {where}"
+            return cell, word.seconds, failure_of(word, cell, self._run, unseen, _PATIENCE)
         return None
 
     def _put_aside(self, worker: _Hired, full: Full) -> None:
         worker.aside = True
         self._full.add(str(full))
-
-    def _outcome(self, cell: Cell, word: Ended, worker: _Hired) -> str | None:
-        """What keeps the cell from being done, None if nothing does."""
-        if word.kind:
-            record_failure(cell, self._run, word.kind, word.failure or word.kind)
-        elif word.failure is None and not _visible(cell, self._run):
-            shared = worker.here is not None and worker.here.shared
-            where = f"the run folder {self._run.record.path} {SHARED}" if shared else "it did not come back whole"
-            return f"its record cannot be seen here: {where}"
-        return word.failure
 
     def _broken(self, worker: _Hired, error: BaseException) -> _Ended | None:
         """Something that no worker should do."""
@@ -261,7 +255,7 @@ class _Pool:
         self._dismiss(worker)
         message = f"{type(error).__name__}: {_reason(error)}"
         record_failure(cell, self._run, type(error).__name__, message)
-        return self._end(cell, time.monotonic() - began, message)
+        return cell, time.monotonic() - began, message
 
     def _gone(self, worker: _Hired, error: BaseException) -> _Ended | None:
         """It was killed, or its node; or it could not even start."""
@@ -284,35 +278,14 @@ class _Pool:
         self._lost[cell.fingerprint] += 1
         if self._lost[cell.fingerprint] < _TRIES:
             warnings.warn(f"{cell.label}: {why}; it is given to another one", stacklevel=2)
-            self._run.progress.told(cell.label, "starting", 1, 0, "again")
-            self._again.append(cell)
+            self._waiting.again(cell)
             return None
         message = f"{why} (tried {_TRIES} times)"
         record_failure(cell, self._run, "LostWorker", message)
-        return self._end(cell, time.monotonic() - began, message)
-
-    def _give_again(self) -> None:
-        while self._again and any(worker.idle for worker in self._workers):
-            cell = self._again.pop(0)
-            self._run.telling.begun(cell)
-            self.give(cell)
-
-    def _end(self, cell: Cell, seconds: float, message: str | None) -> _Ended:
-        self._open -= 1
-        return cell, seconds, message
+        return cell, time.monotonic() - began, message
 
 
 def _reason(error: BaseException) -> str:
     """The first and the last line of what Ray says, which may be a page."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no reason given"]
     return " ... ".join(dict.fromkeys((lines[0], lines[-1])))[:500]
-
-
-def _visible(cell: Cell, run: RunContext) -> bool:
-    """Whether the record says here that the cell is done, perhaps after a while."""
-    until = time.monotonic() + _PATIENCE
-    while not is_done(cell, run.record.cell(cell.fingerprint)):
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.5)
-    return True

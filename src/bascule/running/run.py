@@ -261,7 +261,7 @@ def _engine(
 
 
 def _run_locally(cells: Sequence[Cell], run: RunContext, *, jobs: int, part: Part | None) -> list[Failure]:
-    waiting = Waiting(cells) if part is None else Shared(cells, run)
+    waiting = Waiting(cells, run) if part is None else Shared(cells, run)
     if jobs > 1:
         from bascule.running.processes import run_cells
 
@@ -271,14 +271,9 @@ def _run_locally(cells: Sequence[Cell], run: RunContext, *, jobs: int, part: Par
         if cell is None:
             time.sleep(waiting.pause or 0)
             continue
-        run.progress.begin(cell.label)
-        run.telling.begun(cell)
         began = time.monotonic()
-        message = try_cell(cell, run)
-        seconds = time.monotonic() - began
-        run.progress.end(cell.label, seconds, message)
-        run.telling.ended(cell, seconds, message)
-        waiting.end(cell, message)
+        failure = try_cell(cell, run)
+        waiting.end(cell, time.monotonic() - began, failure)
     return waiting.failures
 
 

@@ -1,4 +1,4 @@
-"""Cells that wait to be done, and which of them can be begun."""
+"""Cells that wait to be done, and which of them can be begun; whoever follows the run is told of each here."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from bascule.plan.plan import Cell
 from bascule.running.cell import Failure
+from bascule.running.context import RunContext
 
 
 class Waiting:
@@ -14,10 +15,12 @@ class Waiting:
     pause: float | None = None
     """Seconds after which to look again when no cell can be begun; None where only one that ends helps."""
 
-    def __init__(self, cells: Sequence[Cell]) -> None:
+    def __init__(self, cells: Sequence[Cell], run: RunContext) -> None:
         self.failures: list[Failure] = []
+        self._run = run
         self._cells = list(cells)
         self._begun: dict[str, Cell] = {}
+        self._again: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._cells)
@@ -28,15 +31,26 @@ class Waiting:
             if not self._needs_another(cell) and self._is_free(cell):
                 self._cells.remove(cell)
                 self._begun[cell.fingerprint] = cell
+                if cell.fingerprint not in self._again:
+                    self._run.progress.begin(cell.label)
+                self._run.telling.begun(cell)
                 return cell
         return None
 
-    def end(self, cell: Cell, failure: str | None) -> None:
+    def again(self, cell: Cell) -> None:
+        """A cell that was begun, and not ended, is to be begun again before all others."""
+        self._cells.insert(0, self._begun.pop(cell.fingerprint))
+        self._again.add(cell.fingerprint)
+        self._run.progress.told(cell.label, "starting", 1, 0, "again")
+
+    def end(self, cell: Cell, seconds: float, failure: str | None) -> None:
         """A cell that was begun has ended."""
         del self._begun[cell.fingerprint]
-        self._note(cell, failure)
+        self._note(cell, cell.label, seconds, failure)
+        self._run.telling.ended(cell, seconds, failure)
 
-    def _note(self, cell: Cell, failure: str | None) -> None:
+    def _note(self, cell: Cell, label: str, seconds: float, failure: str | None) -> None:
+        self._run.progress.end(label, seconds, failure)
         if failure is not None:
             self.failures.append(Failure(cell.label, failure))
 
