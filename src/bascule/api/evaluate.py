@@ -72,8 +72,7 @@ def evaluate(
     with placed("measure"):
         there = {"attack": bool(attacks), "certify": bool(certifiers)}
         check_measurable(asked, there | {"trigger": mark is not None, "target": target is not None})
-    aim = numbered(target, x, "target")
-    check_target(aim, asked, trigger=mark is not None)
+    check_target(aim := numbered(target, x, "target"), asked, trigger=mark is not None)
     images, classes = floats_for(model, x, y, seed)
     settings = EvaluationSettings(
         test=content_identity(images),

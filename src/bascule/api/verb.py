@@ -152,6 +152,7 @@ _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "int | None": _or_none(whole),
     "int | str | None": _or_none(_label),
     "float": _number,
+    "float | None": _or_none(_number),
     "str": _text,
     "str | None": _or_none(_text),
     "Precision": _text,
