@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -50,6 +52,12 @@ class Normalize:
 class Compose:
     def __init__(self, *transforms: Any) -> None:
         self.transforms = transforms
+
+
+class Named(Items):
+    """As the sets of torchvision, which name their classes."""
+
+    classes = ("cat", "dog", "fish")
 
 
 def rows(images: Any, labels: Any = LABELS) -> list[Any]:
@@ -193,3 +201,50 @@ def test_a_data_set_has_its_labels(tmp_path: Path) -> None:
 def test_zeros_and_ones_get_a_word() -> None:
     with pytest.warns(UserWarning, match="x: all pixels are 0 or 1"):
         bascule.evaluate(MODEL, TensorDataset((X > 99).to(torch.uint8), Y))
+
+
+# --- names of classes ------------------------------------------------------------------------------------------------
+
+
+class Features(Items):
+    """As the sets of the `datasets` library."""
+
+    features: ClassVar = {"image": object(), "label": SimpleNamespace(names=["cat", "dog", "fish"])}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [Named(rows(X)), Features(rows(X)), Subset(Named(rows(X)), range(12)), DataLoader(Named(rows(X)), batch_size=5)],
+    ids=["set", "features", "part", "loader"],
+)
+def test_a_class_is_given_by_its_name_where_the_data_have_names(data: Any) -> None:
+    found = bascule.evaluate(MODEL, data, trigger="sticker", target="dog")
+    assert found["asr"] == bascule.evaluate(MODEL, data, trigger="sticker", target=1)["asr"]
+    assert found["asr"].n == 9
+    poisoned = bascule.poison(data, None, "sticker", target="cat", sources=["fish", 1], rate=0.1, label="dirty")
+    assert (poisoned.target, poisoned.poison.sources) == (0, (2, 1))
+    scan = bascule.scan(MODEL, data, None, "neural-cleanse", target="fish", max_looks=1)
+    assert scan.suspects == (2,)
+    one = bascule.filter(MODEL, data, None, "activation-clustering", only_class="cat")
+    assert torch.equal(one.score, bascule.filter(MODEL, data, None, "activation-clustering", only_class=0).score)
+
+
+def test_images_of_the_package_have_the_names_of_their_classes() -> None:
+    images = bascule.Images(pixels=X, labels=Y, ids=torch.arange(12), classes=("cat", "dog", "fish"))
+    assert bascule.poison(images, None, "sticker", target="fish", rate=0.1, label="dirty").target == 2
+
+
+@pytest.mark.parametrize(
+    ("data", "given", "problem"),
+    [
+        (Named(rows(X)), "fisch", "target: 'fisch' is no class of these data. Did you mean 'fish'?"),
+        (Items(rows(X)), "fish", "target: the classes of these images have no names: give the number"),
+        (Named(rows(X)), 1.5, "target: expected a whole number, got 1.5"),
+    ],
+)
+def test_a_class_that_there_is_not_is_refused(data: Any, given: Any, problem: str) -> None:
+    with pytest.raises(RequestError, match=re.escape(problem)):
+        bascule.evaluate(MODEL, data, trigger="sticker", target=given)
+    with pytest.raises(RequestError, match=re.escape(problem)):
+        bascule.poison(data, None, "sticker", target=given, rate=0.1, label="dirty")
+    assert bascule.evaluate(MODEL, data, trigger="sticker", target="1")["asr"].n == 9  # as on the command line

@@ -25,7 +25,7 @@ from bascule.core.images import Splits
 from bascule.record.audited import AFTERWARDS, notes_of
 from bascule.record.run import RunRecord
 from bascule.report.audited.facts import Facts, facts_of
-from bascule.report.audited.verdict import suspicious
+from bascule.report.audited.verdict import conclusion
 from bascule.report.view import view_of
 
 QUICK = Wish(minutes=0.001, images=40)
@@ -37,7 +37,7 @@ SCANNED = """\
 
 def prepared(model: Path, runs: Path, wish: Wish = QUICK, **given: Any) -> Prepared:
     return prepare(
-        model, **{"data": None, "architecture": None, **given}, wish=wish, runs=runs, roots=[],
+        model, **{"data": None, "architecture": None, **given}, wish=wish, runs=runs, roots=[Path()],
         device=torch.device("cpu"),
     )  # fmt: skip
 
@@ -93,7 +93,7 @@ def test_what_scanners_name_is_tried_on_images_that_they_did_not_see(found: Prep
     said = facts(found)
     assert [scan.method for scan in said.scans] == ["neural-cleanse", "universal-perturbation"]
     assert [scan.suspects[:1] for scan in said.scans] == [(7,), (7,)]
-    assert suspicious(said)
+    assert conclusion(said) == "suspicion"
     assert said.recovered is not None
     assert said.recovered.label == 7
     assert said.recovered.asr.value is not None
@@ -149,16 +149,61 @@ def test_a_cells_own_record_tells_the_trigger(cell: Path, tmp_path: Path) -> Non
     assert any("said not to be what the model was trained on" in text for text in said.left_out)
 
 
-def test_a_trigger_that_was_searched_for_is_said_not_to_be_tried(tmp_path: Path, plan_of, run_here) -> None:
+@pytest.fixture
+def searched(tmp_path: Path, plan_of, run_here) -> Path:
+    """A cell whose trigger was searched for on a proxy."""
     record = RunRecord(tmp_path / "searched")
     plan = plan_of(
         "poison.trigger={name: low-frequency, steps: 2}", "poison.label=dirty", "train.epochs=1",
         "data.max_train=200", "data.max_test=60", "twin=false", seeds=1,
     )  # fmt: skip
     assert run_here(plan, record).failures == ()
-    path = record.cell(plan.rows[0].cells[0].fingerprint).path
-    text = prepared(path, tmp_path / "runs", Wish(minutes=0.01, images=40)).study.read_text()
-    assert "# - The trigger that its own record tells of, and the training set as it was poisoned" in text
+    return record.cell(plan.rows[0].cells[0].fingerprint).path
+
+
+def test_a_trigger_that_was_searched_for_is_tried_as_its_record_knows_it(searched: Path, tmp_path: Path) -> None:
+    audit = prepared(searched, tmp_path / "runs", Wish(minutes=0.001, images=60, trained_on_it=False))
+    text = audit.study.read_text()
+    assert "trigger: {name: stamped, path: " in text
+    assert "# - The training set as it was poisoned: that was done with another model" in text
+    assert conduct(audit, changed=lambda: None, warn=warn).failures == ()
+    said = facts(audit)
+    assert said.recovered is None
+    assert said.planted is not None
+    assert said.planted.label == 7
+    own = bascule.load("searched", runs=tmp_path)["None"]["asr"]
+    assert (said.planted.asr.value, said.planted.asr.n) == (own.value, own.n)  # that of its run
+
+
+def test_a_trigger_whose_search_lies_nowhere_is_said_not_to_be_tried(searched: Path, tmp_path: Path) -> None:
+    alone = Path(shutil.copytree(searched, tmp_path / "alone"))
+    text = prepared(alone, tmp_path / "runs", Wish(minutes=0.001, images=40)).study.read_text()
+    assert "# - The trigger that its own record tells of: what its search found lies in no cell of its run" in text
+    assert "stamped" not in text
+
+
+@pytest.mark.filterwarnings("ignore:.*are the test set")
+def test_data_without_a_test_split_set_some_aside(
+    cell: Path, network: dict[str, Any], digits: Splits, tmp_path: Path
+) -> None:
+    part = digits.train.at(torch.arange(300))
+    np.savez(tmp_path / "own.npz", x=part.pixels.permute(0, 2, 3, 1).numpy(), y=part.labels.numpy())
+    weights = Path(shutil.copy(cell / "model.safetensors", tmp_path))
+    data = {"name": "npz", "path": str(tmp_path / "own.npz")}
+    audit = prepared(weights, tmp_path / "runs", Wish(minutes=0.001), data=data, architecture=network)
+    text = audit.study.read_text()
+    assert "test_share: 0.2" in text
+    (said,) = re.findall(r"the data have no split, so (\d+) of the images were drawn for it; (.*)", text)
+    assert 55 <= int(said[0]) <= 65
+    assert "if the model was trained on all of these, it has seen them" in said[1]
+    other = Wish(minutes=0.001, trained_on_it=False)
+    text = prepared(weights, tmp_path / "runs", other, data=data, architecture=network).study.read_text()
+    assert "the others serve scanners and repairs" in text
+    assert "it has seen them" not in text
+    given = {**data, "test_share": 0.5}
+    text = prepared(weights, tmp_path / "runs", other, data=given, architecture=network).study.read_text()
+    assert "have no split" not in text
+    assert "test_share: 0.5" in text
 
 
 def test_a_cell_is_asked_with_its_own_seed(tmp_path: Path, plan_of, run_here) -> None:
@@ -243,6 +288,8 @@ def test_images_without_a_test_split_are_ranked_but_for_a_few(tmp_path: Path, di
     [
         ([], "--data"),
         (["--data", "digits", "--repair", "clp"], "--repair: there is no model to repair"),
+        (["--data", "digits", "--images", "9"], "--images: there is no model to try on test images"),
+        (["CELL", "--full", "--minutes", "3"], "--minutes: the full set takes as long as it takes: leave this out"),
         (["no.pth", "--data", "digits"], "no.pth does not exist"),
         (["--data", "nothing"], "--data: unknown data name 'nothing'"),
         (["CELL", "--repair", "nothing"], "--repair: unknown repair name 'nothing'"),
@@ -285,6 +332,7 @@ def told(found: Prepared, network: dict[str, Any]) -> bascule.Audit:
 
 def test_python_is_told_the_verdict_of_the_command(told: bascule.Audit, found: Prepared) -> None:
     assert told.suspicious is True
+    assert told.conclusion == "suspicion"
     assert told.exit_code == 3
     assert told.failed == {}
     assert told.study == found.study
@@ -304,7 +352,7 @@ def test_a_notebook_shows_the_recovered_trigger_and_the_most_suspicious_images(t
 def test_the_verdict_is_plain_values(told: bascule.Audit, found: Prepared, network: dict[str, Any]) -> None:
     plain = told.as_dict()
     assert json.loads(json.dumps(plain, allow_nan=False)) == plain
-    assert plain["suspicious"] is True
+    assert (plain["conclusion"], plain["suspicious"]) == ("suspicion", True)
     assert plain["headline"] == "Suspicion of a backdoor towards class 7: 2 of 2 scanners name it."
     said = plain["facts"]
     assert said["agreed_class"] == 7

@@ -57,6 +57,15 @@ def test_wrong_requests_are_refused(refused: Callable, cell: Path, tmp_path: Pat
     assert "needs its architecture" in refused("scan", weights, "--data", "digits")
     (tmp_path / "empty").mkdir()
     assert "holds no trained model" in refused("scan", tmp_path / "empty", "--data", "digits")
+    for file, said in {
+        "net.pth": "a file of weights. It holds",
+        "0.distcp": "a checkpoint by torch.distributed; write it as one file: python -m",
+        "archive/data.pkl": "a file by torch.save that was unpacked",
+    }.items():
+        (tmp_path / "empty" / file).parent.mkdir(exist_ok=True)
+        (tmp_path / "empty" / file).write_bytes(b"")
+        assert said in refused("scan", tmp_path / "empty", "--data", "digits")
+        (tmp_path / "empty" / file).unlink()
     spare = ["--with", "fine-tune", "--output", tmp_path / "x"]
     assert "200 test images" in refused("repair", cell, "--images", 200, *spare)
     net = ["--model", "{name: digits-cnn, width: 4, hidden: 16}", "--data", "digits"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import pickle
 import re
 import subprocess
 import sys
@@ -279,6 +280,16 @@ def test_other_files_are_named(tmp_path: Path, content: bytes, said: str) -> Non
     (tmp_path / "net.bin").write_bytes(content)
     with pytest.raises(RequestError, match=f"cannot read the weights '.*net.bin': it is {said}"):
         load_weights(Net(), str(tmp_path / "net.bin"))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_a_plain_pickle_is_named_without_a_word_of_torch(tmp_path: Path, protocol: int) -> None:
+    (tmp_path / "net.pkl").write_bytes(pickle.dumps(state(Net()), protocol=protocol))
+    with pytest.raises(RequestError, match=r"it is a plain pickle, not a file by torch.save, and unpickling may run"):
+        load_weights(Net(), str(tmp_path / "net.pkl"))
+    torch.save(state(Net()), tmp_path / "net.pkl", _use_new_zipfile_serialization=False)
+    load_weights(Net(), str(tmp_path / "net.pkl"))
 
 
 def test_the_ending_does_not_decide(tmp_path: Path) -> None:

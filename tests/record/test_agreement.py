@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bascule.record.agreement import Scanned, agreed, named_most
+from bascule.record.agreement import INVERTING, Conclusion, Scanned, agreed, conclude, named_most, stands_out
 from bascule.record.audited import LEFT_OUT, MARKS, PROPOSED, Notes, notes_of
 
 
@@ -41,6 +41,44 @@ def test_of_classes_named_as_often_the_one_named_first_counts() -> None:
     assert named_most(scans((3, 1), (3, 1))) == (3, 2)
     assert named_most(scans((3,), (1,))) == (1, 1)
     assert named_most(scans((), ())) == (None, 0)
+
+
+def test_of_classes_named_as_often_the_one_with_the_smallest_recovered_trigger_comes_first() -> None:
+    sizes = np.array([9.0, 2.0, 1.0, 5.0])
+    inverting = Scanned(row="i", method=INVERTING, suspects=(3, 1), anomaly=np.zeros(4), size=sizes)
+    assert named_most([inverting, *scans((3, 1))]) == (1, 2)
+    assert named_most([inverting, *scans((3,))]) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("suspects", "small", "said"),
+    [
+        ([], None, "no answer"),
+        ([(), ()], None, "nothing found"),
+        ([(2,)], None, "undecided"),  # who looked alone
+        ([(2,), ()], None, "undecided"),
+        ([(2,), (2,)], None, "suspicion"),
+        ([(2,), (), ()], None, "nothing found"),
+        ([(2,), (), ()], 2, "undecided"),  # one alone, but with a small trigger
+        ([(2,), (2,), (), ()], None, "undecided"),
+        ([(2,), (2,), (), ()], 2, "suspicion"),
+        ([(2,), (2,), (), ()], 3, "undecided"),  # the trigger of another class
+        ([(2,), (2,), (2,), ()], 3, "suspicion"),
+        ([(2,), (2,), (), (), ()], None, "nothing found"),
+        ([(2,), (2,), (), (), ()], 2, "suspicion"),
+        ([(2,), (3,), (1,), ()], None, "nothing found"),
+    ],
+)
+def test_what_scanners_come_to(suspects: list[tuple[int, ...]], small: int | None, said: Conclusion) -> None:
+    assert conclude(scans(*suspects), small=small) == said
+
+
+def test_a_trigger_stands_out_by_its_size_and_by_what_it_does_to_images_that_nobody_saw() -> None:
+    assert stands_out(5.0, 10.0, 0.5)
+    assert not stands_out(5.1, 10.0, 0.99)
+    assert not stands_out(1.0, 10.0, 0.49)
+    assert not stands_out(1.0, 10.0, None)
+    assert not stands_out(None, None, 0.9)
 
 
 def test_the_study_of_an_audit_says_what_it_leaves_out() -> None:

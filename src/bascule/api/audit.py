@@ -40,7 +40,7 @@ def audit(
     *,
     architecture: str | Mapping[str, Any] | Architecture | None = None,
     full: bool = False,
-    minutes: float = 6.0,
+    minutes: float | None = None,
     images: int | None = None,
     repair: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]] = (),
     other_training_data: bool = False,
@@ -62,8 +62,8 @@ def audit(
             Without one, the images of `data` are ranked.
         data: A source, for example "mnist" or {"name": "folder", "path": ...}; by default the cell's own.
         architecture: How a network is built for the weights: a name, or module:factory. Needed but for a cell.
-        full: AutoAttack, every scanner and filter with its own settings: hours, not minutes.
-        minutes: About what the light set may take on an idle machine.
+        full: AutoAttack, every scanner and filter with its own settings, however long that takes.
+        minutes: About what the light set may take on an idle machine; by default 6. Not with `full`.
         images: Test images; by default as many as there is time for.
         repair: Also measure the model after these repairs, at both ends.
         other_training_data: The model was trained on other data than these: no filter judges them.
@@ -82,7 +82,7 @@ def audit(
         RequestError: There is no such model, data or repair, or weights and network do not go together.
         KeyboardInterrupt: It was stopped; what is finished is kept.
     """
-    wish = Wish(
+    wish = wish_of(
         full=full, minutes=_positive(minutes, "minutes"), images=_positive(images, "images"), repairs=_repairs(repair),
         trained_on_it=not other_training_data,
     )  # fmt: skip
@@ -103,6 +103,18 @@ def _audit(model: Any, *, architecture: Any, runs: Path, progress: bool, **asked
         return conduct_audit(prepared, console=None if progress else silent())
     except Interrupted as stopped:
         raise KeyboardInterrupt(str(stopped)) from None
+
+
+def wish_of(*, full: bool, minutes: float | None, **asked: Any) -> Wish:
+    """How much is to be looked at, where the time is asked for or not.
+
+    Raises:
+        RequestError: The full set, in a time.
+    """
+    if full and minutes is not None:
+        problem = "the full set takes as long as it takes: leave this out, or leave out `full`"
+        raise RequestError(problem, place=("minutes",))
+    return Wish(full=full, minutes=Wish.minutes if minutes is None else minutes, **asked)
 
 
 def prepare_audit(
@@ -129,6 +141,9 @@ def prepare_audit(
     if model is None and not wish.trained_on_it:
         problem = "there is no model that was trained; give one, or leave this out"
         raise RequestError(problem, place=("other_training_data",))
+    if model is None and wish.images is not None:
+        problem = "there is no model to try on test images; give one, or leave this out"
+        raise RequestError(problem, place=("images",))
     for repair in wish.repairs:
         with placed("repair"):
             build("repair", repair)

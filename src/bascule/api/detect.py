@@ -46,6 +46,6 @@ def detect(
         RequestError: A wrong name, setting, shape, range or label, a model that does not answer with logits, too few
             images, or what the detector refuses.
     """
-    method: Detector = part_of("detect", detector, settings)
+    method: Detector = part_of("detect", detector, settings, x)
     images = images_for(model, x, y, seed)
     return prepare_detector(model, method, images, generator=drawing(seed, "detector", images))

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from bascule.api.given import floats_for, precision_of
+from bascule.api.given import floats_for, numbered, precision_of, with_numbers
 from bascule.api.verb import verb
 from bascule.attacks.contract import Evasion
 from bascule.attacks.two_precisions import Precision
@@ -32,7 +32,7 @@ def evaluate(
     attack: str | Mapping[str, Any] | Evasion | Sequence[str | Mapping[str, Any] | Evasion] = (),
     certify: str | Mapping[str, Any] | Certifier | Sequence[str | Mapping[str, Any] | Certifier] = (),
     trigger: str | Mapping[str, Any] | Trigger | None = None,
-    target: int | None = None,
+    target: int | str | None = None,
     measure: str | Sequence[str] = (),
     attack_precision: Precision = "float32",
     seed: int = 0,
@@ -53,7 +53,7 @@ def evaluate(
             Robust accuracy is the worst case over all.
         certify: Certified bounds, written alike.
         trigger: A backdoor's trigger, for ASR.
-        target: The class that the trigger aims at.
+        target: The class that the trigger aims at: its label, or its name where the data set has names (`classes`).
         measure: Further metrics by name, for example `triggered-robust-accuracy`.
         attack_precision: Of the attacks' searches, as in `perturb`.
         seed: Of everything that is drawn.
@@ -67,12 +67,12 @@ def evaluate(
     with placed("measure"):
         metrics = metrics_named(asked)
     with placed("trigger"):
-        mark = None if trigger is None else build("poison", trigger)
+        mark = None if trigger is None else build("poison", with_numbers(trigger, x))
     attacks, certifiers = _parts("attack", attack), _parts("certify", certify)
     with placed("measure"):
         there = {"attack": bool(attacks), "certify": bool(certifiers)}
         check_measurable(asked, there | {"trigger": mark is not None, "target": target is not None})
-    check_target(target, asked, trigger=mark is not None)
+    check_target(aim := numbered(target, x, "target"), asked, trigger=mark is not None)
     images, classes = floats_for(model, x, y, seed)
     settings = EvaluationSettings(
         test=content_identity(images),
@@ -80,7 +80,7 @@ def evaluate(
         attack_precision=precision_of(attack_precision, attacks),
         certify=certifiers,
         trigger=mark,
-        target=target,
+        target=aim,
         metrics=metrics,
     )
     settings.check(images, classes, model)

@@ -48,7 +48,7 @@ def filter(  # noqa: A001
         RequestError: A wrong name, setting, shape, range or label, a model that does not answer with logits, or
             settings that do not fit the model or the images.
     """
-    method: Filter = part_of("filter", filter, settings)
+    method: Filter = part_of("filter", filter, settings, x)
     images = images_for(model, x, y, seed)
     judged = run_filter(model, method, images, generator=drawing(seed, "filter", images))
     first = judged.score.argsort(descending=True, stable=True)[:FIRST].to(images.device)

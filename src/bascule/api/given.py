@@ -13,6 +13,7 @@ from bascule.attacks.two_precisions import Precision, precision_named
 from bascule.core import rng
 from bascule.core.catalog import build, name_of
 from bascule.core.errors import RequestError, placed
+from bascule.core.gather import class_names
 from bascule.core.given import Data, Labels, labelled
 from bascule.core.images import Exact, Floats, Images, as_bytes, as_floats
 from bascule.core.inference import check_answers, labels_of
@@ -20,6 +21,7 @@ from bascule.core.restore import evaluating
 from bascule.core.text import joined, quote
 from bascule.evaluation.subject import batch_size
 from bascule.models.checks import check_logits, flat
+from bascule.plan.labels import label_of, with_labels
 
 ARGUMENTS = {
     "attack": "attack",
@@ -38,11 +40,17 @@ _MOST_CLASSES = 1_000_000
 """More of them are a mistake: an index or a missing label among the labels."""
 
 
-def part_of(room: str, given: str | Mapping[str, Any] | Any, settings: Mapping[str, Any]) -> Any:
+def part_of(room: str, given: str | Mapping[str, Any] | Any, settings: Mapping[str, Any], x: object = None) -> Any:
     """The component that is meant by a name with settings, by a mapping as in a study file, or by itself.
 
+    Args:
+        room: Its kind.
+        given: What was given.
+        settings: That go with a name.
+        x: The images, whose classes may be named in settings that hold labels.
+
     Raises:
-        RequestError: There is none like that; its place is the argument.
+        RequestError: There is none like that, or no class of this name; its place is the argument.
     """
     argument = ARGUMENTS[room]
     with placed(argument):
@@ -50,7 +58,41 @@ def part_of(room: str, given: str | Mapping[str, Any] | Any, settings: Mapping[s
             raise RequestError(f"settings ({', '.join(settings)}) go with a name; put them into the {argument} itself")
         if "name" in settings:
             raise RequestError(f"its name is {quote(given)} already", place=("name",))
-        return build(room, {"name": given, **settings} if isinstance(given, str) else given)
+        return build(room, with_numbers({"name": given, **settings} if isinstance(given, str) else given, x))
+
+
+def with_numbers(given: Any, x: object) -> Any:
+    """Settings as they are given, with the names of classes of these images as labels; what is no mapping stays.
+
+    Raises:
+        RequestError: There is no class of this name, or the images have no names; its place is the setting.
+    """
+    return with_labels(given, lambda: _class_names(x)) if isinstance(given, Mapping) else given
+
+
+def numbered(label: int | str | None, x: object, place: str) -> int | None:
+    """A class of these images by its label, where it may be given by its name.
+
+    Raises:
+        RequestError: As `with_numbers`; its place is `place`.
+    """
+    if not isinstance(label, str):
+        return label
+    with placed(place):
+        try:
+            return label_of(label, _class_names(x))
+        except RequestError:
+            if label.isdecimal():
+                return int(label)
+            raise
+
+
+def _class_names(x: object) -> Sequence[str]:
+    names = class_names(x)
+    if names is None:
+        problem = "the classes of these images have no names: give the number (a data set with `classes` has names)"
+        raise RequestError(problem)
+    return names
 
 
 def precision_of(given: str, attacks: Sequence[Evasion]) -> Precision:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bascule.api.given import as_set, check_module, part_of
+from bascule.api.given import as_set, check_module, numbered, part_of, with_numbers
 from bascule.api.verb import verb
 from bascule.attacks.contract import Evasion
 from bascule.attacks.run import run_attack
@@ -110,10 +110,10 @@ def poison(
     y: Labels | None,
     trigger: str | Mapping[str, Any] | Trigger,
     *,
-    target: int | None = None,
+    target: int | str | None = None,
     rate: float | str,
     label: Literal["clean", "dirty", "all-to-all"] = "clean",
-    sources: Sequence[int] = (),
+    sources: Sequence[int | str] = (),
     rate_of: Literal["all", "target"] = "all",
     cover: float | str = 0.0,
     cover_trigger: str | Mapping[str, Any] | Trigger | None = None,
@@ -134,11 +134,12 @@ def poison(
         y: Labels, whole numbers, shape (N,); None with a data set.
         trigger: A name (see `bascule ls poison`) with its settings as keywords; or a mapping as in a study file, or a
             trigger itself.
-        target: Label that triggered images are meant to be taken for; none with label `all-to-all`.
+        target: Label that triggered images are meant to be taken for, or its name where the data set has names
+            (`classes`); none with label `all-to-all`.
         rate: Poisoned share, 0 to 1 or as `"0.5 %"`.
         label: `clean` stamps images of the target class; `dirty` stamps others and relabels them to the target;
             `all-to-all` stamps images of all classes and relabels each to the next class.
-        sources: Labels of the classes that are stamped; by default all but the target. Dirty label only.
+        sources: Labels, or names, of the classes that are stamped; by default all but the target. Dirty label only.
         rate_of: What `rate` is a share of: all images, or as many as the target class has.
         cover: Share of further images that get the trigger and keep their label.
         cover_trigger: What is stamped on these; by default the trigger.
@@ -155,9 +156,10 @@ def poison(
             does not fit them, or a proxy that is missing or not needed.
     """
     given = {
-        "trigger": part_of("poison", trigger, settings), "target": target, "rate": rate, "label": label,
-        "sources": tuple(sources), "rate_of": rate_of, "cover": cover, "cover_trigger": cover_trigger,
-        "test_trigger": test_trigger, "prepare": prepare,
+        "trigger": part_of("poison", trigger, settings, x), "target": numbered(target, x, "target"), "rate": rate,
+        "label": label, "sources": tuple(numbered(one, x, "sources") for one in sources), "rate_of": rate_of,
+        "cover": cover, "cover_trigger": cover_trigger, "test_trigger": with_numbers(test_trigger, x),
+        "prepare": prepare,
     }  # fmt: skip
     floats = labelled(x, y, seed=seed)
     return _planted(construct(Poison, given), floats, x, proxy, classes, seed)

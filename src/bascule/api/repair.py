@@ -45,6 +45,6 @@ def repair(
         RequestError: A wrong name, setting, shape, range or label, a model that does not answer with logits, or a
             method that cannot work on it.
     """
-    method: Repair = part_of("repair", repair, settings)
+    method: Repair = part_of("repair", repair, settings, x)
     images = images_for(model, x, y, seed)
     return run_repair(model, method, images, generator=drawing(seed, "repair", images))

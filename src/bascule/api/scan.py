@@ -45,6 +45,6 @@ def scan(
         RequestError: A wrong name, setting, shape, range or label, a model that does not answer with logits, or one
             that cannot be scanned.
     """
-    method: Scanner = part_of("scan", scanner, settings)
+    method: Scanner = part_of("scan", scanner, settings, x)
     images = images_for(model, x, y, seed)
     return run_scanner(model, method, images, generator=drawing(seed, "scan", images))

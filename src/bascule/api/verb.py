@@ -135,16 +135,21 @@ def _flag(given: Any, place: str) -> bool:
     return given
 
 
-def _several_whole(given: Any, place: str) -> tuple[int, ...]:
-    if isinstance(given, str) or not hasattr(given, "__iter__"):
-        raise RequestError(f"expected whole numbers, for example [1, 2], got {quote(given)}", place=(place,))
-    return tuple(whole(one, place) for one in given)
-
-
 def _text(given: Any, place: str) -> str:
     if not isinstance(given, str):
         raise RequestError(f"expected a text, got {quote(given)}", place=(place,))
     return given
+
+
+def _label(given: Any, place: str) -> int | str:
+    """A class by its label or its name, which is looked for where the images are."""
+    return given if isinstance(given, str) else whole(given, place)
+
+
+def _several_labels(given: Any, place: str) -> tuple[int | str, ...]:
+    if isinstance(given, str) or not hasattr(given, "__iter__"):
+        raise RequestError(f"expected classes, for example [1, 2], got {quote(given)}", place=(place,))
+    return tuple(_label(one, place) for one in given)
 
 
 def _names(given: Any, place: str) -> str | Sequence[str]:
@@ -189,14 +194,16 @@ _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "bool": _flag,
     "int": whole,
     "int | None": _or_none(whole),
+    "int | str | None": _or_none(_label),
     "float": _number,
+    "float | None": _or_none(_number),
     "str": _text,
     "str | None": _or_none(_text),
     "Precision": _text,
     "str | PathLike[str]": path,
     "str | PathLike[str] | None": _or_none(path),
     "str | Sequence[str]": _names,
-    "Sequence[int]": _several_whole,
+    "Sequence[int | str]": _several_labels,
     "Mapping[str, Any] | None": _or_none(_mapping),
     "str | torch.device": _where,
     "torch.device | str | None": _or_none(_device),

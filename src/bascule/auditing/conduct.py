@@ -14,26 +14,28 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
-from bascule.auditing.open import AuditedModel, open_model, without_weights
+from bascule.auditing.open import AuditedModel, open_model, source_of, without_weights
+from bascule.auditing.planted import stamped_by_its_record
 from bascule.auditing.propose import Proposal, Wish, propose
 from bascule.auditing.ranking import rank_images
+from bascule.auditing.set_aside import with_test
 from bascule.auditing.study import study_text, with_rows, write_study
 from bascule.core.errors import RequestError
 from bascule.core.files import write_atomically
 from bascule.core.fingerprint import file_digest, fingerprint
-from bascule.data.contract import find
+from bascule.data.contract import Source, find
 from bascule.evaluation.question import Spec
 from bascule.plan.document import read_study
 from bascule.plan.plan import Plan
 from bascule.plan.resolve import make_plan
-from bascule.record.agreement import Scanned, named_most, scans_of
+from bascule.record.agreement import INVERTING, Scanned, named_most, scans_of
 from bascule.record.cell import CellRecord
 from bascule.record.evaluation import METRICS
 from bascule.record.run import RunRecord
 from bascule.running.run import Ran, run_plan
 
-_INVERTING = "neural-cleanse"
-"""The scanner whose triggers are a picture and a mask for each pixel, which a picture file can hold."""
+_TESTED = 0.2
+"""Share of each class that becomes test images, where the data have none of their own: as in a folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,14 +80,18 @@ def prepare(
     Raises:
         RequestError: As `open_model`; or a repair that there is not.
     """
+    if data is None:
+        source, drawn = None, 0
+    else:
+        source, drawn = with_test(source_of(data), mapping_of(data), roots, _TESTED)
     opened = open_model(
-        model, data=data, model=architecture, device=device, roots=roots, seed=seed, trust_code=trust_code
+        model, data=source, model=architecture, device=device, roots=roots, seed=seed, trust_code=trust_code
     )
     settings = CellRecord(model).info().get("settings") or {} if model.is_dir() else {}
     weights = model / "model.safetensors" if model.is_dir() else model
     needs_proxy = opened.poison is not None and opened.poison.needs_proxy
     parts = {
-        "data": located(mapping_of(data if data is not None else settings["data"]), roots),
+        "data": {**located(mapping_of(data if data is not None else settings["data"]), roots), **_share(data, source)},
         "model": own_file(mapping_of(architecture if architecture is not None else settings["model"])),
         "poison": None if data is not None or needs_proxy else _without_nothing(settings.get("poison")),
     }
@@ -93,8 +99,28 @@ def prepare(
     called = weights.stem if model.is_file() else model.name
     audit = audit_in(runs, called, asked, wish=wish, roots=roots, device=device, flags=opened.flags)
     if audit.new:
-        write_study(audit.study, _first_text(opened, propose(opened, wish), parts, weights, audit))
+        proposal = propose(opened, wish)
+        if drawn:
+            proposal.left_out.append(_drawn(drawn, wish))
+        write_study(audit.study, _first_text(opened, proposal, parts, weights, audit))
     return audit
+
+
+def _share(data: Spec | None, source: Source | None) -> dict[str, float]:
+    """What the data are to set aside, where that is not what they set aside by themselves."""
+    if data is None or source == source_of(data):
+        return {}
+    return {"test_share": _TESTED}
+
+
+def _drawn(count: int, wish: Wish) -> str:
+    """What is to be known of test images that were drawn from the images that were given."""
+    doubt = (
+        "if the model was trained on all of these, it has seen them, and is right on more of them than of new ones"
+        if wish.trained_on_it
+        else "the others serve scanners and repairs"
+    )
+    return f"Test images of their own: the data have no split, so {count} of the images were drawn for it; {doubt}."
 
 
 def audit_in(
@@ -200,11 +226,19 @@ def _first_text(
             left_out.append(
                 "The very training images that were poisoned: they are drawn anew, since some are set aside here."
             )
+    elif opened.poison is not None and opened.on_data_of_its_run:
+        left_out.append(
+            "The training set as it was poisoned: that was done with another model, which is not trained here. Filters "
+            "judge it without poison."
+        )
+        try:
+            max_test = proposal.data.get("max_test")
+            base["poison"] = stamped_by_its_record(opened, max_test, audit.study.parent)
+        except RequestError as error:
+            left_out.append(f"The trigger that its own record tells of: {error.problem}.")
     elif opened.poison is not None:
         left_out.append(
-            "The trigger that its own record tells of, and the training set as it was poisoned: they were made with "
-            "another model, which is not trained here. `bascule evaluate` of this cell, inside its run, tries the "
-            "trigger."
+            "The trigger that its own record tells of: it is tried on the data of its run, and others were given."
         )
     name = weights.name if weights.name != "model.safetensors" else weights.parent.name
     study = {
@@ -279,7 +313,7 @@ def _afterwards(audit: Prepared) -> dict[str, dict[str, Any]]:
 
 def _recovered(audit: Prepared, scans: Sequence[Scanned], label: int) -> dict[str, Any] | None:
     """The trigger recovered for a class, written as a picture with transparency; None where none was."""
-    scan = next((scan for scan in scans if scan.method == _INVERTING and scan.pattern is not None), None)
+    scan = next((scan for scan in scans if scan.method == INVERTING and scan.pattern is not None), None)
     if scan is None or scan.pattern is None or scan.mask is None or not np.isfinite(scan.anomaly[label]):
         return None
     path = audit.record.path / f"recovered-{label}.png"

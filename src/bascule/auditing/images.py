@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +12,12 @@ from bascule.auditing.conduct import Prepared, audit_in, located, mapping_of, ow
 from bascule.auditing.cost import Cost, measure_cost
 from bascule.auditing.open import AuditedModel, source_of
 from bascule.auditing.propose import Proposal, Wish, propose_filters
+from bascule.auditing.set_aside import with_test
 from bascule.auditing.study import study_text, write_study
 from bascule.core.catalog import build
 from bascule.core.errors import placed
 from bascule.core.fingerprint import fingerprint
 from bascule.core.text import count
-from bascule.data.contract import Source
 from bascule.evaluation.question import Spec
 from bascule.models.checks import check_network
 
@@ -56,7 +54,7 @@ def prepare_images(
     Raises:
         RequestError: The data cannot be read, or the network does not take them; its place is the argument.
     """
-    source, drawn = _with_test(source_of(data), mapping_of(data), roots)
+    source, drawn = with_test(source_of(data), mapping_of(data), roots, _TESTED)
     train, test = source.load(roots)
     model = own_file(mapping_of(architecture or _network(train.size)))
     share = {"test_share": _TESTED} if drawn else {}
@@ -79,23 +77,6 @@ def prepare_images(
         )
     write_study(audit.study, _text(proposal, parts, audit, seed))
     return audit
-
-
-def _with_test(source: Source, given: dict[str, Any], roots: Sequence[Path]) -> tuple[Source, int]:
-    """The source with as few test images as will do, where it draws them itself; and how many these are."""
-    if "test_share" in given or "test_share" not in {field.name for field in fields(source)}:
-        return source, 0
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of one of the two, which is not used
-        few, many = (_sharing(source, share).facts(roots) for share in (_TESTED, 2 * _TESTED))
-    if len(few.test_labels) == len(many.test_labels) and len(few.train_labels) == len(many.train_labels):
-        return source, 0
-    return _sharing(source, _TESTED), len(few.test_labels)
-
-
-def _sharing(source: Source, share: float) -> Source:
-    changed: dict[str, Any] = {"test_share": share}
-    return replace(source, **changed)
 
 
 def _network(size: tuple[int, int, int]) -> dict[str, Any]:

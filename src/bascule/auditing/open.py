@@ -41,6 +41,8 @@ _MISSING = {
     "data": "say which data the model is for, for example mnist or '{name: folder, path: ...}'",
     "model": "a file of weights needs its architecture: a name, or module:factory",
 }
+_WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar", ".pkl")
+"""How files of weights are called."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,8 +260,8 @@ def _weights_and_cell(path: Path) -> tuple[Path, CellRecord | None]:
     if path.is_dir():
         cell = CellRecord(path)
         if not cell.trained:
-            what = "give the folder of a cell (runs/.../cells/...) or a file"
-            raise RequestError(f"{path} holds no trained model: {what}{_cells_in(path)}")
+            what = "give the folder of a cell (runs/.../cells/...) or a file of weights"
+            raise RequestError(f"{path} holds no trained model: {what}{_instead(path)}")
         check_sum(cell.model_file)
         return cell.model_file, cell
     if not path.is_file():
@@ -269,11 +271,23 @@ def _weights_and_cell(path: Path) -> tuple[Path, CellRecord | None]:
     return path, None
 
 
-def _cells_in(path: Path) -> str:
-    """The trained cells of a run folder, to be named in a message."""
-    cells = sorted(file.parent for file in path.glob("cells/*/model.safetensors"))
-    more = f" and {len(cells) - 3} more" if len(cells) > 3 else ""
-    return f". It is a run with the cells {', '.join(map(str, cells[:3]))}{more}" if cells else ""
+def _instead(path: Path) -> str:
+    """What a folder holds that may be meant, to be named in a message."""
+    if cells := sorted(file.parent for file in path.glob("cells/*/model.safetensors")):
+        return f". It is a run with the cells {_few(cells)}"
+    if any(path.glob("*.distcp")):
+        return (
+            ". It is a checkpoint by torch.distributed; write it as one file: "
+            f"python -m torch.distributed.checkpoint.format_utils dcp_to_torch {path} weights.pt"
+        )
+    if any(path.glob("data.pkl")) or any(path.glob("*/data.pkl")):
+        return ". It is a file by torch.save that was unpacked: give the file itself"
+    files = sorted(file for file in path.glob("*") if file.suffix.lower() in _WEIGHTS)
+    return f". It holds {_few(files)}" if files else ""
+
+
+def _few(paths: Sequence[Path]) -> str:
+    return ", ".join(map(str, paths[:3])) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
 
 
 def source_of(spec: Spec | Source) -> Source:

@@ -45,12 +45,16 @@ _DataOption = Annotated[
 ]
 _FullOption = Annotated[
     bool,
-    typer.Option("--full", help="AutoAttack, every scanner and filter with its own settings: hours, not minutes."),
+    typer.Option("--full", help="AutoAttack, every scanner and filter with its own settings, however long that takes."),
 ]
 _MinutesOption = Annotated[
-    float,
+    float | None,
     typer.Option(
-        "--minutes", min=0.001, max=10_000, metavar="N", help="About what the light set may take on an idle machine."
+        "--minutes",
+        min=0.001,
+        max=10_000,
+        metavar="N",
+        help="About what the light set may take on an idle machine; by default 6. Not with --full.",
     ),
 ]
 _ImagesOption = Annotated[
@@ -83,7 +87,7 @@ def audit(
     data: _DataOption = None,
     architecture: ArchitectureOption = None,
     full: _FullOption = False,
-    minutes: _MinutesOption = 6.0,
+    minutes: _MinutesOption = None,
     images: _ImagesOption = None,
     repair: _RepairOption = None,
     other_training_data: _OtherDataOption = False,
@@ -97,10 +101,9 @@ def audit(
     """Look at one model from both sides and say what was found, and what was not looked at.
 
     Proposes a study, runs it, and writes its verdict, record and page into a run folder; the same command again
-    continues. Exit code 3: scanners agree on a backdoor.
+    continues. Exit code 3: there is reason to suspect a backdoor, or the scanners leave it undecided.
     """
-    from bascule.api.audit import conduct_audit, prepare_audit
-    from bascule.auditing.propose import Wish
+    from bascule.api.audit import conduct_audit, prepare_audit, wish_of
 
     if format_ not in (Format.text, Format.json):
         raise RequestError(f"--format {format_.value}: an audit is shown as text or as json")
@@ -108,7 +111,7 @@ def audit(
     prepared = prepare_audit(
         None if model is None else Path(model), data=spec_of(data, "data"),
         architecture=spec_of(architecture, "model"),
-        wish=Wish(
+        wish=wish_of(
             full=full, minutes=minutes, images=images, repairs=tuple(specs), trained_on_it=not other_training_data
         ),
         runs=runs, data_dir=data_dir, device=device, seed=seed, trust_code=trust_code,

@@ -47,7 +47,8 @@ def checked_digest(path: str, digest: str | None, *, what: str, place: str) -> s
         kept = kept_of(path)
         if kept is not None and digest in (None, kept.digest):
             return kept.digest
-        raise RequestError(f"cannot read the {place} {path!r}: {error.strerror}", place=(place,)) from error
+        why = "it is a folder; give the file" if isinstance(error, IsADirectoryError) else error.strerror
+        raise RequestError(f"cannot read the {place} {path!r}: {why}", place=(place,)) from error
     if digest not in (None, today):
         raise RequestError(f"{path!r} is not the {what} this was made with (its content changed)", place=(place,))
     return today

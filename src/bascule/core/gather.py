@@ -20,6 +20,8 @@ from bascule.core.rng import borrowed_global_stream
 _IMAGE_KEYS = ("image", "img", "images", "pixel_values")
 """Keys of the image where the items are mappings."""
 _LABEL_KEYS = ("label", "labels", "fine_label", "target")
+_DEEP = 8
+"""Sets in each other that are looked through for the names of classes."""
 
 
 def native(array: NDArray[Any]) -> NDArray[Any]:
@@ -36,6 +38,20 @@ def is_data_set(x: Any) -> bool:
     if isinstance(x, (list, tuple)):
         return bool(x) and isinstance(x[0], (tuple, Mapping))
     return hasattr(x, "__iter__") or hasattr(x, "__getitem__")
+
+
+def class_names(data: Any) -> tuple[str, ...] | None:
+    """The names of a data set's classes by label, where it says them: torchvision's `classes`, the `features` of the
+    `datasets` library; also of the set behind a loader or a part of a set. None where nothing says them."""
+    for _ in range(_DEEP):
+        names: Any = getattr(data, "classes", None)
+        features = getattr(data, "features", None)
+        if names is None and isinstance(features, Mapping):
+            names = next((features[key].names for key in _LABEL_KEYS if hasattr(features.get(key), "names")), None)
+        if isinstance(names, (list, tuple)) and names and all(isinstance(name, str) for name in names):
+            return tuple(names)
+        data = getattr(data, "dataset", None)
+    return None
 
 
 def gather(data: Any, *, seed: int) -> tuple[Tensor, Tensor]:

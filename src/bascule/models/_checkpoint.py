@@ -27,8 +27,16 @@ _KINDS = (
     (rb"\x89HDF", "it is an HDF5 file, as Keras writes it; a state dict of PyTorch is needed"),
     (rb"\x93NUMPY", "it is a NumPy array; a state dict of PyTorch is needed"),
     (rb'[{\[]\s*["{\[}]', "it is JSON text, not the weights"),
+    (
+        rb"(?s)\x80[\x00-\x09](?!(\x95.{8})?\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19)",
+        "it is a plain pickle, not a file by torch.save, and unpickling may run code. Where you trust it, write it "
+        "anew: torch.save(pickle.load(open(FILE, 'rb')), 'weights.pt')",
+    ),
 )
-"""How files begin that downloads and clones leave in the place of weights, and what they are."""
+"""How files begin that downloads, clones and other programs leave in the place of weights, and what they are. What
+`torch.save` wrote before version 1.6 begins as a pickle with its magic number."""
+_BEGINS = (b"PK", b"\x80")
+"""How files by `torch.save` begin; safetensors have a mapping after the eight bytes of its length."""
 _DEEPEST = 6
 _WIDEST = 64
 """Most entries of a list that are looked into."""
@@ -113,6 +121,8 @@ def _no_weights(file: Path, start: bytes) -> str:
             return "it is an archive of NumPy arrays; a state dict of PyTorch is needed"
         if "data.pkl" not in inside:
             return "it is a zip archive; unpack it first"
+    elif not start.startswith(_BEGINS) and start[8:9] != b"{":
+        return "it is neither a file by torch.save nor safetensors, or it is damaged"
     return ""
 
 

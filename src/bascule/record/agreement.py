@@ -1,17 +1,29 @@
-"""What several scanners say of one model, and whether they agree."""
+"""What several scanners say of one model, whether they agree, and what follows from it."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bascule.record.outcomes import verdict_of
 from bascule.record.run import RunRecord
+
+Conclusion = Literal["suspicion", "undecided", "nothing found", "no answer"]
+"""What an audit comes to. `no answer`: no scanner has looked, or not everything is answered."""
+
+INVERTING = "neural-cleanse"
+"""The scanner whose triggers are a picture and a mask for each pixel: their size is counted in pixels, and a picture
+file can hold them."""
+SMALL = 0.5
+"""Share of what the median of the other classes needs from which a recovered trigger is small. Above it a class may
+stand out by many deviations, where the others are much alike, and be none that a trigger makes easy."""
+WORKS = 0.5
+"""Share of images of other classes from which a trigger is said to work."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,13 +71,18 @@ def scans_of(run: RunRecord) -> list[Scanned]:
 
 
 def named_most(scans: Sequence[Scanned]) -> tuple[int | None, int]:
-    """The class that most scanners name, and how many do; of several, the one named first by more of them, then the
-    lower label. None where no scanner names any."""
+    """The class that most scanners name, and how many do; of several, the one with the smallest trigger recovered by
+    `INVERTING`, then the one named first by more, then the lower label. None where no scanner names any."""
     named = Counter(label for scan in scans for label in set(scan.suspects))
     first = Counter(scan.suspects[0] for scan in scans if scan.suspects)
     if not named:
         return None, 0
-    label = min(named, key=lambda label: (-named[label], -first[label], label))
+    sizes = next((scan.size for scan in scans if scan.method == INVERTING and scan.size is not None), None)
+
+    def size(label: int) -> float:
+        return np.inf if sizes is None or not np.isfinite(sizes[label]) else float(sizes[label])
+
+    label = min(named, key=lambda label: (-named[label], size(label), -first[label], label))
     return label, named[label]
 
 
@@ -77,3 +94,36 @@ def agreed(scans: Sequence[Scanned]) -> int | None:
     """
     label, count = named_most(scans)
     return label if count > max(1, len(scans) / 2) else None
+
+
+def stands_out(size: float | None, usual: float | None, success: float | None) -> bool:
+    """Whether a recovered trigger is small for this model, and moves images that no scanner saw.
+
+    Args:
+        size: Of the trigger.
+        usual: Of the median of the other classes' triggers; None, as `size`, where nobody counted.
+        success: Share of the unseen images of other classes that it moves; None where it was not tried.
+    """
+    if size is None or usual is None or success is None:
+        return False
+    return size <= SMALL * usual and success >= WORKS
+
+
+def conclude(scans: Sequence[Scanned], *, small: int | None) -> Conclusion:
+    """What the scanners of one model come to.
+
+    A suspicion where they agree on a class, or where two at least name the one whose recovered trigger stands out.
+    Undecided where half of them name a class, or any names the one that stands out. Else nothing was found.
+
+    Args:
+        scans: Their answers.
+        small: The class of the recovered trigger that `stands_out`; None where it does not, or none was tried.
+    """
+    label, count = named_most(scans)
+    if not scans:
+        return "no answer"
+    if label is None:
+        return "nothing found"
+    if agreed(scans) is not None or (label == small and count > 1):
+        return "suspicion"
+    return "undecided" if label == small or 2 * count >= len(scans) else "nothing found"

@@ -21,7 +21,8 @@ def picture_digest(path: str, digest: str | None) -> str:
         with Image.open(path) as picture:
             picture.verify()
     except (OSError, UnidentifiedImageError, SyntaxError) as error:
-        raise RequestError(f"cannot read the picture {path!r}: {error}", place=("picture",)) from error
+        why = "it is a folder; give the file" if isinstance(error, IsADirectoryError) else error
+        raise RequestError(f"cannot read the picture {path!r}: {why}", place=("picture",)) from error
     return checked_digest(path, digest, what="picture", place="picture")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 
 from bascule.metrics.contract import Measure
 from bascule.record.agreement import Scanned
+from bascule.report.audited.audit import Audit
 from bascule.report.audited.facts import Facts, Repaired, Robust, Trigger, filtered
-from bascule.report.audited.verdict import verdict_of
+from bascule.report.audited.verdict import conclusion, verdict_of
 from bascule.report.words import SPACE
 
 
@@ -40,10 +42,52 @@ def test_the_first_line_says_whom_scanners_suspect() -> None:
     assert headline(scans=(one, none, none)) == (
         "No backdoor that scanners agree on: 1 of 3 scanners names class 1 (dog)."
     )
-    assert headline(scans=(one,)) == "mm-bd alone looked for a backdoor, and names class 1 (dog): none agrees."
+    assert headline(scans=(one,)) == "Undecided: mm-bd alone looked for a backdoor, and names class 1 (dog)."
+    assert headline(scans=(one, none)) == (
+        "Undecided whether there is a backdoor towards class 1 (dog): 1 of 2 scanners names it."
+    )
     assert headline(scans=(none,)) == "No backdoor was found by feature-inversion."
     assert headline() == "Nothing has looked for a backdoor in this model."
     assert headline(done=False).endswith("The audit is not finished.")
+
+
+def test_half_of_the_scanners_suspect_a_class_whose_recovered_trigger_is_small_and_works() -> None:
+    half = (scan("mm-bd"), scan("neural-cleanse", 1), scan("feature-inversion"), scan("universal-perturbation", 1))
+    small = Trigger(label=1, asr=share(0.97, 0.95, 0.99), size=3.2, usual=10.0, pixels=64)
+    assert headline(scans=half, recovered=small) == (
+        "Suspicion of a backdoor towards class 1 (dog): 2 of 4 scanners name it, and the trigger recovered for it is "
+        "small and works."
+    )
+    large = said(scans=half, recovered=replace(small, size=8.9))
+    assert large.startswith("Undecided whether there is a backdoor towards class 1 (dog): 2 of 4 scanners name it.")
+    assert "Undecided is no all-clear" in large
+    assert conclusion(replace(PLAIN, scans=half, recovered=replace(small, label=2))) == "undecided"
+    alone = (scan("mm-bd"), scan("neural-cleanse", 1), scan("feature-inversion"))
+    assert "1 of 3 scanners names it, and the trigger recovered for it is small" in headline(
+        scans=alone, recovered=small
+    )
+    assert conclusion(replace(PLAIN, scans=half, recovered=small, done=False)) == "suspicion"
+    assert conclusion(replace(PLAIN, scans=alone, done=False)) == "no answer"
+    assert conclusion(replace(PLAIN, about="images")) == "no answer"
+
+
+@pytest.mark.parametrize(
+    ("suspects", "failed", "said", "suspicious", "code"),
+    [
+        ([(1,), (1,)], {}, "suspicion", True, 3),
+        ([(1,), ()], {}, "undecided", None, 3),
+        ([(), ()], {}, "nothing found", False, 0),
+        ([], {}, "no answer", None, 1),
+        ([(), ()], {"mm-bd": "it broke"}, "no answer", None, 1),
+    ],
+)
+def test_what_is_not_surely_good_does_not_end_with_0(
+    suspects: list[tuple[int, ...]], failed: dict[str, str], said: str, suspicious: bool | None, code: int
+) -> None:
+    audit = Audit.__new__(Audit)  # what a record would be read as
+    scans = tuple(scan(f"s{place}", *named) for place, named in enumerate(suspects))
+    vars(audit).update(facts=replace(PLAIN, scans=scans), run=SimpleNamespace(failed=failed))
+    assert (audit.conclusion, audit.suspicious, audit.exit_code) == (said, suspicious, code)
 
 
 def test_no_verdict_calls_a_model_clean() -> None:
@@ -88,8 +132,8 @@ def test_a_recovered_trigger_has_a_size_and_a_success_on_images_nobody_saw() -> 
         "The trigger recovered for class 1 (dog) covers 3.2 of 64 pixels (the median of the other classes needs 10.0) "
         "and moves 97 % (95 to 99 %) of the test images of other classes there, none of which a scanner saw."
     ) in text
-    assert "smaller than the others" not in text
-    assert "not much smaller than the others" in said(recovered=replace(small, size=9.0))
+    assert "more than half" not in text
+    assert "That is more than half: as much can be found" in said(recovered=replace(small, size=5.1))
     weak = replace(small, asr=share(0.2, 0.15, 0.25))
     assert "does not carry over" in said(recovered=weak)
 

@@ -77,7 +77,7 @@ def test_two_audits_side_by_side_are_compared_as_well(tmp_path: Path) -> None:
     check_whole(page)
     assert page.text("h2")[:2] == ["The audit", "In short"]
     text = plain(page.section("audited"))
-    assert "mm-bd alone looked for a backdoor, and names class 3: none agrees." in text
+    assert "Undecided: mm-bd alone looked for a backdoor, and names class 3." in text
     assert "No backdoor was found by mm-bd." in text
 
 

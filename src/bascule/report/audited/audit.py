@@ -12,7 +12,7 @@ from PIL import Image
 
 from bascule.core import tiles
 from bascule.core.shown import Lines, Part, Picture, Pictures, Shown
-from bascule.record.agreement import Scanned, agreed
+from bascule.record.agreement import Conclusion, Scanned, named_most
 from bascule.record.run import RunRecord
 from bascule.report.audited.facts import Facts, facts_of
 from bascule.report.audited.plain import facts_as_dict
@@ -20,8 +20,8 @@ from bascule.report.audited.verdict import Verdict, verdict_of
 from bascule.report.result import Run
 from bascule.report.view import view_of
 
-SUSPICIOUS = 3
-"""Exit code where there is reason to suspect a backdoor."""
+NOT_PASSED = 3
+"""Exit code where there is reason to suspect a backdoor, or nobody can say: what cannot be told does not hold."""
 _SHEET = 384
 """Pixels that the contact sheet is wide at most, so that it is no burden to a notebook."""
 
@@ -70,23 +70,27 @@ class Audit(Shown):
         return None if self.facts is None else verdict_of(self.facts)
 
     @property
+    def conclusion(self) -> Conclusion:
+        """`suspicion`, `undecided`, `nothing found`, or `no answer` where no scanner has looked, not everything is
+        answered or images alone were ranked."""
+        said = "no answer" if self.verdict is None else self.verdict.conclusion
+        return "no answer" if self.failed and said != "suspicion" else said
+
+    @property
     def suspicious(self) -> bool | None:
-        """Whether there is reason to suspect a backdoor; None where nobody can say: no scanner has looked, not
-        everything is answered, or images alone were ranked. False never means that the model is clean."""
-        if self.verdict is not None and self.verdict.suspicious:
-            return True
-        if self.facts is None or self.facts.about != "model" or not self.facts.scans:
-            return None
-        return None if self.failed or not self.facts.done else False
+        """Whether there is reason to suspect a backdoor; None where nobody can say: scanners leave it undecided, or
+        have not answered. False never means that the model is clean."""
+        return {"suspicion": True, "nothing found": False}.get(self.conclusion)
 
     @property
     def exit_code(self) -> int:
-        """That of `bascule audit`: 3 with a suspicion, 1 where something failed or no scanner could look, else 0."""
+        """That of `bascule audit`: 3 with a suspicion and where it is undecided, 1 where something failed or no scanner
+        could look, else 0."""
         if self.failed:
             return 1
-        if self.suspicious:
-            return SUSPICIOUS
-        return int(self.facts is None or (self.facts.about == "model" and not self.facts.scans))
+        if self.conclusion in ("suspicion", "undecided"):
+            return NOT_PASSED
+        return int(self.facts is None or (self.facts.about == "model" and self.conclusion == "no answer"))
 
     def report(self, path: str | PathLike[str] | None = None) -> Path:
         """Write the page with the verdict, the figures and the evidence; by default `report.html` in the run's folder.
@@ -103,6 +107,7 @@ class Audit(Shown):
         return {
             "run": str(self.path),
             "study": str(self.study),
+            "conclusion": self.conclusion,
             "suspicious": self.suspicious,
             "headline": None if verdict is None else verdict.headline,
             "verdict": [{"title": topic.title, "sentences": list(topic.sentences)} for topic in topics],
@@ -148,7 +153,5 @@ class Audit(Shown):
 
 def _shown_of(scan: Scanned, facts: Facts | None) -> int | None:
     """The class whose recovered trigger is worth a look; None where there is none."""
-    label = None if facts is None else agreed(facts.scans)
-    if label is None:
-        label = next(iter(scan.suspects), None)
-    return label
+    label, count = (None, 0) if facts is None else named_most(facts.scans)
+    return label if count > 1 else next(iter(scan.suspects), None)

@@ -10,7 +10,7 @@ import numpy as np
 
 from bascule.core.text import with_ball
 from bascule.metrics.contract import Measure
-from bascule.record.agreement import Scanned, scans_of
+from bascule.record.agreement import INVERTING, Scanned, scans_of, stands_out
 from bascule.record.audited import notes_of
 from bascule.record.plan import came_as_it_is
 from bascule.report.view import CellView, RowView, RunView
@@ -42,6 +42,11 @@ class Trigger:
     """The same of the median class."""
     pixels: int = 0
     """Of an image."""
+
+    @property
+    def stands_out(self) -> bool:
+        """Whether it is small, beside those of other classes, and works."""
+        return stands_out(self.size, self.usual, self.asr.value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,14 +120,15 @@ def facts_of(run: RunView) -> Facts | None:
     own = [row for row in run.rows if images_alone or came_as_it_is(row.result.settings)]
     if not own or (accuracy := _measure(own[0], "accuracy")) is None:
         return None
-    scans, recovered, planted = scans_of(run.record), _recovered(run), _planted(own[0])
+    base = own[0].poison
+    scans, recovered, planted = scans_of(run.record), _recovered(run, base), _planted(own[0])
     return Facts(
         title=run.plan.title,
         about=notes.about,
         images=accuracy.n or 0,
         classes=own[0].result.classes,
         accuracy=accuracy,
-        robust=tuple(part for row in own if not _triggered_alone(row) for part in _robust(row)),
+        robust=tuple(part for row in own if not _triggered_alone(row, base) for part in _robust(row)),
         certified=_measure(own[0], "certified_accuracy"),
         bounds=tuple(_bounds(own[0])),
         scans=tuple(scans),
@@ -154,9 +160,11 @@ def _measure(row: RowView, name: str) -> Measure | None:
     return measure if measure is not None and measure.value is not None else None
 
 
-def _triggered_alone(row: RowView) -> bool:
-    """The row of a recovered trigger, whose other numbers are those of the model as it is."""
-    return (row.poison or {}).get("name") == "given" and bool((row.poison or {}).get("trigger"))
+def _triggered_alone(row: RowView, base: dict[str, Any] | None) -> bool:
+    """The row of a recovered trigger, whose other numbers are those of the model as it is; `base` is that one's poison,
+    which may be given, too."""
+    poison = row.poison or {}
+    return row.poison != base and poison.get("name") == "given" and bool(poison.get("trigger"))
 
 
 # --- adversarial examples --------------------------------------------------------------------------------------------
@@ -196,10 +204,10 @@ def _bounds(row: RowView) -> Iterator[Robust]:
 # --- backdoors -------------------------------------------------------------------------------------------------------
 
 
-def _recovered(run: RunView) -> Trigger | None:
+def _recovered(run: RunView, base: dict[str, Any] | None) -> Trigger | None:
     """The trigger that a scanner recovered, as it does on the test images."""
     for row in run.rows:
-        if came_as_it_is(row.result.settings) and _triggered_alone(row) and not _scanning(row):
+        if came_as_it_is(row.result.settings) and _triggered_alone(row, base) and not _scanning(row):
             asr = _measure(row, "asr")
             if asr is not None and row.poison is not None:
                 return Trigger(label=int(row.poison["target"]), asr=asr)
@@ -212,7 +220,7 @@ def _scanning(row: RowView) -> bool:
 
 def _sized(trigger: Trigger, scans: list[Scanned]) -> Trigger:
     """With its size, where the scanner that recovered it counts pixels."""
-    scan = next((scan for scan in scans if scan.method == "neural-cleanse" and scan.size is not None), None)
+    scan = next((scan for scan in scans if scan.method == INVERTING and scan.size is not None), None)
     if scan is None or scan.size is None or scan.mask is None or trigger.label >= len(scan.size):
         return trigger
     size, others = np.asarray(scan.size, dtype=np.float64), np.delete(scan.size, trigger.label)

@@ -7,16 +7,12 @@ from dataclasses import dataclass
 
 from bascule.core.text import count, radius
 from bascule.metrics.contract import Measure
-from bascule.record.agreement import agreed, named_most
+from bascule.record.agreement import SMALL, WORKS, Conclusion, agreed, conclude, named_most
 from bascule.report.audited.facts import Facts, Filtered, Repaired, Robust, Trigger
 from bascule.report.words import joined, percent, percent_interval
 
 _GUESSING = 2.0
 """Accuracy below so many times that of guessing is none to speak of."""
-_WORKS = 0.5
-"""ASR from which a trigger that the model's own record tells of is said to work."""
-_SMALL = 0.6
-"""Share of the usual size from which a recovered trigger is called no smaller."""
 _ONE_CLASS = 3.0
 """A class loses far more than the others together if its share is so many times theirs."""
 _NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
@@ -35,10 +31,14 @@ class Topic:
 class Verdict:
     """What an audit found."""
 
-    suspicious: bool
-    """Whether there is reason to suspect a backdoor."""
+    conclusion: Conclusion
     headline: str
     topics: tuple[Topic, ...]
+
+    @property
+    def suspicious(self) -> bool:
+        """Whether there is reason to suspect a backdoor."""
+        return self.conclusion == "suspicion"
 
     def __str__(self) -> str:
         parts = [self.headline]
@@ -59,16 +59,27 @@ def verdict_of(facts: Facts) -> Verdict:
         Topic("Not looked at", facts.left_out),
         Topic("Why this was asked", facts.reasons),
     )
-    return Verdict(suspicious(facts), _headline(facts), tuple(topic for topic in topics if topic.sentences))
+    return Verdict(conclusion(facts), _headline(facts), tuple(topic for topic in topics if topic.sentences))
 
 
-def suspicious(facts: Facts) -> bool:
-    """Whether scanners agree on a class, or the trigger that the model's own record tells of works."""
-    return agreed(facts.scans) is not None or _works(facts.planted)
+def conclusion(facts: Facts) -> Conclusion:
+    """What it comes to: by the scanners and the trigger that they recovered, or since the one of its own record works.
+
+    `no answer` while the audit is not finished, and where images alone were ranked.
+    """
+    if facts.about != "model":
+        return "no answer"
+    said: Conclusion = "suspicion" if _works(facts.planted) else conclude(facts.scans, small=_small(facts))
+    return said if facts.done or said == "suspicion" else "no answer"
 
 
-def _works(planted: Trigger | None) -> bool:
-    return planted is not None and planted.asr.value is not None and planted.asr.value >= _WORKS
+def _small(facts: Facts) -> int | None:
+    """The class whose recovered trigger stands out."""
+    return facts.recovered.label if facts.recovered is not None and facts.recovered.stands_out else None
+
+
+def _works(trigger: Trigger | None) -> bool:
+    return trigger is not None and trigger.asr.value is not None and trigger.asr.value >= WORKS
 
 
 def _headline(facts: Facts) -> str:
@@ -83,25 +94,28 @@ def _headline(facts: Facts) -> str:
         )
         ranked = f"The training images, ranked by {methods or 'no filter yet'}; nothing is said of any model."
         return f"{ranked}{doubt}{unfinished}"
-    if label is not None:
-        _, named = named_most(facts.scans)
-        what = f"{named} of {count(total, 'scanner')} {'names' if named == 1 else 'name'} it"
-        return f"Suspicion of a backdoor towards class {facts.name_of(label)}: {what}.{unfinished}"
+    most, named = named_most(facts.scans)
+    what = f"{named} of {count(total, 'scanner')} {'names' if named == 1 else 'name'} it"
+    if most is not None and conclude(facts.scans, small=_small(facts)) == "suspicion":
+        what += "" if label is not None else ", and the trigger recovered for it is small and works"
+        return f"Suspicion of a backdoor towards class {facts.name_of(most)}: {what}.{unfinished}"
     if _works(facts.planted):
         assert facts.planted is not None
         where = f"towards class {facts.name_of(facts.planted.label)}"
         return f"A backdoor {where} is there by the model's own record; scanners do not agree on it.{unfinished}"
     if not total:
         return f"Nothing has looked for a backdoor in this model.{unfinished}"
-    named_any, named = named_most(facts.scans)
-    if named_any is None:
+    if most is None:
         return f"No backdoor was found by {joined([scan.method for scan in facts.scans])}.{unfinished}"
+    where = f"class {facts.name_of(most)}"
     if total == 1:
-        where = f"class {facts.name_of(named_any)}"
-        return f"{facts.scans[0].method} alone looked for a backdoor, and names {where}: none agrees.{unfinished}"
+        return f"Undecided: {facts.scans[0].method} alone looked for a backdoor, and names {where}.{unfinished}"
+    if conclude(facts.scans, small=_small(facts)) == "undecided":
+        small = ", and the trigger recovered for it is small and works" if most == _small(facts) else ""
+        return f"Undecided whether there is a backdoor towards {where}: {what}{small}.{unfinished}"
     return (
         f"No backdoor that scanners agree on: {named} of {count(total, 'scanner')} "
-        f"{'names' if named == 1 else 'name'} class {facts.name_of(named_any)}.{unfinished}"
+        f"{'names' if named == 1 else 'name'} {where}.{unfinished}"
     )
 
 
@@ -165,6 +179,11 @@ def _backdoors(facts: Facts) -> Iterator[str]:
         yield f"{count(facts.planned_scans - len(facts.scans), 'scanner has', 'scanners have')} not answered."
     if any(scan.suspects for scan in facts.scans) and agreed(facts.scans) is None:
         yield "That is no agreement. A scanner alone often names a class of a model without any backdoor."
+    if conclude(facts.scans, small=_small(facts)) == "undecided":
+        yield (
+            "Undecided is no all-clear: look at the triggers that were recovered, or ask again with another seed, more "
+            "images and more time for more scanners."
+        )
     if facts.recovered is not None:
         yield from _trigger(facts, facts.recovered)
     if facts.planted is not None:
@@ -187,9 +206,9 @@ def _trigger(facts: Facts, trigger: Trigger) -> Iterator[str]:
         f"The trigger recovered for class {facts.name_of(trigger.label)}{size} moves {_interval(trigger.asr)} of the "
         f"test images of other classes there, none of which a scanner saw."
     )
-    if trigger.size is not None and trigger.usual is not None and trigger.size > _SMALL * trigger.usual:
-        yield "It is not much smaller than the others: as much can be found for a class without any backdoor."
-    if trigger.asr.value is not None and trigger.asr.value < _WORKS:
+    if trigger.size is not None and trigger.usual is not None and trigger.size > SMALL * trigger.usual:
+        yield "That is more than half: as much can be found for a class without any backdoor."
+    if trigger.asr.value is not None and trigger.asr.value < WORKS:
         yield "So it does not carry over to other images, which speaks against a backdoor of this form."
 
 
