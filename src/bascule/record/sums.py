@@ -14,6 +14,7 @@ from pathlib import Path
 from bascule.core.errors import RequestError
 from bascule.core.files import write_atomically
 from bascule.core.fingerprint import file_digest
+from bascule.record.holding import refuse_taken_over
 
 _BEFORE = "# before: "
 _TRIES = 3
@@ -42,7 +43,11 @@ def write_summed(path: Path, write: Callable[[Path], object]) -> None:
     Args:
         path: The file.
         write: Writes the content to the path that it is given.
+
+    Raises:
+        RequestError: Another process has taken over what this one held to write it.
     """
+    refuse_taken_over(path)
 
     def with_sum(temporary: Path) -> None:
         write(temporary)
