@@ -88,7 +88,8 @@ class Hold:
             with suppress(OSError):
                 if self._is_own(_read(self._holder)):
                     self._holder.unlink(missing_ok=True)
-        self._system.release()
+        with suppress(OSError):  # a server that was away has let go of it
+            self._system.release()
 
     def check(self, path: Path) -> None:
         """See that a file may still be written, if it is in the folder that the lock is over.

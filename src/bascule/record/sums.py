@@ -7,6 +7,7 @@ hand, is taken as it is.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -88,19 +89,31 @@ def read_checked(path: Path) -> bytes:
         DamagedError: Its sum is another one.
         FileNotFoundError: There is none.
     """
-    for _ in range(_TRIES):
+    content = b""
+
+    def digest() -> str:
+        nonlocal content
         content = path.read_bytes()
-        if _right(path, hashlib.sha256(content).hexdigest()):
-            return content
-    raise _damaged(path)
+        return hashlib.sha256(content).hexdigest()
+
+    _compare(path, digest)
+    return content
 
 
 def check_sum(path: Path) -> None:
     """As `read_checked`, of a file that is too large to be read at once."""
-    for _ in range(_TRIES):
-        if _right(path, file_digest(path)):
-            return
-    raise _damaged(path)
+    _compare(path, lambda: file_digest(path))
+
+
+def _compare(path: Path, digest: Callable[[], str]) -> None:
+    for again in reversed(range(_TRIES)):
+        try:
+            if _right(path, digest()):
+                return
+        except OSError as error:
+            if error.errno != errno.ESTALE or not again:  # another machine replaced it while it was read
+                raise
+    raise DamagedError(path, f"it is damaged: its SHA-256 is not the one in {sum_file(path).name}")
 
 
 def set_aside(path: Path, ending: str = "damaged") -> Path:
@@ -116,7 +129,3 @@ def set_aside(path: Path, ending: str = "damaged") -> Path:
 def _right(path: Path, digest: str) -> bool:
     sums = sums_of(path) if sum_file(path).is_file() else ()
     return not sums or digest in sums
-
-
-def _damaged(path: Path) -> DamagedError:
-    return DamagedError(path, f"it is damaged: its SHA-256 is not the one in {sum_file(path).name}")
