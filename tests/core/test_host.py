@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from bascule.core.host import rarely_collecting, settle
+from bascule.core.host import is_running, rarely_collecting, settle
 
 
 def test_waiting_threads_sleep_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,3 +52,14 @@ def test_the_collector_is_as_before_afterwards() -> None:
     with rarely_collecting():
         assert gc.get_threshold()[0] > before[0]
     assert gc.get_threshold() == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="told by /proc")
+def test_a_process_that_nobody_has_asked_after_does_not_go_on() -> None:
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    assert is_running(process.pid)
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # ended, and still in the table of processes
+    assert not is_running(process.pid)
+    process.communicate()
+    assert not is_running(process.pid)
