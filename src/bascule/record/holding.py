@@ -33,6 +33,8 @@ _BEAT = 2.0
 """Seconds between two counts of a holder."""
 _WATCH = 25.0
 """Seconds that a holder stands still before it is nobody's: longer than a client goes on showing what a file was."""
+_ENOUGH = 3
+"""Counts by which it is somebody's, who has had the time to take a forgotten lock again."""
 _LOOK = 0.5
 """Seconds between two looks at a holder."""
 _UNSUPPORTED = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
@@ -53,7 +55,7 @@ class Hold:
     def __init__(self, lock: Path, over: Path, system: FileLock, *, lockable: bool) -> None:
         self.lockable = lockable
         """Whether the file system has locks at all."""
-        self._lock, self._over, self._system = lock, _whole(over), system
+        self.lock, self._over, self._system = lock, _whole(over), system
         self._holder, self._who = holder_of(lock), ""
         self._token, self._counted = secrets.token_hex(8), 0
         self._end = threading.Event()
@@ -131,7 +133,7 @@ class Hold:
 
     def _take_again(self) -> None:
         """A server that has forgotten the lock grants it once more; then it is as before."""
-        again = FileLock(self._lock, timeout=0, thread_local=False)
+        again = FileLock(self.lock, timeout=0, thread_local=False)
         if take(again):
             before, self._system = self._system, again
             before.release()
@@ -196,27 +198,31 @@ def find_unseen(locks: Iterable[Path]) -> Path | None:
     Args:
         locks: Locks beside which there are holders.
     """
-    doubtful = list(locks)
+    own = {_whole(one.lock) for one in list(_OWN.values())}
+    doubtful = [lock for lock in locks if _whole(lock) not in own]
     while doubtful:
         for lock in list(doubtful):
-            system = FileLock(lock, timeout=0, thread_local=False)
-            try:
-                if take(system) is False:
-                    doubtful.remove(lock)
-                    continue
-                found = _look(lock)
-                if found is _Holder.NOBODYS:
-                    holder_of(lock).unlink(missing_ok=True)
-                system.release()
-            except OSError:
-                found = _Holder.NOBODYS  # somebody else's run, which may be read and not be locked from here
-            if found is _Holder.COUNTS:
-                return lock
-            if found is not _Holder.STANDS:
+            found = _look(lock)  # without the lock, which its holder may be about to take again
+            if found is _Holder.GONE or is_taken(lock):
                 doubtful.remove(lock)
+            elif found is _Holder.NOBODYS:
+                _remove_holder(lock)
+                doubtful.remove(lock)
+            elif found is _Holder.COUNTS:
+                return lock
         if doubtful:
             time.sleep(_LOOK)
     return None
+
+
+def _remove_holder(lock: Path) -> None:
+    """Remove one that is nobody's, unless somebody has come meanwhile."""
+    system = FileLock(lock, timeout=0, thread_local=False)
+    with suppress(OSError):  # somebody else's run, which may be read and not be written from here
+        if take(system) is not False:
+            if _look(lock) is _Holder.NOBODYS:
+                holder_of(lock).unlink(missing_ok=True)
+            system.release()
 
 
 # --- the system's lock -----------------------------------------------------------------------------------------------
@@ -318,7 +324,7 @@ def _look(lock: Path) -> _Holder:
     known.looked = now
     if known.still >= _WATCH:
         return _Holder.NOBODYS
-    return _Holder.COUNTS if known.counts > 1 else _Holder.STANDS
+    return _Holder.COUNTS if known.counts >= _ENOUGH else _Holder.STANDS
 
 
 def _has_ended(content: bytes) -> bool:
