@@ -118,11 +118,11 @@ def test_who_works_elsewhere_is_found_though_the_system_would_grant_the_lock(
 def test_of_two_that_begin_at_the_same_time_one_sees_the_other(
     part: Part | None, own: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each looks for others when it can be seen itself."""
+    """Each looks for others before, and again when it can be seen itself."""
     seen: list[bool] = []
     monkeypatch.setattr("bascule.record.lock._refuse_unseen", lambda folder: seen.append((folder / own).is_file()))
     with lock_run(tmp_path, "bascule run", part):
-        assert seen == [True]
+        assert seen == [False, True]
 
 
 def test_a_cell_that_somebody_is_at_elsewhere_is_waited_for(tmp_path: Path) -> None:
@@ -144,12 +144,27 @@ def test_a_cell_that_somebody_is_at_elsewhere_is_waited_for(tmp_path: Path) -> N
     assert list(cell.glob("*.holder")) == []
 
 
-def test_what_is_nobodys_is_watched_once(tmp_path: Path) -> None:
-    for name in ("1-of-4", "3-of-4"):
-        (tmp_path / ".parts").mkdir(exist_ok=True)
-        (tmp_path / ".parts" / f"{name}.holder").write_text(holder())
+def test_what_is_nobodys_is_watched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All at the same time, and only then is anybody kept waiting."""
+    left = [tmp_path / ".parts" / f"{name}.holder" for name in ("1-of-4", "2-of-4", "3-of-4")]
+    for path in [*left, tmp_path / ".holder", tmp_path / "cells" / "one" / ".holder"]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(holder())
+    found = holding.find_unseen
+    looked: list[list[str]] = []
+
+    def note(locks: Any) -> Any:
+        given = list(locks)
+        looked.append(sorted(lock.name for lock in given))
+        return found(given)
+
+    monkeypatch.setattr("bascule.record.lock.find_unseen", note)
     with lock_run(tmp_path, "bascule run", Part(2, 4)) as let_others_begin:
         assert [path.name for path in (tmp_path / ".parts").glob("*-*.holder")] == ["2-of-4.holder"]
+        assert looked == [
+            [".lock", ".lock", "1-of-4.lock", "2-of-4.lock", "3-of-4.lock"],
+            [".lock", ".lock", "2-of-4.lock"],
+        ]
         let_others_begin()
 
 

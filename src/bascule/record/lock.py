@@ -67,6 +67,7 @@ def lock_run(folder: Path, command: str, part: Part | None = None) -> Iterator[C
         RequestError: Another process works on it, or on the same part of it; says which.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    _refuse_unseen(folder)
     if part is not None:
         with _lock_part(folder, command, part) as let_others_begin:
             yield let_others_begin
@@ -131,12 +132,13 @@ def _refused(who: str, what: str) -> str:
 def _refuse_unseen(folder: Path) -> None:
     """See that whoever works on the run or its cells has locks that are seen from here.
 
-    Called when this process can be seen by others: of two that begin at the same time, one sees the other.
+    Called before, so that all that others have left is watched at once, and again when this process can be seen
+    itself: of two that begin at the same time, one sees the other.
 
     Raises:
         RequestError: Somebody has not.
     """
-    holders = [*folder.glob(".parts/*.holder"), *folder.glob("cells/*/.holder")]
+    holders = [*folder.glob(".holder"), *folder.glob(".parts/*.holder"), *folder.glob("cells/*/.holder")]
     if unseen := find_unseen(lock_of(holder) for holder in holders):
         raise RequestError(_unseen(unseen, f"{folder}"))
 
