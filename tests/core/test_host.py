@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from bascule.core.host import rarely_collecting, settle
+from bascule.core.host import is_running, rarely_collecting, settle
 from orphans import check_ends_with_its_starter
 
 
@@ -62,3 +62,14 @@ def test_a_process_ends_with_the_one_that_started_it(platform: str) -> None:
     child = f"import os, sys, time\nsys.platform = {platform!r}\nfrom bascule.core.host import end_with\n"
     child += "end_with(os.getppid())\nprint('up', flush=True)\ntime.sleep(300)"
     check_ends_with_its_starter(f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {child!r}])")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="told by /proc")
+def test_a_process_that_nobody_has_asked_after_does_not_go_on() -> None:
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    assert is_running(process.pid)
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # ended, and still in the table of processes
+    assert not is_running(process.pid)
+    process.communicate()
+    assert not is_running(process.pid)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import pickle
 import random
 import shutil
@@ -186,6 +188,27 @@ def test_damage_is_not_taken_for_what_was_there_before(tmp_path: Path) -> None:
     path.write_text("won")
     with pytest.raises(DamagedError):
         read_checked(path)
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_file_that_another_machine_replaces_while_it_is_read_is_read_again(
+    times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, really, failed = tmp_path / "cell.json", Path.read_bytes, []
+    write_summed(path, lambda temporary: temporary.write_text("{}"))
+
+    def gone(self: Path) -> bytes:
+        if self == path and len(failed) < times:
+            failed.append(self)
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return really(self)
+
+    monkeypatch.setattr(Path, "read_bytes", gone)
+    if times == 1:
+        assert read_checked(path) == b"{}"
+    else:
+        with pytest.raises(OSError, match="Stale file handle"):
+            read_checked(path)
 
 
 def test_a_damage_keeps_its_kind_between_processes() -> None:

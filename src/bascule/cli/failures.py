@@ -25,6 +25,7 @@ _REMEDIES = {
     errno.EISDIR: "Give the name of a file, not of a folder",
     errno.ELOOP: "Its links lead in a circle",
     errno.ESTALE: "The network drive has gone: mount it again",
+    errno.ENOTCONN: "The network drive has gone: mount it again",
 }
 _KEPT = "What is finished is kept; the same command continues."
 

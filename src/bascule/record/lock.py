@@ -7,31 +7,24 @@ runs/<study>/.parts/2-of-4.lock          a part, as long as it works
 runs/<study>/cells/<fingerprint>/.lock   whoever writes into the folder of this cell
 ```
 
-Beside the first and the third, in a file `.holder`, stands who it is. The system lets go of a lock when its process
+Beside each, in a file `.holder`, stands who it is (`record.holding`). The system lets go of a lock when its process
 ends, however it does.
 """
 
 from __future__ import annotations
 
-import errno
-import os
-import platform
 import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
-from filelock import BaseFileLock, FileLock, Timeout
-
 from bascule.core.errors import RequestError
-from bascule.core.files import write_atomically
 from bascule.core.progress import nothing
 from bascule.core.text import count
+from bascule.record.holding import HeldError, find_unseen, hold, holder_of, is_held, is_taken, lock_of, who_has
 
-_UNSUPPORTED = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 _PATIENCE = 120.0
 """Seconds that a part waits for others that are beginning, each of which takes far less than one."""
 _GLANCE = 2.0
@@ -74,15 +67,16 @@ def lock_run(folder: Path, command: str, part: Part | None = None) -> Iterator[C
         RequestError: Another process works on it, or on the same part of it; says which.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    _refuse_unseen(folder)
     if part is not None:
         with _lock_part(folder, command, part) as let_others_begin:
             yield let_others_begin
         return
-    with _taken(folder / ".lock", _busy(folder / ".holder", folder)):
+    with _taken(folder / ".lock", folder, command, f"{folder}"):
         if at_work := parts_at_work(folder):
             raise RequestError(refusal(at_work, folder))
-        with _named(folder / ".holder", command):
-            yield nothing
+        _refuse_unseen(folder)
+        yield nothing
 
 
 @contextmanager
@@ -90,16 +84,16 @@ def _lock_part(folder: Path, command: str, part: Part) -> Iterator[Callable[[], 
     place = folder / ".parts"
     place.mkdir(exist_ok=True)
     with ExitStack() as door:
-        beginning = f"{place / '.lock'} was held for {_PATIENCE:.0f} s by another part that is beginning"
-        door.enter_context(_taken(place / ".lock", lambda: f"{beginning}: is it stopped?", patience=_PATIENCE))
+        beginning = (
+            f"{place / '.lock'} was held for {_PATIENCE:.0f} s by another part that is beginning: is it stopped?"
+        )
+        door.enter_context(_taken(place / ".lock", place, command, f"{folder}", patience=_PATIENCE, busy=beginning))
         # Parts begin one after another, and so what is held now is held by somebody who works alone.
-        door.enter_context(_taken(folder / ".lock", _busy(folder / ".holder", folder), patience=_GLANCE))
-        door.enter_context(_named(folder / ".holder", command))
+        door.enter_context(_taken(folder / ".lock", place, command, f"{folder}", patience=_GLANCE))
         if others := parts_at_work(folder, lambda other: other.of != part.of):
             raise RequestError(f"this is {part}, but {refusal(others, folder)}")
-        own = _part_file(folder, part)
-        holder = own.with_suffix(".holder")
-        with _taken(own, _busy(holder, folder, part)), _named(holder, command):
+        with _taken(_part_file(folder, part), folder, command, f"{part} of {folder}"):
+            _refuse_unseen(folder)
             yield door.close
 
 
@@ -108,23 +102,17 @@ def parts_at_work(folder: Path, which: Callable[[Part], bool] = lambda _: True) 
     found = [_PART.fullmatch(path.name) for path in sorted((folder / ".parts").glob("*.lock"))]
     numbers = [(int(match[1]), int(match[2])) for match in found if match]
     parts = [Part(number, of) for number, of in numbers if number <= of]
-    held = [part for part in parts if which(part) and _is_held(_part_file(folder, part))]
-    return [(part, _who(_part_file(folder, part).with_suffix(".holder"))) for part in held]
+    held = [part for part in parts if which(part) and is_taken(_part_file(folder, part))]
+    return [(part, who_has(_part_file(folder, part))) for part in held]
 
 
 def is_locked(folder: Path) -> bool:
     """Whether another process, or another part of this one, works on the run in `folder` alone."""
-    return _is_held(folder / ".lock")
+    return is_taken(folder / ".lock")
 
 
 def _part_file(folder: Path, part: Part) -> Path:
     return folder / ".parts" / f"{part.number}-of-{part.of}.lock"
-
-
-def _busy(holder: Path, folder: Path, part: Part | None = None) -> Callable[[], str]:
-    """What to say when a lock is held."""
-    what = f"{folder}" if part is None else f"{part} of {folder}"
-    return lambda: _refused(_who(holder), what)
 
 
 def refusal(at_work: list[tuple[Part, str]], folder: Path) -> str:
@@ -141,23 +129,27 @@ def _refused(who: str, what: str) -> str:
     )
 
 
-@contextmanager
-def _named(holder: Path, command: str) -> Iterator[None]:
-    """Say in a file who holds the lock beside it."""
-    since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    who = f"process {os.getpid()} on {platform.node()} (since {since}: {' '.join(command.split())})"
-    try:
-        write_atomically(holder, lambda temporary: temporary.write_text(who, errors="backslashreplace"))
-        yield
-    finally:
-        holder.unlink(missing_ok=True)
+def _refuse_unseen(folder: Path) -> None:
+    """See that whoever works on the run or its cells has locks that are seen from here.
+
+    Called before, so that all that others have left is watched at once, and again when this process can be seen
+    itself: of two that begin at the same time, one sees the other.
+
+    Raises:
+        RequestError: Somebody has not.
+    """
+    holders = [*folder.glob(".holder"), *folder.glob(".parts/*.holder"), *folder.glob("cells/*/.holder")]
+    if unseen := find_unseen(lock_of(holder) for holder in holders):
+        raise RequestError(_unseen(unseen, f"{folder}"))
 
 
-def _who(holder: Path) -> str:
-    try:
-        return holder.read_text(errors="replace")
-    except FileNotFoundError:
-        return "another process"
+def _unseen(lock: Path, what: str) -> str:
+    return (
+        f"{who_has(lock)} works on {what}: it keeps saying so in {holder_of(lock)}, but its lock is not seen here. On "
+        "this file system locks are each machine's own, or there are none, and nothing would keep two processes from "
+        "one model. Use a folder whose locks all machines see (NFS from version 4, Lustre with `flock`, GlusterFS), or "
+        "one process at a time"
+    )
 
 
 # --- a cell ----------------------------------------------------------------------------------------------------------
@@ -175,62 +167,43 @@ def lock_cell(folder: Path, *, patience: float = -1) -> Iterator[bool]:
         Whether it may be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock", timeout=patience)
-    taken = _take(lock) is not False  # where nothing can be locked, whoever works on the run has said so
     try:
-        yield taken
+        own = hold(folder / ".lock", folder, patience=patience)
+    except HeldError:
+        yield False
+        return
+    try:
+        yield True
     finally:
-        lock.release()
+        own.release()
 
 
 def is_cell_locked(folder: Path) -> bool:
-    """Whether somebody writes into the folder of a cell."""
-    return _is_held(folder / ".lock")
+    """Whether somebody writes into the folder of a cell, or might, until that is clear."""
+    return is_held(folder / ".lock")
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def _taken(path: Path, busy: Callable[[], str], *, patience: float = 0) -> Iterator[None]:
-    """Hold a lock.
+def _taken(lock: Path, over: Path, command: str, what: str, *, patience: float = 0, busy: str = "") -> Iterator[None]:
+    """Hold a lock, over what is in a folder.
 
     Raises:
         RequestError: Somebody has it, still after so many seconds.
     """
-    lock = FileLock(path, timeout=patience)
-    taken = _take(lock)
-    if taken is False:
-        raise RequestError(busy())
-    if taken is None:
-        problem = "files cannot be locked on this file system: nothing keeps two processes from working on one run"
+    try:
+        own = hold(lock, over, command, patience=patience, decide=True)
+    except HeldError as error:
+        seen = busy or _refused(who_has(lock), what)
+        raise RequestError(_unseen(lock, what) if error.unseen else seen) from None
+    if not own.lockable:
+        problem = (
+            "files cannot be locked on this file system: of two processes on one run one is refused late, if at all"
+        )
         warnings.warn(problem, stacklevel=2)
     try:
         yield
     finally:
-        lock.release()
-
-
-def _is_held(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    lock = FileLock(path, timeout=0)
-    try:
-        taken = _take(lock)
-    except OSError:
-        return False  # somebody else's run, which may be read and not be locked from here
-    lock.release()
-    return taken is False
-
-
-def _take(lock: BaseFileLock) -> bool | None:
-    """Take a lock; False when somebody has it, None where the file system has no locks."""
-    try:
-        lock.acquire()
-    except Timeout:
-        return False
-    except OSError as error:
-        if error.errno not in _UNSUPPORTED:
-            raise
-        return None
-    return True
+        own.release()

@@ -114,8 +114,7 @@ def clear_leftovers(folder: Path, *, alone: bool = True) -> None:
         if path.name.startswith(_UNDER_LOCK) or path.parent != folder or (alone and not is_running(process)):
             path.unlink(missing_ok=True)
     if alone:
-        for path in (folder / ".writable", *folder.glob(".parts/*.holder")):
-            path.unlink(missing_ok=True)
+        (folder / ".writable").unlink(missing_ok=True)
         for cell in folder.glob("cells/*"):
             if any(_unfinished(cell.glob("**/.*"))):
                 with lock_cell(cell):

@@ -7,6 +7,7 @@ hand, is taken as it is.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 from bascule.core.errors import RequestError
 from bascule.core.files import write_atomically
 from bascule.core.fingerprint import file_digest
+from bascule.record.holding import refuse_taken_over
 
 _BEFORE = "# before: "
 _TRIES = 3
@@ -42,7 +44,11 @@ def write_summed(path: Path, write: Callable[[Path], object]) -> None:
     Args:
         path: The file.
         write: Writes the content to the path that it is given.
+
+    Raises:
+        RequestError: Another process has taken over what this one held to write it.
     """
+    refuse_taken_over(path)
 
     def with_sum(temporary: Path) -> None:
         write(temporary)
@@ -83,19 +89,31 @@ def read_checked(path: Path) -> bytes:
         DamagedError: Its sum is another one.
         FileNotFoundError: There is none.
     """
-    for _ in range(_TRIES):
+    content = b""
+
+    def digest() -> str:
+        nonlocal content
         content = path.read_bytes()
-        if _right(path, hashlib.sha256(content).hexdigest()):
-            return content
-    raise _damaged(path)
+        return hashlib.sha256(content).hexdigest()
+
+    _compare(path, digest)
+    return content
 
 
 def check_sum(path: Path) -> None:
     """As `read_checked`, of a file that is too large to be read at once."""
-    for _ in range(_TRIES):
-        if _right(path, file_digest(path)):
-            return
-    raise _damaged(path)
+    _compare(path, lambda: file_digest(path))
+
+
+def _compare(path: Path, digest: Callable[[], str]) -> None:
+    for again in reversed(range(_TRIES)):
+        try:
+            if _right(path, digest()):
+                return
+        except OSError as error:
+            if error.errno != errno.ESTALE or not again:  # another machine replaced it while it was read
+                raise
+    raise DamagedError(path, f"it is damaged: its SHA-256 is not the one in {sum_file(path).name}")
 
 
 def set_aside(path: Path, ending: str = "damaged") -> Path:
@@ -111,7 +129,3 @@ def set_aside(path: Path, ending: str = "damaged") -> Path:
 def _right(path: Path, digest: str) -> bool:
     sums = sums_of(path) if sum_file(path).is_file() else ()
     return not sums or digest in sums
-
-
-def _damaged(path: Path) -> DamagedError:
-    return DamagedError(path, f"it is damaged: its SHA-256 is not the one in {sum_file(path).name}")

@@ -22,8 +22,8 @@ from bascule.running.context import CellContext, RunContext
 from bascule.running.make import lost_parts, make_lost_parts, make_model
 from bascule.running.provenance import provenance
 
-_PATIENCE = 2.0
-"""Seconds that the lock of a process which was lost may outlast it."""
+_PATIENCE = 30.0
+"""Seconds that the lock of a process which was lost, or what is kept of it, may outlast it."""
 
 
 def open_questions(cell: Cell, record: CellRecord) -> list[Question]:
