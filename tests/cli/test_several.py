@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from bascule.cli.several import start_on_each
+from bascule.cli.stopping import stoppable
 
 STUCK = """\
 from bascule.cli import main, stopping
@@ -46,6 +47,20 @@ def test_copies_of_a_command_are_told(
     said = capsys.readouterr().err
     assert said.startswith("bascule: warning: srun started this command 2 times, and each does the whole") == told
     assert bool(said) == told
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends signals")
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_what_is_ending_already_is_not_disturbed(first: signal.Signals) -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with stoppable() as came:
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(first)
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):  # somebody at a keyboard means it
+            signal.raise_signal(signal.SIGINT)
+    assert came == [first, signal.SIGTERM, signal.SIGINT]
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends a signal")

@@ -31,9 +31,9 @@ def main() -> None:
     """
     settle()
     settle_streams()
-    with stoppable() as stopped:
+    with stoppable() as came:
         code = _code_of_command()
-    if stopped:
+    if came[:1] == [signal.SIGTERM]:
         code = 128 + signal.SIGTERM
     if started_together():
         _leave(code)

@@ -15,26 +15,28 @@ PATIENCE = 8.0
 
 @contextmanager
 def stoppable() -> Iterator[list[int]]:
-    """Inside the block SIGTERM does what Ctrl-C does, once: a queue may send it to a group and to each process of it.
+    """Inside the block SIGTERM does what Ctrl-C does, unless either has come before: a queue may send it to a group and
+    to each process of it, and to what is ending already.
 
     Yields:
-        SIGTERM, when it has come.
+        What has come, in its order.
     """
     came: list[int] = []
 
     def stop(number: int, _: object) -> None:
-        if not came:
-            came.append(number)
+        came.append(number)
+        if number == signal.SIGINT or len(came) == 1:
             raise KeyboardInterrupt
 
-    if not _is_main() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield came
-        return
-    signal.signal(signal.SIGTERM, stop)
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    handled = {number: how for number, how in usual.items() if _is_main() and signal.getsignal(number) == how}
+    for number in handled:
+        signal.signal(number, stop)
     try:
         yield came
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number, how in handled.items():
+            signal.signal(number, how)
 
 
 @contextmanager
