@@ -114,7 +114,7 @@ FOREIGN_OPTIONS = {
 OF_TORCHRUN = {
     *("--standalone", "--nnodes", "--nproc-per-node", "--node-rank", "--master-addr", "--master-port"),
     *("--rdzv-backend", "--rdzv-endpoint", "--rdzv-id", "--nodes", "--ntasks-per-node", "--gpus-per-node"),
-    *("--cpus-per-task", "--time", "--signal"),
+    *("--cpus-per-task", "--time", "--signal", "--kill-on-bad-exit"),
 }
 """Options of torchrun, and of sbatch around it."""
 

@@ -218,19 +218,24 @@ def until_gone(processes: list[int]) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_ctrl_c_stops_all_of_them_quietly(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])  # as a terminal, as a queue
+def test_what_stops_all_of_them_does_so_quietly(how: signal.Signals, code: int, tmp_path: Path) -> None:
     process, workers = started(tmp_path)
     assert len(workers) == 2
     try:
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        if how == signal.SIGTERM:  # in whatever order a queue comes to them
+            for worker in workers:
+                os.kill(worker, how)
+        os.killpg(process.pid, how)
         out, err = process.communicate(timeout=120)
     finally:
         process.kill()
-    assert (process.returncode, out) == (130, "")
+    assert (process.returncode, out) == (code, "")
     said = "bascule: interrupted: 1 of 3 cells are done and kept in runs/long; the same command continues"
     assert [line for line in err.splitlines() if " cells done; " not in line] == [said]
     until_gone(workers)
     assert not is_locked(tmp_path / "runs" / "long")
+    assert not (tmp_path / "runs" / "long" / ".holder").exists()
 
 
 def test_workers_end_when_whoever_started_them_is_gone(tmp_path: Path) -> None:

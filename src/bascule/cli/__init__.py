@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import NoReturn
 from bascule.cli.app import app
 from bascule.cli.failures import explain
 from bascule.cli.output import complain, flush, settle_streams, silence
+from bascule.cli.stopping import stoppable
 from bascule.core.errors import Interrupted, RequestError
 from bascule.core.host import settle, started_together
 
@@ -24,11 +26,22 @@ _PIPE_CLOSED = 141
 def main() -> None:
     """Entry point: whatever goes wrong is one message and an exit code.
 
-    2 for a wrong request, 130 for an interrupted run, 1 for what the system refuses (a full disk, no memory), and
-    quietly 141 for a reader that has gone.
+    2 for a wrong request, 130 for an interrupted run (143 where SIGTERM did it), 1 for what the system refuses (a full
+    disk, no memory), and quietly 141 for a reader that has gone.
     """
     settle()
     settle_streams()
+    with stoppable() as came:
+        code = _code_of_command()
+    if came[:1] == [signal.SIGTERM]:
+        code = 128 + signal.SIGTERM
+    if started_together():
+        _leave(code)
+    sys.exit(code)
+
+
+def _code_of_command() -> int:
+    """Do what the command line says, and say what went wrong."""
     code = 0
     try:
         try:
@@ -53,9 +66,7 @@ def main() -> None:
         silence()
         complain(problem)
         code = 1
-    if started_together():
-        _leave(code)
-    sys.exit(code)
+    return code
 
 
 def _leave(code: int) -> NoReturn:

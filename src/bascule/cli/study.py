@@ -28,7 +28,7 @@ from bascule.cli.options import (
 )
 from bascule.cli.output import complain, echo
 from bascule.cli.report import print_table
-from bascule.cli.several import start_on_each, told_once
+from bascule.cli.several import met, start_on_each
 from bascule.core.text import count
 
 if TYPE_CHECKING:
@@ -77,14 +77,13 @@ def run(
     ] = False,
 ) -> None:
     """Train, attack from both sides, and print the table. The same command again continues where it stopped."""
-    start_on_each(device)
+    start_on_each(device, part)
     from bascule.api.run import run_study
     from bascule.core.ahead import Reading
-    from bascule.core.team import joined
     from bascule.plan.document import read_study
     from bascule.running.context import Speed
 
-    with joined() as team, told_once(team):
+    with met() as team:
         numbers = team.alike(lambda: part_of(part))
         plan, record, done = run_study(
             team.alike(lambda: read_study(study)), overrides=team.alike(lambda: _overrides(set_, seeds)), scale=scale,
@@ -132,7 +131,6 @@ def validate(
 def evaluate_run(record: RunRecord, given: EvaluateOptions) -> None:
     """Ask more of the trained models of a run, and print its table."""
     start_on_each(given.device)
-    from bascule.core.team import joined
     from bascule.data.contract import default_roots
     from bascule.plan.overrides import Override
     from bascule.running.extend import more_asked
@@ -148,7 +146,7 @@ def evaluate_run(record: RunRecord, given: EvaluateOptions) -> None:
         for key, texts in asked.items()
         for text in texts
     ]
-    with joined() as team, told_once(team):
+    with met() as team:
         plan = team.alike(lambda: more_asked(record, additions, roots, trust_code=given.trust_code))
         done = run_together(
             team, plan, record, device=own_device(given.device, team), roots=roots, jobs=given.jobs, train=False,

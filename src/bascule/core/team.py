@@ -278,6 +278,8 @@ def _meet(environment: Mapping[str, str]) -> None:
     except (RuntimeError, ValueError) as error:
         place = f"{environment.get('MASTER_ADDR', '?')}:{environment.get('MASTER_PORT', '?')}"
         why = str(error).partition("\n")[0]
+        if "remote=[127." in why:
+            why += ", which is no other machine: set GLOO_SOCKET_IFNAME to the interface that leads to the others"
         raise RequestError(
             f"the {environment['WORLD_SIZE']} processes that should work together cannot meet at {place}: {why}. Start "
             "them with torchrun, all with the same command, or leave WORLD_SIZE unset for one alone"

@@ -36,6 +36,8 @@ serve()
 
 _PATIENCE = 5.0
 """Seconds that a worker may take to end when it is told to."""
+_MOMENT = 0.5
+"""Seconds after which this process has heard of a signal that was sent to all."""
 
 
 def run_cells(waiting: Waiting, run: RunContext, jobs: int) -> list[Failure]:
@@ -83,6 +85,11 @@ class _Worker:
         """Let it do this cell."""
         self.cell, self.began = cell, time.monotonic()
         self._send(Order(pickle.dumps(cell), code_of_cell(cell)))
+
+    @property
+    def was_told_to_end(self) -> bool:
+        """Whether somebody has ended it by SIGTERM."""
+        return self._process is not None and self._process.returncode == -signal.SIGTERM
 
     def loss(self) -> str:
         """How it ended, after `wait`."""
@@ -177,6 +184,8 @@ class _Team:
         if passed_on(word, cell, self._run):
             return None
         worker.cell = None
+        if worker.was_told_to_end:
+            time.sleep(_MOMENT)  # a queue tells all processes of a job: then this one ends too, and nothing has failed
         if isinstance(word, Ended):
             unseen = "it has ended, but its record does not say that it is done"
             return cell, word.seconds, failure_of(word, cell, self._run, unseen)

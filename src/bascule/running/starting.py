@@ -85,7 +85,7 @@ def _passing_on(members: Sequence[subprocess.Popen[Any]], stopped: list[float]) 
     pressed, which they hear themselves."""
     known = {
         signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: stopped.append(time.monotonic())),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: _end(members, signal.SIGINT)),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: _end(members, signal.SIGTERM)),
     }
     try:
         yield
