@@ -157,8 +157,9 @@ def test_images_of_a_source_and_arrays_of_any_layout_are_taken(some) -> None:
     [
         ({"seed": "0"}, "seed: expected a whole number"),
         ({"seed": True}, "seed"),
-        ({"target": "3"}, "target: expected a whole number"),
-        ({"sources": 3}, "sources: expected whole numbers"),
+        ({"target": "three"}, "target: the classes of these images have no names"),
+        ({"target": 2.5}, "target: expected a whole number"),
+        ({"sources": 3}, "sources: expected classes"),
         ({"classes": 10.5}, "classes: expected a whole number"),
         ({"classes": 2**60}, "classes: .*more than"),
     ],

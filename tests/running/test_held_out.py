@@ -98,7 +98,9 @@ def test_it_leaves_model_and_streams_as_they_are_and_says_the_same_again(digits:
 def test_answers_that_are_no_numbers_are_told_and_count_as_wrong() -> None:
     model = Sums()
     model.bias.data.fill_(torch.nan)
-    with pytest.warns(UserWarning, match="no held-out image counts as right after epoch 3: the model answers 6 of 6"):
+    with pytest.warns(
+        UserWarning, match="no held-out image counts as right after epoch 3: the model answers 6 of the 6 images"
+    ):
         assert HeldOut(Standard(), model, LEVELS, seed=0)(3) == 0.0
 
 

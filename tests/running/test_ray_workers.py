@@ -265,7 +265,7 @@ def test_full_disks_everywhere_end_the_run(
     ray = StandInRay(1, 1)
     with (
         pytest.warns(UserWarning, match="is full"),
-        pytest.raises(OSError, match=r"the disk of every worker is full \(.*node on .*: No space left"),
+        pytest.raises(OSError, match=r"the disk of every worker is full \(.*bascule-worker-.* on .*: 1 MiB are free"),
     ):
         do_on(ray, plan_of(text=SMALL), RunRecord(tmp_path / "small"), monkeypatch)
     assert ray.killed == ray.actors
