@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bascule.core.errors import RequestError
+from bascule.models.checks import check_network
+from bascule.plan import checks
 from bascule.plan.document import built_in_names, parse_study, read_study
 from bascule.plan.overrides import parse_override
 from bascule.plan.resolve import make_plan
@@ -326,7 +330,24 @@ def scales_of(name: str) -> list[str | None]:
     return list(read_study(name).content.get("scales", {})) or [None]
 
 
+@pytest.fixture(scope="module")
+def each_network_tried_once() -> Iterator[None]:
+    """Of the studies of a module, which share their networks."""
+    tried: dict[str, bool] = {}
+
+    def once(model: Any, size: Any, classes: int, **how: bool) -> bool:
+        key = f"{model!r} {size} {classes} {how}"
+        if key not in tried:
+            tried[key] = check_network(model, size, classes, **how)
+        return tried[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checks, "check_network", once)
+        yield
+
+
 @pytest.mark.data
+@pytest.mark.usefixtures("each_network_tried_once")
 @pytest.mark.parametrize(("name", "scale"), [(name, scale) for name in built_in_names() for scale in scales_of(name)])
 def test_every_built_in_study_is_valid(name: str, scale: str | None, data_root: Path) -> None:
     # Ten classes of ImageNet stand in for a thousand.

@@ -231,7 +231,7 @@ L2 = [
         ("square", {"queries": 30}),
     )
 ]
-SMALL = {"train.epochs": 4, "train.batch_size": 25, "data.max_train": 150, "data.max_test": 20, "data.held_out": 40}
+SMALL = {"train.epochs": 4, "train.batch_size": 50, "data.max_train": 100, "data.max_test": 12, "data.held_out": 40}
 
 
 def components() -> str:
