@@ -7,6 +7,8 @@ import errno
 import os
 import re
 import shutil
+import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -20,6 +22,7 @@ import pytest
 import torch
 from PIL import Image
 
+from bascule.cli.stopping import stoppable
 from bascule.core.errors import RequestError
 from bascule.core.images import Exact, Images
 from bascule.data.folder import Folder
@@ -200,6 +203,44 @@ def test_a_head_that_is_gone_ends_the_run_and_the_same_command_continues(
     assert len(list(run.path.glob("cells/*/model.safetensors"))) == 1
     assert do_on(StandInRay(1), plan, run, monkeypatch) == Ran(1, ())
     assert kept(run) == kept(undisturbed)
+
+
+@pytest.mark.parametrize("address", ["", "auto"])
+def test_a_head_whose_place_nobody_tells_is_not_looked_for(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller's own connection through Ray's client."""
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    assert cluster.Head(SimpleNamespace(get_runtime_context=object)).answers()
+
+
+def test_a_head_by_the_newer_kind_of_address() -> None:
+    try:
+        server = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("this machine has no such addresses")
+    with server:
+        address = f"[::1]:{server.getsockname()[1]}"
+        ray = SimpleNamespace(get_runtime_context=lambda: SimpleNamespace(gcs_address=address))
+        assert cluster.Head(ray).answers()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends signals")
+@pytest.mark.parametrize("when", ["meanwhile", "afterwards"])
+def test_sigterm_stays_with_whoever_handles_it(when: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray ends a process with an exit code of its own."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+    def init(**_: object) -> None:
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
+        if when == "meanwhile":
+            signal.raise_signal(signal.SIGTERM)
+
+    def connected_and_stopped() -> None:
+        cluster._connect(SimpleNamespace(init=init))
+        signal.raise_signal(signal.SIGTERM)
+
+    with stoppable() as came, pytest.raises(KeyboardInterrupt):
+        connected_and_stopped()
+    assert came == [signal.SIGTERM]
 
 
 def test_what_others_print_leaves_standard_output_alone(capsys: pytest.CaptureFixture[str]) -> None:

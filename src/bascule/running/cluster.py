@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import secrets
+import signal
 import socket
 import sys
 import threading
@@ -67,12 +68,33 @@ def _connect(ray: Any) -> None:
     address = os.environ.get("RAY_ADDRESS", "")
     _check_address(address)
     try:
-        # Not what Ray takes by itself: a cluster that was started here once, and may be gone.
-        ray.init(address=address or "local", log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
+        with _sigterm_as_before():
+            # Not what Ray takes by itself: a cluster that was started here once, and may be gone.
+            ray.init(
+                address=address or "local", log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR
+            )
     except Exception as error:  # refused connections, other versions, no room: each has a type of its own
         where = f"no Ray cluster can be reached at {address} (RAY_ADDRESS)" if address else "Ray cannot be started"
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise RequestError(f"{where}: {reason}{f'. {_NODE}' if address else ''}", place=("engine",)) from error
+
+
+@contextmanager
+def _sigterm_as_before() -> Iterator[None]:
+    """Ray ends the process at SIGTERM by an exception of its own; not where somebody else does, as the command line."""
+    before = signal.getsignal(signal.SIGTERM)
+    came = False
+    try:
+        yield
+    except SystemExit as end:
+        came = end.code == signal.SIGTERM
+        if not came:
+            raise
+    finally:
+        if callable(before) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+    if came:
+        signal.raise_signal(signal.SIGTERM)
 
 
 def _check_address(address: str) -> None:
@@ -81,18 +103,22 @@ def _check_address(address: str) -> None:
     Raises:
         RequestError: Nobody is there.
     """
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdecimal():
-        return  # none, or a word such as `auto`
     try:
-        _knock(host, int(port))
+        _knock(address)
     except (OSError, OverflowError, UnicodeError) as error:
         problem = f"no Ray cluster can be reached at {address} (RAY_ADDRESS): {error}. Start one, or unset it"
         raise RequestError(problem, place=("engine",)) from error
 
 
-def _knock(host: str, port: int) -> None:
-    socket.create_connection((host, port), timeout=_PATIENCE).close()
+def _knock(address: str) -> None:
+    """Reach for the cluster at HOST:PORT; not where that says none, or is a word such as `auto`.
+
+    Raises:
+        OSError: Nobody is there.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
 
 
 class Head:
@@ -111,9 +137,8 @@ class Head:
         Raises:
             RequestError: It did not come back.
         """
-        host, _, port = self._address.rpartition(":")
         try:
-            _knock(host, int(port))
+            _knock(self._address)
         except OSError as error:
             now, what = time.monotonic(), f"the head of the Ray cluster ({self._address}) cannot be reached any more"
             if self._silent is None:
