@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from bascule.cli import stopping
 from bascule.cli.several import start_on_each
 from bascule.cli.stopping import stoppable
 
@@ -61,6 +62,18 @@ def test_what_is_ending_already_is_not_disturbed(first: signal.Signals) -> None:
             signal.raise_signal(signal.SIGINT)
     assert came == [first, signal.SIGTERM, signal.SIGINT]
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends signals")
+def test_what_passed_over_a_signal_can_still_be_stopped_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python raises nothing from where it collects garbage, and somebody's code may catch everything."""
+    monkeypatch.setattr(stopping, "PATIENCE", 0.0)
+    with stoppable() as came:
+        for _ in range(2):
+            time.sleep(0.01)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGTERM)
+    assert came == [signal.SIGTERM, signal.SIGTERM]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends a signal")

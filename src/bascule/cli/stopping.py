@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -15,17 +16,21 @@ PATIENCE = 8.0
 
 @contextmanager
 def stoppable() -> Iterator[list[int]]:
-    """Inside the block SIGTERM does what Ctrl-C does, unless either has come before: a queue may send it to a group and
-    to each process of it, and to what is ending already.
+    """Inside the block SIGTERM does what Ctrl-C does, unless either has come just before: a queue may send it to a
+    group and to each process of it, and to what is ending already. After `PATIENCE` it does so again, since what was
+    done when it came may have passed over it.
 
     Yields:
         What has come, in its order.
     """
     came: list[int] = []
+    last = float("-inf")
 
     def stop(number: int, _: object) -> None:
+        nonlocal last
         came.append(number)
-        if number == signal.SIGINT or len(came) == 1:
+        if number == signal.SIGINT or time.monotonic() - last > PATIENCE:
+            last = time.monotonic()
             raise KeyboardInterrupt
 
     usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
