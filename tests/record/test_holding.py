@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -213,6 +214,26 @@ def test_where_nothing_can_be_written_the_lock_alone_is_held(tmp_path: Path, mon
         assert is_cell_locked(tmp_path)
         write_summed(tmp_path / "cell.json", lambda path: path.write_text("{}"))
     assert not is_cell_locked(tmp_path)
+
+
+@pytest.mark.parametrize("where", ["_write", "release"])
+def test_ctrl_c_leaves_no_lock_behind(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a holder is made, or is about to go; the caller may keep what was raised, and with it the locks."""
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if where == "_write":
+            patch.setattr(holding.Hold, "_write", stopped)
+        else:
+            patch.setattr(threading.Thread, "join", stopped)
+        with pytest.raises(KeyboardInterrupt) as kept, lock_cell(tmp_path):
+            pass
+    assert kept.value is not None
+    assert not is_cell_locked(tmp_path)
+    with lock_cell(tmp_path, patience=0) as free:
+        assert free
 
 
 # --- what a process does that was taken for lost ---------------------------------------------------------------------

@@ -17,7 +17,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum, auto
@@ -75,23 +75,29 @@ class Hold:
         self._who = who
         try:
             self._write(opened)
-        except OSError:
-            self._holder.unlink(missing_ok=True)
-            return True
-        _OWN[self._token] = self
-        self._counting.start()
+            _OWN[self._token] = self
+            self._counting.start()
+        except BaseException as error:  # also Ctrl-C, which must not leave one behind
+            _OWN.pop(self._token, None)
+            self._end.set()
+            with suppress(OSError):
+                self._holder.unlink(missing_ok=True)
+            if not isinstance(error, OSError):
+                raise
         return True
 
     def release(self) -> None:
         """Let go of it, and remove the holder if it is still one's own."""
         self._end.set()
-        if _OWN.pop(self._token, None):
-            self._counting.join()
-            with suppress(OSError):
-                if self._is_own(_read(self._holder)):
-                    self._holder.unlink(missing_ok=True)
-        with suppress(OSError):  # a server that was away has let go of it
-            self._system.release()
+        try:
+            if _OWN.pop(self._token, None):
+                self._counting.join()
+                with suppress(OSError):
+                    if self._is_own(_read(self._holder)):
+                        self._holder.unlink(missing_ok=True)
+        finally:
+            with suppress(OSError):  # a server that was away has let go of it
+                self._system.release()
 
     def check(self, path: Path) -> None:
         """See that a file may still be written, if it is in the folder that the lock is over.
@@ -175,12 +181,14 @@ def hold(lock: Path, over: Path, command: str = "", *, patience: float, decide: 
         if taken is False:
             raise HeldError(unseen=False)
         own = Hold(lock, over, system, lockable=taken is not None)
-        if own.make_holder(command):
-            return own
-        found = _look(lock)
-        if found is _Holder.NOBODYS:
-            holder_of(lock).unlink(missing_ok=True)
-        own.release()
+        with ExitStack() as undo:
+            undo.callback(own.release)
+            if own.make_holder(command):
+                undo.pop_all()
+                return own
+            found = _look(lock)
+            if found is _Holder.NOBODYS:
+                holder_of(lock).unlink(missing_ok=True)
         if found is _Holder.COUNTS if decide else time.monotonic() >= end and found is not _Holder.NOBODYS:
             raise HeldError(unseen=found is _Holder.COUNTS)
         if found is not _Holder.NOBODYS:
@@ -206,7 +214,7 @@ def find_unseen(locks: Iterable[Path]) -> Path | None:
             if found is _Holder.GONE or is_taken(lock):
                 doubtful.remove(lock)
             elif found is _Holder.NOBODYS:
-                _remove_holder(lock)
+                remove_left(lock)
                 doubtful.remove(lock)
             elif found is _Holder.COUNTS:
                 return lock
@@ -215,8 +223,8 @@ def find_unseen(locks: Iterable[Path]) -> Path | None:
     return None
 
 
-def _remove_holder(lock: Path) -> None:
-    """Remove one that is nobody's, unless somebody has come meanwhile."""
+def remove_left(lock: Path) -> None:
+    """Remove a holder that is known to be nobody's, unless somebody has come meanwhile."""
     system = FileLock(lock, timeout=0, thread_local=False)
     with suppress(OSError):  # somebody else's run, which may be read and not be written from here
         if take(system) is not False:

@@ -23,7 +23,17 @@ from pathlib import Path
 from bascule.core.errors import RequestError
 from bascule.core.progress import nothing
 from bascule.core.text import count
-from bascule.record.holding import HeldError, find_unseen, hold, holder_of, is_held, is_taken, lock_of, who_has
+from bascule.record.holding import (
+    HeldError,
+    find_unseen,
+    hold,
+    holder_of,
+    is_held,
+    is_taken,
+    lock_of,
+    remove_left,
+    who_has,
+)
 
 _PATIENCE = 120.0
 """Seconds that a part waits for others that are beginning, each of which takes far less than one."""
@@ -176,6 +186,13 @@ def lock_cell(folder: Path, *, patience: float = -1) -> Iterator[bool]:
         yield True
     finally:
         own.release()
+
+
+def clear_lock(folder: Path) -> None:
+    """Remove what a process of this machine that has ended left in the folder of a cell, so that nobody on another one
+    need watch it."""
+    if holder_of(folder / ".lock").exists():
+        remove_left(folder / ".lock")
 
 
 def is_cell_locked(folder: Path) -> bool:

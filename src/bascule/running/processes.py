@@ -17,6 +17,7 @@ from typing import Any
 
 from bascule.core.errors import RequestError
 from bascule.plan.plan import Cell
+from bascule.record.lock import clear_lock
 from bascule.running.cell import Failure, record_failure
 from bascule.running.context import RunContext
 from bascule.running.pool import failure_of, passed_on, run_by
@@ -199,6 +200,8 @@ class _Team:
             worker.stop()
         for worker in self._workers:
             worker.wait()
+        for cell in self.busy:
+            clear_lock(self._run.record.cell(cell.fingerprint).path)
 
 
 @contextlib.contextmanager
