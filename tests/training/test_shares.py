@@ -196,8 +196,10 @@ def test_captured_steps_are_for_whole_batches(recwarn: pytest.WarningsRecorder) 
     check_same(dict(net.state_dict()), trained(plain(shares=2)))
 
 
-def test_a_team_asks_for_the_time_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step takes 0.1 s and a checkpoint is due after 30: half-way there, half-way through the rest, and so on."""
+@pytest.mark.parametrize("begun", [0, 20])
+def test_a_team_asks_for_the_time_now_and_then(begun: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step takes 0.1 s and a checkpoint is due after 30: half-way there, half-way through the rest, and so on; after
+    twice as many steps at the latest. A device may have so many steps begun that none of them seems to take long."""
 
     class Pair(Team):
         def agreed(self, value: Any) -> Any:
@@ -206,8 +208,9 @@ def test_a_team_asks_for_the_time_now_and_then(monkeypatch: pytest.MonkeyPatch) 
 
     asked: list[int] = []
     done = loop._Done(torch.zeros(1), at_epoch=lambda _: None, checkpoints=loop.NoCheckpoints(), began=0, saved=0)
-    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: done.steps / 10))
-    for done.steps in range(1, 400):
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: max(0.01, (done.steps - begun) / 10)))
+    for done.steps in range(1, 4000):
         if done.is_due(30, Pair(0, 2)):
             break
-    assert asked == [1, 150, 225, 262, 281, 290, 295, 297, 298, 299, 300]
+    later = {0: [213, 256, 277, 288, 293, 296, 297, 298, 299, 300], 20: [241, 284, 303, 312, 316, 318, 319, 320]}
+    assert asked == [1, 2, 4, 8, 16, 32, 64, 128, *later[begun]]

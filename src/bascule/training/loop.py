@@ -229,7 +229,8 @@ class _Done:
 
     def is_due(self, seconds: float, team: Team) -> bool:
         """Whether it is time for a checkpoint, so many seconds after the last; by the clock of the first process, which
-        a team asks half-way there, half-way through the rest, and so on, rather than in every step."""
+        a team asks half-way there, half-way through the rest, and so on, rather than in every step; at the latest after
+        twice as many steps, since the first may be begun on a device long before they are done."""
         if self.steps < self.ask_at:
             return False
         due, self.ask_at = team.agreed(self._look_at_clock(seconds, team))
@@ -240,8 +241,9 @@ class _Done:
         gone = time.monotonic() - self.saved
         if gone >= seconds or team.size == 1:
             return gone >= seconds, self.steps
-        left = (seconds - gone) / gone * (self.steps - self.saved_at) if gone > 0 else 0
-        return False, self.steps + max(1, int(left / 2))
+        since = self.steps - self.saved_at
+        left = (seconds - gone) / gone * since if gone > 0 else 0
+        return False, self.steps + max(1, min(int(left / 2), since))
 
     def save(self, steps: Steps) -> None:
         """One more checkpoint."""
