@@ -7,7 +7,9 @@ import pydoc
 import re
 import subprocess
 import sys
-from typing import Any
+import types
+from abc import ABCMeta
+from typing import Any, Protocol
 
 import pytest
 
@@ -41,6 +43,24 @@ def test_no_machinery_is_listed(room: str) -> None:
     listed = pydoc.plain(pydoc.render_doc(catalog.load(room, catalog.names(room)[0])))
     assert "pydantic" not in listed
     assert "Methods defined here" in listed or "Data and other attributes" in listed
+
+
+class Registering(ABCMeta):
+    """As frameworks have it, which keep a list of their classes."""
+
+
+class Named(Protocol):
+    def name(self) -> str: ...
+
+
+@pytest.mark.parametrize("room", catalog.ROOMS)
+def test_a_part_of_ones_own_may_have_a_class_of_its_own(room: str) -> None:
+    lineage = catalog.load(room, catalog.names(room)[0]).__mro__
+    contracts = [cls for cls in lineage if cls.__module__.endswith(".contract")]
+    assert contracts
+    for contract in contracts:
+        assert isinstance(types.new_class("Own", (contract,), {"metaclass": Registering}), Registering)
+        assert issubclass(types.new_class("Own", (contract, Named)), contract)
 
 
 @pytest.mark.parametrize("room", catalog.ROOMS)

@@ -64,7 +64,8 @@ class Listed(ABCMeta):
 def with_settings(cls: type) -> None:
     """Let `help` tell the settings of a component: what is allowed, the default, the meaning."""
     cls.__doc__ = Documented.of(cls, settings=True)
-    if type(cls) is ABCMeta:  # one with a metaclass of its own keeps it
+    # Not what others build on, nor one with a metaclass of its own: Python lets no class have both.
+    if type(cls) is ABCMeta and not inspect.isabstract(cls):
         cls.__class__ = Listed
 
 
