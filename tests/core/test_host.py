@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from bascule.core.host import is_running, rarely_collecting, settle
+from bascule.core.host import is_running, rarely_collecting, settle, started_together
 from orphans import check_ends_with_its_starter
 
 
@@ -53,6 +53,18 @@ def test_the_collector_is_as_before_afterwards() -> None:
     with rarely_collecting():
         assert gc.get_threshold()[0] > before[0]
     assert gc.get_threshold() == before
+
+
+@pytest.mark.parametrize(
+    ("size", "together"), [(None, False), ("", False), ("0", False), ("1", False), ("2", True), ("16", True)]
+)
+def test_processes_that_were_started_together(
+    size: str | None, together: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    if size is not None:
+        monkeypatch.setenv("WORLD_SIZE", size)
+    assert started_together() == together
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a process keeps the number of one that has gone")

@@ -57,7 +57,8 @@ def rarely_collecting() -> Iterator[None]:
 
 def started_together() -> bool:
     """Whether torchrun, or what sets the same variables, has started several processes of this command."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    size = os.environ.get("WORLD_SIZE", "")
+    return size.isdecimal() and int(size) > 1
 
 
 def end_with(starter: int) -> None:
