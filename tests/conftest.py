@@ -23,6 +23,16 @@ from bascule.running.run import Ran, run_plan
 from bascule.testing import cases
 from browsers import skip_without_browser
 
+OF_THE_CALLER = (
+    "PYTHONUNBUFFERED", "COLUMNS", "LINES", "TERM", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE",
+    "PY_COLORS", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "GITHUB_ACTIONS", "OMP_WAIT_POLICY", "BASCULE_HOOKS",
+    "RAY_ADDRESS", "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
+)  # fmt: skip
+"""Variables that say how wide or colourful a terminal is, or that this is one process of several. No test depends on
+what they are where the tests are run: a test sets those that it is about."""
+for name in [*OF_THE_CALLER, *(name for name in os.environ if name.startswith("SLURM_"))]:
+    os.environ.pop(name, None)
+
 torch.set_num_threads(1)  # two threads on two busy cores wait for each other; tests are small
 
 
