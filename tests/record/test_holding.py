@@ -100,7 +100,8 @@ def test_who_works_elsewhere_is_found_though_the_system_would_grant_the_lock(
 ) -> None:
     with elsewhere(tmp_path, held) as process:
         assert parts_at_work(tmp_path) == []
-        with pytest.raises(RequestError) as refused, lock_run(tmp_path, "bascule run", asked):
+        waited = pytest.warns(UserWarning, match=rf"process {process.pid} on node-b .* may still be at work here")
+        with waited, pytest.raises(RequestError) as refused, lock_run(tmp_path, "bascule run", asked):
             pass
         assert re.match(
             rf"process {process.pid} on node-b \(since .* UTC: bascule run\) works on .*: it keeps saying so in "
@@ -160,7 +161,9 @@ def test_what_is_nobodys_is_watched_once(tmp_path: Path, monkeypatch: pytest.Mon
         return found(given)
 
     monkeypatch.setattr("bascule.record.lock.find_unseen", note)
-    with lock_run(tmp_path, "bascule run", Part(2, 4)) as let_others_begin:
+    waited = pytest.warns(UserWarning, match="process 7 on node-b .* may still be at work here, .* for up to 2 s")
+    with waited as said, lock_run(tmp_path, "bascule run", Part(2, 4)) as let_others_begin:
+        assert len(said) == 1
         assert [path.name for path in (tmp_path / ".parts").glob("*-*.holder")] == ["2-of-4.holder"]
         assert looked == [
             [".lock", ".lock", "1-of-4.lock", "2-of-4.lock", "3-of-4.lock"],

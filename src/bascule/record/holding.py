@@ -16,6 +16,7 @@ import platform
 import secrets
 import threading
 import time
+import warnings
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -208,6 +209,7 @@ def find_unseen(locks: Iterable[Path]) -> Path | None:
     """
     own = {_whole(one.lock) for one in list(_OWN.values())}
     doubtful = [lock for lock in locks if _whole(lock) not in own]
+    told = False
     while doubtful:
         for lock in list(doubtful):
             found = _look(lock)  # without the lock, which its holder may be about to take again
@@ -218,6 +220,13 @@ def find_unseen(locks: Iterable[Path]) -> Path | None:
                 doubtful.remove(lock)
             elif found is _Holder.COUNTS:
                 return lock
+        if doubtful and not told:
+            told = True
+            warnings.warn(
+                f"{who_has(doubtful[0])} may still be at work here, though its lock is not seen; it is watched for up "
+                f"to {_WATCH:.0f} s",
+                stacklevel=2,
+            )
         if doubtful:
             time.sleep(_LOOK)
     return None
