@@ -102,6 +102,8 @@ def test_nothing_is_left_on_the_model_the_images_or_the_global_stream(some, verb
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no module": ({"model": lambda x: x}, "model: expected a torch.nn.Module, got function"),
+    "names": ({"y": ["cat"] * 60}, "y: labels are whole numbers, and these are names: give the number of each"),
+    "one-hot": ({"y": torch.eye(10).repeat(6, 1)}, "y: labels are whole numbers, int64; got float32 of shape"),
     "too bright": ({"x": torch.full((60, 1, 8, 8), 2.0)}, "x: images must lie in [0, 1], found 2..2"),
     "not a number": ({"x": torch.full((60, 1, 8, 8), torch.nan)}, "x: images must lie in [0, 1], found nan..nan"),
     "whole numbers": ({"x": torch.zeros(60, 1, 8, 8, dtype=torch.int64)}, "x: images must be N x C x H x W"),
@@ -129,6 +131,14 @@ def test_wrong_inputs_are_one_message_that_names_the_argument(some, verb: str, w
         function(given["model"], given["x"], given["y"], name, **settings)
     assert str(caught.value).startswith(expected)
     assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_is_no_network_is_told_how_to_be_one(some) -> None:
+    _, x, y = some
+    with pytest.raises(RequestError, match=r"model: expected a torch.nn.Module, got Trained: give its `\.model`"):
+        bascule.perturb(bascule.train("digits-cnn", x, y, epochs=1), x, y, "fgsm", eps=0.1)
+    with pytest.raises(RequestError, match=r"model: expected a torch.nn.Module, got str: load a file's weights"):
+        bascule.perturb("net.pth", x, y, "fgsm", eps=0.1)
 
 
 @pytest.mark.parametrize("verb", VERBS)

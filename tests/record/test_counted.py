@@ -116,7 +116,7 @@ def test_a_bound_that_some_seeds_have_is_left_out(tmp_path: Path) -> None:
     row = row_in(run)
     assert row.metrics["certified_accuracy"].value == 0.25
     assert unfinished(row) == [
-        "unfinished: certify interval (linf, eps 0.1) has answers for 1 of 2 seeds and is left out"
+        "unfinished: certify 1 of 2 interval (linf, eps 0.1) has answers for 1 of 2 seeds and is left out"
     ]
 
 
@@ -185,3 +185,23 @@ def test_an_attack_that_nobody_has_answered_is_named(tmp_path: Path) -> None:
     assert asked_of([row_in(run)]) == [
         "Attacks: fgsm (linf, eps 0.3) and pgd (linf, eps 8/255), the worst of them for each image"
     ]
+
+
+def test_parts_of_one_name_are_counted_where_only_some_have_answered(tmp_path: Path) -> None:
+    run, reach = run_of(tmp_path, seeds=1), Reach(norm="linf", eps=0.1)
+    parts = [replace(question, name="apgd", reach=reach) for question in asked("attack:1", "attack:2", "attack:3")]
+    parts[2] = replace(parts[2], name="square")
+    cell = RecordedCell(fingerprint="cell0", questions=(*asked("clean:1"), *parts))
+    attacks = [{"name": "autoattack", "norm": "linf", "eps": 0.1}]
+    plan = run.plan()
+    row = replace(plan.rows[0], seeds=(RecordedSeed(seed=0, cell=cell),), settings={"attack": attacks})
+    run.write_plan(replace(plan, rows=(row,)))
+    run.cell("cell0").write_info({"seed": 0, "finished": None})
+    add(run, 0, "clean:1", 20)
+    add(run, 0, "attack:1", 50, name="apgd")
+    ball = "(linf, eps 0.1)"
+    one = f"1 of 2 apgd {ball}"
+    assert unfinished(row_in(run))[0].endswith(f"without attack {one} and attack square {ball}")
+    assert asked_of([row_in(run)]) == [f"Attack: {one}; not in it yet: {one} and square {ball}"]
+    add(run, 0, "attack:2", 60, name="apgd")
+    assert asked_of([row_in(run)]) == [f"Attack: apgd {ball}; not in it yet: square {ball}"]

@@ -205,6 +205,8 @@ def test_a_plan_of_other_models_is_not_evaluated(run: RunRecord, plan_of) -> Non
     before = table(run)
     with pytest.raises(RequestError, match=r"train\.epochs: 2 then, 1 now"):
         run_plan(plan_of("train.epochs=1"), run, device=CPU, roots=(), train=False)
+    with pytest.raises(RequestError, match=r"train\.clip_norm: the default then, 2\.0 now"):
+        run_plan(plan_of("train.clip_norm=2"), run, device=CPU, roots=(), train=False)
     assert table(run) == before
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bascule.running.provenance import provenance
+from bascule.running.provenance import own_command, provenance
 
 
 def test_on_cuda_the_settings_that_training_has_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,3 +23,10 @@ def test_on_cuda_the_settings_that_training_has_are_told(monkeypatch: pytest.Mon
 
 def test_on_the_cpu_there_is_no_cuda_to_tell_of() -> None:
     assert provenance(torch.device("cpu"), command="bascule run x")["host"]["cuda"] is None
+
+
+def test_a_command_can_be_given_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["/usr/lib/bascule/__main__.py", "run", "my study.yaml"])
+    assert own_command() == "python -m bascule run 'my study.yaml'"
+    monkeypatch.setattr("sys.argv", ["/usr/bin/bascule", "run", "digits"])
+    assert own_command() == "bascule run digits"

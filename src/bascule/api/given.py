@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from typing import Any
 
 import torch
@@ -194,7 +195,9 @@ def check_module(model: object, argument: str = "model") -> None:
         RequestError: It is none.
     """
     if not isinstance(model, nn.Module):
-        raise RequestError(f"expected a torch.nn.Module, got {type(model).__name__}", place=(argument,))
+        inner = ": give its `.model`" if isinstance(getattr(model, "model", None), nn.Module) else ""
+        file = ": load a file's weights into a network first" if isinstance(model, (str, PathLike)) else ""
+        raise RequestError(f"expected a torch.nn.Module, got {type(model).__name__}{inner or file}", place=(argument,))
     if any(parameter.is_inference() for parameter in model.parameters()):
         raise RequestError(
             "its parameters were made under torch.inference_mode(), and have no gradients for ever: make it outside",

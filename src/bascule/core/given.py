@@ -49,7 +49,9 @@ def labelled(x: Data, y: Labels | None, *, seed: int) -> Floats:
         raise RequestError(f"labels are needed: `x` is {what}, not a data set or loader that has them", place=("y",))
     x, y = _pixels(x), _tensor(y, "y")
     if y.numel() and (y.is_floating_point() or y.is_complex() or y.dtype == torch.bool):
-        raise RequestError(f"labels are whole numbers, int64; got {str(y.dtype).removeprefix('torch.')}", place=("y",))
+        hot = f" of shape {tuple(y.shape)}: of one-hot labels give y.argmax(1)" if y.ndim == 2 else ""
+        kind = str(y.dtype).removeprefix("torch.")
+        raise RequestError(f"labels are whole numbers, int64; got {kind}{hot}", place=("y",))
     return Floats(x=x, labels=y.to(x.device, torch.int64))
 
 
@@ -95,12 +97,22 @@ def _tensor(given: Any, place: str) -> Tensor:
     try:
         tensor = torch.as_tensor(native(given) if isinstance(given, np.ndarray) else given)
     except (TypeError, ValueError, RuntimeError) as error:
+        if place == "y" and _are_names(given):
+            how = "give the number of each, as of numpy.unique(y, return_inverse=True)[1]"
+            raise RequestError(f"labels are whole numbers, and these are names: {how}", place=(place,)) from None
         what = {"x": "images are a tensor or an array, or a data set or loader", "y": "labels are whole numbers"}[place]
         raise RequestError(f"{what}; got {type(given).__name__} ({error})", place=(place,)) from error
     if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
         kind = "without values (meta)" if tensor.is_meta else "quantized" if tensor.is_quantized else "sparse"
         raise RequestError(f"an ordinary tensor is needed; this one is {kind}", place=(place,))
     return tensor
+
+
+def _are_names(given: Any) -> bool:
+    try:
+        return np.asarray(given).dtype.kind in "US"
+    except ValueError:  # ragged
+        return False
 
 
 def outside() -> int:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from bascule.core.text import count
 from bascule.record.answers import Answers
 from bascule.record.cell import FILTERED, ISOLATED
-from bascule.record.plan import RecordedCell, RecordedQuestion, RecordedRow, RecordedSeed
+from bascule.record.plan import RecordedCell, RecordedQuestion, RecordedRow, RecordedSeed, words_of
 from bascule.record.run import RunRecord
 
 _CHAINS = ("attack", "attack-triggered")
@@ -155,14 +155,21 @@ def _flags(
         yield f"unfinished: {what}{whose} has answers for {answered} of {count(len(cells), 'seed')} and is left out"
 
 
-def _texts(run: RunRecord, cells: Sequence[RecordedCell], keys: Iterable[str]) -> Iterator[str]:
+def _texts(run: RunRecord, cells: Sequence[RecordedCell], keys: Iterable[str]) -> list[str]:
     """What each of these questions is called: its kind, and what it is about where somebody knows."""
+    if not (keys := list(keys)):
+        return []
     questions = {question.key: question for cell in cells for question in cell.questions}
-    for key in keys:
-        question = questions[key]
-        if question.name is None:  # in plans of version 0.2 the answers say it
-            notes = [run.cell(cell.fingerprint).evaluations().get(key, {}) for cell in cells]
-            settings = [note["settings"] for note in notes if isinstance(note.get("settings"), dict)]
-            name = next((str(setting["name"]) for setting in settings if "name" in setting), None)
-            question = replace(question, name=name)
-        yield " ".join(dict.fromkeys((question.kind, question.words)))
+    asked = {key: _named(run, cells, question) for key, question in questions.items()}
+    those = [asked[key] for key in keys]
+    words = words_of(those, list(asked.values()))
+    return [" ".join(dict.fromkeys((question.kind, text))) for question, text in zip(those, words, strict=True)]
+
+
+def _named(run: RunRecord, cells: Sequence[RecordedCell], question: RecordedQuestion) -> RecordedQuestion:
+    """With its name, which the answers say in plans of version 0.2."""
+    if question.name is not None:
+        return question
+    notes = [run.cell(cell.fingerprint).evaluations().get(question.key, {}) for cell in cells]
+    settings = [note["settings"] for note in notes if isinstance(note.get("settings"), dict)]
+    return replace(question, name=next((str(setting["name"]) for setting in settings if "name" in setting), None))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,6 +51,14 @@ class RecordedQuestion:
             return self.name or self.kind
         ball = {} if self.reach.eps is None else {"norm": self.reach.norm, "eps": self.reach.eps}
         return with_ball({"name": self.name, **ball})
+
+
+def words_of(questions: Sequence[RecordedQuestion], asked: Sequence[RecordedQuestion]) -> list[str]:
+    """What each of some questions is called: `1 of 2 apgd (linf, eps 8/255)` where more are called so, as by the parts
+    of AutoAttack, and not all of them are among these."""
+    some, all_ = (Counter((question.kind, question.words) for question in each) for each in (questions, asked))
+    numbers = {called: f"{times} of {all_[called]} " if times < all_[called] else "" for called, times in some.items()}
+    return [numbers[question.kind, question.words] + question.words for question in questions]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,7 @@ from bascule.record.plan import (
     RecordedRow,
     RecordedSeed,
     came_as_it_is,
+    words_of,
 )
 from bascule.record.run import RunRecord
 
@@ -95,6 +96,10 @@ class RowResult:
     def counted(self, kind: str) -> tuple[RecordedQuestion, ...]:
         """What of this kind the numbers are made from."""
         return self._asked_of(kind)[0]
+
+    def in_words(self, questions: Sequence[RecordedQuestion]) -> list[str]:
+        """What some of the questions that it is asked are called below a table, each name once."""
+        return list(dict.fromkeys(words_of(questions, self.planned[0].cell.questions if self.planned else ())))
 
     def _asked_of(self, kind: str) -> tuple[tuple[RecordedQuestion, ...], tuple[RecordedQuestion, ...]]:
         asked = self.planned[0].cell.of(kind) if self.planned else ()

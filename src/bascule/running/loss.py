@@ -16,8 +16,9 @@ from bascule.record.run import RunRecord
 _REPLACED = ("curve", "detect")
 """Kinds whose questions may become others with the same settings, and are then answered anew: a curve starts from the
 attacks, also those that are added; what detectors meet was made otherwise in earlier versions."""
-_ASKED = ("attack: ", "certify: ", "curve: ", "probe: ", "probe.", "attack_precision: None then")
+_ASKED = ("attack: ", "certify: ", "curve: ", "probe: ", "probe.", "attack_precision: the default then")
 """What changes of settings start with that lead to no other model and take nothing from the table."""
+_DEFAULT = "the default"
 _SHOWN = 3
 """Differences and rows that a message names."""
 
@@ -104,7 +105,8 @@ def _differences(old: Any, new: Any, place: str = "") -> Iterator[str]:
     """Each setting that is not what it was; entries at the end of a list that were not there are no difference."""
     if isinstance(old, Mapping) and isinstance(new, Mapping) and old.get("name") == new.get("name"):
         for key in dict.fromkeys((*old, *new)):
-            yield from _differences(old.get(key), new.get(key), f"{place}.{key}".lstrip("."))
+            one, other = (_of(part, key, beside) for part, beside in ((old, new), (new, old)))
+            yield from _differences(one, other, f"{place}.{key}".lstrip("."))
     elif isinstance(old, (list, tuple)) and isinstance(new, (list, tuple)) and len(new) >= len(old):
         for number, (one, other) in enumerate(zip(old, new, strict=False)):
             yield from _differences(one, other, f"{place}[{number}]")
@@ -116,6 +118,11 @@ def _differences(old: Any, new: Any, place: str = "") -> Iterator[str]:
             yield f"{place}: {_short(old)} then, {_short(new)} now"
 
 
+def _of(part: Mapping[str, Any], key: str, beside: Mapping[str, Any]) -> Any:
+    """A setting; settings that came later are recorded where they are not at their default."""
+    return part.get(key, None if beside.get(key) is None else _DEFAULT)
+
+
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = value if value is _DEFAULT else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -19,9 +19,10 @@ from bascule.core.restore import repeatable
 
 
 def own_command() -> str:
-    """The command line of this process, without the folder of the program."""
+    """The command line of this process, without the folder of the program; `python -m bascule ...` of a package."""
     program, *words = sys.argv
-    return shlex.join([Path(program).name, *words])
+    path = Path(program)
+    return shlex.join([*(("python", "-m", path.parent.name) if path.name == "__main__.py" else (path.name,)), *words])
 
 
 def provenance(

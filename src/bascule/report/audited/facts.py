@@ -177,7 +177,7 @@ def _robust(row: RowView) -> Iterator[Robust]:
     if measure is None or not attacks:
         return
     if row.result.missing("attack"):
-        counted = tuple(question.words for question in row.result.counted("attack"))
+        counted = tuple(row.result.in_words(row.result.counted("attack")))
         yield Robust(norm=None, eps=None, measure=measure, attacks=counted)
         return
     names = tuple(str(attack["name"]) for attack in attacks)

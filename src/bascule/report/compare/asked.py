@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bascule.core.text import ball_of, with_ball
-from bascule.record.plan import RecordedQuestion
 from bascule.record.rows import RowResult
 from bascule.report.compare.comparable import named
 from bascule.report.words import joined
@@ -23,11 +22,11 @@ def _sentences(rows: Sequence[RowResult], key: str, noun: str, of: str, several:
     sets: dict[str, list[RowResult]] = {}
     for row in rows:
         if parts := row.settings.get(key):
-            missing = _distinct(row.missing(key))
+            missing = row.in_words(row.missing(key))
             sets.setdefault(json.dumps([missing, [with_ball(part) for part in parts]]), []).append(row)
     sentences = []
     for same in sets.values():
-        counted, missing = _distinct(same[0].counted(key)), _distinct(same[0].missing(key))
+        counted, missing = (same[0].in_words(part) for part in (same[0].counted(key), same[0].missing(key)))
         parts = same[0].settings[key]
         whose = "" if len(same) == len(rows) else f" {of} {named(same)}"
         many = len(counted if missing else parts) > 1
@@ -35,10 +34,6 @@ def _sentences(rows: Sequence[RowResult], key: str, noun: str, of: str, several:
         later = f"; not in it yet: {joined(missing)}" if missing else ""
         sentences.append(f"{noun}{'s' if many else ''}{whose}: {words}{f', {several}' if many else ''}{later}")
     return sentences
-
-
-def _distinct(questions: Sequence[RecordedQuestion]) -> list[str]:
-    return list(dict.fromkeys(question.words for question in questions))
 
 
 def _words(parts: Sequence[Mapping[str, Any]]) -> str:
