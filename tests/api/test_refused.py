@@ -74,8 +74,12 @@ def test_a_verb_without_its_part_says_what_there_is(some, verb: str) -> None:
 
 
 def test_other_calls_that_do_not_fit(some) -> None:
-    with pytest.raises(RequestError, match=r"bascule\.train needs y and objective too|bascule\.train needs y too"):
+    with pytest.raises(RequestError, match=r"bascule\.train needs y and epochs too, as in .*, epochs=\.\.\.\)"):
         bascule.train(*some[:2])  # type: ignore[call-arg]
+    with pytest.raises(RequestError, match=r"needs epochs too, .*; epoch is no argument of it: did you mean epochs"):
+        bascule.train(*some, epoch=1)  # type: ignore[call-arg]
+    with pytest.raises(RequestError, match=r"the key 'eps' is missing \(number, at least 0\): Radius of the ball in"):
+        bascule.perturb(*some, "pgd")
     with pytest.raises(
         RequestError, match=r"unknown argument of bascule\.evaluate 'attacks'\. Did you mean 'attack'\?"
     ):

@@ -6,6 +6,7 @@ import functools
 import inspect
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from os import PathLike
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -63,15 +64,20 @@ def _wrongly_called(
     if foreign and not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
         return RequestError(unknown(f"argument of bascule.{verb}", foreign[0], parameters))
     missing = [
-        name
-        for name in placed[len(args) :]
-        if name not in kwargs and parameters[name].default is inspect.Parameter.empty
+        one.name
+        for one in parameters.values()
+        if one.name not in (*placed[: len(args)], *kwargs)
+        and one.default is inspect.Parameter.empty
+        and one.kind is not inspect.Parameter.VAR_KEYWORD
     ]
     if not missing:
         return RequestError(f"bascule.{verb}: {error}")  # something twice
     part = placed[-1] if placed[-1] in _EXAMPLES else ""
-    call = ", ".join([*(placed[:-1] if part else placed), *([f'"{_EXAMPLES[part]}"'] if part else [])])
+    given = [*(placed[:-1] if part else placed), *([f'"{_EXAMPLES[part]}"'] if part else [])]
+    call = ", ".join([*given, *(f"{name}=..." for name in missing if name not in placed)])
     said = [f"bascule.{verb} needs {joined(missing)} too, as in bascule.{verb}({call})"]
+    near = {name: get_close_matches(name, foreign, 1) for name in missing}
+    said += [f"{found[0]} is no argument of it: did you mean {name}" for name, found in near.items() if found]
     if "y" in missing:
         said.append("y is None where x is a data set that brings its labels along")
     if part in missing:

@@ -69,6 +69,12 @@ def with_settings(cls: type) -> None:
         cls.__class__ = Listed
 
 
+def meaning(cls: type, setting: str) -> str:
+    """What a setting may be, and what it is for: `(number, at least 0): Radius of the ball`; "" where nobody says."""
+    field = next((field for field in _fields(cls) if field.name == setting), None)
+    return "" if field is None else f"({field.allowed}): {field.text}".rstrip(".: ")
+
+
 def _told(field: FieldDoc, settings: bool) -> str:
     default = "" if field.default is None else f" (default {field.default})"
     allowed = field.allowed.replace("true or false", "True or False").replace("null", "None")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pydantic
 
+from bascule.core.documented import meaning
 from bascule.core.errors import RequestError, unknown
 from bascule.core.text import count, quote
 
@@ -26,7 +27,7 @@ def translate(cls: type, values: Mapping[str, Any], error: pydantic.ValidationEr
         fields = [field.name for field in dataclasses.fields(typing.cast(Any, cls))]
         return RequestError(unknown("key", place[-1], fields), place=place[:-1], key=place[-1])
     if kind in ("missing", "missing_argument", "missing_keyword_only_argument") and len(place) == 1:
-        return RequestError(f"the key {place[-1]!r} is missing", place=place[:-1])
+        return RequestError(f"the key {place[-1]!r} is missing {meaning(cls, place[-1])}".rstrip(), place=place[:-1])
     if kind == "value_error":
         return RequestError(str(first["ctx"]["error"]), place=place)
     # Several problems of one field may be those of a union's branches: the one that got furthest into the value fits.
