@@ -21,10 +21,10 @@ import yaml
 from rich.console import Console
 
 from bascule.cli.options import part_of
-from bascule.core.errors import RequestError
+from bascule.core.errors import Interrupted, RequestError
 from bascule.hooks import RunFacts
 from bascule.plan.document import parse_study
-from bascule.plan.plan import Plan
+from bascule.plan.plan import Cell, Plan
 from bascule.plan.resolve import make_plan
 from bascule.record.lock import Part, is_cell_locked, is_locked, lock_cell, lock_run, parts_at_work
 from bascule.record.rows import read_rows
@@ -153,6 +153,15 @@ def test_a_part_that_is_killed_holds_up_nobody(whole: RunRecord, tmp_path: Path)
     assert [one.failures for one in ran] == [(), ()]
     assert (kept(run), table(run)) == (kept(whole), table(whole))
     assert not [path for path in run.path.rglob(".*") if path.name not in (".lock", ".holder", ".parts")]
+
+
+def test_a_part_that_is_interrupted_counts_its_own_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(cell: Cell, run: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bascule.running.run.try_cell", stop)
+    with pytest.raises(Interrupted, match=r"interrupted: 0 of \d cells of part 1 of 2 are done and kept in "):
+        do(RunRecord(tmp_path / "own"), Part(1, 2))
 
 
 def test_a_part_waits_for_a_cell_that_somebody_is_at_and_says_so(whole: RunRecord, tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def run_plan(
                     if not train and all(is_done(cell, run.cell(cell.fingerprint)) for cell in pending):
                         run.write_plan(plan.recorded())
         except KeyboardInterrupt:
-            raise _interrupted(run, records) from None
+            raise _interrupted(run, records, part) from None
     return Ran(len(pending), tuple(failures))
 
 
@@ -174,9 +174,11 @@ def _begin_part(
     return open_cells([cell for cell, _ in records], plan, run, functools.partial(_mend, warn=warn, patience=_GLANCE))
 
 
-def _interrupted(run: RunRecord, records: Sequence[tuple[Cell, CellRecord]]) -> Interrupted:
-    done, cells = sum(is_done(cell, record) for cell, record in records), count(len(records), "cell is", "cells are")
-    return Interrupted(f"interrupted: {done} of {cells} done and kept in {run.path}; the same command continues")
+def _interrupted(run: RunRecord, records: Sequence[tuple[Cell, CellRecord]], part: Part | None) -> Interrupted:
+    own = "" if part is None else f" of {part}"
+    done, cells = sum(is_done(cell, record) for cell, record in records), len(records)
+    kept = f"{done} of {count(cells, f'cell{own} is', f'cells{own} are')} done and kept in {run.path}"
+    return Interrupted(f"interrupted: {kept}; the same command continues")
 
 
 def _mend(cell: CellRecord, warn: Callable[[str], object], *, patience: float = -1) -> None:
