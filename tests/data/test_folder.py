@@ -13,7 +13,7 @@ from PIL import Image
 
 from bascule.core.errors import RequestError
 from bascule.core.images import as_floats
-from bascule.data import _files, _remembered, _streamed, contract
+from bascule.data import _files, _remembered, _streamed
 from bascule.data.folder import Folder
 from folders import greys, save, two_classes, whole
 
@@ -263,15 +263,9 @@ def test_a_file_that_vanishes_meanwhile_is_one_message(root: Path, monkeypatch: 
         train.batch(torch.arange(4))
 
 
+@pytest.mark.usefixtures("large")
 class TestRemembered:
     """The headers of a large set are read once."""
-
-    @pytest.fixture(autouse=True)
-    def large(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(_files, "HASHED", 0)
-        monkeypatch.setattr(_streamed, "IN_MEMORY", 0)
-        monkeypatch.setattr(_remembered, "SETTLED", 0)
-        monkeypatch.setattr(contract.Path, "home", lambda: root / "home")
 
     @pytest.fixture
     def read(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:

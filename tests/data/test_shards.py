@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from bascule.core.errors import RequestError
-from bascule.data import _files, _remembered, _streamed, _tar, contract
+from bascule.data import _files, _streamed, _tar, contract
 from bascule.data.shards import Shards
 from folders import greys, whole
 from tars import png, write_members, write_tar
@@ -274,15 +274,9 @@ def test_the_digest_follows_pictures_labels_and_names(root: Path, monkeypatch: p
     assert source.facts([root]).digest != digests[0]
 
 
+@pytest.mark.usefixtures("large")
 class TestRemembered:
     """Large files are gone through once."""
-
-    @pytest.fixture(autouse=True)
-    def large(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(_files, "HASHED", 0)
-        monkeypatch.setattr(_streamed, "IN_MEMORY", 0)
-        monkeypatch.setattr(_remembered, "SETTLED", 0)
-        monkeypatch.setattr(contract.Path, "home", lambda: root / "home")
 
     @pytest.fixture
     def gone_through(self, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
