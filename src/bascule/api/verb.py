@@ -6,7 +6,6 @@ import functools
 import inspect
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from os import PathLike
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -17,7 +16,7 @@ from torch import nn
 from bascule.api.given import ARGUMENTS
 from bascule.core.apart import apart
 from bascule.core.catalog import names, plain_number
-from bascule.core.errors import RequestError, unknown
+from bascule.core.errors import RequestError, nearest, unknown
 from bascule.core.text import joined, quote
 
 P = ParamSpec("P")
@@ -76,7 +75,7 @@ def _wrongly_called(
     given = [*(placed[:-1] if part else placed), *([f'"{_EXAMPLES[part]}"'] if part else [])]
     call = ", ".join([*given, *(f"{name}=..." for name in missing if name not in placed)])
     said = [f"bascule.{verb} needs {joined(missing)} too, as in bascule.{verb}({call})"]
-    near = {name: get_close_matches(name, foreign, 1) for name in missing}
+    near = {name: nearest(name, foreign, most=1, likeness=0.6) for name in missing}
     said += [f"{found[0]} is no argument of it: did you mean {name}" for name, found in near.items() if found]
     if "y" in missing:
         said.append("y is None where x is a data set that brings its labels along")

@@ -23,7 +23,7 @@ from bascule.auditing.study import study_text, with_rows, write_study
 from bascule.core.errors import RequestError
 from bascule.core.files import write_atomically
 from bascule.core.fingerprint import file_digest, fingerprint
-from bascule.data.contract import Source, find
+from bascule.data.contract import find
 from bascule.evaluation.question import Spec
 from bascule.plan.document import read_study
 from bascule.plan.plan import Plan
@@ -91,7 +91,10 @@ def prepare(
     weights = model / "model.safetensors" if model.is_dir() else model
     needs_proxy = opened.poison is not None and opened.poison.needs_proxy
     parts = {
-        "data": {**located(mapping_of(data if data is not None else settings["data"]), roots), **_share(data, source)},
+        "data": {
+            **located(mapping_of(data if data is not None else settings["data"]), roots),
+            **({"test_share": _TESTED} if drawn else {}),
+        },
         "model": own_file(mapping_of(architecture if architecture is not None else settings["model"])),
         "poison": None if data is not None or needs_proxy else _without_nothing(settings.get("poison")),
     }
@@ -104,13 +107,6 @@ def prepare(
             proposal.left_out.append(_drawn(drawn, wish))
         write_study(audit.study, _first_text(opened, proposal, parts, weights, audit))
     return audit
-
-
-def _share(data: Spec | None, source: Source | None) -> dict[str, float]:
-    """What the data are to set aside, where that is not what they set aside by themselves."""
-    if data is None or source == source_of(data):
-        return {}
-    return {"test_share": _TESTED}
 
 
 def _drawn(count: int, wish: Wish) -> str:

@@ -69,8 +69,12 @@ def conclusion(facts: Facts) -> Conclusion:
     """
     if facts.about != "model":
         return "no answer"
-    said: Conclusion = "suspicion" if _works(facts.planted) else conclude(facts.scans, small=_small(facts))
+    said: Conclusion = "suspicion" if _works(facts.planted) else _by_scanners(facts)
     return said if facts.done or said == "suspicion" else "no answer"
+
+
+def _by_scanners(facts: Facts) -> Conclusion:
+    return conclude(facts.scans, small=_small(facts))
 
 
 def _small(facts: Facts) -> int | None:
@@ -95,8 +99,9 @@ def _headline(facts: Facts) -> str:
         ranked = f"The training images, ranked by {methods or 'no filter yet'}; nothing is said of any model."
         return f"{ranked}{doubt}{unfinished}"
     most, named = named_most(facts.scans)
+    said = _by_scanners(facts)
     what = f"{named} of {count(total, 'scanner')} {'names' if named == 1 else 'name'} it"
-    if most is not None and conclude(facts.scans, small=_small(facts)) == "suspicion":
+    if most is not None and said == "suspicion":
         what += "" if label is not None else ", and the trigger recovered for it is small and works"
         return f"Suspicion of a backdoor towards class {facts.name_of(most)}: {what}.{unfinished}"
     if _works(facts.planted):
@@ -110,7 +115,7 @@ def _headline(facts: Facts) -> str:
     where = f"class {facts.name_of(most)}"
     if total == 1:
         return f"Undecided: {facts.scans[0].method} alone looked for a backdoor, and names {where}.{unfinished}"
-    if conclude(facts.scans, small=_small(facts)) == "undecided":
+    if said == "undecided":
         small = ", and the trigger recovered for it is small and works" if most == _small(facts) else ""
         return f"Undecided whether there is a backdoor towards {where}: {what}{small}.{unfinished}"
     return (
@@ -179,7 +184,7 @@ def _backdoors(facts: Facts) -> Iterator[str]:
         yield f"{count(facts.planned_scans - len(facts.scans), 'scanner has', 'scanners have')} not answered."
     if any(scan.suspects for scan in facts.scans) and agreed(facts.scans) is None:
         yield "That is no agreement. A scanner alone often names a class of a model without any backdoor."
-    if conclude(facts.scans, small=_small(facts)) == "undecided":
+    if _by_scanners(facts) == "undecided":
         yield (
             "Undecided is no all-clear: look at the triggers that were recovered, or ask again with another seed, more "
             "images and more time for more scanners."
